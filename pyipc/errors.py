@@ -1,0 +1,272 @@
+"""Every error that pyipc raises, in one tree.
+
+::
+
+    IPCError
+    ├── AddressError (ValueError)      the address is wrong or cannot be used; nothing was opened
+    │   └── InsecureAddress            plain traffic would leave this host and nobody allowed it
+    ├── ListenError                    the server cannot take its address
+    │   ├── AddressInUse               a live server has it
+    │   └── UnsafePath                 the socket's directory or file is not safely ours
+    ├── ConnectError                   no connection could be made; the operating system's error is chained
+    │   ├── PeerRefused                the other side answered and said no (.code, .message)
+    │   └── PeerNotAllowed             the other side is not somebody we talk to (.peer)
+    ├── ConnectionClosed               this side closed it, or it is closed already
+    │   └── ConnectionLost             it broke, or the peer left (.maybe_handled)
+    ├── Undelivered                    closing could not send everything (.count)
+    ├── ProtocolError
+    │   ├── LocalProtocolError         the caller asked for something illegal; nothing was sent
+    │   │   ├── InvalidEventName (.event)
+    │   │   ├── MessageTooLarge (.size, .limit)
+    │   │   ├── UnencodableData        the data has no JSON form
+    │   │   └── PeerLacksFeature       the peer or the transport cannot do this (.feature)
+    │   └── RemoteProtocolError        the peer sent what the protocol does not allow (.code)
+    └── RequestError
+        ├── NoHandler                  the peer has no handler for the request (.event)
+        ├── InvalidData                data does not fit the declared type (.path says where)
+        ├── RequestTimeout (TimeoutError)  no answer in time (.event, .timeout)
+        └── RemoteError                the handler failed (.code, .message, .data)
+
+What an error knows is in its attributes; no code should read the text of a message.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = [
+    "AddressError",
+    "AddressInUse",
+    "ConnectError",
+    "ConnectionClosed",
+    "ConnectionLost",
+    "IPCError",
+    "InsecureAddress",
+    "InvalidData",
+    "InvalidEventName",
+    "ListenError",
+    "LocalProtocolError",
+    "MessageTooLarge",
+    "NoHandler",
+    "PeerLacksFeature",
+    "PeerNotAllowed",
+    "PeerRefused",
+    "ProtocolError",
+    "RemoteError",
+    "RemoteProtocolError",
+    "RequestError",
+    "RequestTimeout",
+    "UnencodableData",
+    "Undelivered",
+    "UnsafePath",
+]
+
+
+class IPCError(Exception):
+    """The root of every error that pyipc raises on purpose."""
+
+
+class AddressError(IPCError, ValueError):
+    """The address is malformed, names an unknown scheme, or cannot be used on this system."""
+
+
+class InsecureAddress(AddressError):
+    """Plain, unauthenticated traffic would cross a network and ``allow=`` does not say that it may."""
+
+
+class ListenError(IPCError):
+    """The server cannot listen on its address."""
+
+
+class AddressInUse(ListenError):
+    """A live server holds the address; it was left untouched."""
+
+
+class UnsafePath(ListenError):
+    """A socket path, its directory or its lock file is not safely ours; nothing was changed.
+
+    Clients meet it as well: they verify the directory of a local default address.
+    """
+
+
+class ConnectError(IPCError):
+    """No connection could be made. The operating system's error, if there is one, is the cause."""
+
+
+class PeerRefused(ConnectError):
+    """The peer was reached and refused the connection.
+
+    Attributes:
+        code: A short name for the reason, such as ``"full"`` or ``"version"``.
+        message: The peer's own words.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        self.code = code
+        self.message = message
+        super().__init__(f"the peer refused the connection ({code}): {message}")
+
+
+class PeerNotAllowed(ConnectError):
+    """The process on the other side is not one that ``allow=`` admits.
+
+    Attributes:
+        peer: What the kernel told about it.
+    """
+
+    def __init__(self, message: str, peer: object = None) -> None:
+        self.peer = peer
+        super().__init__(message)
+
+
+class ConnectionClosed(IPCError):
+    """The connection, client or server was closed by this side."""
+
+
+class ConnectionLost(ConnectionClosed):
+    """The connection ended without this side asking for it.
+
+    Attributes:
+        maybe_handled: Whether the peer may have acted on what was sent. ``False`` is certain,
+            ``True`` is not.
+    """
+
+    def __init__(self, message: str, *, maybe_handled: bool = False) -> None:
+        self.maybe_handled = maybe_handled
+        super().__init__(message)
+
+
+class Undelivered(IPCError):
+    """Closing could not hand everything to the peer.
+
+    Attributes:
+        count: How many messages were still waiting to be sent.
+    """
+
+    def __init__(self, count: int, message: str) -> None:
+        self.count = count
+        super().__init__(message)
+
+
+class ProtocolError(IPCError):
+    """The rules of the protocol were broken, by this side or by the other."""
+
+
+class LocalProtocolError(ProtocolError):
+    """The caller asked for something that the protocol does not allow. Nothing was sent."""
+
+
+class InvalidEventName(LocalProtocolError):
+    """The name of an event cannot be sent.
+
+    Attributes:
+        event: The name.
+    """
+
+    def __init__(self, event: object, message: str) -> None:
+        self.event = event
+        super().__init__(message)
+
+
+class MessageTooLarge(LocalProtocolError):
+    """A message exceeds the largest frame that this side or the peer accepts.
+
+    Attributes:
+        size: Bytes of the whole frame, its envelope included.
+        limit: Bytes allowed.
+    """
+
+    def __init__(self, size: int, limit: int) -> None:
+        self.size = size
+        self.limit = limit
+        super().__init__(
+            f"the message takes {size:,} bytes on the wire and the limit is {limit:,}; "
+            "send less at a time, or raise max_frame_size on both sides"
+        )
+
+
+class UnencodableData(LocalProtocolError):
+    """The data has no JSON form. The codec's own error is the cause."""
+
+
+class PeerLacksFeature(LocalProtocolError):
+    """The peer, its transport or its framing cannot do what was asked.
+
+    Attributes:
+        feature: A short name of what is missing.
+    """
+
+    def __init__(self, feature: str, message: str) -> None:
+        self.feature = feature
+        super().__init__(message)
+
+
+class RemoteProtocolError(ProtocolError):
+    """The peer sent something that the protocol does not allow.
+
+    Attributes:
+        code: A short, stable name of the rule: ``"json"``, ``"utf8"``, ``"envelope"``, ``"depth"``,
+            ``"size"``, ``"name"``, ``"control"``, ``"slow"``.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        self.code = code
+        super().__init__(message)
+
+
+class RequestError(IPCError):
+    """A request was not answered with a result."""
+
+
+class NoHandler(RequestError):
+    """The peer is well, but nobody there handles this request.
+
+    Attributes:
+        event: The name of the request.
+    """
+
+    def __init__(self, event: str, message: str) -> None:
+        self.event = event
+        super().__init__(message)
+
+
+class InvalidData(RequestError):
+    """Data does not fit the type that a handler or a caller declared.
+
+    Attributes:
+        path: Where in the data, in the notation ``$.field[0]``.
+    """
+
+    def __init__(self, message: str, path: str = "$") -> None:
+        self.path = path
+        super().__init__(message)
+
+
+class RequestTimeout(RequestError, TimeoutError):
+    """No answer came in time; the peer was told that nobody waits any more.
+
+    Attributes:
+        event: The name of the request.
+        timeout: Seconds waited.
+    """
+
+    def __init__(self, event: str, timeout: float, hint: str = "") -> None:
+        self.event = event
+        self.timeout = timeout
+        super().__init__(f"no answer to {event!r} within {timeout:g} s{hint}")
+
+
+class RemoteError(RequestError):
+    """The peer's handler failed.
+
+    Attributes:
+        code: A short name, ``"handler-failed"`` unless the handler chose another.
+        message: The peer's description.
+        data: Whatever else the peer sent along, as decoded JSON.
+    """
+
+    def __init__(self, code: str, message: str, data: Any = None) -> None:
+        self.code = code
+        self.message = message
+        self.data = data
+        super().__init__(f"{code}: {message}")

@@ -1,0 +1,228 @@
+"""JSON, both ways. The only module that knows msgspec.
+
+Encoding follows JavaScript where Python has values that JSON lacks: NaN and the infinities become
+``null``, a lone surrogate becomes its escape. Decoding is strict: what `JSON.parse` would refuse
+is refused here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import math
+import re
+from typing import Any, NoReturn, TypeVar
+
+import msgspec
+
+from pyipc.errors import InvalidData, RemoteProtocolError, UnencodableData
+
+__all__ = ["Event", "control_frame", "convert", "convert_control", "decode", "decode_frames", "encode", "too_deep"]
+
+T = TypeVar("T")
+
+
+class Event(msgspec.Struct, gc=False):
+    """One frame as it stands on the wire: a name and any JSON.
+
+    Attributes:
+        type: The event's name.
+        data: The decoded JSON; ``None`` where the frame had none.
+    """
+
+    type: str
+    data: Any = None
+
+
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder(Event)
+_MALFORMED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+_SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F]")
+
+
+def encode(event: str, data: object) -> bytes:
+    """The frame of an event, without its delimiter.
+
+    Raises:
+        UnencodableData: ``data`` has no JSON form.
+    """
+    try:
+        return _encoder.encode(Event(event, data))
+    except UnicodeEncodeError:
+        return _encode_surrogates(event, data)
+    except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as error:
+        raise UnencodableData(f"the data of {event!r} has no JSON form: {error}") from error
+
+
+def _encode_surrogates(event: str, data: object) -> bytes:
+    """Encode text with lone surrogates as JavaScript does: each becomes the escape ``\\udXXX``."""
+    try:
+        plain = _finite(msgspec.to_builtins({"type": event, "data": data}, str_keys=True))
+        text = json.dumps(plain, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UnencodableData(f"the data of {event!r} has no JSON form: {error}") from error
+    # Surrogates can stand only inside JSON strings, where Python's escape is JSON's too.
+    return text.encode("utf-8", "backslashreplace")
+
+
+def _finite(value: Any) -> Any:
+    """Put ``None`` in the place of NaN and the infinities, as JavaScript does."""
+    match value:
+        case float():
+            return value if math.isfinite(value) else None
+        case dict():
+            return {key: _finite(item) for key, item in value.items()}
+        case list() | tuple():
+            return [_finite(item) for item in value]
+        case _:
+            return value
+
+
+def decode(frame: bytes | memoryview, max_depth: int) -> Event:
+    """Read one frame.
+
+    Raises:
+        RemoteProtocolError: It is not JSON, not an event, or nested too deep.
+    """
+    # A frame this short cannot be too deep: each level takes two bytes.
+    if len(frame) > 2 * max_depth and too_deep(bytes(frame), max_depth):
+        raise RemoteProtocolError("depth", f"the peer sent JSON nested deeper than {max_depth} levels (max_depth)")
+    try:
+        return _decoder.decode(frame)
+    except _MALFORMED as error:
+        return _decode_surrogates(bytes(frame), error)
+
+
+def _decode_surrogates(frame: bytes, first_error: Exception) -> Event:
+    """Read a frame that msgspec refused, if lone surrogates are all that is wrong with it."""
+    if not _SURROGATE_ESCAPE.search(frame):
+        _refuse(first_error)
+    try:
+        value = json.loads(frame.decode("utf-8"), parse_constant=_no_constant, parse_float=_finite_float)
+    except (ValueError, RecursionError):
+        _refuse(first_error)
+    if not isinstance(value, dict) or not isinstance(value.get("type"), str):
+        raise RemoteProtocolError("envelope", 'the peer sent JSON that is not an event {"type": ..., "data": ...}')
+    return Event(value["type"], value.get("data"))
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _finite_float(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError(f"{text} is out of range")
+    return value
+
+
+def _refuse(error: Exception) -> NoReturn:
+    """Say what was wrong with a frame, under one of the protocol's codes."""
+    if isinstance(error, UnicodeDecodeError):
+        raise RemoteProtocolError("utf8", f"the peer sent text that is not UTF-8: {error.reason}") from error
+    if isinstance(error, RecursionError):
+        raise RemoteProtocolError("depth", "the peer sent JSON nested too deep to read") from error
+    if isinstance(error, msgspec.ValidationError):
+        raise RemoteProtocolError(
+            "envelope", f'the peer sent JSON that is not an event {{"type": ..., "data": ...}}: {error}'
+        ) from error
+    raise RemoteProtocolError("json", f"the peer sent a frame that is not JSON: {error}") from error
+
+
+def decode_frames(complete: bytes, delimiter: bytes, count: int, max_depth: int) -> list[Event] | None:
+    """Read many frames at once, about twice as fast as one by one.
+
+    The delimiters are made line ends and the whole is read as a sequence of JSON values. That
+    could differ from reading frame by frame, since a value might span two frames and a frame might
+    hold two values or none. It cannot where each frame starts with ``{`` and ends with ``}``:
+    inside a value ``}`` is never followed by ``{``, and inside a string no line end may stand, so
+    no value spans a border; then every frame holds at least one value, and as many values as
+    frames means one each.
+
+    Args:
+        complete: Complete frames, each followed by the delimiter.
+        delimiter: The delimiter.
+        count: How many frames there are.
+        max_depth: Levels of nesting allowed.
+
+    Returns:
+        The events, or ``None`` where the frames must be read one by one.
+    """
+    if complete[:1] != b"{" or complete.count(b"}" + delimiter + b"{") != count - 1 or complete[-2:-1] != b"}":
+        return None
+    # More openers than max_depth between two delimiters is needed for a frame to be too deep.
+    openers = complete.translate(_BRACES_AS_BRACKETS, _all_but(b"[{" + delimiter))
+    if b"[" * (max_depth + 1) in openers:
+        return None
+    try:
+        events = _decoder.decode_lines(complete if delimiter == b"\n" else complete.replace(delimiter, b"\n"))
+    except _MALFORMED:
+        return None
+    return events if len(events) == count else None
+
+
+_BRACES_AS_BRACKETS = bytes.maketrans(b"{}", b"[]")
+
+
+@functools.cache
+def _all_but(keep: bytes) -> bytes:
+    return bytes(byte for byte in range(256) if byte not in keep)
+
+
+def too_deep(frame: bytes, max_depth: int) -> bool:
+    """Whether JSON text is nested deeper than ``max_depth``, without reading it.
+
+    Strings are taken away first, then everything but brackets; every pass then removes the
+    innermost pairs, so what is left after ``max_depth`` passes is deeper (or is not JSON at all,
+    which decoding would have said too). All of it runs at the speed of memory.
+    """
+    if frame.count(b"[") + frame.count(b"{") <= max_depth:
+        return False
+    if b"\\" in frame:
+        frame = frame.replace(b"\\\\", b"").replace(b'\\"', b"")
+    outside = b"".join(frame.split(b'"')[::2])
+    brackets = outside.translate(_BRACES_AS_BRACKETS, _all_but(b"[]{}"))
+    for _ in range(max_depth):
+        if not brackets:
+            return False
+        shorter = brackets.replace(b"[]", b"")
+        if len(shorter) == len(brackets):
+            return True
+        brackets = shorter
+    return bool(brackets)
+
+
+def convert(data: Any, kind: Any) -> Any:
+    """Check ``data`` against a type and convert it, as msgspec does.
+
+    Raises:
+        InvalidData: It does not fit; ``path`` says where.
+    """
+    try:
+        return msgspec.convert(data, kind)
+    except msgspec.ValidationError as error:
+        text = str(error)
+        path = text.rpartition(" - at `")[2].removesuffix("`") if " - at `" in text else "$"
+        raise InvalidData(text, path) from error
+
+
+def convert_control(data: Any, kind: type[T]) -> T:
+    """Read the data of one of pyipc's own frames.
+
+    Raises:
+        RemoteProtocolError: With the code ``"control"``.
+    """
+    try:
+        return msgspec.convert(data, kind)
+    except msgspec.ValidationError as error:
+        raise RemoteProtocolError(
+            "control", f"the peer sent a malformed {getattr(kind, 'type', kind)} frame: {error}"
+        ) from error
+
+
+def control_frame(body: Any) -> bytes:
+    """The frame of one of pyipc's own messages, without its delimiter."""
+    return encode(body.type, {field.name: getattr(body, field.name) for field in dataclasses.fields(body)})

@@ -1,0 +1,468 @@
+"""One side of a conversation: bytes in, events out; calls in, bytes out.
+
+A conversation holds what is true between two peers: who has introduced itself, what the other side
+accepts, which call numbers are in use. It does no I/O and knows no time: its owner moves the bytes
+and keeps the clock. Both sides use the same class; the role decides only who says hello first.
+"""
+
+from __future__ import annotations
+
+import enum
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, final
+
+from pyipc.errors import (
+    InvalidEventName,
+    MessageTooLarge,
+    PeerLacksFeature,
+    RemoteProtocolError,
+    UnencodableData,
+)
+from pyipc.protocol import codec
+from pyipc.protocol.codec import Event
+from pyipc.protocol.frames import FrameBuffer
+from pyipc.protocol.messages import (
+    CONTROL_PREFIX,
+    PROTOCOL_VERSIONS,
+    Cancel,
+    ControlFrame,
+    Failure,
+    Goaway,
+    Goodbye,
+    Hello,
+    Introduced,
+    Malformed,
+    Ping,
+    Reply,
+    Request,
+    Welcome,
+)
+from pyipc.protocol.names import UNSAFE_NAMES, check_event_name
+
+if TYPE_CHECKING:
+    from pyipc.options import Options
+    from pyipc.protocol.framing import Json
+
+__all__ = ["Conversation", "Inbound", "JsonConversation", "Role"]
+
+Inbound = Event | Request | Reply | Failure | Cancel | Introduced | Goaway | Goodbye | Malformed
+
+_MAX_KNOWN_NAMES = 1_024
+_MAX_CALL = 2**53 - 1
+
+
+class Role(enum.Enum):
+    """Which side of the connection this is."""
+
+    CLIENT = "client"
+    SERVER = "server"
+
+
+class Conversation(ABC):
+    """What a connection needs of a protocol, whatever the framing."""
+
+    #: Bytes of a frame that has arrived in part.
+    partial_size: int
+    #: Grows whenever frames were completed.
+    frames_completed: int
+    #: ``"pyipc/1"`` once the other side has introduced itself, ``"plain"`` until then.
+    protocol: str
+
+    @abstractmethod
+    def open(self) -> bytes:
+        """The first bytes to send; may be empty."""
+
+    @abstractmethod
+    def encode(self, event: str, data: object) -> bytes:
+        """The bytes that carry an event to any peer with this framing.
+
+        Raises:
+            UnencodableData: ``data`` has no form on this wire.
+        """
+
+    @abstractmethod
+    def check(self, event: str, frame: bytes) -> None:
+        """Whether bytes from `encode` may go to this peer.
+
+        Raises:
+            InvalidEventName: The name may not.
+            MessageTooLarge: The frame is larger than this side or the peer accepts.
+        """
+
+    def event(self, event: str, data: object) -> bytes:
+        """The bytes that carry an event to this peer. Raises what `encode` and `check` raise."""
+        frame = self.encode(event, data)
+        self.check(event, frame)
+        return frame
+
+    @abstractmethod
+    def request(self, event: str, data: object) -> tuple[int, bytes]:
+        """The number of a new call and the bytes that make it.
+
+        Raises:
+            PeerLacksFeature: The peer cannot take requests.
+        """
+
+    @abstractmethod
+    def reply(self, call: int, data: object) -> bytes:
+        """The bytes that answer a call of the peer."""
+
+    @abstractmethod
+    def failure(self, call: int, code: str, message: str, data: object = None) -> bytes:
+        """The bytes that tell the peer why its call has no answer."""
+
+    @abstractmethod
+    def cancel(self, call: int) -> bytes:
+        """The bytes that tell the peer that nobody waits for a call any more."""
+
+    @abstractmethod
+    def ping(self) -> bytes:
+        """A sign of life, or nothing for a peer that does not know it."""
+
+    @abstractmethod
+    def goaway(self, message: str) -> bytes:
+        """The bytes that ask the peer to move on, or nothing for a plain peer."""
+
+    @abstractmethod
+    def goodbye(self, code: str, message: str) -> bytes:
+        """The last bytes before closing, or nothing for a plain peer."""
+
+    @abstractmethod
+    def receive_data(self, data: bytes) -> list[Inbound]:
+        """Take bytes that arrived; report what they say, in order.
+
+        After a fatal `Malformed`, which is always the last, nothing more is reported.
+        """
+
+    @abstractmethod
+    def data_to_send(self) -> bytes:
+        """Answers that the protocol itself gives; to be asked after each `receive_data`."""
+
+    @property
+    @abstractmethod
+    def awaits_welcome(self) -> bool:
+        """Whether it is still open if the peer speaks pyipc's protocol."""
+
+    @abstractmethod
+    def is_risky(self, event: str) -> bool:
+        """Whether the name may go only to a peer that has introduced itself."""
+
+
+@final
+class JsonConversation(Conversation):
+    """node-ipc's frames, with pyipc's own among them once both sides are known to speak them.
+
+    Args:
+        role: Which side this is.
+        framing: The delimiter.
+        options: Sizes, depths and names that are allowed.
+        hello: Client: introduce this side. Server: answer introductions.
+        require_hello: Server: refuse a peer whose first frame is not a hello.
+        refusal: Server: answer a hello with a goodbye of this code and message.
+        agent: What this side calls itself.
+    """
+
+    def __init__(
+        self,
+        role: Role,
+        framing: Json,
+        options: Options,
+        *,
+        hello: bool = True,
+        require_hello: bool = False,
+        refusal: tuple[str, str] | None = None,
+        agent: str = "",
+    ) -> None:
+        self._role = role
+        self._delimiter = framing.delimiter
+        self._options = options
+        self._hello = hello
+        self._require_hello = require_hello and role is Role.SERVER
+        self._refusal = refusal
+        self._agent = agent
+        self._buffer = FrameBuffer(framing.delimiter, options.max_frame_size)
+        self._send_limit = options.max_frame_size
+        self._depth_free_size = 2 * options.max_depth
+        self._outgoing_names: set[str] = set()
+        self._incoming_names: set[str] = set()
+        self._last_call = 0
+        self._peer_speaks_pyipc = False
+        self._failed = False
+        self._answers: list[bytes] = []
+        self.protocol = "plain"
+
+    @property
+    def partial_size(self) -> int:  # type: ignore[override]
+        return self._buffer.partial_size
+
+    @property
+    def frames_completed(self) -> int:  # type: ignore[override]
+        return self._buffer.completed
+
+    @property
+    def awaits_welcome(self) -> bool:
+        return self._role is Role.CLIENT and self._hello and self.protocol == "plain" and not self._failed
+
+    def open(self) -> bytes:
+        if self._role is Role.SERVER or not self._hello:
+            return b""
+        return self._control(Hello(list(PROTOCOL_VERSIONS), **self._introduction()))
+
+    def _introduction(self) -> dict[str, Any]:
+        options = self._options
+        return {
+            "features": [],
+            "max_frame_size": options.max_frame_size,
+            "heartbeat": options.heartbeat_interval,
+            "agent": self._agent,
+        }
+
+    def _control(self, body: ControlFrame) -> bytes:
+        return codec.control_frame(body) + self._delimiter
+
+    # --- calls in, bytes out ---
+
+    def encode(self, event: str, data: object) -> bytes:
+        frame = codec.encode(event, data)
+        if len(frame) > self._depth_free_size and codec.too_deep(frame, self._options.max_depth):
+            raise UnencodableData(
+                f"the data of {event!r} is nested deeper than {self._options.max_depth} levels (max_depth)"
+            )
+        return frame + self._delimiter
+
+    def check(self, event: str, frame: bytes) -> None:
+        if event not in self._outgoing_names:
+            self._vet_outgoing(event)
+        if len(frame) - 1 > self._send_limit:
+            raise MessageTooLarge(len(frame) - 1, self._send_limit)
+
+    def event(self, event: str, data: object) -> bytes:
+        if event not in self._outgoing_names:
+            self._vet_outgoing(event)
+        return super().event(event, data)
+
+    def is_risky(self, event: str) -> bool:
+        return event in UNSAFE_NAMES and self.protocol == "plain" and not self._options.unsafe_names
+
+    def _vet_outgoing(self, event: str) -> None:
+        check_event_name(event, self._options.max_event_name_size)
+        if self.is_risky(event):
+            raise InvalidEventName(
+                event,
+                f"a node-ipc program would take an event named {event!r} for its own, or stop; "
+                "choose another name, or pass unsafe_names=True",
+            )
+        if len(self._outgoing_names) >= _MAX_KNOWN_NAMES:
+            self._outgoing_names.clear()
+        self._outgoing_names.add(event)
+
+    def request(self, event: str, data: object) -> tuple[int, bytes]:
+        if self._role is Role.SERVER and not self._peer_speaks_pyipc:
+            raise PeerLacksFeature(
+                "request", "the peer has sent no pyipc frame, so it cannot be asked; emit an event instead"
+            )
+        check_event_name(event, self._options.max_event_name_size)
+        call = self._last_call + 1
+        frame = self._checked(Request(call, event, data), event)
+        self._last_call = call
+        return call, frame
+
+    def reply(self, call: int, data: object) -> bytes:
+        return self._checked(Reply(call, data), "the reply")
+
+    def failure(self, call: int, code: str, message: str, data: object = None) -> bytes:
+        return self._checked(Failure(call, code, message, data), "the error")
+
+    def _checked(self, body: Request | Reply | Failure, what: str) -> bytes:
+        try:
+            frame = self._control(body)
+        except UnencodableData as error:
+            raise UnencodableData(f"the data of {what!r} has no JSON form: {error.__cause__}") from error.__cause__
+        if len(frame) > self._depth_free_size and codec.too_deep(frame, self._options.max_depth):
+            raise UnencodableData(f"the data of {what!r} is nested too deep (max_depth={self._options.max_depth})")
+        if len(frame) - 1 > self._send_limit:
+            raise MessageTooLarge(len(frame) - 1, self._send_limit)
+        return frame
+
+    def cancel(self, call: int) -> bytes:
+        return self._control(Cancel(call))
+
+    def ping(self) -> bytes:
+        return self._unasked(Ping())
+
+    def goaway(self, message: str) -> bytes:
+        return self._unasked(Goaway(message))
+
+    def goodbye(self, code: str, message: str) -> bytes:
+        return self._unasked(Goodbye(code, message))
+
+    def _unasked(self, body: ControlFrame) -> bytes:
+        """A frame that only a peer which has introduced itself may get."""
+        return self._control(body) if self.protocol != "plain" else b""
+
+    # --- bytes in, events out ---
+
+    def receive_data(self, data: bytes) -> list[Inbound]:
+        if self._failed:
+            return []
+        complete = self._buffer.feed(data)
+        events: list[Inbound] = []
+        if complete:
+            count = complete.count(self._delimiter)
+            batch = None
+            if count > 1 and len(complete) <= self._options.max_frame_size:
+                batch = codec.decode_frames(complete, self._delimiter, count, self._options.max_depth)
+            if batch is not None and {event.type for event in batch} <= self._incoming_names:
+                return batch  # type: ignore[return-value]  # the usual case: plain events of known names
+            if batch is not None:
+                for event in batch:
+                    if not self._take(event, events):
+                        return events
+            elif not self._take_one_by_one(complete, events):
+                return events
+        try:
+            self._buffer.check()
+        except RemoteProtocolError as error:
+            self._fail(error, events)
+        return events
+
+    def _take_one_by_one(self, complete: bytes, events: list[Inbound]) -> bool:
+        view = memoryview(complete)
+        start = 0
+        while start < len(complete):
+            end = complete.index(self._delimiter, start)
+            size = end - start
+            try:
+                if size > self._options.max_frame_size:
+                    raise RemoteProtocolError(
+                        "size",
+                        f"the peer sent a frame of {size:,} bytes and the limit is "
+                        f"{self._options.max_frame_size:,} (max_frame_size)",
+                    )
+                event = codec.decode(view[start:end], self._options.max_depth)
+            except RemoteProtocolError as error:
+                if self._options.malformed == "close" or self.protocol != "plain":
+                    return self._fail(error, events)
+                events.append(Malformed(error, fatal=False))
+            else:
+                if not self._take(event, events):
+                    return False
+            start = end + 1
+        return True
+
+    def _take(self, event: Event, events: list[Inbound]) -> bool:
+        """Report one event, or obey one of pyipc's own frames; say whether to go on."""
+        name = event.type
+        try:
+            if name not in self._incoming_names:
+                if name.startswith(CONTROL_PREFIX):
+                    self._obey(name, event.data, events)
+                    return not self._failed
+                if self._require_hello and self.protocol == "plain":
+                    raise RemoteProtocolError("hello", "the peer sent an event before it introduced itself")
+                self._vet_incoming(name)
+        except RemoteProtocolError as error:
+            return self._fail(error, events)
+        events.append(event)
+        return True
+
+    def _vet_incoming(self, name: str) -> None:
+        size = len(name.encode("utf-8", "surrogatepass"))
+        if size > self._options.max_event_name_size:
+            raise RemoteProtocolError(
+                "name",
+                f"the peer sent an event whose name takes {size:,} bytes and the limit is "
+                f"{self._options.max_event_name_size:,} (max_event_name_size)",
+            )
+        if len(self._incoming_names) >= _MAX_KNOWN_NAMES:
+            self._incoming_names.clear()
+        self._incoming_names.add(name)
+
+    def _fail(self, error: RemoteProtocolError, events: list[Inbound]) -> bool:
+        self._failed = True
+        events.append(Malformed(error, fatal=True))
+        return False
+
+    def _obey(self, name: str, data: Any, events: list[Inbound]) -> None:
+        kind = _CONTROL_FRAMES.get(name)
+        if kind is None:
+            return  # a later version's frame; whoever sends it knows that we may not understand
+        body = codec.convert_control({} if data is None else data, kind)
+        match body:
+            case Hello():
+                self._on_hello(body, events)
+            case Welcome():
+                self._on_welcome(body, events)
+            case Ping():
+                pass
+            case Request() | Reply() | Failure() | Cancel():
+                if self._require_hello and self.protocol == "plain":
+                    raise RemoteProtocolError("hello", "the peer sent a frame before it introduced itself")
+                self._check_call(body)
+                self._peer_speaks_pyipc = True
+                events.append(body)
+            case _:
+                events.append(body)
+
+    def _check_call(self, body: Request | Reply | Failure | Cancel) -> None:
+        if not 0 <= body.call <= _MAX_CALL:
+            raise RemoteProtocolError("control", f"the peer sent {body.call} as the number of a call")
+        if isinstance(body, Request):
+            if body.event not in self._incoming_names:
+                self._vet_incoming(body.event)
+        elif isinstance(body, Reply | Failure) and not 0 < body.call <= self._last_call:
+            raise RemoteProtocolError("control", f"the peer answered call {body.call}, which was never made")
+
+    def _on_hello(self, hello: Hello, events: list[Inbound]) -> None:
+        if self._role is Role.CLIENT:
+            raise RemoteProtocolError("control", "the server sent a hello, which is the client's to send")
+        if self.protocol != "plain":
+            raise RemoteProtocolError("control", "the peer introduced itself twice")
+        if not self._hello:
+            return
+        version = next((version for version in PROTOCOL_VERSIONS if version in hello.versions), None)
+        if version is None:
+            offered = ", ".join(map(str, hello.versions)) or "none"
+            message = f"this side speaks version {PROTOCOL_VERSIONS[0]} of the protocol, the other side {offered}"
+            self._answers.append(self._control(Goodbye("version", message)))
+            raise RemoteProtocolError("version", message)
+        if self._refusal is not None:
+            self._answers.append(self._control(Goodbye(*self._refusal)))
+            raise RemoteProtocolError(*self._refusal)
+        self._answers.append(self._control(Welcome(version, **self._introduction())))
+        self._meet(version, hello, events)
+
+    def _on_welcome(self, welcome: Welcome, events: list[Inbound]) -> None:
+        if self._role is Role.SERVER or not self._hello or self.protocol != "plain":
+            raise RemoteProtocolError("control", "the peer sent a welcome that nobody asked for")
+        if welcome.version not in PROTOCOL_VERSIONS:
+            raise RemoteProtocolError("version", f"the server chose version {welcome.version}, which was not offered")
+        self._meet(welcome.version, welcome, events)
+
+    def _meet(self, version: int, peer: Hello | Welcome, events: list[Inbound]) -> None:
+        self._peer_speaks_pyipc = True
+        self.protocol = f"pyipc/{version}"
+        if peer.max_frame_size is not None:
+            if peer.max_frame_size < 1:
+                raise RemoteProtocolError("control", "the peer accepts no frame at all (max_frame_size)")
+            self._send_limit = min(self._send_limit, peer.max_frame_size)
+        heartbeat = peer.heartbeat
+        if heartbeat is not None and not _SHORTEST_HEARTBEAT <= heartbeat <= _LONGEST_HEARTBEAT:
+            heartbeat = min(max(heartbeat, _SHORTEST_HEARTBEAT), _LONGEST_HEARTBEAT)
+        events.append(Introduced(self.protocol, heartbeat, peer.agent[:_MAX_AGENT]))
+
+    def data_to_send(self) -> bytes:
+        if not self._answers:
+            return b""
+        answers, self._answers = b"".join(self._answers), []
+        return answers
+
+
+# A peer may ask for pings as often as it likes, but not so often that it costs us anything.
+_SHORTEST_HEARTBEAT = 0.01
+_LONGEST_HEARTBEAT = 86_400.0
+_MAX_AGENT = 256
+
+_CONTROL_FRAMES: dict[str, type[Any]] = {
+    kind.type: kind for kind in (Hello, Welcome, Request, Reply, Failure, Cancel, Ping, Goaway, Goodbye)
+}

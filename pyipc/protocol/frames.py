@@ -1,0 +1,68 @@
+"""Cutting a stream of bytes into complete frames, in linear time and bounded memory."""
+
+from __future__ import annotations
+
+from pyipc.errors import RemoteProtocolError
+
+__all__ = ["FrameBuffer"]
+
+
+class FrameBuffer:
+    """Holds the frame that has not arrived completely.
+
+    Memory grows with what has arrived and never with what was announced, and every byte is looked
+    at a fixed number of times, however the stream is cut.
+
+    Attributes:
+        partial_size: Bytes of the incomplete frame held.
+        completed: How many times frames were completed, so that a watcher can tell one incomplete
+            frame from the next.
+    """
+
+    __slots__ = ("_delimiter", "_max_frame_size", "_pieces", "completed", "partial_size")
+
+    def __init__(self, delimiter: bytes, max_frame_size: int) -> None:
+        self._delimiter = delimiter
+        self._max_frame_size = max_frame_size
+        self._pieces: list[bytes] | None = None
+        self.partial_size = 0
+        self.completed = 0
+
+    def feed(self, chunk: bytes) -> bytes:
+        """Take what arrived.
+
+        Returns:
+            All frames that are now complete, each with its delimiter; ``b""`` if there is none.
+        """
+        end = chunk.rfind(self._delimiter) + 1
+        if end == 0:
+            if chunk:
+                if self._pieces is None:
+                    self._pieces = []
+                self._pieces.append(chunk)
+                self.partial_size += len(chunk)
+            return b""
+        self.completed += 1
+        complete = chunk if end == len(chunk) else chunk[:end]
+        if self._pieces is not None:
+            self._pieces.append(complete)
+            complete = b"".join(self._pieces)
+            self._pieces = None
+        self.partial_size = len(chunk) - end
+        if self.partial_size:
+            self._pieces = [chunk[end:]]
+        return complete
+
+    def check(self) -> None:
+        """Refuse an incomplete frame that is too large already.
+
+        Separate from `feed`, so that the complete frames before it are delivered first.
+
+        Raises:
+            RemoteProtocolError: With the code ``"size"``.
+        """
+        if self.partial_size > self._max_frame_size:
+            self._pieces = None
+            raise RemoteProtocolError(
+                "size", f"the peer is sending a frame of more than {self._max_frame_size:,} bytes (max_frame_size)"
+            )

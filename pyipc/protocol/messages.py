@@ -1,0 +1,159 @@
+"""The vocabulary: pyipc's own frames, and what a conversation reports.
+
+Every frame that pyipc adds to node-ipc's wire is an ordinary event whose name starts with
+``pyipc.`` and whose data is an object of the fields below. None of them has a field ``id`` or
+``_maxListeners``: node-ipc gives these a meaning of its own (it would name the socket after the
+one and drop the payload for the other).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, ClassVar, Protocol
+
+from pyipc.errors import RemoteProtocolError  # noqa: TC001 - dataclass fields are resolved at run time
+
+__all__ = [
+    "CONTROL_PREFIX",
+    "PROTOCOL_VERSIONS",
+    "Cancel",
+    "ControlFrame",
+    "Failure",
+    "Goaway",
+    "Goodbye",
+    "Hello",
+    "Introduced",
+    "Malformed",
+    "Ping",
+    "Reply",
+    "Request",
+    "Welcome",
+]
+
+#: What the names of pyipc's own frames start with.
+CONTROL_PREFIX = "pyipc."
+#: Versions of the protocol that this side speaks, best first.
+PROTOCOL_VERSIONS = (1,)
+
+
+class ControlFrame(Protocol):
+    """A dataclass that knows its name on the wire."""
+
+    type: ClassVar[str]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Hello:
+    """A client introduces itself: its first frame.
+
+    Attributes:
+        versions: Versions of the protocol it speaks, best first.
+        features: Names of optional parts it can do.
+        max_frame_size: The largest frame it accepts, in bytes.
+        heartbeat: Seconds of silence after which it wants to hear a ping; ``None`` for never.
+        agent: What it is, for logs.
+    """
+
+    type: ClassVar[str] = "pyipc.hello"
+    versions: list[int]
+    features: list[str] = dataclasses.field(default_factory=list)
+    max_frame_size: int | None = None
+    heartbeat: float | None = None
+    agent: str = ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Welcome:
+    """A server answers the hello. The fields mean the same, with the one version it chose."""
+
+    type: ClassVar[str] = "pyipc.welcome"
+    version: int
+    features: list[str] = dataclasses.field(default_factory=list)
+    max_frame_size: int | None = None
+    heartbeat: float | None = None
+    agent: str = ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Request:
+    """Asks for one answer. ``call`` is a number that the asking side never uses again."""
+
+    type: ClassVar[str] = "pyipc.request"
+    call: int
+    event: str
+    data: Any = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Reply:
+    """The answer to a request."""
+
+    type: ClassVar[str] = "pyipc.reply"
+    call: int
+    data: Any = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Failure:
+    """A request that could not be answered."""
+
+    type: ClassVar[str] = "pyipc.error"
+    call: int
+    code: str
+    message: str = ""
+    data: Any = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Cancel:
+    """Nobody waits for the answer any more. It need not be answered."""
+
+    type: ClassVar[str] = "pyipc.cancel"
+    call: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Ping:
+    """A sign of life; it has no answer."""
+
+    type: ClassVar[str] = "pyipc.ping"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Goaway:
+    """The sender will close before long; new work should go elsewhere."""
+
+    type: ClassVar[str] = "pyipc.goaway"
+    message: str = ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Goodbye:
+    """The sender's last frame: it closes on purpose, and here is why."""
+
+    type: ClassVar[str] = "pyipc.goodbye"
+    code: str = "closed"
+    message: str = ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Introduced:
+    """Reported once: the other side has shown that it speaks pyipc's protocol.
+
+    Attributes:
+        protocol: Such as ``"pyipc/1"``.
+        heartbeat: Seconds of silence after which it wants a ping from us; ``None`` for never.
+        agent: What it calls itself.
+    """
+
+    protocol: str
+    heartbeat: float | None
+    agent: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Malformed:
+    """Reported where the peer broke the protocol; if ``fatal``, nothing more is read from it."""
+
+    error: RemoteProtocolError
+    fatal: bool

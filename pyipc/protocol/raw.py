@@ -1,0 +1,70 @@
+"""A conversation without frames: bytes as they come."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, final
+
+from pyipc.errors import InvalidEventName, PeerLacksFeature, UnencodableData
+from pyipc.protocol.codec import Event
+from pyipc.protocol.conversation import Conversation
+
+if TYPE_CHECKING:
+    from pyipc.protocol.conversation import Inbound
+
+__all__ = ["RawConversation"]
+
+
+@final
+class RawConversation(Conversation):
+    """Bytes as they are: every chunk is an event named ``"data"``, and nothing else exists."""
+
+    protocol = "plain"
+    partial_size = 0
+    frames_completed = 0
+    awaits_welcome = False
+
+    def open(self) -> bytes:
+        return b""
+
+    def encode(self, event: str, data: object) -> bytes:
+        if event != "data":
+            raise InvalidEventName(event, f"a raw connection has only the event 'data', not {event!r}")
+        if not isinstance(data, bytes | bytearray | memoryview):
+            raise UnencodableData(f"a raw connection carries bytes, not {type(data).__name__}")
+        return bytes(data)
+
+    def check(self, event: str, frame: bytes) -> None:
+        pass
+
+    def is_risky(self, event: str) -> bool:
+        return False
+
+    def _none(self) -> PeerLacksFeature:
+        return PeerLacksFeature("request", "a raw connection carries bytes only; requests need framing=Json()")
+
+    def request(self, event: str, data: object) -> tuple[int, bytes]:
+        raise self._none()
+
+    def reply(self, call: int, data: object) -> bytes:
+        raise self._none()
+
+    def failure(self, call: int, code: str, message: str, data: object = None) -> bytes:
+        raise self._none()
+
+    def cancel(self, call: int) -> bytes:
+        raise self._none()
+
+    def ping(self) -> bytes:
+        return b""
+
+    def goaway(self, message: str) -> bytes:
+        return b""
+
+    def goodbye(self, code: str, message: str) -> bytes:
+        return b""
+
+    def receive_data(self, data: bytes) -> list[Inbound]:
+        return [Event("data", data)]
+
+    def data_to_send(self) -> bytes:
+        return b""

@@ -1,0 +1,172 @@
+"""The port between pyipc and everything that moves bytes.
+
+A transport knows how to reach or to listen on the addresses of its schemes; what it hands out are
+links. Nothing above this line knows which transport a link belongs to, and nothing below it knows
+what the bytes mean.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pyipc.protocol.addresses import Address
+
+__all__ = ["Link", "Listener", "Peer", "Transport"]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Peer:
+    """Who is on the other side, as the kernel or the transport tells; never as the peer tells.
+
+    Attributes:
+        address: Where the peer is, as text. For a local socket, the address that was connected to.
+        pid: Process id, where the kernel reports it. Informational: ids are reused.
+        uid: User id, where the kernel reports it.
+        gid: Group id, where the kernel reports it.
+        host: The network source that quotas are counted by, such as an IP address, if there is one.
+        protocol: ``"pyipc/1"`` once the peer has introduced itself, ``"plain"`` until then.
+    """
+
+    address: str
+    pid: int | None = None
+    uid: int | None = None
+    gid: int | None = None
+    host: str | None = None
+    protocol: str = "plain"
+
+
+class Link(ABC):
+    """Moves chunks of bytes to and from one peer.
+
+    A reliable link is a stream: chunks may be split and merged but arrive whole and in order. An
+    unreliable link may lose or reorder chunks, but never splits or merges them.
+
+    One task at a time may be in `send`, and one in `receive`. `send_nowait` is never called while
+    a `send` is under way.
+    """
+
+    #: Whether everything sent arrives, in order.
+    reliable: ClassVar[bool] = True
+    #: The largest chunk that can be sent, in bytes; ``None`` for streams.
+    max_chunk_size: ClassVar[int | None] = None
+
+    @property
+    @abstractmethod
+    def peer(self) -> Peer:
+        """Who is on the other side."""
+
+    def send_nowait(self, data: bytes | bytearray | memoryview) -> int:
+        """Hand over as much of ``data`` as goes without waiting.
+
+        Returns:
+            How many bytes were taken, from the front; ``0`` if none. A link that cannot send
+            without waiting leaves this method alone.
+
+        Raises:
+            ConnectionLost: The link is broken.
+        """
+        return 0
+
+    @abstractmethod
+    async def send(self, data: bytes | bytearray | memoryview) -> None:
+        """Hand over all of ``data``.
+
+        Raises:
+            ConnectionLost: The link is broken, or `aclose` was called meanwhile.
+
+        Cancellation: an unknown part of ``data`` may have been sent, so the link can then only
+        be closed.
+        """
+
+    @abstractmethod
+    async def receive(self) -> bytes:
+        """Wait for the next chunk. Always a schedule point.
+
+        Returns:
+            At least one byte, or ``b""`` when the peer has finished sending.
+
+        Raises:
+            ConnectionLost: The link is broken, or `aclose` was called meanwhile.
+
+        Cancellation: loses nothing.
+        """
+
+    def send_eof(self) -> bool:
+        """Tell the peer that nothing more will be sent, while still receiving.
+
+        Returns:
+            Whether the link can do that. Errors are ignored: the peer may be gone already.
+        """
+        return False
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """Close the link, at once and more than once. Wakes whoever is in `send` or `receive`.
+
+        Cancellation: the link is closed all the same.
+        """
+
+
+class Listener(ABC):
+    """Waits for peers on one address."""
+
+    @property
+    @abstractmethod
+    def address(self) -> Address:
+        """Where it listens, with the port that was really taken."""
+
+    @abstractmethod
+    async def accept(self) -> Link:
+        """Wait for the next peer.
+
+        Raises:
+            ConnectionClosed: `aclose` was called.
+            OSError: Accepting failed for now (out of descriptors, say); the caller waits a little and goes on.
+
+        Cancellation: loses no peer.
+        """
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """Stop listening and release the address, at once and more than once."""
+
+
+class Transport(ABC):
+    """Reaches and listens on the addresses of some schemes.
+
+    Third parties register an instance under the entry point group ``pyipc.transports``, with the
+    scheme as its name.
+    """
+
+    @abstractmethod
+    async def connect(self, address: Address, options: Mapping[str, object]) -> Link:
+        """Open a link to whoever listens on ``address``.
+
+        Args:
+            address: Where to.
+            options: What the endpoint said for this transport, such as ``tls``; an option that is
+                not known is an error.
+
+        Raises:
+            ConnectError: Nobody answered; the operating system's error is the cause.
+            AddressError: The address cannot be used on this system.
+
+        Cancellation: nothing stays open.
+        """
+
+    @abstractmethod
+    async def listen(self, address: Address, options: Mapping[str, object]) -> Listener:
+        """Start to listen on ``address``.
+
+        Raises:
+            AddressInUse: Somebody else listens there.
+            ListenError: The operating system or a safety rule refuses; the message says why.
+            AddressError: The address cannot be used on this system.
+
+        Cancellation: nothing stays open.
+        """

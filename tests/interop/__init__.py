@@ -1,0 +1,1 @@
+"""pyipc and real node-ipc programs, in both directions."""
