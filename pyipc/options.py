@@ -10,10 +10,20 @@ import dataclasses
 import math
 from typing import Any, Literal, TypedDict
 
-__all__ = ["Options", "OptionOverrides"]
+__all__ = ["UNSET", "OptionOverrides", "Options", "Unset"]
 
 KIB = 1024
 MIB = 1024 * KIB
+
+
+class Unset:
+    """The type of `UNSET`, which stands for "as the options say"."""
+
+    def __repr__(self) -> str:
+        return "UNSET"
+
+
+UNSET = Unset()
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -202,9 +202,7 @@ class Router:
         """
         found = self._matches.get(event)
         if found is None:
-            found = tuple(
-                handler for _, handler in sorted(self._every().items()) if handler.pattern.matches(event)
-            )
+            found = tuple(handler for _, handler in sorted(self._every().items()) if handler.pattern.matches(event))
             if len(self._matches) >= _MAX_CACHED_NAMES:
                 self._matches.clear()
             self._matches[event] = found
@@ -311,7 +309,8 @@ def _name_of(call: object) -> str:
     if name is None:
         call = type(call)
         name = call.__qualname__
-    return f"{call.__module__}.{name}"
+    module = getattr(call, "__module__", None)
+    return f"{module}.{name}" if module else name
 
 
 def _declared_type(call: Callable[[Any], Any]) -> Any:
@@ -352,8 +351,6 @@ def _globals_of(call: Any) -> dict[str, Any]:
     """The names that the annotations of ``call`` were written with."""
     while isinstance(call, functools.partial):
         call = call.func
-    if isinstance(call, type):
-        call = call.__init__
-    elif not hasattr(call, "__code__") and not hasattr(call, "__wrapped__"):
+    if not hasattr(call, "__code__") and not hasattr(call, "__wrapped__"):
         call = type(call).__call__
     return getattr(inspect.unwrap(call), "__globals__", {})

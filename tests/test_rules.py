@@ -35,44 +35,63 @@ def run_pytest(tmp_path: Path) -> RunPytest:
     return run
 
 
-@pytest.mark.parametrize(
-    "skip",
-    [
-        "def test_it():\n    pytest.skip('no beer')",
-        "@pytest.mark.skipif(True, reason='no beer')\ndef test_it(): pass",
-        "pytest.skip('no beer', allow_module_level=True)",
-    ],
-    ids=["call", "mark", "module"],
-)
-def test_a_skip_fails_ci_and_nothing_else(run_pytest: RunPytest, skip: str) -> None:
-    in_ci = run_pytest(skip)
-    assert in_ci.returncode != 0, in_ci.stdout
-    assert "skipped in CI" in in_ci.stdout
-    assert "no beer" in in_ci.stdout
-    assert "1 skipped" in run_pytest(skip, ci=False).stdout
-    excused = run_pytest(skip.replace("no beer", f"{CANNOT_RUN} needs Windows"))
-    assert "1 skipped" in excused.stdout, excused.stdout
+SKIPS = f"""
+def test_call(): pytest.skip("no beer")
+
+@pytest.mark.skipif(True, reason="no wine")
+def test_mark(): pass
+
+def test_excused(): pytest.skip("{CANNOT_RUN} needs Windows")
+
+@pytest.mark.xfail
+def test_expected_failure(): assert False
+
+def test_passes(): pass
+"""
 
 
-def test_an_expected_failure_is_no_skip(run_pytest: RunPytest) -> None:
-    result = run_pytest("@pytest.mark.xfail\ndef test_it(): assert False")
-    assert result.returncode == 0, result.stdout
+def test_a_skip_fails_ci_and_nothing_else(run_pytest: RunPytest) -> None:
+    in_ci = run_pytest(SKIPS)
+    assert in_ci.returncode == 1
+    assert "1 failed, 1 passed, 1 skipped, 1 xfailed, 1 error" in in_ci.stdout
+    assert "skipped in CI, which could have made it run: no beer" in in_ci.stdout
+    assert "skipped in CI, which could have made it run: no wine" in in_ci.stdout
+    elsewhere = run_pytest(SKIPS, ci=False)
+    assert elsewhere.returncode == 0
+    assert "1 passed, 3 skipped, 1 xfailed" in elsewhere.stdout
 
 
-@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason=f"{CANNOT_RUN} needs interval timers of POSIX")
-@pytest.mark.parametrize(
-    "test",
-    [
-        "def test_it():\n    while True: pass",
-        "async def test_it():\n    await trio.sleep_forever()",
-        "async def test_it():\n    while True: await trio.lowlevel.checkpoint()",
-        "@pytest.fixture\ndef slow():\n    yield\n    time.sleep(60)\ndef test_it(slow): pass",
-    ],
-    ids=["loop", "trio", "trio-loop", "teardown"],
-)
-def test_no_test_runs_for_ever(run_pytest: RunPytest, test: str) -> None:
-    source = f"pytestmark = pytest.mark.time_limit(0.2)\n{test}\ndef test_the_next_one_runs(): pass"
-    result = run_pytest(source)
+def test_a_module_that_skips_itself_fails_ci(run_pytest: RunPytest) -> None:
+    result = run_pytest("pytest.skip('no beer', allow_module_level=True)")
+    assert result.returncode != 0
+    assert "skipped in CI, which could have made it run: no beer" in result.stdout
+
+
+ENDLESS = """
+pytestmark = pytest.mark.time_limit(0.2)
+
+def test_loop():
+    while True: pass
+
+async def test_waits(): await trio.sleep_forever()
+
+async def test_trio_loop():
+    while True: await trio.lowlevel.checkpoint()
+
+@pytest.fixture
+def slow():
+    yield
+    time.sleep(60)
+
+def test_teardown(slow): pass
+
+async def test_the_next_one_runs(): await trio.lowlevel.checkpoint()
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason=f"{CANNOT_RUN} needs the interval timers of POSIX")
+def test_no_test_runs_for_ever(run_pytest: RunPytest) -> None:
+    result = run_pytest(ENDLESS)
     assert result.returncode == 1, result.stdout
-    assert "the test took longer than 0.2 s" in result.stdout
-    assert "1 passed" in result.stdout or "2 passed" in result.stdout, result.stdout
+    assert "3 failed, 2 passed, 1 error" in result.stdout, result.stdout
+    assert result.stdout.count("Failed: the test took longer than 0.2 s") >= 4, result.stdout

@@ -1,0 +1,99 @@
+"""Messages between processes, on trio: one server and client API over sockets, pipes and brokers.
+
+``docs/`` has a tutorial, how-to guides and the reference; the README shows the first steps.
+"""
+
+from pyipc.client import Client as Client
+from pyipc.client import connect as connect
+from pyipc.connection import Connection as Connection
+from pyipc.endpoint import ANYONE as ANYONE
+from pyipc.endpoint import Endpoint as Endpoint
+from pyipc.errors import AddressError as AddressError
+from pyipc.errors import AddressInUse as AddressInUse
+from pyipc.errors import ConnectError as ConnectError
+from pyipc.errors import ConnectionClosed as ConnectionClosed
+from pyipc.errors import ConnectionLost as ConnectionLost
+from pyipc.errors import InsecureAddress as InsecureAddress
+from pyipc.errors import InvalidData as InvalidData
+from pyipc.errors import InvalidEventName as InvalidEventName
+from pyipc.errors import IPCError as IPCError
+from pyipc.errors import ListenError as ListenError
+from pyipc.errors import LocalProtocolError as LocalProtocolError
+from pyipc.errors import MessageTooLarge as MessageTooLarge
+from pyipc.errors import NoHandler as NoHandler
+from pyipc.errors import PeerLacksFeature as PeerLacksFeature
+from pyipc.errors import PeerNotAllowed as PeerNotAllowed
+from pyipc.errors import PeerRefused as PeerRefused
+from pyipc.errors import ProtocolError as ProtocolError
+from pyipc.errors import RemoteError as RemoteError
+from pyipc.errors import RemoteProtocolError as RemoteProtocolError
+from pyipc.errors import RequestError as RequestError
+from pyipc.errors import RequestTimeout as RequestTimeout
+from pyipc.errors import UnencodableData as UnencodableData
+from pyipc.errors import Undelivered as Undelivered
+from pyipc.errors import UnsafePath as UnsafePath
+from pyipc.listening import EventStream as EventStream
+from pyipc.message import Message as Message
+from pyipc.options import Options as Options
+from pyipc.protocol.addresses import Address as Address
+from pyipc.protocol.addresses import parse_address as parse_address
+from pyipc.protocol.framing import Json as Json
+from pyipc.protocol.framing import Raw as Raw
+from pyipc.router import Router as Router
+from pyipc.server import Server as Server
+from pyipc.statistics import BroadcastReport as BroadcastReport
+from pyipc.statistics import ClientStatistics as ClientStatistics
+from pyipc.statistics import ConnectionStatistics as ConnectionStatistics
+from pyipc.statistics import Disconnected as Disconnected
+from pyipc.statistics import ServerStatistics as ServerStatistics
+from pyipc.transports.port import Peer as Peer
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ANYONE",
+    "Address",
+    "AddressError",
+    "AddressInUse",
+    "BroadcastReport",
+    "Client",
+    "ClientStatistics",
+    "ConnectError",
+    "Connection",
+    "ConnectionClosed",
+    "ConnectionLost",
+    "ConnectionStatistics",
+    "Disconnected",
+    "Endpoint",
+    "EventStream",
+    "IPCError",
+    "InsecureAddress",
+    "InvalidData",
+    "InvalidEventName",
+    "Json",
+    "ListenError",
+    "LocalProtocolError",
+    "Message",
+    "MessageTooLarge",
+    "NoHandler",
+    "Options",
+    "Peer",
+    "PeerLacksFeature",
+    "PeerNotAllowed",
+    "PeerRefused",
+    "ProtocolError",
+    "Raw",
+    "RemoteError",
+    "RemoteProtocolError",
+    "RequestError",
+    "RequestTimeout",
+    "Router",
+    "Server",
+    "ServerStatistics",
+    "UnencodableData",
+    "Undelivered",
+    "UnsafePath",
+    "__version__",
+    "connect",
+    "parse_address",
+]

@@ -1,0 +1,515 @@
+"""A client: a connection that comes back."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import weakref
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
+
+import trio
+
+from pyipc.backoff import Backoff
+from pyipc.callbacks import Callbacks
+from pyipc.connection import Connection
+from pyipc.endpoint import Endpoint, as_endpoint
+from pyipc.errors import (
+    AddressError,
+    ConnectError,
+    ConnectionClosed,
+    ConnectionLost,
+    IPCError,
+    LocalProtocolError,
+    PeerNotAllowed,
+    PeerRefused,
+    RequestTimeout,
+    Undelivered,
+    UnsafePath,
+)
+from pyipc.flusher import Flusher
+from pyipc.identity import AGENT, overflow_uid, own_uid
+from pyipc.listening import EventStream
+from pyipc.nursery import hidden_nursery
+from pyipc.offline import OfflineQueue
+from pyipc.options import UNSET, OptionOverrides, Options, Unset
+from pyipc.protocol.conversation import Role
+from pyipc.protocol.names import check_event_name
+from pyipc.router import Router
+from pyipc.statistics import ClientStatistics, Disconnected
+from pyipc.timers import Timers
+from pyipc.transports.registry import transport_for
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from pyipc.message import Message
+    from pyipc.protocol.addresses import Address
+    from pyipc.transports.port import Link, Peer
+
+__all__ = ["Client", "connect"]
+
+T = TypeVar("T")
+F = TypeVar("F", bound="Callable[[Message[Any]], object]")
+logger = logging.getLogger("pyipc.client")
+
+
+@asynccontextmanager
+async def connect(
+    address: str | Address | Endpoint,
+    *,
+    router: Router | None = None,
+    wait: bool = True,
+    **options: Unpack[OptionOverrides],
+) -> AsyncIterator[Client]:
+    """Connect to a server, for the length of an ``async with`` block.
+
+    The connection is made again whenever it is lost. Leaving the block sends what is queued, says
+    goodbye and closes; a cancelled block closes at once.
+
+    Args:
+        address: Where the server is: an address, or a `pyipc.Endpoint` for one with options of its own.
+        router: Handlers for what the server sends; handlers added to the client later may miss
+            what came before.
+        wait: Wait until the server is there, up to the option ``connect_timeout``. With ``False``
+            the block is entered at once, and what is emitted meanwhile is queued.
+        **options: Any of `pyipc.Options`.
+
+    Yields:
+        The client.
+
+    Raises:
+        AddressError: The address is wrong, or cannot be used on this system.
+        ConnectError: Nobody was there in time, or somebody who is not allowed.
+        Undelivered: On leaving: not everything could be handed to the server.
+
+    Cancellation: closes at once.
+    """
+    client = Client(as_endpoint(address), router, Options.of(options))
+    async with hidden_nursery() as nursery:
+        client._start(nursery)
+        if wait:
+            await client.wait_connected()
+        try:
+            yield client
+        except Exception:
+            try:
+                await client.aclose()
+            except Undelivered as undelivered:
+                logger.warning("%s", undelivered)
+            raise
+        await client.aclose()
+
+
+class Client:
+    """What `connect` gives: talks to one server, through one connection after the other."""
+
+    def __init__(self, endpoint: Endpoint, router: Router | None, options: Options) -> None:
+        self._endpoint = endpoint
+        self._options = options
+        self._transport = endpoint.transport or transport_for(endpoint.parsed.scheme)
+        self._router = Router()
+        if router is not None:
+            self._router.include(router)
+        self._connection: Connection | None = None
+        # Encodes what is emitted while there is no connection.
+        self._template = endpoint.converse(Role.CLIENT, options, agent=AGENT)
+        self._offline = OfflineQueue(options)
+        self._timers = Timers()
+        self._flusher = Flusher()
+        self._streams: weakref.WeakSet[EventStream[Any]] = weakref.WeakSet()
+        self._answers: weakref.WeakSet[EventStream[Any]] = weakref.WeakSet()
+        self._connect_callbacks: Callbacks[Connection] = Callbacks("on_connect")
+        self._disconnect_callbacks: Callbacks[Disconnected] = Callbacks("on_disconnect")
+        self._changed = trio.Event()
+        self._nursery: trio.Nursery | None = None
+        self._supervision = trio.CancelScope()
+        self._closing = False
+        self._failure: IPCError | None = None
+        self._last_error: IPCError | None = None
+        self._connects = 0
+        self._failed_connects = 0
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closing else "connected" if self._connection is not None else "not connected"
+        return f"<Client {self._endpoint.address} {state}, {len(self._offline)} queued>"
+
+    # --- what it is ---
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection now."""
+        return self._connection is not None and self._connection.is_open
+
+    @property
+    def peer(self) -> Peer | None:
+        """Who the server is, while there is a connection."""
+        return None if self._connection is None else self._connection.peer
+
+    def statistics(self) -> ClientStatistics:
+        """A snapshot of the counters."""
+        return ClientStatistics(
+            connected=self.connected,
+            connects=self._connects,
+            failed_connects=self._failed_connects,
+            offline_messages=len(self._offline),
+            offline_size=self._offline.size,
+            offline_dropped=self._offline.dropped,
+            connection=None if self._connection is None else self._connection.statistics(),
+        )
+
+    # --- handlers ---
+
+    @overload
+    def on(self, pattern: str, handler: None = None) -> Callable[[F], F]: ...
+
+    @overload
+    def on(self, pattern: str, handler: F) -> F: ...
+
+    def on(self, pattern: str, handler: Any = None) -> Any:
+        """Register a handler, directly or as a decorator; see `Router.on`."""
+        return self._router.on(pattern, handler)
+
+    @overload
+    def once(self, pattern: str, handler: None = None) -> Callable[[F], F]: ...
+
+    @overload
+    def once(self, pattern: str, handler: F) -> F: ...
+
+    def once(self, pattern: str, handler: Any = None) -> Any:
+        """Register a handler for one message; see `Router.once`."""
+        return self._router.once(pattern, handler)
+
+    def off(self, pattern: str, handler: Callable[[Message[Any]], object] | None = None) -> None:
+        """Remove handlers; see `Router.off`."""
+        self._router.off(pattern, handler)
+
+    def on_connect(self, function: Callable[[Connection], object]) -> Callable[[Connection], object]:
+        """Call a function, plain or async, with every new connection before its messages are handled."""
+        return self._connect_callbacks.add(function)
+
+    def on_disconnect(self, function: Callable[[Disconnected], object]) -> Callable[[Disconnected], object]:
+        """Call a function, plain or async, with the reason when a connection has ended."""
+        return self._disconnect_callbacks.add(function)
+
+    def events(self, pattern: str, *, max_buffered: int = 1_024) -> EventStream[Any]:
+        """The events of some names as an asynchronous iterator, from now on and across reconnects.
+
+        Args:
+            pattern: A name, or a pattern as for handlers.
+            max_buffered: Events that may wait in it before the server is held back.
+        """
+        stream: EventStream[Any] = EventStream(
+            self._router, pattern, max_buffered=max_buffered, waiting=self._waiting_for_peer
+        )
+        self._streams.add(stream)
+        return stream
+
+    def expect(self, pattern: str, *, max_buffered: int = 1_024) -> EventStream[Any]:
+        """Listen for an answer that comes as an event, as those of node-ipc programs do.
+
+        Enter it before emitting the question: ``async with client.expect("sum") as answer:``. If
+        the connection is lost, waiting for the answer raises `ConnectionLost`.
+        """
+        stream = self.events(pattern, max_buffered=max_buffered)
+        self._answers.add(stream)
+        return stream
+
+    def _waiting_for_peer(self) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext() if self._connection is None else self._connection.waiting_for_peer()
+
+    # --- sending ---
+
+    async def emit(self, event: str, data: object = None) -> None:
+        """Send an event; nobody answers. See `Connection.emit`.
+
+        While there is no connection the event is queued, refused or dropped, as the option
+        ``offline`` says.
+
+        Raises:
+            LocalProtocolError: The name or the data cannot be sent; nothing was.
+            ConnectionClosed: The client is closed, or not connected and cannot queue; nothing was sent.
+
+        Cancellation: a cancelled emit has sent nothing.
+        """
+        connection = self._connection
+        if connection is not None:
+            try:
+                await connection.emit(event, data)
+            except ConnectionLost:
+                pass  # it was not sent, and goes the way of all that is emitted without a connection
+            else:
+                return
+        else:
+            await trio.lowlevel.checkpoint_if_cancelled()
+        self._emit_offline(event, data)
+
+    def emit_nowait(self, event: str, data: object = None) -> None:
+        """Send an event if that is possible without waiting. See `Connection.emit_nowait`.
+
+        Raises:
+            trio.WouldBlock: The outbox is above its high-water mark; nothing was sent.
+            LocalProtocolError: The name or the data cannot be sent; nothing was.
+            ConnectionClosed: The client is closed, or not connected and cannot queue; nothing was sent.
+        """
+        connection = self._connection
+        if connection is not None:
+            with contextlib.suppress(ConnectionLost):
+                connection.emit_nowait(event, data)
+                return
+        self._emit_offline(event, data)
+
+    def _emit_offline(self, event: str, data: object) -> None:
+        self._check_usable()
+        check_event_name(event, self._options.max_event_name_size)
+        self._offline.put(event, self._template.encode(event, data), str(self._last_error or "no connection yet"))
+
+    @overload
+    async def request(self, event: str, data: object = None, *, timeout: float | Unset | None = UNSET) -> Any: ...
+
+    @overload
+    async def request(
+        self, event: str, data: object = None, *, timeout: float | Unset | None = UNSET, result: type[T]
+    ) -> T: ...
+
+    async def request(
+        self, event: str, data: object = None, *, timeout: float | Unset | None = UNSET, result: Any = None
+    ) -> Any:
+        """Ask the server and wait for its answer. See `Connection.request`.
+
+        While there is no connection it waits for one, within the same time-out, unless the option
+        ``offline`` is ``"raise"`` or ``"drop"``.
+
+        Raises:
+            RequestError, ConnectionLost, LocalProtocolError: As `Connection.request`.
+
+        Cancellation: the server is told and cancels its handler.
+        """
+        if isinstance(timeout, Unset):
+            timeout = self._options.request_timeout
+        deadline = math.inf if timeout is None else trio.current_time() + timeout
+        while True:
+            connection = self._connection
+            if connection is None or not connection.is_open:
+                connection = await self._wait_for_connection(event, timeout, deadline)
+            remaining = None if timeout is None else max(0.0, deadline - trio.current_time())
+            try:
+                return await connection.request(event, data, timeout=remaining, result=result)
+            except ConnectionLost as lost:
+                if lost.maybe_handled or self._options.offline != "queue":
+                    raise
+            except RequestTimeout as late:
+                assert timeout is not None
+                hint = ""
+                if connection.peer.protocol == "plain":
+                    hint = "; the peer has not introduced itself, so it may be a plain node-ipc program"
+                raise RequestTimeout(event, timeout, hint) from late
+
+    async def _wait_for_connection(self, event: str, timeout: float | None, deadline: float) -> Connection:
+        if self._options.offline != "queue":
+            await trio.lowlevel.checkpoint()
+            self._check_usable()
+            raise ConnectionLost(f"not connected ({self._last_error or 'no connection yet'})")
+        with trio.move_on_at(deadline):
+            while True:
+                self._check_usable()
+                if self._connection is not None and self._connection.is_open:
+                    return self._connection
+                await self._changed.wait()
+        assert timeout is not None
+        raise RequestTimeout(event, timeout, f"; there was no connection ({self._last_error or 'none yet'})")
+
+    async def flush(self) -> None:
+        """Wait until everything sent so far is with the operating system.
+
+        Raises:
+            ConnectionClosed: There is no connection, or it ended meanwhile.
+
+        Cancellation: nothing is unsent by it.
+        """
+        if self._connection is None:
+            await trio.lowlevel.checkpoint()
+            self._check_usable()
+            raise ConnectionLost(f"not connected ({self._last_error or 'no connection yet'})")
+        await self._connection.flush()
+
+    def _check_usable(self) -> None:
+        if self._closing:
+            raise ConnectionClosed("the client is closed")
+        if self._failure is not None:
+            raise ConnectionLost(f"the client has given up: {self._failure}") from self._failure
+
+    # --- the connection ---
+
+    async def wait_connected(self, timeout: float | Unset | None = UNSET) -> None:
+        """Wait until there is a connection.
+
+        Args:
+            timeout: Seconds to wait; ``None`` for ever; by default the option ``connect_timeout``.
+
+        Raises:
+            ConnectError: There was none in time; the last attempt's error is the cause.
+            AddressError: There cannot be one.
+        """
+        if isinstance(timeout, Unset):
+            timeout = self._options.connect_timeout
+        with trio.move_on_after(math.inf if timeout is None else timeout):
+            while self._connection is None:
+                if self._failure is not None:
+                    raise self._failure
+                if isinstance(self._last_error, _HOPELESS):
+                    raise self._last_error
+                await self._changed.wait()
+        if self._connection is None:
+            raise ConnectError(
+                f"could not connect to {self._endpoint.address} within {timeout:g} s: "
+                f"{self._last_error or 'no answer'}"
+            ) from self._last_error
+
+    def _start(self, nursery: trio.Nursery) -> None:
+        self._nursery = nursery
+        nursery.start_soon(self._timers.run)
+        nursery.start_soon(self._flusher.run)
+        nursery.start_soon(self._supervise)
+
+    def _tell(self) -> None:
+        """Wake whoever waits for the state of the client to change."""
+        self._changed.set()
+        self._changed = trio.Event()
+
+    async def _supervise(self) -> None:
+        """Keep a connection up until the client is closed or trying again makes no sense."""
+        backoff = Backoff(self._options)
+        with self._supervision:
+            while True:
+                try:
+                    link = await self._dial()
+                except IPCError as error:
+                    self._failed_connects += 1
+                    self._last_error = error
+                    logger.info("could not connect to %s: %s", self._endpoint.address, error)
+                    if isinstance(error, AddressError):
+                        self._give_up(error)
+                        return
+                else:
+                    began = trio.current_time()
+                    reason, heard = await self._live(link)
+                    lived = trio.current_time() - began
+                    self._last_error = ConnectionLost(reason.message)
+                    if isinstance(reason.error, PeerRefused):
+                        self._last_error = reason.error
+                    elif heard or lived > self._options.reconnect_max_interval:
+                        # A peer that accepts and closes at once is not a success to start over from.
+                        backoff.reset()
+                    if not self._options.reconnect or reason.code == "version":
+                        self._give_up(self._last_error)
+                        return
+                self._tell()
+                limit = self._options.max_reconnects
+                if limit is not None and backoff.attempts >= limit:
+                    self._give_up(self._last_error)
+                    return
+                await trio.sleep(backoff.next_delay())
+
+    async def _dial(self) -> Link:
+        timeout = self._options.connect_timeout
+        with trio.move_on_after(math.inf if timeout is None else timeout):
+            link = await self._transport.connect(self._endpoint.parsed, {})
+            try:
+                self._endpoint.admit(link.peer, own_uid=own_uid(), overflow_uid=overflow_uid())
+            except PeerNotAllowed:
+                await link.aclose()
+                raise
+            return link
+        raise ConnectError(f"no answer from {self._endpoint.address} within {timeout:g} s (connect_timeout)")
+
+    async def _live(self, link: Link) -> tuple[Disconnected, bool]:
+        """Live through one connection; say why it ended and whether the server ever spoke."""
+        connection = Connection(
+            link,
+            self._endpoint.converse(Role.CLIENT, self._options, agent=AGENT),
+            router=self._router,
+            options=self._options,
+            timers=self._timers,
+            flusher=self._flusher,
+            greet=self._connect_callbacks.call if len(self._connect_callbacks) else None,
+        )
+        assert self._nursery is not None
+        await self._nursery.start(self._run, connection)
+        for event, frame in self._offline.take_all():
+            try:
+                if event is None:
+                    connection.requeue(frame)
+                else:
+                    connection.send_encoded(event, frame)
+            except LocalProtocolError as error:
+                logger.warning("an event that was queued cannot be sent to this server: %s", error)
+            except ConnectionClosed:
+                self._offline.put_back([frame])
+                break
+        self._connection = connection
+        self._connects += 1
+        self._tell()
+        await connection.wait_lost()
+        self._connection = None
+        self._offline.put_back(connection.reclaim_events())
+        assert connection.reason is not None
+        reason = connection.reason
+        for stream in list(self._answers):
+            stream.end(ConnectionLost(f"the answer will not come: {reason.message}", maybe_handled=True))
+        return reason, connection.statistics().bytes_received > 0
+
+    async def _run(
+        self, connection: Connection, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        await connection.run(task_status=task_status)
+        assert connection.reason is not None
+        await self._disconnect_callbacks.call(connection.reason)
+
+    def _give_up(self, error: IPCError) -> None:
+        self._failure = error
+        for stream in list(self._streams):
+            stream.end(ConnectionLost(f"the client has given up: {error}"))
+        self._tell()
+
+    async def aclose(self) -> None:
+        """Send what is queued, say goodbye, and close. May be called more than once.
+
+        What was queued without a connection is given the option ``close_timeout`` to find one.
+
+        Raises:
+            Undelivered: Not everything could be handed to the server.
+
+        Cancellation: closes at once.
+        """
+        if self._closing:
+            await trio.lowlevel.checkpoint()
+            return
+        try:
+            if len(self._offline) and self._connection is None:
+                with trio.move_on_after(self._options.close_timeout):
+                    while self._connection is None and self._failure is None:
+                        await self._changed.wait()
+            self._closing = True
+            connection = self._connection
+            self._supervision.cancel()
+            if connection is not None:
+                await connection.aclose()
+            await trio.lowlevel.checkpoint()
+        finally:
+            self._closing = True
+            self._supervision.cancel()
+            for stream in list(self._streams):
+                stream.end()
+            self._tell()
+        if len(self._offline):
+            raise Undelivered(
+                len(self._offline),
+                f"{len(self._offline)} messages could not be sent to {self._endpoint.address}: "
+                f"{self._last_error or 'there was no connection'}",
+            )
+
+
+# Trying again soon will not mend these, so whoever waits for the first connection is told at once.
+_HOPELESS = (AddressError, UnsafePath, PeerNotAllowed, PeerRefused)

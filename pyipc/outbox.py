@@ -1,0 +1,259 @@
+"""What waits to be sent to one peer, and the only code that writes to its link.
+
+User tasks never write: they append whole frames, so cancelling one of them cannot tear a frame.
+Bytes leave in one of two ways. `flush_nowait` hands the link what it takes at once, which is nearly
+always everything; where it does not take everything, a task is started that waits for the rest and
+ends with it.
+"""
+
+from __future__ import annotations
+
+import collections
+from typing import TYPE_CHECKING
+
+import trio
+
+from pyipc.errors import ConnectionLost
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pyipc.flusher import Flusher
+    from pyipc.transports.port import Link
+
+__all__ = ["Outbox"]
+
+# Frames are joined into writes of about this size; a larger frame is written by itself, uncopied.
+_WRITE_SIZE = 256 * 1024
+
+
+class Outbox:
+    """Frames for one peer, in order.
+
+    Args:
+        link: Where they go.
+        flusher: Who flushes at the end of a scheduler turn.
+        high_water_size: Bytes above which senders wait.
+        max_size: Bytes above which what cannot wait is refused.
+        spawn: Starts a task that lives as long as the connection.
+        broken: Called once, with the reason, when the link takes nothing more.
+
+    Attributes:
+        size: Bytes waiting.
+        corked: Whether the owner will flush by itself before long.
+        last_sent: When bytes last left, in trio's time.
+        bytes_sent: Bytes handed to the link.
+    """
+
+    __slots__ = (
+        "_broken",
+        "_error",
+        "_flusher",
+        "_frames",
+        "_head_sent",
+        "_in_flight",
+        "_link",
+        "_room",
+        "_spawn",
+        "_writing",
+        "bytes_sent",
+        "corked",
+        "high_water_size",
+        "last_sent",
+        "max_size",
+        "size",
+    )
+
+    def __init__(
+        self,
+        link: Link,
+        flusher: Flusher,
+        *,
+        high_water_size: int,
+        max_size: int,
+        spawn: Callable[..., None],
+        broken: Callable[[ConnectionLost], None],
+    ) -> None:
+        self._link = link
+        self._flusher = flusher
+        self._spawn = spawn
+        self._broken = broken
+        self._frames: collections.deque[bytes] = collections.deque()
+        self._head_sent = 0
+        self._in_flight = 0
+        self._writing = False
+        self._error: ConnectionLost | None = None
+        self._room: trio.lowlevel.ParkingLot | None = None
+        self.high_water_size = high_water_size
+        self.max_size = max_size
+        self.size = 0
+        self.corked = False
+        self.last_sent = trio.current_time()
+        self.bytes_sent = 0
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    def push(self, frame: bytes) -> None:
+        """Append a frame, however full the outbox is.
+
+        Raises:
+            ConnectionLost: Nothing more can be sent.
+        """
+        if self._error is not None:
+            raise self._lost()
+        if not self._frames and not self.corked and not self._writing:
+            self._flusher.add(self)
+        self._frames.append(frame)
+        self.size += len(frame)
+
+    def offer(self, frame: bytes) -> bool:
+        """Append a frame unless that would exceed the cap; say whether it was appended.
+
+        An empty outbox takes any frame: the cap bounds what piles up, not what a message may be.
+
+        Raises:
+            ConnectionLost: Nothing more can be sent.
+        """
+        if self._frames and self.size + len(frame) > self.max_size:
+            return False
+        self.push(frame)
+        return True
+
+    async def wait_for_room(self) -> None:
+        """Wait until the outbox is below its high-water mark. Always a schedule point.
+
+        Raises:
+            ConnectionLost: The link broke meanwhile.
+        """
+        self.flush_nowait()
+        if self.size < self.high_water_size:
+            await trio.lowlevel.checkpoint()
+        while self._error is None and self.size >= self.high_water_size:
+            await self._wait_for_progress()
+        if self._error is not None:
+            raise self._lost()
+
+    async def flush(self) -> None:
+        """Wait until everything is with the operating system.
+
+        Raises:
+            ConnectionLost: The link broke meanwhile.
+        """
+        self.flush_nowait()
+        await trio.lowlevel.checkpoint()
+        while self._error is None and self._frames:
+            await self._wait_for_progress()
+        if self._error is not None:
+            raise self._lost()
+
+    async def _wait_for_progress(self) -> None:
+        if self._room is None:
+            self._room = trio.lowlevel.ParkingLot()
+        await self._room.park()
+
+    def _progress(self) -> None:
+        if self._room is not None:
+            self._room.unpark_all()
+
+    def flush_nowait(self) -> None:
+        """Hand the link what it takes at once; start a task for the rest."""
+        while self._frames and not self._writing and self._error is None:
+            chunk, _ = self._next_chunk()
+            try:
+                sent = self._link.send_nowait(chunk)
+            except ConnectionLost as error:
+                self.fail(error)
+                return
+            self._sent(sent)
+            if sent < len(chunk):
+                self._writing = True
+                self._spawn(self._write)
+
+    def _next_chunk(self) -> tuple[bytes | memoryview, int]:
+        """Some bytes from the front, and how many frames they are of."""
+        frames = self._frames
+        if self._head_sent:
+            return memoryview(frames[0])[self._head_sent :], 1
+        if len(frames) == 1 or len(frames[0]) >= _WRITE_SIZE:
+            return frames[0], 1
+        if self.size <= _WRITE_SIZE:
+            return b"".join(frames), len(frames)
+        batch: list[bytes] = []
+        size = 0
+        for frame in frames:
+            size += len(frame)
+            if size > _WRITE_SIZE and batch:
+                break
+            batch.append(frame)
+        return b"".join(batch), len(batch)
+
+    def _sent(self, count: int) -> None:
+        """Forget bytes that the link has taken."""
+        if not count:
+            return
+        self.last_sent = trio.current_time()
+        self.bytes_sent += count
+        if count == self.size:
+            self._frames.clear()
+            self._head_sent = self.size = 0
+        else:
+            self.size -= count
+            count += self._head_sent
+            while count and count >= len(self._frames[0]):
+                count -= len(self._frames.popleft())
+            self._head_sent = count
+        self._progress()
+
+    async def _write(self) -> None:
+        """Send what is there, waiting for the link, until nothing is left."""
+        try:
+            while self._frames:
+                chunk, self._in_flight = self._next_chunk()
+                try:
+                    await self._link.send(chunk)
+                except ConnectionLost as error:
+                    # How much of these frames arrived is unknown, so they are not to be sent again.
+                    self._drop(self._in_flight)
+                    self._in_flight = 0
+                    self.fail(error)
+                    return
+                self._in_flight = 0
+                self._sent(len(chunk))
+        finally:
+            self._writing = False
+
+    def _drop(self, count: int) -> None:
+        for _ in range(count):
+            self.size -= len(self._frames.popleft()) - self._head_sent
+            self._head_sent = 0
+
+    def fail(self, error: ConnectionLost) -> None:
+        """Take nothing more, and wake whoever waits here."""
+        if self._error is None:
+            self._error = error
+            self._progress()
+            self._broken(error)
+
+    def _lost(self) -> ConnectionLost:
+        assert self._error is not None
+        error = ConnectionLost(str(self._error))
+        error.__cause__ = self._error
+        return error
+
+    def count_events(self) -> int:
+        """How many of the waiting frames are a user's events."""
+        return sum(not _is_control(frame) for frame in self._frames)
+
+    def reclaim_events(self) -> list[bytes]:
+        """Take back a user's events of which nothing was sent, so that they may go another way."""
+        frames = list(self._frames)
+        busy, waiting = frames[: self._in_flight], frames[self._in_flight :]
+        events = [frame for frame in waiting if not _is_control(frame)]
+        self._frames = collections.deque(busy + [frame for frame in waiting if _is_control(frame)])
+        self.size -= sum(map(len, events))
+        return events
+
+
+def _is_control(frame: bytes) -> bool:
+    return frame.startswith(b'{"type":"pyipc.')

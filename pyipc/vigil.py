@@ -1,0 +1,189 @@
+"""Watching one connection for silence, dribble and a missing introduction.
+
+Any byte is a sign of life. Each side says in its hello how often it wants to hear one, and each
+sends a ping when it has been silent that long; a side that has stopped reading, or whose event loop
+was blocked, judges nobody. One timer serves all of it, and an idle plain connection needs none.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Protocol
+
+import trio
+
+from pyipc.errors import ConnectionLost
+from pyipc.timers import LAG
+
+if TYPE_CHECKING:
+    from pyipc.dispatch import Dispatcher
+    from pyipc.options import Options
+    from pyipc.outbox import Outbox
+    from pyipc.protocol.conversation import Conversation
+    from pyipc.timers import Timer, Timers
+
+__all__ = ["Vigil"]
+
+# How much later than due a sign of life may come, at most.
+_GRACE = 1.0
+
+
+class _Abort(Protocol):
+    def __call__(self, code: str, message: str, *, linger: bool = True) -> None: ...
+
+
+class Vigil:
+    """Sends pings, and ends the connection when the peer is silent, dribbles or does not say hello.
+
+    Args:
+        options: The times.
+        conversation: Says how much of a frame has arrived.
+        outbox: Says when bytes last left, and takes pings.
+        dispatcher: Says whether reading has paused.
+        timers: The clock.
+        abort: Ends the connection.
+        require_hello: Whether the peer must introduce itself.
+    """
+
+    __slots__ = (
+        "_abort",
+        "_began",
+        "_conversation",
+        "_dispatcher",
+        "_expected_interval",
+        "_last_received",
+        "_mark",
+        "_options",
+        "_outbox",
+        "_promised_interval",
+        "_require_hello",
+        "_timer",
+        "_timers",
+    )
+
+    def __init__(
+        self,
+        options: Options,
+        conversation: Conversation,
+        outbox: Outbox,
+        dispatcher: Dispatcher,
+        timers: Timers,
+        abort: _Abort,
+        *,
+        require_hello: bool,
+    ) -> None:
+        self._options = options
+        self._conversation = conversation
+        self._outbox = outbox
+        self._dispatcher = dispatcher
+        self._timers = timers
+        self._abort = abort
+        self._require_hello = require_hello
+        self._promised_interval: float | None = None
+        self._expected_interval: float | None = None
+        self._began = self._last_received = 0.0
+        # When the incomplete frame last made progress, how much of it there was, and which one it is.
+        self._mark: tuple[float, int, int] | None = None
+        self._timer: Timer | None = None
+
+    def begin(self) -> None:
+        """The connection lives from now on."""
+        self._began = self._last_received = trio.current_time()
+        if self._require_hello and self._options.handshake_timeout is not None:
+            self._wake_at(self._began + self._options.handshake_timeout)
+
+    def end(self) -> None:
+        """The connection is over."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def meet(self, heartbeat: float | None) -> None:
+        """The peer has introduced itself, and wants to hear from us every ``heartbeat`` seconds."""
+        self._promised_interval = heartbeat
+        self._expected_interval = self._options.heartbeat_interval
+        self._wake_at(self._look(0.0))
+
+    def received(self) -> None:
+        """Bytes arrived."""
+        self._last_received = trio.current_time()
+        if self._conversation.partial_size:
+            if self._mark is None or self._mark[2] != self._conversation.frames_completed:
+                self._set_mark(self._last_received)
+                if self._options.frame_timeout is not None:
+                    self._wake_at(self._last_received + self._options.frame_timeout)
+        else:
+            self._mark = None
+
+    def _set_mark(self, now: float) -> None:
+        self._mark = (now, self._conversation.partial_size, self._conversation.frames_completed)
+
+    def _wake_at(self, when: float) -> None:
+        if when == math.inf or (self._timer is not None and self._timer.when <= when):
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._timers.call_at(when, self._on_timer)
+
+    def _on_timer(self, late: float) -> None:
+        self._timer = None
+        self._wake_at(self._look(late))
+
+    def _look(self, late: float) -> float:
+        """Do what is due; say when to look again."""
+        now = trio.current_time()
+        return min(
+            self._look_for_hello(now), self._keep_promise(now), self._look_for_life(now, late), self._look_at_frame(now)
+        )
+
+    def _look_for_hello(self, now: float) -> float:
+        timeout = self._options.handshake_timeout
+        if not self._require_hello or timeout is None or self._conversation.protocol != "plain":
+            return math.inf
+        if now >= self._began + timeout:
+            self._abort("handshake", f"the peer did not introduce itself within {timeout:g} s (handshake_timeout)")
+            return math.inf
+        return self._began + timeout
+
+    def _keep_promise(self, now: float) -> float:
+        interval = self._promised_interval
+        if interval is None:
+            return math.inf
+        due = self._outbox.last_sent + interval
+        if now < due:
+            return due
+        if not self._outbox.size:  # what waits to be sent is as good as a ping, and goes first
+            try:
+                self._outbox.push(self._conversation.ping())
+            except ConnectionLost:
+                return math.inf
+        return now + interval
+
+    def _look_for_life(self, now: float, late: float) -> float:
+        interval = self._expected_interval
+        if interval is None:
+            return math.inf
+        if self._dispatcher.paused:
+            self._last_received = now
+        limit = interval * self._options.heartbeat_misses + min(_GRACE, interval)
+        if now < self._last_received + limit:
+            return self._last_received + limit
+        if late > min(LAG, interval):
+            return now + min(_GRACE, interval)  # it was us: look again once what has arrived is read
+        self._abort("silent", f"the peer gave no sign of life for {now - self._last_received:.1f} s", linger=False)
+        return math.inf
+
+    def _look_at_frame(self, now: float) -> float:
+        timeout = self._options.frame_timeout
+        if self._mark is None or timeout is None:
+            return math.inf
+        since, size, frame = self._mark
+        grown = self._conversation.partial_size - size
+        if self._dispatcher.paused or grown >= self._options.frame_progress_size:
+            self._set_mark(now)
+            return now + timeout
+        if now >= since + timeout:
+            self._abort(
+                "slow", f"the peer sent only {grown:,} bytes of a frame in {now - since:.0f} s (frame_timeout)"
+            )
+            return math.inf
+        return since + timeout
