@@ -29,8 +29,8 @@ from pyipc.errors import RemoteError as RemoteError
 from pyipc.errors import RemoteProtocolError as RemoteProtocolError
 from pyipc.errors import RequestError as RequestError
 from pyipc.errors import RequestTimeout as RequestTimeout
-from pyipc.errors import UnencodableData as UnencodableData
 from pyipc.errors import Undelivered as Undelivered
+from pyipc.errors import UnencodableData as UnencodableData
 from pyipc.errors import UnsafePath as UnsafePath
 from pyipc.listening import EventStream as EventStream
 from pyipc.message import Message as Message

@@ -11,42 +11,29 @@ from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 
 import trio
 
-from pyipc.backoff import Backoff
-from pyipc.callbacks import Callbacks
 from pyipc.connection import Connection
 from pyipc.endpoint import Endpoint, as_endpoint
 from pyipc.errors import (
-    AddressError,
-    ConnectError,
     ConnectionClosed,
     ConnectionLost,
     IPCError,
-    LocalProtocolError,
-    PeerNotAllowed,
-    PeerRefused,
     RequestTimeout,
     Undelivered,
-    UnsafePath,
 )
-from pyipc.flusher import Flusher
-from pyipc.identity import AGENT, overflow_uid, own_uid
 from pyipc.listening import EventStream
 from pyipc.nursery import hidden_nursery
-from pyipc.offline import OfflineQueue
 from pyipc.options import UNSET, OptionOverrides, Options, Unset
-from pyipc.protocol.conversation import Role
 from pyipc.protocol.names import check_event_name
+from pyipc.reconnecting import Reconnecting
 from pyipc.router import Router
 from pyipc.statistics import ClientStatistics, Disconnected
-from pyipc.timers import Timers
-from pyipc.transports.registry import transport_for
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from pyipc.message import Message
     from pyipc.protocol.addresses import Address
-    from pyipc.transports.port import Link, Peer
+    from pyipc.transports.port import Peer
 
 __all__ = ["Client", "connect"]
 
@@ -108,55 +95,40 @@ class Client:
     def __init__(self, endpoint: Endpoint, router: Router | None, options: Options) -> None:
         self._endpoint = endpoint
         self._options = options
-        self._transport = endpoint.transport or transport_for(endpoint.parsed.scheme)
         self._router = Router()
         if router is not None:
             self._router.include(router)
-        self._connection: Connection | None = None
-        # Encodes what is emitted while there is no connection.
-        self._template = endpoint.converse(Role.CLIENT, options, agent=AGENT)
-        self._offline = OfflineQueue(options)
-        self._timers = Timers()
-        self._flusher = Flusher()
+        self._up = Reconnecting(endpoint, self._router, options, self._on_loss)
         self._streams: weakref.WeakSet[EventStream[Any]] = weakref.WeakSet()
         self._answers: weakref.WeakSet[EventStream[Any]] = weakref.WeakSet()
-        self._connect_callbacks: Callbacks[Connection] = Callbacks("on_connect")
-        self._disconnect_callbacks: Callbacks[Disconnected] = Callbacks("on_disconnect")
-        self._changed = trio.Event()
-        self._nursery: trio.Nursery | None = None
-        self._supervision = trio.CancelScope()
         self._closing = False
-        self._failure: IPCError | None = None
-        self._last_error: IPCError | None = None
-        self._connects = 0
-        self._failed_connects = 0
 
     def __repr__(self) -> str:
-        state = "closed" if self._closing else "connected" if self._connection is not None else "not connected"
-        return f"<Client {self._endpoint.address} {state}, {len(self._offline)} queued>"
+        state = "closed" if self._closing else "connected" if self._up.connection is not None else "not connected"
+        return f"<Client {self._endpoint.address} {state}, {len(self._up.offline)} queued>"
 
     # --- what it is ---
 
     @property
     def connected(self) -> bool:
         """Whether there is a connection now."""
-        return self._connection is not None and self._connection.is_open
+        return self._up.connection is not None and self._up.connection.is_open
 
     @property
     def peer(self) -> Peer | None:
         """Who the server is, while there is a connection."""
-        return None if self._connection is None else self._connection.peer
+        return None if self._up.connection is None else self._up.connection.peer
 
     def statistics(self) -> ClientStatistics:
         """A snapshot of the counters."""
         return ClientStatistics(
             connected=self.connected,
-            connects=self._connects,
-            failed_connects=self._failed_connects,
-            offline_messages=len(self._offline),
-            offline_size=self._offline.size,
-            offline_dropped=self._offline.dropped,
-            connection=None if self._connection is None else self._connection.statistics(),
+            connects=self._up.connects,
+            failed_connects=self._up.failed_connects,
+            offline_messages=len(self._up.offline),
+            offline_size=self._up.offline.size,
+            offline_dropped=self._up.offline.dropped,
+            connection=None if self._up.connection is None else self._up.connection.statistics(),
         )
 
     # --- handlers ---
@@ -187,11 +159,11 @@ class Client:
 
     def on_connect(self, function: Callable[[Connection], object]) -> Callable[[Connection], object]:
         """Call a function, plain or async, with every new connection before its messages are handled."""
-        return self._connect_callbacks.add(function)
+        return self._up.on_connect.add(function)
 
     def on_disconnect(self, function: Callable[[Disconnected], object]) -> Callable[[Disconnected], object]:
         """Call a function, plain or async, with the reason when a connection has ended."""
-        return self._disconnect_callbacks.add(function)
+        return self._up.on_disconnect.add(function)
 
     def events(self, pattern: str, *, max_buffered: int = 1_024) -> EventStream[Any]:
         """The events of some names as an asynchronous iterator, from now on and across reconnects.
@@ -217,7 +189,7 @@ class Client:
         return stream
 
     def _waiting_for_peer(self) -> contextlib.AbstractContextManager[None]:
-        return contextlib.nullcontext() if self._connection is None else self._connection.waiting_for_peer()
+        return contextlib.nullcontext() if self._up.connection is None else self._up.connection.waiting_for_peer()
 
     # --- sending ---
 
@@ -233,7 +205,7 @@ class Client:
 
         Cancellation: a cancelled emit has sent nothing.
         """
-        connection = self._connection
+        connection = self._up.connection
         if connection is not None:
             try:
                 await connection.emit(event, data)
@@ -253,7 +225,7 @@ class Client:
             LocalProtocolError: The name or the data cannot be sent; nothing was.
             ConnectionClosed: The client is closed, or not connected and cannot queue; nothing was sent.
         """
-        connection = self._connection
+        connection = self._up.connection
         if connection is not None:
             with contextlib.suppress(ConnectionLost):
                 connection.emit_nowait(event, data)
@@ -263,7 +235,7 @@ class Client:
     def _emit_offline(self, event: str, data: object) -> None:
         self._check_usable()
         check_event_name(event, self._options.max_event_name_size)
-        self._offline.put(event, self._template.encode(event, data), str(self._last_error or "no connection yet"))
+        self._up.keep(event, data)
 
     @overload
     async def request(self, event: str, data: object = None, *, timeout: float | Unset | None = UNSET) -> Any: ...
@@ -290,7 +262,7 @@ class Client:
             timeout = self._options.request_timeout
         deadline = math.inf if timeout is None else trio.current_time() + timeout
         while True:
-            connection = self._connection
+            connection = self._up.connection
             if connection is None or not connection.is_open:
                 connection = await self._wait_for_connection(event, timeout, deadline)
             remaining = None if timeout is None else max(0.0, deadline - trio.current_time())
@@ -310,15 +282,15 @@ class Client:
         if self._options.offline != "queue":
             await trio.lowlevel.checkpoint()
             self._check_usable()
-            raise ConnectionLost(f"not connected ({self._last_error or 'no connection yet'})")
+            raise ConnectionLost(f"not connected ({self._up.why_not})")
         with trio.move_on_at(deadline):
             while True:
                 self._check_usable()
-                if self._connection is not None and self._connection.is_open:
-                    return self._connection
-                await self._changed.wait()
+                if self._up.connection is not None and self._up.connection.is_open:
+                    return self._up.connection
+                await self._up.wait_for_change()
         assert timeout is not None
-        raise RequestTimeout(event, timeout, f"; there was no connection ({self._last_error or 'none yet'})")
+        raise RequestTimeout(event, timeout, f"; there was no connection ({self._up.why_not})")
 
     async def flush(self) -> None:
         """Wait until everything sent so far is with the operating system.
@@ -328,17 +300,17 @@ class Client:
 
         Cancellation: nothing is unsent by it.
         """
-        if self._connection is None:
+        if self._up.connection is None:
             await trio.lowlevel.checkpoint()
             self._check_usable()
-            raise ConnectionLost(f"not connected ({self._last_error or 'no connection yet'})")
-        await self._connection.flush()
+            raise ConnectionLost(f"not connected ({self._up.why_not})")
+        await self._up.connection.flush()
 
     def _check_usable(self) -> None:
         if self._closing:
             raise ConnectionClosed("the client is closed")
-        if self._failure is not None:
-            raise ConnectionLost(f"the client has given up: {self._failure}") from self._failure
+        if self._up.failure is not None:
+            raise ConnectionLost(f"the client has given up: {self._up.failure}") from self._up.failure
 
     # --- the connection ---
 
@@ -354,124 +326,15 @@ class Client:
         """
         if isinstance(timeout, Unset):
             timeout = self._options.connect_timeout
-        with trio.move_on_after(math.inf if timeout is None else timeout):
-            while self._connection is None:
-                if self._failure is not None:
-                    raise self._failure
-                if isinstance(self._last_error, _HOPELESS):
-                    raise self._last_error
-                await self._changed.wait()
-        if self._connection is None:
-            raise ConnectError(
-                f"could not connect to {self._endpoint.address} within {timeout:g} s: "
-                f"{self._last_error or 'no answer'}"
-            ) from self._last_error
+        await self._up.wait_connected(timeout)
 
     def _start(self, nursery: trio.Nursery) -> None:
-        self._nursery = nursery
-        nursery.start_soon(self._timers.run)
-        nursery.start_soon(self._flusher.run)
-        nursery.start_soon(self._supervise)
+        self._up.start(nursery)
 
-    def _tell(self) -> None:
-        """Wake whoever waits for the state of the client to change."""
-        self._changed.set()
-        self._changed = trio.Event()
-
-    async def _supervise(self) -> None:
-        """Keep a connection up until the client is closed or trying again makes no sense."""
-        backoff = Backoff(self._options)
-        with self._supervision:
-            while True:
-                try:
-                    link = await self._dial()
-                except IPCError as error:
-                    self._failed_connects += 1
-                    self._last_error = error
-                    logger.info("could not connect to %s: %s", self._endpoint.address, error)
-                    if isinstance(error, AddressError):
-                        self._give_up(error)
-                        return
-                else:
-                    began = trio.current_time()
-                    reason, heard = await self._live(link)
-                    lived = trio.current_time() - began
-                    self._last_error = ConnectionLost(reason.message)
-                    if isinstance(reason.error, PeerRefused):
-                        self._last_error = reason.error
-                    elif heard or lived > self._options.reconnect_max_interval:
-                        # A peer that accepts and closes at once is not a success to start over from.
-                        backoff.reset()
-                    if not self._options.reconnect or reason.code == "version":
-                        self._give_up(self._last_error)
-                        return
-                self._tell()
-                limit = self._options.max_reconnects
-                if limit is not None and backoff.attempts >= limit:
-                    self._give_up(self._last_error)
-                    return
-                await trio.sleep(backoff.next_delay())
-
-    async def _dial(self) -> Link:
-        timeout = self._options.connect_timeout
-        with trio.move_on_after(math.inf if timeout is None else timeout):
-            link = await self._transport.connect(self._endpoint.parsed, {})
-            try:
-                self._endpoint.admit(link.peer, own_uid=own_uid(), overflow_uid=overflow_uid())
-            except PeerNotAllowed:
-                await link.aclose()
-                raise
-            return link
-        raise ConnectError(f"no answer from {self._endpoint.address} within {timeout:g} s (connect_timeout)")
-
-    async def _live(self, link: Link) -> tuple[Disconnected, bool]:
-        """Live through one connection; say why it ended and whether the server ever spoke."""
-        connection = Connection(
-            link,
-            self._endpoint.converse(Role.CLIENT, self._options, agent=AGENT),
-            router=self._router,
-            options=self._options,
-            timers=self._timers,
-            flusher=self._flusher,
-            greet=self._connect_callbacks.call if len(self._connect_callbacks) else None,
-        )
-        assert self._nursery is not None
-        await self._nursery.start(self._run, connection)
-        for event, frame in self._offline.take_all():
-            try:
-                if event is None:
-                    connection.requeue(frame)
-                else:
-                    connection.send_encoded(event, frame)
-            except LocalProtocolError as error:
-                logger.warning("an event that was queued cannot be sent to this server: %s", error)
-            except ConnectionClosed:
-                self._offline.put_back([frame])
-                break
-        self._connection = connection
-        self._connects += 1
-        self._tell()
-        await connection.wait_lost()
-        self._connection = None
-        self._offline.put_back(connection.reclaim_events())
-        assert connection.reason is not None
-        reason = connection.reason
-        for stream in list(self._answers):
-            stream.end(ConnectionLost(f"the answer will not come: {reason.message}", maybe_handled=True))
-        return reason, connection.statistics().bytes_received > 0
-
-    async def _run(
-        self, connection: Connection, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
-    ) -> None:
-        await connection.run(task_status=task_status)
-        assert connection.reason is not None
-        await self._disconnect_callbacks.call(connection.reason)
-
-    def _give_up(self, error: IPCError) -> None:
-        self._failure = error
-        for stream in list(self._streams):
-            stream.end(ConnectionLost(f"the client has given up: {error}"))
-        self._tell()
+    def _on_loss(self, error: IPCError, final: bool) -> None:
+        """Tell those whose events will not come: all of them, or those who expect an answer."""
+        for stream in list(self._streams if final else self._answers):
+            stream.end(error)
 
     async def aclose(self) -> None:
         """Send what is queued, say goodbye, and close. May be called more than once.
@@ -487,29 +350,23 @@ class Client:
             await trio.lowlevel.checkpoint()
             return
         try:
-            if len(self._offline) and self._connection is None:
+            if len(self._up.offline):
                 with trio.move_on_after(self._options.close_timeout):
-                    while self._connection is None and self._failure is None:
-                        await self._changed.wait()
+                    await self._up.wait_settled()
             self._closing = True
-            connection = self._connection
-            self._supervision.cancel()
+            connection = self._up.connection
+            self._up.stop()
             if connection is not None:
                 await connection.aclose()
             await trio.lowlevel.checkpoint()
         finally:
             self._closing = True
-            self._supervision.cancel()
+            self._up.stop()
             for stream in list(self._streams):
                 stream.end()
-            self._tell()
-        if len(self._offline):
+            self._up.tell()
+        if len(self._up.offline):
             raise Undelivered(
-                len(self._offline),
-                f"{len(self._offline)} messages could not be sent to {self._endpoint.address}: "
-                f"{self._last_error or 'there was no connection'}",
+                len(self._up.offline),
+                f"{len(self._up.offline)} messages could not be sent to {self._endpoint.address}: {self._up.why_not}",
             )
-
-
-# Trying again soon will not mend these, so whoever waits for the first connection is told at once.
-_HOPELESS = (AddressError, UnsafePath, PeerNotAllowed, PeerRefused)

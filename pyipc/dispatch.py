@@ -304,9 +304,7 @@ class Dispatcher:
                         message = Message(event.type, event.data, self._connection)
                     result = handler.call(message)
                 else:
-                    result = handler.call(
-                        Message(event.type, convert(event.data, handler.data_type), self._connection)
-                    )
+                    result = handler.call(Message(event.type, convert(event.data, handler.data_type), self._connection))
             except Exception:
                 self._report("a handler", event.type)
             else:

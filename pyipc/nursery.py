@@ -35,12 +35,12 @@ async def hidden_nursery() -> AsyncIterator[trio.Nursery]:
     except BaseExceptionGroup as group:
         if len(group.exceptions) != 1:
             raise
-        (error,) = group.exceptions
-        if body_error is None and isinstance(error, Exception):
+        (only,) = group.exceptions
+        if body_error is None and isinstance(only, Exception):
             raise
-        context = error.__context__
+        context = only.__context__
         try:
-            raise error
+            raise only
         finally:
-            error.__context__ = context
-            del error, group, body_error
+            only.__context__ = context
+            del only, body_error

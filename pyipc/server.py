@@ -307,9 +307,7 @@ class Server:
         require_hello = refusal is not None or not self._plain_peers
         return Connection(
             link,
-            endpoint.converse(
-                Role.SERVER, self._options, agent=AGENT, require_hello=require_hello, refusal=refusal
-            ),
+            endpoint.converse(Role.SERVER, self._options, agent=AGENT, require_hello=require_hello, refusal=refusal),
             router=self._router,
             options=self._options,
             timers=self._timers,

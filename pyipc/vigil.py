@@ -182,8 +182,6 @@ class Vigil:
             self._set_mark(now)
             return now + timeout
         if now >= since + timeout:
-            self._abort(
-                "slow", f"the peer sent only {grown:,} bytes of a frame in {now - since:.0f} s (frame_timeout)"
-            )
+            self._abort("slow", f"the peer sent only {grown:,} bytes of a frame in {now - since:.0f} s (frame_timeout)")
             return math.inf
         return since + timeout

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
+import os
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,9 +12,21 @@ from typing import TYPE_CHECKING, Any, Literal
 import trio
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
 
-__all__ = ["NodeFailed", "NodePeer", "Place", "Report", "Tap", "start_node", "start_tap"]
+__all__ = [
+    "PATIENCE",
+    "NodeFailed",
+    "NodePeer",
+    "Place",
+    "Report",
+    "Tap",
+    "eventually",
+    "frame",
+    "node_environment",
+    "start_node",
+    "start_tap",
+]
 
 Report = dict[str, Any]
 
@@ -63,7 +75,12 @@ class Place:
 
 
 class NodePeer:
-    """One node-ipc program. Made by `start_node`; ends with the nursery that it was started in."""
+    """One node-ipc program. Made by `start_node`; whoever made it has to `aclose` it.
+
+    Attributes:
+        process: The program.
+        reports: All that it reported, in order.
+    """
 
     def __init__(self, process: trio.Process) -> None:
         self.process = process
@@ -164,7 +181,6 @@ class NodePeer:
         assert self.process.stderr is not None
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._read_errors, self.process.stderr)
-            # A deque of chunks would be linear for reports of any length; these stay short.
             rest = b""
             async for chunk in self.process.stdout:
                 *lines, rest = (rest + chunk).split(b"\n")
@@ -213,8 +229,6 @@ async def start_node(nursery: trio.Nursery, modules: Path, directory: Path) -> N
 
 def node_environment(modules: Path) -> dict[str, str]:
     """The environment in which ``require('node-ipc')`` finds the version in ``modules``."""
-    import os
-
     return {**os.environ, "NODE_PATH": str(modules)}
 
 
@@ -225,8 +239,7 @@ class Tap:
         place: Where to connect in order to reach ``target`` through it.
         log: What went past, in order, as ``(direction, bytes)``; ``">"`` is from client to server.
         opened: When each connection was made, on trio's clock.
-        chunk: Bytes passed on at a time; ``None`` passes on what comes as it comes.
-        held: Whether client bytes are kept back for now, to be passed on in one piece.
+        chunk: Bytes passed on at a time, in writes of their own; ``None`` passes on what comes as it comes.
     """
 
     def __init__(self, place: Place, target: Place, chunk: int | None) -> None:
@@ -285,15 +298,15 @@ async def start_tap(nursery: trio.Nursery, place: Place, target: Place, *, chunk
 
 
 def frame(event: str, data: Any = ..., delimiter: bytes = b"\f") -> bytes:
-    """The frame that node-ipc makes of an event, and of nothing else."""
+    """The frame that node-ipc makes of an event; without ``data`` it has none."""
     envelope = {"type": event} if data is ... else {"type": event, "data": data}
-    return json.dumps(envelope, separators=(",", ":"), ensure_ascii=False).encode() + delimiter
+    text = json.dumps(envelope, separators=(",", ":"), ensure_ascii=False)
+    return text.encode("utf-8", "backslashreplace") + delimiter
 
 
-def never() -> float:
-    return math.inf
-
-
-_ = (Any, never)
-if TYPE_CHECKING:
-    _Callback = Callable[..., Awaitable[None]]
+async def eventually(condition: Callable[[], object], what: str = "it") -> None:
+    """Wait until ``condition()`` is true; for what another process causes and nothing here announces."""
+    with trio.move_on_after(PATIENCE):
+        while not condition():
+            await trio.sleep(0.005)
+    assert condition(), f"{what} did not happen within {PATIENCE:g} s"

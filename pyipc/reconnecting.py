@@ -1,0 +1,236 @@
+"""Keeping a connection up: one after the other, with pauses between, and a queue meanwhile."""
+
+from __future__ import annotations
+
+import logging
+import math
+from typing import TYPE_CHECKING
+
+import trio
+
+from pyipc.backoff import Backoff
+from pyipc.callbacks import Callbacks
+from pyipc.connection import Connection
+from pyipc.errors import (
+    AddressError,
+    ConnectError,
+    ConnectionClosed,
+    ConnectionLost,
+    IPCError,
+    LocalProtocolError,
+    PeerNotAllowed,
+    PeerRefused,
+    UnsafePath,
+)
+from pyipc.flusher import Flusher
+from pyipc.identity import AGENT, overflow_uid, own_uid
+from pyipc.offline import OfflineQueue
+from pyipc.protocol.conversation import Role
+from pyipc.timers import Timers
+from pyipc.transports.registry import transport_for
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pyipc.endpoint import Endpoint
+    from pyipc.options import Options
+    from pyipc.router import Router
+    from pyipc.statistics import Disconnected
+    from pyipc.transports.port import Link
+
+__all__ = ["Reconnecting"]
+
+logger = logging.getLogger("pyipc.client")
+
+# Trying again soon will not mend these, so whoever waits for the first connection is told at once.
+_HOPELESS = (AddressError, UnsafePath, PeerNotAllowed, PeerRefused)
+
+
+class Reconnecting:
+    """Connects, lives through the connection, and connects again.
+
+    Args:
+        endpoint: Where to.
+        router: Handlers for what the server sends.
+        options: Times and bounds.
+        on_loss: Called with the error when a connection has ended; when there will be no other,
+            with ``final`` true.
+
+    Attributes:
+        connection: The present connection, if there is one.
+        offline: What waits for the next one.
+        failure: Why it was given up, if it was.
+        last_error: Why the last attempt or connection ended.
+        connects: Connections made.
+        failed_connects: Attempts that failed.
+        on_connect: Who wants to know of new connections.
+        on_disconnect: Who wants to know why one ended.
+    """
+
+    def __init__(
+        self, endpoint: Endpoint, router: Router, options: Options, on_loss: Callable[[IPCError, bool], None]
+    ) -> None:
+        self._endpoint = endpoint
+        self._router = router
+        self._options = options
+        self._on_loss = on_loss
+        self._transport = endpoint.transport or transport_for(endpoint.parsed.scheme)
+        # Encodes what is emitted while there is no connection.
+        self._template = endpoint.converse(Role.CLIENT, options, agent=AGENT)
+        self._timers = Timers()
+        self._flusher = Flusher()
+        self._changed = trio.Event()
+        self._nursery: trio.Nursery | None = None
+        self._supervision = trio.CancelScope()
+        self.connection: Connection | None = None
+        self.offline = OfflineQueue(options)
+        self.failure: IPCError | None = None
+        self.last_error: IPCError | None = None
+        self.connects = 0
+        self.failed_connects = 0
+        self.on_connect: Callbacks[Connection] = Callbacks("on_connect")
+        self.on_disconnect: Callbacks[Disconnected] = Callbacks("on_disconnect")
+
+    def start(self, nursery: trio.Nursery) -> None:
+        """Begin to connect, in the background."""
+        self._nursery = nursery
+        nursery.start_soon(self._timers.run)
+        nursery.start_soon(self._flusher.run)
+        nursery.start_soon(self._supervise)
+
+    def stop(self) -> None:
+        """Connect no more; a connection that there is stays."""
+        self._supervision.cancel()
+        self.tell()
+
+    @property
+    def why_not(self) -> str:
+        """Why there is no connection, for people."""
+        return str(self.last_error or "no connection was made yet")
+
+    def tell(self) -> None:
+        """Wake whoever waits for a change."""
+        self._changed.set()
+        self._changed = trio.Event()
+
+    async def wait_for_change(self) -> None:
+        """Wait until a connection is made or lost, or given up."""
+        await self._changed.wait()
+
+    async def wait_settled(self) -> None:
+        """Wait until there is a connection, or it is clear that there will be none."""
+        while self.connection is None and self.failure is None:
+            await self.wait_for_change()
+
+    async def wait_connected(self, timeout: float | None) -> None:
+        """Wait until there is a connection; see `Client.wait_connected`."""
+        with trio.move_on_after(math.inf if timeout is None else timeout):
+            while self.connection is None:
+                if self.failure is not None:
+                    raise self.failure
+                if isinstance(self.last_error, _HOPELESS):
+                    raise self.last_error
+                await self.wait_for_change()
+        if self.connection is None:
+            raise ConnectError(
+                f"could not connect to {self._endpoint.parsed.redacted} within {timeout:g} s: {self.why_not}"
+            ) from self.last_error
+
+    def keep(self, event: str, data: object) -> None:
+        """Keep an event for the next connection; see `OfflineQueue.put`."""
+        self.offline.put(event, self._template.encode(event, data), self.why_not)
+
+    async def _supervise(self) -> None:
+        """Keep a connection up until it is stopped or trying again makes no sense."""
+        backoff = Backoff(self._options)
+        with self._supervision:
+            while True:
+                try:
+                    link = await self._dial()
+                except IPCError as error:
+                    self.failed_connects += 1
+                    self.last_error = error
+                    logger.info("could not connect to %s: %s", self._endpoint.parsed.redacted, error)
+                    if isinstance(error, AddressError):
+                        self._give_up(error)
+                        return
+                else:
+                    began = trio.current_time()
+                    reason, heard = await self._live(link)
+                    lived = trio.current_time() - began
+                    if isinstance(reason.error, PeerRefused):
+                        self.last_error = reason.error
+                    else:
+                        self.last_error = ConnectionLost(reason.message)
+                        # A peer that accepts and closes at once is not a success to start over from.
+                        if heard or lived > self._options.reconnect_max_interval:
+                            backoff.reset()
+                    if not self._options.reconnect or reason.code == "version":
+                        self._give_up(self.last_error)
+                        return
+                self.tell()
+                limit = self._options.max_reconnects
+                if limit is not None and backoff.attempts >= limit:
+                    self._give_up(self.last_error)
+                    return
+                await trio.sleep(backoff.next_delay())
+
+    async def _dial(self) -> Link:
+        timeout = self._options.connect_timeout
+        with trio.move_on_after(math.inf if timeout is None else timeout):
+            link = await self._transport.connect(self._endpoint.parsed, {})
+            try:
+                self._endpoint.admit(link.peer, own_uid=own_uid(), overflow_uid=overflow_uid())
+            except PeerNotAllowed:
+                await link.aclose()
+                raise
+            return link
+        raise ConnectError(f"no answer from {self._endpoint.parsed.redacted} within {timeout:g} s (connect_timeout)")
+
+    async def _live(self, link: Link) -> tuple[Disconnected, bool]:
+        """Live through one connection; say why it ended and whether the server ever spoke."""
+        connection = Connection(
+            link,
+            self._endpoint.converse(Role.CLIENT, self._options, agent=AGENT),
+            router=self._router,
+            options=self._options,
+            timers=self._timers,
+            flusher=self._flusher,
+            greet=self.on_connect.call if len(self.on_connect) else None,
+        )
+        assert self._nursery is not None
+        await self._nursery.start(self._run, connection)
+        self._send_kept(connection)
+        self.connection = connection
+        self.connects += 1
+        self.tell()
+        await connection.wait_lost()
+        self.connection = None
+        self.offline.put_back(connection.reclaim_events())
+        reason = connection.reason
+        assert reason is not None
+        self._on_loss(ConnectionLost(reason.message, maybe_handled=True), False)
+        return reason, connection.statistics().bytes_received > 0
+
+    async def _run(
+        self, connection: Connection, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        await connection.run(task_status=task_status)
+        assert connection.reason is not None
+        await self.on_disconnect.call(connection.reason)
+
+    def _send_kept(self, connection: Connection) -> None:
+        """Put what was kept into a new connection, before anything else gets there."""
+        for event, frame in self.offline.take_all():
+            try:
+                connection.send_kept(event, frame)
+            except LocalProtocolError as error:
+                logger.warning("an event that was queued cannot be sent to this server: %s", error)
+            except ConnectionClosed:
+                self.offline.put_back([frame])
+                return
+
+    def _give_up(self, error: IPCError) -> None:
+        self.failure = error
+        self._on_loss(ConnectionLost(f"the client has given up: {error}"), True)
+        self.tell()

@@ -1,0 +1,391 @@
+"""The shape of the house, read from the source: layers, size, exports, docstrings, the table of defaults.
+
+Each rule is a function from source text to complaints, so that the same function can be shown a planted violation.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import importlib
+import inspect
+import os
+import re
+import subprocess
+import sys
+import textwrap
+import types
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pyipc.options import Options
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "pyipc"
+MAX_LINES = 500
+
+
+def module_name(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+SOURCES = {module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+# --- layers -----------------------------------------------------------------------------------------------------
+
+# What the pure layer may use of the standard library: nothing that touches a socket, a file, a clock or chance, and
+# nothing that depends on the machine.
+PURE_STDLIB = set(
+    """__future__ abc array base64 binascii bisect codecs collections contextlib copy dataclasses enum fractions
+    functools hashlib heapq hmac ipaddress itertools json keyword math numbers operator re string struct textwrap types
+    typing unicodedata urllib.parse warnings weakref""".split()
+)
+APPLICATIONS = ("pyipc.cli", "pyipc.cluster", "pyipc.manager", "pyipc.node_ipc", "pyipc.testing", "pyipc.__main__")
+# All that the transports may know of the layer below: how to read an address and how to fail.
+BELOW_TRANSPORTS = ("pyipc.errors", "pyipc.options", "pyipc.protocol.addresses")
+PUBLIC_TO_APPLICATIONS = ("pyipc", "pyipc.errors", "pyipc.transports")
+
+
+def within(module: str, *packages: str) -> bool:
+    return any(module == package or module.startswith(f"{package}.") for package in packages)
+
+
+def layer(module: str) -> int:
+    if within(module, "pyipc.errors", "pyipc.options", "pyipc.protocol"):
+        return 0
+    if within(module, "pyipc.transports"):
+        return 1
+    return 3 if within(module, *APPLICATIONS) else 2
+
+
+def imports(module: str, tree: ast.AST, known: set[str] | None = None) -> Iterator[tuple[int, str]]:
+    """Line and full name of every module imported anywhere, under TYPE_CHECKING and in functions too."""
+    known = set(SOURCES) if known is None else known
+    package = module if module in known and SOURCES[module].name == "__init__.py" else module.rpartition(".")[0]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield node.lineno, alias.name
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parent = package.split(".")[: len(package.split(".")) - node.level + 1]
+                base = ".".join([*parent, *([base] if base else [])])
+            for alias in node.names:
+                # `from package import module` imports the module.
+                full = f"{base}.{alias.name}"
+                yield node.lineno, full if full in known else base
+
+
+def layer_violations(module: str, source: str) -> list[str]:
+    found = []
+    for line, name in imports(module, ast.parse(source)):
+        reason = _why_not(module, name)
+        if reason:
+            found.append(f"{module}:{line}: imports {name}: {reason}")
+    return found
+
+
+def _why_not(module: str, name: str) -> str | None:
+    here = layer(module)
+    if within(name, "msgspec") and module != "pyipc.protocol.codec":
+        return "msgspec belongs to the codec alone"
+    if within(name, "asyncio"):
+        return "pyipc runs on trio"
+    if here == 3:
+        own = ".".join(module.split(".")[:2])
+        if within(name, "pyipc") and name not in PUBLIC_TO_APPLICATIONS and not within(name, own):
+            return "applications are built from the public names of " + ", ".join(PUBLIC_TO_APPLICATIONS)
+        return None
+    if within(name, "pyipc"):
+        if layer(name) > here:
+            return f"it is above (layer {layer(name)} over layer {here})"
+        if here == 1 and layer(name) == 0 and name not in BELOW_TRANSPORTS:
+            return "transports know nothing of messages"
+    elif here == 0 and name not in PURE_STDLIB and not within(name, "collections", "msgspec"):
+        return "the pure layer may not use it"
+    return None
+
+
+@pytest.mark.parametrize("module", SOURCES)
+def test_imports_point_down(module: str) -> None:
+    assert layer_violations(module, SOURCES[module].read_text("utf-8")) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("pyipc.protocol.frames", "import trio"),
+        ("pyipc.protocol.frames", "import socket"),
+        ("pyipc.protocol.frames", "def f():\n    import time"),
+        ("pyipc.protocol.frames", "from random import random"),
+        ("pyipc.protocol.frames", "import logging.config"),
+        ("pyipc.protocol.frames", "import msgspec"),
+        ("pyipc.protocol.frames", "from pyipc.transports import Link"),
+        ("pyipc.protocol.frames", "from pyipc import connect"),
+        ("pyipc.protocol.frames", "from .. import transports"),
+        ("pyipc.protocol.frames", "if TYPE_CHECKING:\n    from pyipc.client import Client"),
+        ("pyipc.errors", "import ssl"),
+        ("pyipc.transports.tcp", "from pyipc.router import Router"),
+        ("pyipc.transports.tcp", "from pyipc.protocol.codec import Event"),
+        ("pyipc.transports.tcp", "from pyipc.protocol import codec"),
+        ("pyipc.transports.tcp", "import pyipc"),
+        ("pyipc.transports.tcp", "import asyncio"),
+        ("pyipc.client", "import pyipc.testing"),
+        ("pyipc.client", "from msgspec import json"),
+        ("pyipc.testing", "from pyipc.transports.port import Link"),
+        ("pyipc.testing", "from pyipc.router import Router"),
+        ("pyipc.testing", "from pyipc import router"),
+        ("pyipc.cluster.pool", "from pyipc.manager import Manager"),
+    ],
+)
+def test_an_import_that_points_up_is_caught(module: str, source: str) -> None:
+    assert layer_violations(module, source) != []
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("pyipc.protocol.codec", "import msgspec, msgspec.json, collections.abc, pyipc.errors"),
+        ("pyipc.transports.tcp", "import trio, socket, ssl\nfrom pyipc.protocol.addresses import Address"),
+        ("pyipc.client", "from pyipc.transports.registry import connect\nfrom pyipc.protocol import codec"),
+        ("pyipc.testing", "import pyipc\nfrom pyipc import Router\nfrom pyipc.transports import Link"),
+        ("pyipc.cluster.pool", "from pyipc.cluster.worker import Worker\nfrom . import worker"),
+    ],
+)
+def test_an_import_that_points_down_is_not(module: str, source: str) -> None:
+    assert layer_violations(module, source) == []
+
+
+# --- other rules of the source ----------------------------------------------------------------------------------
+
+# Standard modules that exist on some operating systems only.
+PLATFORM_MODULES = {"_winapi", "fcntl", "grp", "msvcrt", "pwd", "resource", "termios", "tty", "pty", "winreg"}
+
+
+def private_trio(module: str, source: str) -> list[str]:
+    tree = ast.parse(source)
+    names = [(line, name) for line, name in imports(module, tree) if within(name, "trio")]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute):
+            names.append((node.lineno, ast.unparse(node)))
+        elif isinstance(node, ast.ImportFrom) and within(node.module or "", "trio"):
+            names += [(node.lineno, f"{node.module}.{alias.name}") for alias in node.names]
+    return [f"{module}:{line}: {name}" for line, name in names if re.match(r"trio\.(\w+\.)*_", name)]
+
+
+def unguarded_platform_imports(module: str, source: str) -> list[str]:
+    """Imports that would make ``import pyipc`` fail on some operating system."""
+    found: list[str] = []
+
+    def look(body: list[ast.stmt]) -> None:
+        for node in body:
+            if isinstance(node, (ast.Import, ast.ImportFrom)):
+                found.extend(f"{module}:{line}: {name}" for line, name in imports(module, node) if name in PLATFORM_MODULES)
+            elif isinstance(node, ast.If) and "sys.platform" not in ast.unparse(node.test):
+                look(node.body)
+                look(node.orelse)
+            elif isinstance(node, ast.With):
+                look(node.body)
+
+    look(ast.parse(source).body)
+    return found
+
+
+@pytest.mark.parametrize("module", SOURCES)
+def test_source_rules(module: str) -> None:
+    source = SOURCES[module].read_text("utf-8")
+    assert private_trio(module, source) == []
+    assert unguarded_platform_imports(module, source) == []
+    assert len(source.splitlines()) <= MAX_LINES, f"{module} is too long to hold in the head; split it"
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import trio._core",
+        "from trio import _core",
+        "from trio._util import final",
+        "import trio\ntrio._core.current_task()",
+        "import trio\ntrio.lowlevel._x()",
+    ],
+)
+def test_private_trio_is_caught(source: str) -> None:
+    assert private_trio("pyipc.client", source) != []
+    assert private_trio("pyipc.client", "import trio.lowlevel\ntrio.lowlevel.checkpoint()") == []
+
+
+@pytest.mark.parametrize("source", ["import fcntl", "from msvcrt import getch", "if True:\n    import pwd"])
+def test_an_unguarded_platform_import_is_caught(source: str) -> None:
+    assert unguarded_platform_imports("pyipc.client", source) != []
+
+
+@pytest.mark.parametrize("source", ["if sys.platform != 'win32':\n    import fcntl", "def f():\n    import fcntl"])
+def test_a_guarded_platform_import_is_not(source: str) -> None:
+    assert unguarded_platform_imports("pyipc.client", source) == []
+
+
+def test_importing_has_no_side_effects(tmp_path: Path) -> None:
+    """No thread, no log handler, no optional or heavy dependency, no file, no output."""
+    program = """
+        import logging, sys, threading
+        import pyipc
+        assert threading.active_count() == 1, threading.enumerate()
+        assert not logging.root.handlers, logging.root.handlers
+        named = [logging.getLogger(name) for name in logging.root.manager.loggerDict if name.startswith("pyipc")]
+        handlers = [each for log in named for each in log.handlers if not isinstance(each, logging.NullHandler)]
+        assert not handlers, handlers
+        unwanted = "asyncio cryptography multiprocessing pamqp psutil pytest rich watchfiles".split()
+        loaded = sorted(set(unwanted) & set(sys.modules))
+        assert not loaded, f"import pyipc loads {loaded}"
+    """
+    places = dict.fromkeys(("HOME", "TMPDIR", "XDG_RUNTIME_DIR", "TEMP", "TMP"), str(tmp_path))
+    environment = {**os.environ, **places, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [sys.executable, "-W", "error", "-c", textwrap.dedent(program)]
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=30)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- exports and docstrings -------------------------------------------------------------------------------------
+
+
+def exported(source: str) -> list[str] | None:
+    """The names in ``__all__``."""
+    for node in ast.parse(source).body:
+        targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+        if any(isinstance(target, ast.Name) and target.id == "__all__" for target in targets):
+            assert isinstance(node, (ast.Assign, ast.AnnAssign))
+            assert node.value is not None
+            return list(ast.literal_eval(node.value))
+    return None
+
+
+def reexported(source: str) -> set[str]:
+    """The public names that a package binds by importing them."""
+    return {
+        alias.asname or alias.name
+        for node in ast.parse(source).body
+        if isinstance(node, ast.ImportFrom) and node.module != "__future__"
+        for alias in node.names
+        if not (alias.asname or alias.name).startswith("_")
+    }
+
+
+def undocumented(module: types.ModuleType) -> list[str]:
+    """Public things of a module without a docstring; async ones that do not say what cancellation does."""
+    name = module.__name__
+    found = [] if module.__doc__ else [name]
+    for public in module.__all__:
+        thing = getattr(module, public)
+        if not (inspect.isclass(thing) or inspect.isfunction(thing)):
+            continue
+        # A dataclass is given its signature for a docstring.
+        if not thing.__doc__ or thing.__doc__.startswith(f"{public}("):
+            found.append(f"{name}.{public}")
+        if inspect.isclass(thing) and within(thing.__module__, "pyipc", name):
+            for key, member in vars(thing).items():
+                if not key.startswith("_") and _is_code(member):
+                    found += _about(f"{name}.{public}.{key}", inspect.getdoc(getattr(thing, key)), member)
+        elif inspect.isfunction(thing):
+            found += _about(f"{name}.{public}", thing.__doc__, thing)
+    return found
+
+
+def _is_code(member: object) -> bool:
+    return inspect.isfunction(member) or isinstance(member, (property, classmethod, staticmethod))
+
+
+def _about(name: str, doc: str | None, thing: object) -> list[str]:
+    if not doc:
+        return [name]
+    silent = inspect.iscoroutinefunction(thing) and "cancel" not in doc.lower()
+    return [f"{name} does not say what cancellation does"] if silent else []
+
+
+@pytest.mark.parametrize("module", SOURCES)
+def test_exports_and_docstrings(module: str) -> None:
+    source = SOURCES[module].read_text("utf-8")
+    names = exported(source)
+    if module.rpartition(".")[2] == "__main__":
+        return
+    assert names is not None, f"{module} has no __all__"
+    assert len(names) == len(set(names)), "a name stands twice in __all__"
+    loaded = importlib.import_module(module)
+    assert [name for name in names if not hasattr(loaded, name)] == []
+    assert undocumented(loaded) == []
+
+
+def test_the_package_exports_what_it_imports() -> None:
+    source = SOURCES["pyipc"].read_text("utf-8")
+    assert set(exported(source) or ()) - {"__version__"} == reexported(source)
+
+
+def test_a_missing_docstring_is_caught() -> None:
+    planted = types.ModuleType("planted")
+    source = """
+        import dataclasses
+        __all__ = ["Bare", "silent", "Data", "Heir"]
+        class Bare:
+            def method(self): ...
+        async def silent():
+            "Does something."
+        @dataclasses.dataclass
+        class Data:
+            x: int
+        class Parent:
+            def method(self):
+                "Inherited by Heir."
+        class Heir(Parent):
+            "Good."
+            def method(self): ...
+            def _private(self): ...
+    """
+    exec(textwrap.dedent(source), vars(planted))
+    assert undocumented(planted) == [
+        "planted",
+        "planted.Bare",
+        "planted.Bare.method",
+        "planted.silent does not say what cancellation does",
+        "planted.Data",
+    ]
+
+
+# --- the table of defaults --------------------------------------------------------------------------------------
+
+
+def shown(name: str, value: object) -> str:
+    """A default as docs/reference/options.md writes it."""
+    if name.endswith("_size") and isinstance(value, int):
+        for unit, bytes_ in (("MiB", 1024**2), ("KiB", 1024)):
+            if value % bytes_ == 0:
+                return f"{value // bytes_} {unit}"
+        return f"{value} B"
+    if name.endswith(("_timeout", "_interval")) and isinstance(value, float):
+        return f"{value:g} s"
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    return f"{value:g}" if isinstance(value, float) else f"`{value!r}`".replace("'", '"')
+
+
+def documented_defaults(page: str) -> list[tuple[str, str]]:
+    return re.findall(r"^\| `(\w+)` \| ([^|]+?) \| [^|]+ \|$", page, re.MULTILINE)
+
+
+def test_the_documented_defaults_are_those_of_the_code() -> None:
+    page = (ROOT / "docs/reference/options.md").read_text("utf-8")
+    in_code = [(field.name, shown(field.name, field.default)) for field in dataclasses.fields(Options)]
+    assert documented_defaults(page) == in_code
+
+
+def test_the_table_of_defaults_is_read_as_written() -> None:
+    page = "| Option | Default | Meaning |\n|---|---|---|\n| `a_size` | 8 MiB | that |\n| `b` | `None` | this |\n"
+    assert documented_defaults(page) == [("a_size", "8 MiB"), ("b", "`None`")]
+    assert [shown("a_size", 8 * 1024**2), shown("b", None), shown("c", 1000)] == ["8 MiB", "`None`", "1,000"]
+    assert [shown("d_timeout", 0.5), shown("e", "close"), shown("f", True)] == ["0.5 s", '`"close"`', "`True`"]
