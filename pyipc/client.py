@@ -48,6 +48,8 @@ async def connect(
     *,
     router: Router | None = None,
     wait: bool = True,
+    on_connect: Callable[[Connection], object] | None = None,
+    on_disconnect: Callable[[Disconnected], object] | None = None,
     **options: Unpack[OptionOverrides],
 ) -> AsyncIterator[Client]:
     """Connect to a server, for the length of an ``async with`` block.
@@ -61,6 +63,8 @@ async def connect(
             what came before.
         wait: Wait until the server is there, up to the option ``connect_timeout``. With ``False``
             the block is entered at once, and what is emitted meanwhile is queued.
+        on_connect: Called, plain or async, with every new connection before its messages are handled.
+        on_disconnect: Called, plain or async, with the reason when a connection has ended.
         **options: Any of `pyipc.Options`.
 
     Yields:
@@ -74,6 +78,10 @@ async def connect(
     Cancellation: closes at once.
     """
     client = Client(as_endpoint(address), router, Options.of(options))
+    if on_connect is not None:
+        client.on_connect(on_connect)
+    if on_disconnect is not None:
+        client.on_disconnect(on_disconnect)
     async with hidden_nursery() as nursery:
         client._start(nursery)
         if wait:

@@ -449,6 +449,8 @@ class Dispatcher:
         try:
             if not self._outbox.offer(frame):
                 self._overflow()
+            elif self._ended:
+                self._outbox.flush_nowait()  # this task may be the connection's last
         except ConnectionLost:
             pass  # nobody is left to answer to
 

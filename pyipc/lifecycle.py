@@ -127,8 +127,8 @@ class Lifecycle:
 
     @property
     def is_waiting(self) -> bool:
-        """Whether something on this side waits for the peer, so that reading must not pause."""
-        return self._waiting > 0 or len(self._calls) > 0
+        """Whether something on this side waits for the peer or its end, so that reading must not pause."""
+        return self._waiting > 0 or len(self._calls) > 0 or self._reason is not None
 
     @property
     def reason(self) -> Disconnected | None:
@@ -247,8 +247,9 @@ class Lifecycle:
         self._calls.fail_all(message, lost=code != "closed")
         if self._introduced is not None:
             self._introduced.set()
-        if not by_peer or code != "eof":
-            # Nobody is left to read what waits; after a mere end of stream the peer may still be reading.
+        if code == "eof":
+            self._outbox.flush_nowait()  # the peer may have closed only its own direction, and still read
+        else:
             self._outbox.fail(ConnectionLost(message))
 
     def abort(self, code: str, message: str, *, error: BaseException | None = None, linger: bool = True) -> None:
@@ -299,13 +300,16 @@ class Lifecycle:
             await self._closed.wait()
             return
         self._closing = True
+        by_us = self._reason is None
+        if by_us:
+            self._reason = Disconnected(self, "closed", "this side closed the connection", False)
         self._calls.fail_all("this side closed the connection", lost=False)
         self._dispatcher.discard()
         undelivered = 0
         try:
             with trio.move_on_after(self._options.close_timeout):
                 try:
-                    if self._reason is None:
+                    if by_us:
                         self._offer(self._conversation.goodbye(code, message))
                     await self._outbox.flush()
                     self._link.send_eof()

@@ -18,13 +18,14 @@ import logging
 import sys
 import typing
 import weakref
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from pyipc.errors import InvalidEventName, LocalProtocolError
 from pyipc.protocol.patterns import Pattern
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pyipc.message import Message
 
 __all__ = ["Handler", "Router"]

@@ -19,7 +19,7 @@ import hypothesis
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator
+    from collections.abc import Callable, Generator
 
     NodeModules = Callable[[str], Path]
 
@@ -90,7 +90,9 @@ def _refuse_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
     reason = reason.removeprefix("Skipped: ")
     if not reason.startswith(CANNOT_RUN):
         report.outcome = "failed"
-        report.longrepr = f"skipped in CI, which could have made it run: {reason}\n(else let the reason start with {CANNOT_RUN!r})"
+        report.longrepr = (
+            f"skipped in CI, which could have made it run: {reason}\n(else let the reason start with {CANNOT_RUN!r})"
+        )
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

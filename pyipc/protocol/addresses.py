@@ -9,9 +9,12 @@ from __future__ import annotations
 import dataclasses
 import ipaddress
 import re
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from pyipc.errors import AddressError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = ["Address", "parse_address"]
 

@@ -1,15 +1,17 @@
 """What moves bytes: one narrow port, and the transports that implement it.
 
 Owns nothing itself: `port` describes links, listeners and transports, `registry` finds the
-transport of a scheme, and each transport is a module of its own that is imported when it is first
-used. Nothing in here knows messages or handlers.
+transport of a scheme, and each transport is a module of its own; those that need the operating
+system are imported when they are first used. Nothing in here knows messages or handlers.
 """
 
 from __future__ import annotations
 
+from pyipc.transports.memory import memory_link_pair as memory_link_pair
 from pyipc.transports.port import Link as Link
 from pyipc.transports.port import Listener as Listener
 from pyipc.transports.port import Peer as Peer
 from pyipc.transports.port import Transport as Transport
+from pyipc.transports.registry import transport_for as transport_for
 
-__all__ = ["Link", "Listener", "Peer", "Transport"]
+__all__ = ["Link", "Listener", "Peer", "Transport", "memory_link_pair", "transport_for"]

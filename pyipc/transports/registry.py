@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import importlib
-import importlib.metadata
 from typing import TYPE_CHECKING, Final
 
 from pyipc.errors import AddressError
@@ -16,6 +15,7 @@ from pyipc.transports.port import Transport
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from importlib.metadata import EntryPoints
 
 __all__ = ["ENTRY_POINT_GROUP", "transport_for"]
 
@@ -53,7 +53,7 @@ def transport_for(scheme: str) -> Transport:
         return _load(scheme, _BUILT_IN[scheme], functools.partial(_import, _BUILT_IN[scheme]))
     if scheme in _RESERVED:
         raise AddressError(f"{scheme!r} addresses are not available in this version of pyipc; {_what_there_is()}")
-    found = {entry.value: entry for entry in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP, name=scheme)}
+    found = {entry.value: entry for entry in _entry_points().select(name=scheme)}
     if not found:
         raise AddressError(f"there is no transport for {scheme!r} addresses; {_what_there_is()}")
     if len(found) > 1:
@@ -64,6 +64,13 @@ def transport_for(scheme: str) -> Transport:
         )
     [(value, entry)] = found.items()
     return _load(scheme, value, entry.load)
+
+
+def _entry_points() -> EntryPoints:
+    # It brings a good part of the standard library along, and few programs get here.
+    from importlib import metadata
+
+    return metadata.entry_points(group=ENTRY_POINT_GROUP)
 
 
 def _import(value: str) -> object:
@@ -91,6 +98,5 @@ def _load(scheme: str, value: str, load: Callable[[], object]) -> Transport:
 
 def _what_there_is() -> str:
     """Names the schemes that have a transport, installed ones included, without loading any."""
-    installed = {entry.name for entry in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP)}
-    known = sorted({*_BUILT_IN, *(installed - _RESERVED)})
+    known = sorted({*_BUILT_IN, *(_entry_points().names - _RESERVED)})
     return f"the schemes with a transport are {', '.join(known)}"

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import socket
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -20,7 +21,6 @@ from pyipc.errors import ConnectionClosed, ConnectionLost
 from pyipc.transports.port import Link, Listener
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable, Mapping, Sequence
 
     from pyipc.protocol.addresses import Address
@@ -158,8 +158,6 @@ class SocketLink(Link):
         Returns:
             ``True``. Errors are ignored: the peer may be gone already.
         """
-        import socket
-
         try:
             self._socket.shutdown(socket.SHUT_WR)
         except OSError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import subprocess
 from pathlib import Path
@@ -11,11 +12,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import trio
 
+import pyipc
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 __all__ = [
     "PATIENCE",
+    "Heard",
     "NodeFailed",
     "NodePeer",
     "Place",
@@ -24,6 +28,7 @@ __all__ = [
     "eventually",
     "frame",
     "node_environment",
+    "place_of",
     "start_node",
     "start_tap",
 ]
@@ -91,7 +96,9 @@ class NodePeer:
         self._stderr = b""
         self._number = 0
 
-    async def serve(self, place: Place, *, on: list[str] | None = None, echo: list[str] | None = None, **config: Any) -> Place:
+    async def serve(
+        self, place: Place, *, on: list[str] | None = None, echo: list[str] | None = None, **config: Any
+    ) -> Place:
         """Start a node-ipc server, and wait until it listens."""
         await self.command("serve", **place.node, on=on or [], echo=echo or [], config=config)
         started = await self.wait_for("started")
@@ -276,7 +283,7 @@ class Tap:
     ) -> None:
         try:
             async for data in source:
-                self.log.append((direction, data))
+                self.log.append((direction, bytes(data)))
                 step = self.chunk or len(data)
                 for start in range(0, len(data), step):
                     await sink.send_all(data[start : start + step])
@@ -304,9 +311,41 @@ def frame(event: str, data: Any = ..., delimiter: bytes = b"\f") -> bytes:
     return text.encode("utf-8", "backslashreplace") + delimiter
 
 
+class Heard:
+    """Hears every event of a server, client or router, whatever its name, in order."""
+
+    def __init__(self, owner: pyipc.Router | pyipc.Server | pyipc.Client) -> None:
+        self._send, self._receive = trio.open_memory_channel[pyipc.Message[Any]](math.inf)
+        owner.on("**", self._send.send_nowait)
+
+    async def next(self) -> pyipc.Message[Any]:
+        """Wait for the next event."""
+        with trio.fail_after(PATIENCE):
+            return await self._receive.receive()
+
+    async def take(self, count: int) -> list[tuple[str, Any]]:
+        """Wait for the next so many events; their names and data."""
+        messages = [await self.next() for _ in range(count)]
+        return [(message.event, message.data) for message in messages]
+
+    @property
+    def waiting(self) -> int:
+        """Events that nobody has asked for yet."""
+        return self._receive.statistics().current_buffer_used
+
+
+def place_of(server: pyipc.Server) -> Place:
+    """Where a server with one address listens."""
+    (address,) = server.addresses
+    text = str(address)
+    if text.startswith("unix:"):
+        return Place("unix", path=text.removeprefix("unix:"))
+    return Place("tcp", port=int(text.rpartition(":")[2]))
+
+
 async def eventually(condition: Callable[[], object], what: str = "it") -> None:
     """Wait until ``condition()`` is true; for what another process causes and nothing here announces."""
     with trio.move_on_after(PATIENCE):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - another process sets no event here
             await trio.sleep(0.005)
     assert condition(), f"{what} did not happen within {PATIENCE:g} s"

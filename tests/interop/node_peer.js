@@ -115,7 +115,14 @@ const commands = {
         }
     },
 
+    // With `times` the data are the numbers from 0.
     emit(command) {
+        if (command.times !== undefined) {
+            for (let data = 0; data < command.times; data++) {
+                commands.emit({id: command.id, socket: command.socket, event: command.event, data: data});
+            }
+            return;
+        }
         const what = command.hex === undefined ? [command.event, ...payload(command)] : [Buffer.from(command.hex, 'hex')];
         if (command.id !== undefined) {
             ipc.of[command.id].emit(...what);

@@ -1,0 +1,122 @@
+"""A transport all of whose links misbehave.
+
+Owns the wrapping of whatever another transport opens. Knows nothing of that transport but the port.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, final
+
+from pyipc.testing.faults import Faults
+from pyipc.testing.faulty_link import FaultyLink
+from pyipc.transports import Link, Listener, Transport, transport_for
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pyipc import Address
+
+__all__ = ["FaultyTransport"]
+
+
+@final
+class FaultyTransport(Transport):
+    """Opens links as the scheme's own transport does, and wraps each in a `FaultyLink`.
+
+    Give it to one endpoint, of a client or a server: ``Endpoint(address, transport=...)``. The
+    first link gets the seed as it is and each further one the next number, so that links differ and
+    a run can still be repeated.
+
+    Args:
+        faults: What happens to what this side sends.
+        inbound: What happens to what this side receives; nothing if left out.
+        transport: Opens the links, instead of the one registered for the scheme.
+
+    Attributes:
+        faults: For links that are opened from now on; may be set.
+        inbound: Likewise.
+    """
+
+    def __init__(
+        self, faults: Faults, *, inbound: Faults | None = None, transport: Transport | None = None
+    ) -> None:
+        self.faults = faults
+        self.inbound = inbound
+        self._transport = transport
+        self._opened = 0
+        self._links: list[FaultyLink] = []
+
+    @property
+    def links(self) -> tuple[FaultyLink, ...]:
+        """The links that this side has not closed, the newest last."""
+        self._links = [link for link in self._links if not link.closed]
+        return tuple(self._links)
+
+    def __repr__(self) -> str:
+        inbound = "" if self.inbound is None else f" inbound={self.inbound!r}"
+        return f"<FaultyTransport {self.faults!r}{inbound}, {len(self.links)} links>"
+
+    async def connect(self, address: Address, options: Mapping[str, object]) -> Link:
+        """Open a link and wrap it.
+
+        Raises:
+            ConnectError: Nobody answered.
+            AddressError: The address cannot be used on this system.
+            ValueError: The faults are not for this kind of link.
+
+        Cancellation: nothing stays open.
+        """
+        return await self.wrap(await self._for(address).connect(address, options))
+
+    async def listen(self, address: Address, options: Mapping[str, object]) -> Listener:
+        """Start to listen; what is accepted will be wrapped.
+
+        Raises:
+            ListenError: The address is in use, or not ours to take.
+            AddressError: The address cannot be used on this system.
+
+        Cancellation: nothing stays open.
+        """
+        return _FaultyListener(self, await self._for(address).listen(address, options))
+
+    async def wrap(self, link: Link) -> FaultyLink:
+        """Wrap a link that was opened in another way, such as one that ``Server.adopt`` is to get.
+
+        Raises:
+            ValueError: The faults are not for this kind of link, which was closed.
+
+        Cancellation: does not wait unless it fails, and then closes the link all the same.
+        """
+        faults = dataclasses.replace(self.faults, seed=self.faults.seed + self._opened)
+        inbound = self.inbound and dataclasses.replace(self.inbound, seed=self.inbound.seed + self._opened)
+        try:
+            faulty = FaultyLink(link, faults, inbound=inbound)
+        except ValueError:
+            await link.aclose()
+            raise
+        self._opened += 1
+        self._links = [*self.links, faulty]
+        return faulty
+
+    def _for(self, address: Address) -> Transport:
+        return self._transport or transport_for(address.scheme)
+
+
+class _FaultyListener(Listener):
+    def __init__(self, transport: FaultyTransport, listener: Listener) -> None:
+        self._transport = transport
+        self._listener = listener
+
+    @property
+    def address(self) -> Address:
+        return self._listener.address
+
+    def __repr__(self) -> str:
+        return f"<FaultyListener of {self._transport!r} on {self._listener!r}>"
+
+    async def accept(self) -> Link:
+        return await self._transport.wrap(await self._listener.accept())
+
+    async def aclose(self) -> None:
+        await self._listener.aclose()

@@ -1,0 +1,155 @@
+"""Two sides of one real connection, over any transport and in either role."""
+
+from __future__ import annotations
+
+import dataclasses
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+import trio
+
+import pyipc
+from pyipc import parse_address
+from pyipc.transports.registry import transport_for
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+    from pathlib import Path
+
+    from pyipc.transports import Link
+
+
+class Closable(Protocol):
+    async def aclose(self) -> None: ...
+
+
+T = TypeVar("T", bound=Closable)
+
+
+@dataclasses.dataclass
+class Side:
+    """One end: its router, its connection, why that ended."""
+
+    router: pyipc.Router
+    connection: Any = None
+    ended: list[pyipc.Disconnected] = dataclasses.field(default_factory=list)
+
+    def begin(self, connection: pyipc.Connection) -> None:
+        self.connection = connection
+
+    @property
+    def conn(self) -> pyipc.Connection:
+        assert isinstance(self.connection, pyipc.Connection)
+        return self.connection
+
+
+@dataclasses.dataclass
+class Wire:
+    """What a test gets.
+
+    ``ours`` and ``theirs`` are the two sides; the parameter ``role`` says which of them is the
+    client, so every test runs from both ends.
+    """
+
+    ours: Side
+    theirs: Side
+    client: pyipc.Client
+    server: pyipc.Server
+
+
+@dataclasses.dataclass
+class RawWire:
+    """One side of ours and a bare link to it; ``again`` makes another link."""
+
+    ours: Side
+    link: Link
+    again: Callable[[], Awaitable[Link]]
+
+
+#: Every transport that must conform. A later one adds a line here and nothing else.
+TRANSPORTS: dict[str, Callable[[Path], str]] = {
+    "memory": lambda folder: f"memory:{folder.name}",
+    "tcp": lambda folder: "tcp://127.0.0.1:0",
+    "unix": lambda folder: f"unix:{folder}/socket",
+}
+
+
+@dataclasses.dataclass
+class Stage:
+    """Opens wires of one transport, with this side in one role."""
+
+    address: str
+    role: str
+
+    @asynccontextmanager
+    async def open(
+        self,
+        ours: pyipc.Router | None = None,
+        theirs: pyipc.Router | None = None,
+        *,
+        our_options: dict[str, Any] | None = None,
+        their_options: dict[str, Any] | None = None,
+        **both: Any,
+    ) -> AsyncIterator[Wire]:
+        """A server and a client, connected and introduced; closed at the end of the block."""
+        our, their = Side(ours or pyipc.Router()), Side(theirs or pyipc.Router())
+        our_all, their_all = {**both, **(our_options or {})}, {**both, **(their_options or {})}
+        client_side, client_options = (our, our_all) if self.role == "client" else (their, their_all)
+        server_side, server_options = (their, their_all) if self.role == "client" else (our, our_all)
+        client_side.router.on("conformance.ready", lambda message: True)
+        server_side.router.on("conformance.ready", lambda message: True)
+        server = pyipc.Server(self.address, router=server_side.router, **server_options)
+        server.on_connect(server_side.begin)
+        server.on_disconnect(server_side.ended.append)
+        async with server:
+            async with pyipc.connect(
+                str(server.addresses[0]),
+                router=client_side.router,
+                on_connect=client_side.begin,
+                on_disconnect=client_side.ended.append,
+                **client_options,
+            ) as client:
+                # One request proves that both sides have introduced themselves.
+                await client.request("conformance.ready")
+                yield Wire(our, their, client, server)
+
+    @asynccontextmanager
+    async def open_raw(self, router: pyipc.Router, **options: Any) -> AsyncIterator[RawWire]:
+        """This side, and a link in the hands of the test where the other would be."""
+        side = Side(router)
+        transport = transport_for(parse_address(self.address).scheme)
+        if self.role == "server":
+            server = pyipc.Server(self.address, router=router, **options)
+            server.on_connect(side.begin)
+            server.on_disconnect(side.ended.append)
+            async with server:
+                address = server.addresses[0]
+                async with _closing(await transport.connect(address, {})) as link:
+                    yield RawWire(side, link, lambda: transport.connect(address, {}))
+        else:
+            listener = await transport.listen(parse_address(self.address), {})
+            async with _closing(listener):
+                async with pyipc.connect(
+                    str(listener.address),
+                    router=router,
+                    on_connect=side.begin,
+                    on_disconnect=side.ended.append,
+                    **options,
+                ):
+                    async with _closing(await listener.accept()) as link:
+                        yield RawWire(side, link, listener.accept)
+
+
+@asynccontextmanager
+async def _closing(resource: T) -> AsyncIterator[T]:
+    try:
+        yield resource
+    finally:
+        with trio.CancelScope(shield=True):
+            await resource.aclose()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for something that another task or process will make true; bounded by the test's own bound."""
+    while not condition():
+        await trio.sleep(0.002)
