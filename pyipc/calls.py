@@ -105,11 +105,11 @@ class Calls:
         else:
             self._wake(call, error=_error_of(call.event, answer))
 
-    def fail_all(self, message: str, *, lost: bool) -> None:
-        """Tell everybody that no answer will come, and that the peer may have acted all the same."""
+    def fail_all(self, message: str, *, lost: bool, maybe_handled: bool) -> None:
+        """Tell everybody that no answer will come, and if the peer may have acted all the same."""
         calls, self._calls = self._calls, {}
         for call in calls.values():
-            error = ConnectionLost(message, maybe_handled=True) if lost else ConnectionClosed(message)
+            error = ConnectionLost(message, maybe_handled=maybe_handled) if lost else ConnectionClosed(message)
             self._wake(call, error=error)
         self.room.unpark_all()
 

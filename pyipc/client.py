@@ -364,8 +364,12 @@ class Client:
             self._closing = True
             connection = self._up.connection
             self._up.stop()
-            if connection is not None:
-                await connection.aclose()
+            try:
+                if connection is not None:
+                    await connection.aclose()
+            finally:
+                with trio.move_on_after(self._options.close_timeout):
+                    await self._up.wait_idle()
             await trio.lowlevel.checkpoint()
         finally:
             self._closing = True

@@ -76,9 +76,10 @@ class Connection(Lifecycle):
         frame = self._conversation.event(event, data)
         outbox = self._outbox
         if outbox.size >= outbox.high_water_size:
-            with self._giving_up_slot():
+            # Reading goes on meanwhile: two sides whose handlers both wait here would wait for ever.
+            with self.waiting_for_peer():
                 await outbox.wait_for_room()
-            if self._closing:
+            if not self.is_open:
                 raise self._gone()
         outbox.push(frame)
         self._events_sent += 1
@@ -136,7 +137,7 @@ class Connection(Lifecycle):
         if not self.is_open:
             await trio.lowlevel.checkpoint()
             raise self._gone()
-        with self._giving_up_slot():
+        with self.waiting_for_peer():
             await self._outbox.flush()
 
     @overload
@@ -180,6 +181,8 @@ class Connection(Lifecycle):
             raise self._gone()
         if self._outbox.size >= self._outbox.high_water_size or len(self._calls) >= self._options.max_pending_requests:
             await self._wait_for_turn(event, timeout, deadline)
+            if not self.is_open:
+                raise self._gone()
         number, frame = self._conversation.request(event, data)
         self._outbox.push(frame)
         self._events_sent += 1

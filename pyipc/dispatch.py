@@ -45,6 +45,8 @@ _MAX_SPARE = 1
 # A handler that does not wait must not keep everybody else waiting for a whole inbox.
 _TURN = 256
 _MAX_ERROR_TEXT = 1_000
+# What an event takes in memory besides its bytes; without it, a flood of tiny ones would weigh nothing.
+_ITEM_SIZE = 256
 
 current_slot: contextvars.ContextVar[Slot | None] = contextvars.ContextVar("pyipc_slot", default=None)
 
@@ -52,33 +54,41 @@ current_slot: contextvars.ContextVar[Slot | None] = contextvars.ContextVar("pyip
 class Slot:
     """One of the places in which requests of a connection are handled at the same time."""
 
-    __slots__ = ("_dispatcher", "_held")
+    __slots__ = ("_dispatcher", "_ended", "_waiters")
 
     def __init__(self, dispatcher: Dispatcher) -> None:
         self._dispatcher = dispatcher
-        self._held = 1
+        self._ended = False
+        # A handler may wait in several tasks at once; it lends its slot while any of them does.
+        self._waiters = 0
         dispatcher.slots_used += 1
 
     @contextmanager
     def given_up(self, dispatcher: Dispatcher) -> Iterator[None]:
         """Lend the slot to others while its handler waits for the connection it came from."""
-        if dispatcher is not self._dispatcher or not self._held:
+        if dispatcher is not self._dispatcher or self._ended:
             yield
             return
-        self.release()
+        if self._waiters == 0:
+            self._free()
+        self._waiters += 1
         try:
             yield
         finally:
-            # Taken back without waiting, even beyond the limit: waiting here could be the deadlock.
-            self._held = 1
-            dispatcher.slots_used += 1
+            self._waiters -= 1
+            if self._waiters == 0 and not self._ended:
+                # Taken back without waiting, even beyond the limit: waiting here could be the deadlock.
+                self._dispatcher.slots_used += 1
 
     def release(self) -> None:
-        """Give the slot back for good."""
-        if self._held:
-            self._held = 0
-            self._dispatcher.slots_used -= 1
-            self._dispatcher.start_queued()
+        """Give the slot back for good: its handler is done."""
+        self._ended = True
+        if self._waiters == 0:
+            self._free()
+
+    def _free(self) -> None:
+        self._dispatcher.slots_used -= 1
+        self._dispatcher.start_queued()
 
 
 class Dispatcher:
@@ -96,7 +106,7 @@ class Dispatcher:
         greet: Called before anything else, with the connection.
 
     Attributes:
-        size: Bytes that have arrived and wait for a handler.
+        size: Bytes that have arrived and wait for a handler, with 256 more for each item.
         slots_used: Requests being handled.
         paused: Whether reading has stopped until there is room.
         events_received: Events and requests that arrived for handlers.
@@ -157,8 +167,10 @@ class Dispatcher:
         await self._work()
 
     async def _work(self) -> None:
+        # Started by a task that waits in a handler, this task would otherwise wait in that one's slot.
+        current_slot.set(None)
         with trio.CancelScope() as scope:
-            while not self._ended:
+            while not self._ended and not scope.cancel_called:
                 if self._leader is None:
                     self._leader = scope
                     await self._lead(scope)
@@ -223,7 +235,7 @@ class Dispatcher:
                 continue
             items, size = batch
             self._batch = iter(items)
-            self._cost = size // len(items) if items else 0
+            self._cost = size // len(items) + _ITEM_SIZE if items else 0
             self._outbox.corked = True
 
     def _must_read(self) -> bool:

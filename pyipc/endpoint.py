@@ -138,7 +138,12 @@ class Endpoint:
         if isinstance(allow, Anyone):
             return
         if callable(allow):
-            if allow(peer) is not True:
+            try:
+                admitted = allow(peer) is True
+            except Exception as error:
+                # What cannot be decided is denied.
+                raise PeerNotAllowed(f"allow= failed for the peer at {peer.address} ({_who(peer)})", peer) from error
+            if not admitted:
                 raise PeerNotAllowed(f"allow= does not admit the peer at {peer.address} ({_who(peer)})", peer)
             return
         if self.parsed.scheme not in _USER_SCHEMES:

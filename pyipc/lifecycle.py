@@ -149,6 +149,7 @@ class Lifecycle:
             self._reading_ended.set()
             return None
         self._bytes_received += len(chunk)
+        partial = self._conversation.partial_size
         if self._reason is not None or self._closing:
             # What comes after the end is read only so that the peer can finish in peace.
             return [], 0
@@ -157,7 +158,7 @@ class Lifecycle:
         if answers and not self._offer(answers):
             self._on_overflow()
         self._vigil.received()
-        return items, len(chunk)
+        return items, partial + len(chunk) - self._conversation.partial_size
 
     def _offer(self, frame: bytes) -> bool:
         """Queue what the protocol itself says; a broken link is noticed elsewhere."""
@@ -231,9 +232,11 @@ class Lifecycle:
             if self._last_call is not None:
                 self._last_call.cancel()
             self._reading_ended.set()
-            self._closed.set()
-            # Even under cancellation this closes the link before it gives way.
-            await self._link.aclose()
+            try:
+                # Even under cancellation this closes the link before it gives way.
+                await self._link.aclose()
+            finally:
+                self._closed.set()
 
     def _spawn(self, task: Callable[..., Any], *args: Any) -> None:
         assert self._nursery is not None
@@ -244,7 +247,9 @@ class Lifecycle:
         if self._reason is None:
             self._reason = Disconnected(self, code, message, by_peer, error)
             self._sever_later()
-        self._calls.fail_all(message, lost=code != "closed")
+        # A peer that refused the connection has looked at nothing else.
+        refused = isinstance(error, PeerRefused) and self._conversation.protocol == "plain"
+        self._calls.fail_all(message, lost=code != "closed", maybe_handled=not refused)
         if self._introduced is not None:
             self._introduced.set()
         if code == "eof":
@@ -303,7 +308,7 @@ class Lifecycle:
         by_us = self._reason is None
         if by_us:
             self._reason = Disconnected(self, "closed", "this side closed the connection", False)
-        self._calls.fail_all("this side closed the connection", lost=False)
+        self._calls.fail_all("this side closed the connection", lost=False, maybe_handled=True)
         self._dispatcher.discard()
         undelivered = 0
         try:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import weakref
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import trio
+
+from pyipc.errors import LocalProtocolError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -145,5 +148,7 @@ class _Ended(Exception):
 
 
 def _stop(router: Router, pattern: str, put: Callable[..., object], buffer: _Buffer) -> None:
-    router.off(pattern, put)
+    # off() for the whole pattern may have removed it already, and a finalizer has nobody to tell.
+    with contextlib.suppress(LocalProtocolError):
+        router.off(pattern, put)
     buffer.end(None)

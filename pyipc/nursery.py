@@ -33,14 +33,32 @@ async def hidden_nursery() -> AsyncIterator[trio.Nursery]:
             finally:
                 nursery.cancel_scope.cancel()
     except BaseExceptionGroup as group:
-        if len(group.exceptions) != 1:
+        alone = _alone(group, body_error)
+        if alone is None:
             raise
-        (only,) = group.exceptions
-        if body_error is None and isinstance(only, Exception):
-            raise
-        context = only.__context__
+        context = alone.__context__
         try:
-            raise only
+            raise alone
         finally:
-            only.__context__ = context
-            del only, body_error
+            alone.__context__ = context
+            del alone, group, body_error
+
+
+def _alone(group: BaseExceptionGroup[BaseException], body_error: BaseException | None) -> BaseException | None:
+    """The only error of a nursery that matters, if it is the body's or ends the program."""
+    # If the cancellation came from outside, the group holds the Cancelled of each task as well.
+    others = [error for error in group.exceptions if error is not body_error and not _is_cancellation(error)]
+    if len(others) == 0:
+        return body_error
+    if len(others) > 1 or (body_error in group.exceptions and not _is_cancellation(body_error)):
+        return None
+    error = others[0]
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]  # one level for each nursery that it came through
+    return None if isinstance(error, Exception) else error
+
+
+def _is_cancellation(error: BaseException | None) -> bool:
+    if isinstance(error, BaseExceptionGroup):
+        return all(map(_is_cancellation, error.exceptions))
+    return isinstance(error, trio.Cancelled)

@@ -7,10 +7,12 @@ the same table, and a test compares the two.
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import Any, Literal, TypedDict
 
-__all__ = ["UNSET", "OptionOverrides", "Options", "Unset"]
+__all__ = ["SHORTEST_HEARTBEAT", "UNSET", "OptionOverrides", "Options", "Unset"]
+
+#: How often, in seconds, a peer may at most ask for a sign of life.
+SHORTEST_HEARTBEAT = 0.01
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -68,6 +70,10 @@ class Options:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             _check(field.name, field.type, getattr(self, field.name))
+        if self.heartbeat_interval is not None and self.heartbeat_interval < SHORTEST_HEARTBEAT:
+            raise ValueError(
+                f"heartbeat_interval must not be below {SHORTEST_HEARTBEAT} s, which no peer would keep up with"
+            )
         if self.max_outbox_size < self.outbox_high_water_size:
             raise ValueError("max_outbox_size must not be below outbox_high_water_size")
         if self.max_inbox_size < self.inbox_high_water_size:
@@ -150,5 +156,8 @@ def _check(name: str, kind: Any, value: object) -> None:
         unit = "a number of seconds" if "float" in kind else "a whole number"
         raise TypeError(f"{name} must be {unit}{' or None' if 'None' in kind else ''}, not {value!r}")
     assert isinstance(value, (int, float))
-    if math.isnan(value) or value < 0 or (value == 0 and name not in _MAY_BE_ZERO):
+    if name in _MAY_BE_ZERO:
+        if not value >= 0:  # which NaN is not either
+            raise ValueError(f"{name} must be zero or more, not {value!r}")
+    elif not value > 0:
         raise ValueError(f"{name} must be above zero, not {value!r}")

@@ -82,6 +82,8 @@ class Reconnecting:
         self._changed = trio.Event()
         self._nursery: trio.Nursery | None = None
         self._supervision = trio.CancelScope()
+        self._stopped = False
+        self._running = 0
         self.connection: Connection | None = None
         self.offline = OfflineQueue(options)
         self.failure: IPCError | None = None
@@ -100,6 +102,7 @@ class Reconnecting:
 
     def stop(self) -> None:
         """Connect no more; a connection that there is stays."""
+        self._stopped = True
         self._supervision.cancel()
         self.tell()
 
@@ -122,10 +125,17 @@ class Reconnecting:
         while self.connection is None and self.failure is None:
             await self.wait_for_change()
 
+    async def wait_idle(self) -> None:
+        """Wait until every connection has ended and whoever wanted to know of it was told."""
+        while self._running:
+            await self.wait_for_change()
+
     async def wait_connected(self, timeout: float | None) -> None:
         """Wait until there is a connection; see `Client.wait_connected`."""
         with trio.move_on_after(math.inf if timeout is None else timeout):
             while self.connection is None:
+                if self._stopped:
+                    raise ConnectionClosed("the client is closed")
                 if self.failure is not None:
                     raise self.failure
                 if isinstance(self.last_error, _HOPELESS):
@@ -215,9 +225,14 @@ class Reconnecting:
     async def _run(
         self, connection: Connection, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        await connection.run(task_status=task_status)
-        assert connection.reason is not None
-        await self.on_disconnect.call(connection.reason)
+        self._running += 1
+        try:
+            await connection.run(task_status=task_status)
+            assert connection.reason is not None
+            await self.on_disconnect.call(connection.reason)
+        finally:
+            self._running -= 1
+            self.tell()
 
     def _send_kept(self, connection: Connection) -> None:
         """Put what was kept into a new connection, before anything else gets there."""

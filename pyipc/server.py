@@ -77,6 +77,8 @@ class Server:
         self._connections: dict[Connection, Endpoint] = {}
         self._per_peer: collections.Counter[object] = collections.Counter()
         self._refusals = 0
+        self._serving_tasks = 0
+        self._served = trio.lowlevel.ParkingLot()
         self._accepted_now = 0
         self._listeners: list[Listener] = []
         self._nursery: trio.Nursery | None = None
@@ -319,16 +321,21 @@ class Server:
     async def _serve(self, link: Link, endpoint: Endpoint) -> None:
         connection = self._connection(link, endpoint)
         self._connections[connection] = endpoint
+        self._serving_tasks += 1
         logger.info("%s connected", link.peer.address)
         try:
-            await connection.run()
+            try:
+                await connection.run()
+            finally:
+                del self._connections[connection]
+                self._leave(link.peer)
+            reason = connection.reason
+            assert reason is not None
+            logger.info("%s disconnected: %s", link.peer.address, reason.message)
+            await self._disconnect_callbacks.call(reason)
         finally:
-            del self._connections[connection]
-            self._leave(link.peer)
-        reason = connection.reason
-        assert reason is not None
-        logger.info("%s disconnected: %s", link.peer.address, reason.message)
-        await self._disconnect_callbacks.call(reason)
+            self._serving_tasks -= 1
+            self._served.unpark_all()
 
     async def _refuse(self, link: Link, endpoint: Endpoint, why: str) -> None:
         """Hear the peer's hello, so that it can be told why it is turned away, and close."""
@@ -419,10 +426,15 @@ class Server:
             except Undelivered as error:
                 undelivered.append(error.count)
 
-        async with trio.open_nursery() as nursery:
-            for connection in list(self._connections):
-                nursery.start_soon(close, connection)
-        self._stopped.set()
+        try:
+            async with trio.open_nursery() as nursery:
+                for connection in list(self._connections):
+                    nursery.start_soon(close, connection)
+            with trio.move_on_after(self._options.close_timeout):
+                while self._serving_tasks:
+                    await self._served.park()
+        finally:
+            self._stopped.set()
         if undelivered:
             raise Undelivered(
                 sum(undelivered),

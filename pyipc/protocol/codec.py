@@ -23,7 +23,7 @@ __all__ = ["Event", "control_frame", "convert", "convert_control", "decode", "de
 T = TypeVar("T")
 
 
-class Event(msgspec.Struct, gc=False):
+class Event(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     """One frame as it stands on the wire: a name and any JSON.
 
     Attributes:
@@ -36,7 +36,10 @@ class Event(msgspec.Struct, gc=False):
 
 
 _encoder = msgspec.json.Encoder()
+# It refuses frames with extra keys, because it would skip what these hold without checking it; they are
+# legal and rare, and go the slow way with all that it refuses.
 _decoder = msgspec.json.Decoder(Event)
+_any_decoder = msgspec.json.Decoder()
 _MALFORMED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 _SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F]")
@@ -91,18 +94,24 @@ def decode(frame: bytes | memoryview, max_depth: int) -> Event:
         raise RemoteProtocolError("depth", f"the peer sent JSON nested deeper than {max_depth} levels (max_depth)")
     try:
         return _decoder.decode(frame)
-    except _MALFORMED as error:
-        return _decode_surrogates(bytes(frame), error)
+    except _MALFORMED:
+        return _decode_slowly(bytes(frame))
 
 
-def _decode_surrogates(frame: bytes, first_error: Exception) -> Event:
-    """Read a frame that msgspec refused, if lone surrogates are all that is wrong with it."""
-    if not _SURROGATE_ESCAPE.search(frame):
-        _refuse(first_error)
+def _decode_slowly(frame: bytes) -> Event:
+    """Read a frame that the fast decoder refused: one with extra keys or lone surrogates, or a wrong one."""
     try:
-        value = json.loads(frame.decode("utf-8"), parse_constant=_no_constant, parse_float=_finite_float)
-    except (ValueError, RecursionError):
-        _refuse(first_error)
+        text = frame.decode("utf-8")
+        if _SURROGATE_ESCAPE.search(frame):
+            value = json.loads(text, parse_constant=_no_constant, parse_float=_finite_float)
+        else:
+            value = _any_decoder.decode(text)
+    except UnicodeDecodeError as error:
+        raise RemoteProtocolError("utf8", f"the peer sent text that is not UTF-8: {error.reason}") from error
+    except RecursionError as error:
+        raise RemoteProtocolError("depth", "the peer sent JSON nested too deep to read") from error
+    except (ValueError, msgspec.DecodeError) as error:
+        raise RemoteProtocolError("json", f"the peer sent a frame that is not JSON: {error}") from error
     if not isinstance(value, dict) or not isinstance(value.get("type"), str):
         raise RemoteProtocolError("envelope", 'the peer sent JSON that is not an event {"type": ..., "data": ...}')
     return Event(value["type"], value.get("data"))
@@ -117,19 +126,6 @@ def _finite_float(text: str) -> float:
     if math.isinf(value):
         raise ValueError(f"{text} is out of range")
     return value
-
-
-def _refuse(error: Exception) -> NoReturn:
-    """Say what was wrong with a frame, under one of the protocol's codes."""
-    if isinstance(error, UnicodeDecodeError):
-        raise RemoteProtocolError("utf8", f"the peer sent text that is not UTF-8: {error.reason}") from error
-    if isinstance(error, RecursionError):
-        raise RemoteProtocolError("depth", "the peer sent JSON nested too deep to read") from error
-    if isinstance(error, msgspec.ValidationError):
-        raise RemoteProtocolError(
-            "envelope", f'the peer sent JSON that is not an event {{"type": ..., "data": ...}}: {error}'
-        ) from error
-    raise RemoteProtocolError("json", f"the peer sent a frame that is not JSON: {error}") from error
 
 
 def decode_frames(complete: bytes, delimiter: bytes, count: int, max_depth: int) -> list[Event] | None:
@@ -207,6 +203,8 @@ def convert(data: Any, kind: Any) -> Any:
         text = str(error)
         path = text.rpartition(" - at `")[2].removesuffix("`") if " - at `" in text else "$"
         raise InvalidData(text, path) from error
+    except UnicodeEncodeError as error:  # a lone surrogate where msgspec has to look into the text
+        raise InvalidData("text with a lone surrogate does not fit the declared type") from error
 
 
 def convert_control(data: Any, kind: type[T]) -> T:
@@ -217,7 +215,7 @@ def convert_control(data: Any, kind: type[T]) -> T:
     """
     try:
         return msgspec.convert(data, kind)
-    except msgspec.ValidationError as error:
+    except (msgspec.ValidationError, UnicodeEncodeError) as error:
         raise RemoteProtocolError(
             "control", f"the peer sent a malformed {getattr(kind, 'type', kind)} frame: {error}"
         ) from error

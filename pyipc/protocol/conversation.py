@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any, final
 
 from pyipc.errors import (
     InvalidEventName,
+    LocalProtocolError,
     MessageTooLarge,
     PeerLacksFeature,
     RemoteProtocolError,
     UnencodableData,
 )
+from pyipc.options import SHORTEST_HEARTBEAT
 from pyipc.protocol import codec
 from pyipc.protocol.codec import Event
 from pyipc.protocol.frames import FrameBuffer
@@ -109,7 +111,7 @@ class Conversation(ABC):
 
     @abstractmethod
     def failure(self, call: int, code: str, message: str, data: object = None) -> bytes:
-        """The bytes that tell the peer why its call has no answer."""
+        """The bytes that tell the peer why its call has no answer; without ``data`` if it cannot be sent."""
 
     @abstractmethod
     def cancel(self, call: int) -> bytes:
@@ -178,6 +180,7 @@ class JsonConversation(Conversation):
         self._options = options
         self._hello = hello
         self._require_hello = require_hello and role is Role.SERVER
+        self._skips = options.malformed == "skip" and not self._require_hello
         self._refusal = refusal
         self._agent = agent
         self._buffer = FrameBuffer(framing.delimiter, options.max_frame_size)
@@ -271,7 +274,11 @@ class JsonConversation(Conversation):
         return self._checked(Reply(call, data), "the reply")
 
     def failure(self, call: int, code: str, message: str, data: object = None) -> bytes:
-        return self._checked(Failure(call, code, message, data), "the error")
+        try:
+            return self._checked(Failure(call, code, message, data), "the error")
+        except LocalProtocolError:
+            # Whoever asked must hear that there is no answer, even where its details cannot be sent.
+            return self._control(Failure(call, code[:_MAX_TEXT], message[:_MAX_TEXT]))
 
     def _checked(self, body: Request | Reply | Failure, what: str) -> bytes:
         try:
@@ -323,7 +330,7 @@ class JsonConversation(Conversation):
         try:
             self._buffer.check()
         except RemoteProtocolError as error:
-            self._fail(error, events)
+            self._reject(error, events)
         return events
 
     def _take_one_by_one(self, complete: bytes, events: list[Inbound]) -> bool:
@@ -341,28 +348,36 @@ class JsonConversation(Conversation):
                     )
                 event = codec.decode(view[start:end], self._options.max_depth)
             except RemoteProtocolError as error:
-                if self._options.malformed == "close" or self.protocol != "plain":
-                    return self._fail(error, events)
-                events.append(Malformed(error, fatal=False))
+                if not self._reject(error, events):
+                    return False
             else:
                 if not self._take(event, events):
                     return False
             start = end + 1
         return True
 
+    def _reject(self, error: RemoteProtocolError, events: list[Inbound]) -> bool:
+        """Report a frame that was refused; say whether to go on with the next."""
+        if self._skips and self.protocol == "plain" and error.code in _SKIPPED:
+            events.append(Malformed(error, fatal=False))
+            return True
+        self._failed = True
+        events.append(Malformed(error, fatal=True))
+        return False
+
     def _take(self, event: Event, events: list[Inbound]) -> bool:
         """Report one event, or obey one of pyipc's own frames; say whether to go on."""
         name = event.type
         try:
             if name not in self._incoming_names:
+                if self._require_hello and self.protocol == "plain" and name != Hello.type:
+                    raise RemoteProtocolError("hello", "the peer sent a frame before it introduced itself")
                 if name.startswith(CONTROL_PREFIX):
                     self._obey(name, event.data, events)
-                    return not self._failed
-                if self._require_hello and self.protocol == "plain":
-                    raise RemoteProtocolError("hello", "the peer sent an event before it introduced itself")
+                    return True
                 self._vet_incoming(name)
         except RemoteProtocolError as error:
-            return self._fail(error, events)
+            return self._reject(error, events)
         events.append(event)
         return True
 
@@ -378,11 +393,6 @@ class JsonConversation(Conversation):
             self._incoming_names.clear()
         self._incoming_names.add(name)
 
-    def _fail(self, error: RemoteProtocolError, events: list[Inbound]) -> bool:
-        self._failed = True
-        events.append(Malformed(error, fatal=True))
-        return False
-
     def _obey(self, name: str, data: Any, events: list[Inbound]) -> None:
         kind = _CONTROL_FRAMES.get(name)
         if kind is None:
@@ -396,8 +406,6 @@ class JsonConversation(Conversation):
             case Ping():
                 pass
             case Request() | Reply() | Failure() | Cancel():
-                if self._require_hello and self.protocol == "plain":
-                    raise RemoteProtocolError("hello", "the peer sent a frame before it introduced itself")
                 self._check_call(body)
                 self._peer_speaks_pyipc = True
                 events.append(body)
@@ -408,6 +416,8 @@ class JsonConversation(Conversation):
         if not 0 <= body.call <= _MAX_CALL:
             raise RemoteProtocolError("control", f"the peer sent {body.call} as the number of a call")
         if isinstance(body, Request):
+            if body.event.startswith(CONTROL_PREFIX):
+                raise RemoteProtocolError("name", f"the peer sent a request under the reserved name {body.event!r}")
             if body.event not in self._incoming_names:
                 self._vet_incoming(body.event)
         elif isinstance(body, Reply | Failure) and not 0 < body.call <= self._last_call:
@@ -422,15 +432,16 @@ class JsonConversation(Conversation):
             return
         version = next((version for version in PROTOCOL_VERSIONS if version in hello.versions), None)
         if version is None:
-            offered = ", ".join(map(str, hello.versions)) or "none"
+            offered = ", ".join(map(str, hello.versions[:_MAX_TEXT])) or "none"
             message = f"this side speaks version {PROTOCOL_VERSIONS[0]} of the protocol, the other side {offered}"
+            message = message[:_MAX_TEXT]
             self._answers.append(self._control(Goodbye("version", message)))
             raise RemoteProtocolError("version", message)
         if self._refusal is not None:
             self._answers.append(self._control(Goodbye(*self._refusal)))
             raise RemoteProtocolError(*self._refusal)
-        self._answers.append(self._control(Welcome(version, **self._introduction())))
         self._meet(version, hello, events)
+        self._answers.append(self._control(Welcome(version, **self._introduction())))
 
     def _on_welcome(self, welcome: Welcome, events: list[Inbound]) -> None:
         if self._role is Role.SERVER or not self._hello or self.protocol != "plain":
@@ -440,16 +451,16 @@ class JsonConversation(Conversation):
         self._meet(welcome.version, welcome, events)
 
     def _meet(self, version: int, peer: Hello | Welcome, events: list[Inbound]) -> None:
-        self._peer_speaks_pyipc = True
-        self.protocol = f"pyipc/{version}"
         if peer.max_frame_size is not None:
             if peer.max_frame_size < 1:
                 raise RemoteProtocolError("control", "the peer accepts no frame at all (max_frame_size)")
             self._send_limit = min(self._send_limit, peer.max_frame_size)
+        self._peer_speaks_pyipc = True
+        self.protocol = f"pyipc/{version}"
         heartbeat = peer.heartbeat
-        if heartbeat is not None and not _SHORTEST_HEARTBEAT <= heartbeat <= _LONGEST_HEARTBEAT:
-            heartbeat = min(max(heartbeat, _SHORTEST_HEARTBEAT), _LONGEST_HEARTBEAT)
-        events.append(Introduced(self.protocol, heartbeat, peer.agent[:_MAX_AGENT]))
+        if heartbeat is not None:
+            heartbeat = min(max(heartbeat, SHORTEST_HEARTBEAT), _LONGEST_HEARTBEAT)
+        events.append(Introduced(self.protocol, heartbeat, peer.agent[:_MAX_TEXT]))
 
     def data_to_send(self) -> bytes:
         if not self._answers:
@@ -458,10 +469,12 @@ class JsonConversation(Conversation):
         return answers
 
 
-# A peer may ask for pings as often as it likes, but not so often that it costs us anything.
-_SHORTEST_HEARTBEAT = 0.01
 _LONGEST_HEARTBEAT = 86_400.0
-_MAX_AGENT = 256
+# Characters of a text that only people read.
+_MAX_TEXT = 256
+# What a plain peer may send and be heard further, with malformed="skip". A frame that is too large is not
+# among it: its end may never come.
+_SKIPPED = frozenset({"json", "utf8", "envelope", "depth", "name"})
 
 _CONTROL_FRAMES: dict[str, type[Any]] = {
     kind.type: kind for kind in (Hello, Welcome, Request, Reply, Failure, Cancel, Ping, Goaway, Goodbye)

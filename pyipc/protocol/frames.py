@@ -6,6 +6,10 @@ from pyipc.errors import RemoteProtocolError
 
 __all__ = ["FrameBuffer"]
 
+# Pieces below this size are put together as they come, so that the memory a dribbled frame takes is that of
+# its bytes and not that of a Python object for each few of them.
+_SMALL_PIECE = 4096
+
 
 class FrameBuffer:
     """Holds the frame that has not arrived completely.
@@ -24,7 +28,7 @@ class FrameBuffer:
     def __init__(self, delimiter: bytes, max_frame_size: int) -> None:
         self._delimiter = delimiter
         self._max_frame_size = max_frame_size
-        self._pieces: list[bytes] | None = None
+        self._pieces: list[bytes | bytearray] | None = None
         self.partial_size = 0
         self.completed = 0
 
@@ -37,9 +41,7 @@ class FrameBuffer:
         end = chunk.rfind(self._delimiter) + 1
         if end == 0:
             if chunk:
-                if self._pieces is None:
-                    self._pieces = []
-                self._pieces.append(chunk)
+                self._keep(chunk)
                 self.partial_size += len(chunk)
             return b""
         self.completed += 1
@@ -52,6 +54,18 @@ class FrameBuffer:
         if self.partial_size:
             self._pieces = [chunk[end:]]
         return complete
+
+    def _keep(self, chunk: bytes) -> None:
+        if self._pieces is None:
+            self._pieces = [chunk]
+            return
+        last = self._pieces[-1]
+        if len(chunk) >= _SMALL_PIECE or len(last) >= _SMALL_PIECE:
+            self._pieces.append(chunk)
+        elif isinstance(last, bytearray):
+            last += chunk
+        else:
+            self._pieces[-1] = bytearray(last) + chunk
 
     def check(self) -> None:
         """Refuse an incomplete frame that is too large already.

@@ -23,6 +23,7 @@ whose backlog is full. Servers with a lock are never mistaken for dead by this, 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
@@ -110,14 +111,12 @@ def open_private_directory(path: str, *, create: bool) -> int:
     above, name = os.path.split(path)
     # Links above are followed: they lead where root wants (/tmp is one on macOS), and the
     # directory they lead to is judged.
-    parent = os.open(above, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    parent = os.open(above, _directory_flags())
     try:
         _refuse_shared(above, os.fstat(parent))
         if create:
-            try:
+            with contextlib.suppress(FileExistsError):
                 os.mkdir(name, 0o700, dir_fd=parent)
-            except FileExistsError:
-                pass
         directory = _open_directory(path, name, parent)
     finally:
         os.close(parent)
@@ -272,8 +271,12 @@ class PathClaim:
             return
         try:
             if lock >= 0 and self._process == os.getpid():
-                self._remove(self._name, self._bound, directory)
-                self._remove(self._lock_name, _identity(os.fstat(lock)), directory)
+                if self._bound is not None:
+                    _remove(self._name, self._bound, directory)
+                _remove(self._lock_name, _identity(os.fstat(lock)), directory)
+        except OSError as error:
+            # What is left behind is dead, and the next server clears it away or says what is wrong.
+            logger.warning("cannot remove the socket %s: %s", self.path, error)
         finally:
             if lock >= 0:
                 os.close(lock)
@@ -337,7 +340,7 @@ class PathClaim:
             raise AddressInUse(f"another program listens on {self.path!r}; stop it, or listen on another address")
         try:
             # Again, because programs that know nothing of locks may have put theirs there meanwhile.
-            self._remove(self._name, _identity(info), self._directory)
+            _remove(self._name, _identity(info), self._directory)
         except OSError as error:
             raise ListenError(f"the dead socket at {self.path!r} cannot be removed: {error.strerror}") from error
 
@@ -351,3 +354,70 @@ class PathClaim:
         path = os.path.join(os.path.dirname(self.path), name)
         what = f"is {_kind(info.st_mode)}" if info.st_uid == os.geteuid() else f"belongs to user {info.st_uid}"
         return UnsafePath(f"{path!r} {what} and was left untouched; remove it, or listen on another address")
+
+
+def _directory_flags() -> int:
+    # O_PATH, where it exists, does not ask for the right to list the directory, which is not needed.
+    return os.O_DIRECTORY | os.O_CLOEXEC | getattr(os, "O_PATH", os.O_RDONLY)
+
+
+def _open_directory(path: str, name: str, parent: int | None) -> int:
+    try:
+        return os.open(name, _directory_flags() | os.O_NOFOLLOW, dir_fd=parent)
+    except OSError as error:
+        # Systems report a link in different ways, as ELOOP, EMLINK or ENOTDIR.
+        if os.path.islink(path):
+            raise UnsafePath(
+                f"the directory {path!r} is a symbolic link, which somebody may turn elsewhere; "
+                f"use {os.path.realpath(path)!r} if that is what you mean"
+            ) from error
+        raise
+
+
+def _refuse_shared(path: str, info: os.stat_result) -> None:
+    """Refuse a directory in which somebody other than us and root could replace our files."""
+    if info.st_uid not in (os.geteuid(), 0):
+        raise UnsafePath(
+            f"the directory {path!r} belongs to user {info.st_uid}, who could replace sockets in it; "
+            "use a directory of your own"
+        )
+    if info.st_mode & _WRITABLE_BY_OTHERS and not info.st_mode & stat.S_ISVTX:
+        raise UnsafePath(
+            f"other users may write to the directory {path!r} (mode {stat.S_IMODE(info.st_mode):04o}) and could "
+            "replace sockets in it; take that right away with chmod go-w, or use another directory"
+        )
+
+
+def _remove(name: str, identity: tuple[int, int], directory: int) -> None:
+    """Remove a file if it is still the one that is meant."""
+    try:
+        if _identity(os.stat(name, dir_fd=directory, follow_symlinks=False)) == identity:
+            os.unlink(name, dir_fd=directory)
+    except FileNotFoundError:
+        return
+
+
+def _identity(info: os.stat_result) -> tuple[int, int]:
+    return info.st_dev, info.st_ino
+
+
+def _kind(mode: int) -> str:
+    if stat.S_ISLNK(mode):
+        return "a symbolic link"
+    if stat.S_ISDIR(mode):
+        return "a directory"
+    if stat.S_ISREG(mode):
+        return "a regular file"
+    return "a socket" if stat.S_ISSOCK(mode) else "a device or a pipe"
+
+
+def _why(error: OSError, path: str) -> str:
+    """The sentence for an error of the file system that kept us from using ``path``."""
+    directory = os.path.dirname(path)
+    match error.errno:
+        case errno.ENOENT | errno.ENOTDIR:
+            return f"{path!r} cannot be used: its directory is missing; make it, with mode 0700"
+        case errno.EACCES | errno.EPERM | errno.EROFS:
+            reason = f"{directory!r} cannot be written ({error.strerror})"
+            return f"{path!r} cannot be used: {reason}; give us the right, or use another directory"
+    return f"{path!r} cannot be used: {error.strerror}; use another path"

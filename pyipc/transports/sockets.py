@@ -220,7 +220,7 @@ class SocketListener(Listener):
         self._accepted = 0
 
     def __repr__(self) -> str:
-        state = "closed" if self._closed else f"{len(self._sockets)} socket{'s'[: len(self._sockets) > 1]}"
+        state = "closed" if self._closed else f"sockets: {len(self._sockets)}"
         return f"<SocketListener on {self._address}, {state}>"
 
     @property

@@ -1,0 +1,244 @@
+"""The transport of ``tcp`` addresses.
+
+Owns finding the addresses of a host, dialing and binding them, and how TCP is tuned. Must not know
+whether traffic may leave this host: that was decided before anybody asks for a socket here.
+
+`dial` and `bind` hand out plain sockets, for transports that are built on TCP.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import functools
+import os
+import socket
+import sys
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from pyipc.errors import AddressInUse, ConnectError, ListenError
+from pyipc.transports.port import Peer, Transport
+from pyipc.transports.sockets import BACKLOG, SocketLink, SocketListener, refuse_unknown_options
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pyipc.protocol.addresses import Address
+    from pyipc.transports.port import Link, Listener
+
+__all__ = ["TcpTransport", "bind", "dial", "peer_of"]
+
+#: A host with addresses of both families gets one port on all of them; this often another is tried
+#: if the first is free on one family only.
+_PORT_ATTEMPTS: Final = 20
+
+#: Keepalive: seconds of silence before the first probe, seconds between probes, probes. A plain
+#: peer that vanished is noticed after a minute.
+_KEEPALIVE: Final = (("TCP_KEEPIDLE", 30), ("TCP_KEEPALIVE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))
+
+#: What binding an address reports if this machine does not have its family, or not the address.
+_NOT_HERE: Final = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
+
+
+class TcpTransport(Transport):
+    """Reaches and listens on ``tcp://host:port``. Has no options."""
+
+    async def connect(self, address: Address, options: Mapping[str, object]) -> Link:
+        """Connect to the first address of the host that answers.
+
+        Raises:
+            ConnectError: The host is unknown or nobody answered; the operating system's error is the cause.
+            TypeError: An option does not exist.
+
+        Cancellation: nothing stays open.
+        """
+        refuse_unknown_options(options, (), f"connecting to {address}")
+        sock = await dial(address)
+        try:
+            return SocketLink(sock, peer_of(sock, address.scheme))
+        except OSError as error:
+            sock.close()
+            raise ConnectError(f"the connection to {address} broke at once: {error.strerror}; try again") from error
+
+    async def listen(self, address: Address, options: Mapping[str, object]) -> Listener:
+        """Listen on every address of the host, with the same port on all of them.
+
+        Raises:
+            AddressInUse: Another program listens there.
+            ListenError: The host is unknown, is not this machine, or the port is not for us.
+            TypeError: An option does not exist.
+
+        Cancellation: nothing stays open.
+        """
+        refuse_unknown_options(options, (), f"listening on {address}")
+        sockets = await bind(address)
+        taken = dataclasses.replace(address, port=sockets[0].getsockname()[1])
+        return SocketListener(sockets, taken, adopt=functools.partial(_adopt, scheme=address.scheme))
+
+
+async def dial(address: Address) -> socket.socket:
+    """Open a connected TCP socket, tuned for messages.
+
+    Addresses of a host that do not answer at once are tried beside the next ones (happy eyeballs).
+
+    Args:
+        address: Where to; only ``host`` and ``port`` matter.
+
+    Raises:
+        ConnectError: The host is unknown or nobody answered; the operating system's error is the cause.
+
+    Cancellation: nothing stays open.
+    """
+    try:
+        stream = await trio.open_tcp_stream(address.host, address.port)
+    except (socket.gaierror, UnicodeError) as error:
+        raise ConnectError(f"the host of {address} cannot be found ({error}); check its name") from error
+    except OSError as error:
+        raise _nobody(address, error) from error
+    trio_socket = stream.socket
+    family, kind, protocol = trio_socket.family, trio_socket.type, trio_socket.proto
+    sock = socket.socket(family, kind, protocol, fileno=trio_socket.detach())
+    sock.setblocking(False)
+    try:
+        if sock.getsockname() == sock.getpeername():
+            # With no listener on a port from which the system picks ports for outgoing
+            # connections, a client that tries often enough is connected to itself.
+            raise ConnectionRefusedError(errno.ECONNREFUSED, "the connection led back to itself")
+    except OSError as error:
+        sock.close()
+        raise _nobody(address, error) from error
+    _tune(sock)
+    return sock
+
+
+async def bind(address: Address) -> list[socket.socket]:
+    """Open listening TCP sockets on every address of a host, all with the same port.
+
+    Args:
+        address: Where; only ``host`` and ``port`` matter. Port 0 takes a free one.
+
+    Raises:
+        AddressInUse: Another program listens there.
+        ListenError: The host is unknown, is not this machine, or the port is not for us.
+
+    Cancellation: nothing stays open.
+    """
+    try:
+        found = await trio.socket.getaddrinfo(
+            address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+    except (socket.gaierror, UnicodeError) as error:
+        raise ListenError(
+            f"the host of {address} cannot be found ({error}); use an address of this machine, such as 127.0.0.1"
+        ) from error
+    # Without its duplicates: a hosts file may name one address twice.
+    places = dict.fromkeys((family, where) for family, _, _, _, where in found)
+    attempts = _PORT_ATTEMPTS if address.port == 0 else 1
+    while True:
+        attempts -= 1
+        try:
+            return _bind_all(list(places), address.port)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or attempts == 0:
+                raise _refusal(error, address) from error
+
+
+def peer_of(sock: socket.socket, scheme: str) -> Peer:
+    """Who is on the other side of a connected TCP socket.
+
+    Args:
+        sock: The socket.
+        scheme: What the peer's address begins with.
+
+    Raises:
+        OSError: The connection is broken already.
+    """
+    host, port = sock.getpeername()[:2]
+    return Peer(address=f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}", host=host)
+
+
+def _nobody(address: Address, error: OSError) -> ConnectError:
+    # For a host with several addresses trio reports a group: one error for each.
+    several = error.__cause__.exceptions if isinstance(error.__cause__, ExceptionGroup) else (error,)
+    reasons = [os.strerror(one.errno) if isinstance(one, OSError) and one.errno else str(one) for one in several]
+    why = ", ".join(dict.fromkeys(reasons))
+    return ConnectError(f"nobody answers on {address} ({why}); start the server there, or check host and port")
+
+
+def _adopt(sock: socket.socket, scheme: str) -> Link:
+    _tune(sock)
+    return SocketLink(sock, peer_of(sock, scheme))
+
+
+def _bind_all(places: list[tuple[int, tuple[object, ...]]], port: int) -> list[socket.socket]:
+    sockets: list[socket.socket] = []
+    missing: OSError | None = None
+    try:
+        for family, where in places:
+            try:
+                sockets.append(_bind_one(family, (where[0], port, *where[2:])))
+            except OSError as error:
+                if error.errno not in _NOT_HERE:
+                    raise
+                # "localhost" has an IPv6 address also on machines that do without IPv6.
+                missing = error
+            else:
+                port = sockets[0].getsockname()[1]
+        if not sockets:
+            raise missing or OSError(errno.EADDRNOTAVAIL, "the host has no address")
+    except BaseException:
+        for sock in sockets:
+            sock.close()
+        raise
+    return sockets
+
+
+def _bind_one(family: int, where: tuple[object, ...]) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        if sys.platform == "win32":
+            # There SO_REUSEADDR would let anybody take the port away from us.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
+        else:
+            # Restarting must not wait for connections of the last run to be forgotten.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            # What arrives by IPv4 is for a socket of its own, or IPv4 sources would come in disguise.
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind(where)
+        sock.listen(BACKLOG)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _refusal(error: OSError, address: Address) -> ListenError:
+    match error.errno:
+        case errno.EADDRINUSE:
+            return AddressInUse(f"another program listens on {address}; stop it, or use port 0 to get a free one")
+        case errno.EADDRNOTAVAIL | errno.EAFNOSUPPORT:
+            return ListenError(
+                f"this machine does not have the address of {address}; use 127.0.0.1 or [::1] for programs on this "
+                "machine, or 0.0.0.0 or [::] for every interface"
+            )
+        case errno.EACCES | errno.EPERM:
+            return ListenError(
+                f"we may not listen on {address}; ports below 1024 are for privileged programs: use another"
+            )
+    return ListenError(f"cannot listen on {address}: {error.strerror}; use another address")
+
+
+def _tune(sock: socket.socket) -> None:
+    """No waiting to fill packets, and probes while it is quiet. Where that fails, TCP works all the same."""
+    try:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in _KEEPALIVE:
+            if (option := getattr(socket, name, None)) is not None:
+                sock.setsockopt(socket.IPPROTO_TCP, option, value)
+    except OSError:
+        # macOS refuses this for a connection that the peer has reset; the next read will tell.
+        return
