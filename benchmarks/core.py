@@ -212,7 +212,7 @@ def works(*, quick: bool, against: dict[str, Path]) -> list[Work]:
         Contender("bare trio echo", "bare_trio.py", "ask"),
         Contender("pyipc request, plain handler", "pyipc_peer.py", "plain"),
         Contender("pyipc request, async handler", "pyipc_peer.py", "async"),
-        *(Contender(f"{name} request, plain handler", "pyipc_peer.py", "plain", path) for name, path in against.items()),
+        *(Contender(f"{name} request, plain", "pyipc_peer.py", "plain", path) for name, path in against.items()),
         Contender(f"node-ipc {NODE_IPC} echo by events", "node_ipc.js", "ask"),
     ]
     events = [
@@ -303,7 +303,7 @@ def environment() -> dict[str, str]:
     """What was measured on what."""
     return {
         "python": platform.python_version(),
-        "platform": platform.platform(),
+        "platform": f"{platform.system()} {platform.machine()}",
         "processors": str(os.cpu_count()),
         "trio": version("trio"),
         "msgspec": version("msgspec"),
@@ -339,7 +339,8 @@ def main() -> None:
     for result in results:
         print("", *result.table(), sep="\n")
     if parsed.json is not None:
-        parsed.json.write_text(json.dumps({"about": about, "results": [one.as_json() for one in results]}, indent=2) + "\n")
+        everything = {"about": about, "results": [result.as_json() for result in results]}
+        parsed.json.write_text(json.dumps(everything, indent=2) + "\n")
 
 
 if __name__ == "__main__":

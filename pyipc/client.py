@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 
 import trio
 
-from pyipc.connection import Connection
 from pyipc.endpoint import Endpoint, as_endpoint
 from pyipc.errors import (
     ConnectionClosed,
@@ -31,6 +30,7 @@ from pyipc.statistics import ClientStatistics, Disconnected
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
+    from pyipc.connection import Connection
     from pyipc.message import Message
     from pyipc.protocol.addresses import Address
     from pyipc.transports.port import Peer
@@ -331,6 +331,8 @@ class Client:
         Raises:
             ConnectError: There was none in time; the last attempt's error is the cause.
             AddressError: There cannot be one.
+
+        Cancellation: nothing is changed by it.
         """
         if isinstance(timeout, Unset):
             timeout = self._options.connect_timeout

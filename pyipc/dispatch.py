@@ -329,7 +329,7 @@ class Dispatcher:
     async def _run_lane(
         self, scope: trio.CancelScope, event: Event, waiting: Awaitable[object] | None, handlers: Iterator[Handler]
     ) -> None:
-        """Finish an event whose handler is to be awaited and, once that has cost the lead, all that queued behind it."""
+        """Finish an event whose handler is to be awaited; if that cost the lead, also all that queued behind it."""
         self._lane_busy = True
         while waiting is not None:
             try:

@@ -60,7 +60,7 @@ class Endpoint:
     address: Address | str
     _: dataclasses.KW_ONLY
     allow: Allow = None
-    framing: Framing = Json()
+    framing: Framing = dataclasses.field(default_factory=Json)
     hello: bool = True
     transport: Transport | None = None
     mode: int | None = None
@@ -152,13 +152,15 @@ class Endpoint:
             raise PeerNotAllowed(f"it could not be found out who the peer at {peer.address} is", peer)
         if peer.uid == overflow_uid:
             raise PeerNotAllowed(
-                f"the peer at {peer.address} belongs to a user of another namespace (uid {peer.uid}), who could be anyone",
+                f"the peer at {peer.address} belongs to a user of another namespace (uid {peer.uid}), "
+                "who could be anyone",
                 peer,
             )
         allowed: Any = {own_uid} if allow is None else allow
         if peer.uid not in allowed:
             raise PeerNotAllowed(
-                f"the peer at {peer.address} ({_who(peer)}) is not an allowed user; say allow={{{peer.uid}}} to admit it",
+                f"the peer at {peer.address} ({_who(peer)}) is not an allowed user; "
+                f"say allow={{{peer.uid}}} to admit it",
                 peer,
             )
 

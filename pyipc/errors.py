@@ -56,8 +56,8 @@ __all__ = [
     "RemoteProtocolError",
     "RequestError",
     "RequestTimeout",
-    "UnencodableData",
     "Undelivered",
+    "UnencodableData",
     "UnsafePath",
 ]
 

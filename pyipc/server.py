@@ -17,7 +17,6 @@ from pyipc.flusher import Flusher
 from pyipc.identity import AGENT, overflow_uid, own_uid
 from pyipc.nursery import hidden_nursery
 from pyipc.options import OptionOverrides, Options
-from pyipc.protocol.addresses import Address
 from pyipc.protocol.conversation import Role
 from pyipc.router import Router
 from pyipc.statistics import BroadcastReport, Disconnected, ServerStatistics
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection
 
     from pyipc.message import Message
+    from pyipc.protocol.addresses import Address
     from pyipc.transports.port import Link, Listener, Peer
 
 __all__ = ["Server"]

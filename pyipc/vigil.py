@@ -176,7 +176,7 @@ class Vigil:
         timeout = self._options.frame_timeout
         if self._mark is None or timeout is None:
             return math.inf
-        since, size, frame = self._mark
+        since, size, _ = self._mark
         grown = self._conversation.partial_size - size
         if self._dispatcher.paused or grown >= self._options.frame_progress_size:
             self._set_mark(now)

@@ -43,8 +43,8 @@ SOURCES = {module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
 # nothing that depends on the machine.
 PURE_STDLIB = frozenset(
     "__future__ abc array base64 binascii bisect codecs collections contextlib copy dataclasses enum fractions "  # noqa: SIM905
-    "functools hashlib heapq hmac ipaddress itertools json keyword math numbers operator re string struct textwrap types "
-    "typing unicodedata urllib.parse warnings weakref".split()
+    "functools hashlib heapq hmac ipaddress itertools json keyword math numbers operator re string struct textwrap "
+    "types typing unicodedata urllib.parse warnings weakref".split()
 )
 APPLICATIONS = ("pyipc.cli", "pyipc.cluster", "pyipc.manager", "pyipc.node_ipc", "pyipc.testing", "pyipc.__main__")
 # All that the transports may know of the layer below: how to read an address and how to fail.

@@ -7,7 +7,6 @@ import functools
 import gc
 import logging
 import operator
-import typing
 import weakref
 from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
 
@@ -627,8 +626,9 @@ def test_handlers_are_what_they_are_and_not_what_they_hold(router: Router) -> No
 
 
 def test_names_for_people(router: Router) -> None:
-    for call in (Things(), functools.partial(with_more, "x"), [].append, str.upper):
-        router.on("a", typing.cast("Any", call))
+    handlers: list[Any] = [Things(), functools.partial(with_more, "x"), [].append, str.upper]
+    for call in handlers:
+        router.on("a", call)
     assert [found.name for found in router.handlers_for("a")] == [
         f"{__name__}.Things",
         f"{__name__}.with_more",

@@ -196,10 +196,12 @@ class JsonConversation(Conversation):
 
     @property
     def partial_size(self) -> int:  # type: ignore[override]
+        """Bytes of a frame that has arrived in part."""
         return self._buffer.partial_size
 
     @property
     def frames_completed(self) -> int:  # type: ignore[override]
+        """Grows whenever frames were completed."""
         return self._buffer.completed
 
     @property
@@ -451,12 +453,12 @@ class JsonConversation(Conversation):
         self._meet(welcome.version, welcome, events)
 
     def _meet(self, version: int, peer: Hello | Welcome, events: list[Inbound]) -> None:
+        self._peer_speaks_pyipc = True
+        self.protocol = f"pyipc/{version}"
         if peer.max_frame_size is not None:
             if peer.max_frame_size < 1:
                 raise RemoteProtocolError("control", "the peer accepts no frame at all (max_frame_size)")
             self._send_limit = min(self._send_limit, peer.max_frame_size)
-        self._peer_speaks_pyipc = True
-        self.protocol = f"pyipc/{version}"
         heartbeat = peer.heartbeat
         if heartbeat is not None:
             heartbeat = min(max(heartbeat, SHORTEST_HEARTBEAT), _LONGEST_HEARTBEAT)

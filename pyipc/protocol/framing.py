@@ -30,7 +30,8 @@ class Json:
         byte = delimiter[0]
         if byte >= 0x20:
             raise ValueError(
-                f"the delimiter {delimiter!r} can occur inside JSON text; choose a control byte, such as b'\\f' or b'\\n'"
+                f"the delimiter {delimiter!r} can occur inside JSON text; "
+                "choose a control byte, such as b'\\f' or b'\\n'"
             )
         if byte in b"\t\r":
             raise ValueError(f"the delimiter {delimiter!r} is white space between JSON values; choose b'\\f' or b'\\n'")

@@ -1,4 +1,4 @@
-"""What helps to test programs that use pyipc: links that misbehave as they are told to.
+"""What helps to test programs that use pyipc: pairs in memory, and links that misbehave when told to.
 
 ::
 
@@ -20,5 +20,6 @@ from pyipc.testing.faults import FaultStatistics as FaultStatistics
 from pyipc.testing.faults import Traffic as Traffic
 from pyipc.testing.faulty_link import FaultyLink as FaultyLink
 from pyipc.testing.faulty_transport import FaultyTransport as FaultyTransport
+from pyipc.testing.pairs import pair as pair
 
-__all__ = ["FaultStatistics", "Faults", "FaultyLink", "FaultyTransport", "Traffic"]
+__all__ = ["FaultStatistics", "Faults", "FaultyLink", "FaultyTransport", "Traffic", "pair"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import enum
+import operator
 import random
 from typing import TYPE_CHECKING, Final
 
@@ -167,16 +168,13 @@ class Lane:
         self.fate: Fate | None = None
         self._rng = random.Random(f"{self._name} {faults.seed}")
         self._passed = 0
-        marks = {
-            Fate.HALF_CLOSE: faults.half_close_after,
-            Fate.RESET: faults.reset_after,
-            Fate.BLACKHOLE: faults.blackhole_after,
-        }
-        self._mark, self._fate_there = min(
-            ((mark, fate) for fate, mark in marks.items() if mark is not None),
-            key=lambda pair: pair[0],
-            default=(None, None),
+        ends = (
+            (faults.half_close_after, Fate.HALF_CLOSE),
+            (faults.reset_after, Fate.RESET),
+            (faults.blackhole_after, Fate.BLACKHOLE),
         )
+        given = [(mark, fate) for mark, fate in ends if mark is not None]
+        self._end: tuple[int, Fate] | None = min(given, key=operator.itemgetter(0), default=None)
         normal = Faults()
         self._harmless = all(
             getattr(faults, field.name) == getattr(normal, field.name)
@@ -227,10 +225,10 @@ class Lane:
         if self.fate is not None:
             self.vanish(len(chunk))
             return
-        if self._mark is not None and self._passed + len(chunk) >= self._mark:
-            self.vanish(self._passed + len(chunk) - self._mark)
-            chunk = chunk[: self._mark - self._passed]
-            self.fate = self._fate_there
+        if self._end is not None and self._passed + len(chunk) >= self._end[0]:
+            mark, self.fate = self._end
+            self.vanish(self._passed + len(chunk) - mark)
+            chunk = chunk[: mark - self._passed]
         self._passed += len(chunk)
         if chunk:
             self._held.append(chunk)
@@ -273,8 +271,8 @@ class Lane:
 
     def is_harmless(self, size: int) -> bool:
         """Whether a chunk of so many bytes would pass at once and as it is."""
-        near_mark = self._mark is not None and self._passed + size >= self._mark
-        return self._harmless and not near_mark and not self.holding and self.fate is None
+        near_end = self._end is not None and self._passed + size >= self._end[0]
+        return self._harmless and not near_end and not self.holding and self.fate is None
 
     def passed_by(self, size: int) -> None:
         """A chunk of so many bytes has passed without being put in."""

@@ -68,6 +68,11 @@ class FaultyLink(Link):
         """Who is on the other side of the wrapped link."""
         return self._link.peer
 
+    @property
+    def closed(self) -> bool:
+        """Whether `aclose` was called."""
+        return self._closed
+
     def __repr__(self) -> str:
         inbound = "" if self._inbound.faults == Faults() else f" inbound={self._inbound.faults!r}"
         return f"<FaultyLink {self._state()} {self._outbound.faults!r}{inbound} on {self._link!r}>"
@@ -215,13 +220,24 @@ class FaultyLink(Link):
             for chunk in lane.take():
                 for piece in lane.pieces(chunk):
                     if not self._swallows(len(piece)):
-                        await self._link.send(piece)
-                        lane.arrived(len(piece))
+                        await self._send_piece(piece)
             if lane.fate is not None:
                 fate, lane.fate = lane.fate, None
                 await self._suffer(fate, lane)
             if self._eof_said and not lane.holding and not self._blackholed:
                 self._link.send_eof()
+
+    async def _send_piece(self, piece: bytes) -> None:
+        try:
+            await self._link.send(piece)
+        except ConnectionLost:
+            self._check()
+            # A half-close cuts short what is being sent, which the sender is not to know.
+            if not self._mute:
+                raise
+            self._outbound.vanish(len(piece))
+        else:
+            self._outbound.arrived(len(piece))
 
     def _plan_release(self, delay: float) -> None:
         """Send what is held back after so many seconds at the latest, whatever the sender does."""
@@ -282,6 +298,8 @@ class FaultyLink(Link):
                     if due <= trio.current_time():
                         self._arrived.popleft()
                         self._inbound.arrived(len(piece))
+                        if not self._arrived and self._inbound.fate is Fate.BLACKHOLE:
+                            self.blackhole()  # at once, since it concerns the other direction too
                         return piece
                     await self._wait(due)
                 elif self._inbound.fate is not None:
@@ -303,6 +321,7 @@ class FaultyLink(Link):
             try:
                 chunk = await self._link.receive()
             except ConnectionLost as error:
+                self._check()
                 if not lane.holding:
                     raise
                 lost = error

@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, final
 
-from pyipc.testing.faults import Faults
 from pyipc.testing.faulty_link import FaultyLink
 from pyipc.transports import Link, Listener, Transport, transport_for
 
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pyipc import Address
+    from pyipc.testing.faults import Faults
 
 __all__ = ["FaultyTransport"]
 
@@ -38,9 +38,7 @@ class FaultyTransport(Transport):
         inbound: Likewise.
     """
 
-    def __init__(
-        self, faults: Faults, *, inbound: Faults | None = None, transport: Transport | None = None
-    ) -> None:
+    def __init__(self, faults: Faults, *, inbound: Faults | None = None, transport: Transport | None = None) -> None:
         self.faults = faults
         self.inbound = inbound
         self._transport = transport
@@ -57,6 +55,19 @@ class FaultyTransport(Transport):
         inbound = "" if self.inbound is None else f" inbound={self.inbound!r}"
         return f"<FaultyTransport {self.faults!r}{inbound}, {len(self.links)} links>"
 
+    def wrap(self, link: Link) -> FaultyLink:
+        """Wrap a link that was opened in another way, such as one that a server is to adopt.
+
+        Raises:
+            ValueError: The faults are not for this kind of link.
+        """
+        faults = dataclasses.replace(self.faults, seed=self.faults.seed + self._opened)
+        inbound = self.inbound and dataclasses.replace(self.inbound, seed=self.inbound.seed + self._opened)
+        faulty = FaultyLink(link, faults, inbound=inbound)
+        self._opened += 1
+        self._links = [*self.links, faulty]
+        return faulty
+
     async def connect(self, address: Address, options: Mapping[str, object]) -> Link:
         """Open a link and wrap it.
 
@@ -67,7 +78,7 @@ class FaultyTransport(Transport):
 
         Cancellation: nothing stays open.
         """
-        return await self.wrap(await self._for(address).connect(address, options))
+        return await self.wrap_or_close(await self._for(address).connect(address, options))
 
     async def listen(self, address: Address, options: Mapping[str, object]) -> Listener:
         """Start to listen; what is accepted will be wrapped.
@@ -80,24 +91,19 @@ class FaultyTransport(Transport):
         """
         return _FaultyListener(self, await self._for(address).listen(address, options))
 
-    async def wrap(self, link: Link) -> FaultyLink:
-        """Wrap a link that was opened in another way, such as one that ``Server.adopt`` is to get.
+    async def wrap_or_close(self, link: Link) -> FaultyLink:
+        """Wrap a link that nobody else would close.
 
         Raises:
-            ValueError: The faults are not for this kind of link, which was closed.
+            ValueError: The faults are not for this kind of link.
 
-        Cancellation: does not wait unless it fails, and then closes the link all the same.
+        Cancellation: the link is wrapped or closed all the same.
         """
-        faults = dataclasses.replace(self.faults, seed=self.faults.seed + self._opened)
-        inbound = self.inbound and dataclasses.replace(self.inbound, seed=self.inbound.seed + self._opened)
         try:
-            faulty = FaultyLink(link, faults, inbound=inbound)
+            return self.wrap(link)
         except ValueError:
             await link.aclose()
             raise
-        self._opened += 1
-        self._links = [*self.links, faulty]
-        return faulty
 
     def _for(self, address: Address) -> Transport:
         return self._transport or transport_for(address.scheme)
@@ -116,7 +122,7 @@ class _FaultyListener(Listener):
         return f"<FaultyListener of {self._transport!r} on {self._listener!r}>"
 
     async def accept(self) -> Link:
-        return await self._transport.wrap(await self._listener.accept())
+        return await self._transport.wrap_or_close(await self._listener.accept())
 
     async def aclose(self) -> None:
         await self._listener.aclose()

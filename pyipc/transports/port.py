@@ -133,7 +133,10 @@ class Listener(ABC):
 
     @abstractmethod
     async def aclose(self) -> None:
-        """Stop listening and release the address, at once and more than once."""
+        """Stop listening and release the address, at once and more than once.
+
+        Cancellation: the address is released all the same.
+        """
 
 
 class Transport(ABC):

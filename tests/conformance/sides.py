@@ -101,17 +101,19 @@ class Stage:
         server = pyipc.Server(self.address, router=server_side.router, **server_options)
         server.on_connect(server_side.begin)
         server.on_disconnect(server_side.ended.append)
-        async with server:
-            async with pyipc.connect(
+        async with (
+            server,
+            pyipc.connect(
                 str(server.addresses[0]),
                 router=client_side.router,
                 on_connect=client_side.begin,
                 on_disconnect=client_side.ended.append,
                 **client_options,
-            ) as client:
-                # One request proves that both sides have introduced themselves.
-                await client.request("conformance.ready")
-                yield Wire(our, their, client, server)
+            ) as client,
+        ):
+            # One request proves that both sides have introduced themselves.
+            await client.request("conformance.ready")
+            yield Wire(our, their, client, server)
 
     @asynccontextmanager
     async def open_raw(self, router: pyipc.Router, **options: Any) -> AsyncIterator[RawWire]:
@@ -128,16 +130,18 @@ class Stage:
                     yield RawWire(side, link, lambda: transport.connect(address, {}))
         else:
             listener = await transport.listen(parse_address(self.address), {})
-            async with _closing(listener):
-                async with pyipc.connect(
+            async with (
+                _closing(listener),
+                pyipc.connect(
                     str(listener.address),
                     router=router,
                     on_connect=side.begin,
                     on_disconnect=side.ended.append,
                     **options,
-                ):
-                    async with _closing(await listener.accept()) as link:
-                        yield RawWire(side, link, listener.accept)
+                ),
+                _closing(await listener.accept()) as link,
+            ):
+                yield RawWire(side, link, listener.accept)
 
 
 @asynccontextmanager
@@ -151,5 +155,5 @@ async def _closing(resource: T) -> AsyncIterator[T]:
 
 async def until(condition: Callable[[], bool]) -> None:
     """Wait for something that another task or process will make true; bounded by the test's own bound."""
-    while not condition():
+    while not condition():  # noqa: ASYNC110 - what makes it true has no event to wait for
         await trio.sleep(0.002)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tests.conformance.sides import Stage
 
 PAYLOADS: list[Any] = [
-    *(None, True, False, 0, -1, 2**53 + 1, 1.5, "", "text", "caf\u00e9 \U0001f600 \u2028 \f\n\r\t\0\x7f\"\\/", "\ud800"),
+    *(None, True, False, 0, -1, 2**53 + 1, 1.5, "", "text", 'caf\u00e9 \U0001f600 \u2028 \f\n\r\t\0\x7f"\\/', "\ud800"),
     *([], {}, [1, [2, [3]]], {"a": {"b": [None]}}, {"": ""}, ["\f", "\x01"]),
 ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -160,7 +161,7 @@ async def test_a_broadcast_waits_for_nobody(address: str, policy: Any) -> None:
                 sent += 1
                 dropped += report.dropped
                 assert report.sent + report.dropped == 2
-                await until(lambda: len(got) == sent)
+                await until(lambda expected=sent: len(got) == expected)
             assert got == list(range(sent))
             assert server.statistics().broadcasts_dropped == dropped
             if policy == "close":
@@ -186,9 +187,7 @@ async def test_a_broadcast_waits_for_nobody(address: str, policy: Any) -> None:
         (b'{"type":"e","data":"' + b"x" * 5_000 + b'"}\f', "size"),
     ],
 )
-async def test_bad_input_ends_its_connection_with_the_reason_and_no_other(
-    stage: Stage, data: bytes, code: str
-) -> None:
+async def test_bad_input_ends_its_connection_with_the_reason_and_no_other(stage: Stage, data: bytes, code: str) -> None:
     got: list[Any] = []
     router = pyipc.Router()
     router.on("e", lambda message: got.append(message.data))
@@ -272,10 +271,10 @@ async def test_a_call_cancelled_at_any_await_tears_nothing(stage: Stage) -> None
         for step in range(6):
             for _ in range(20):
                 number += 1
-                if not await cancelled_at(step, lambda: conn.emit("e", [number, "x" * 700])):
+                if not await cancelled_at(step, partial(conn.emit, "e", [number, "x" * 700])):
                     accepted.append(number)
                 await cancelled_at(step, conn.flush)
-                await cancelled_at(step, lambda: conn.request("double", number))
+                await cancelled_at(step, partial(conn.request, "double", number))
         assert await conn.request("double", 21) == 42
     assert got == accepted
     assert 0 < len(accepted) < number

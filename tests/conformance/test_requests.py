@@ -139,15 +139,14 @@ async def test_requests_run_beside_events_and_up_to_the_limit(stage: Stage) -> N
     async def ask(number: int) -> None:
         results.append(await wire.ours.conn.request("work", number))
 
-    async with stage.open(theirs=theirs, max_concurrent_requests=4) as wire:
-        async with trio.open_nursery() as nursery:
-            await wire.ours.conn.emit("block")
-            await blocked.wait()
-            for number in range(10):
-                nursery.start_soon(ask, number)
-            await until(lambda: running == 4)
-            assert wire.theirs.conn.statistics().concurrent_requests == 4
-            release.set()
+    async with stage.open(theirs=theirs, max_concurrent_requests=4) as wire, trio.open_nursery() as nursery:
+        await wire.ours.conn.emit("block")
+        await blocked.wait()
+        for number in range(10):
+            nursery.start_soon(ask, number)
+        await until(lambda: running == 4)
+        assert wire.theirs.conn.statistics().concurrent_requests == 4
+        release.set()
     assert sorted(results) == list(range(10))
     assert most == 4
 

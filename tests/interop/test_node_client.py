@@ -55,7 +55,7 @@ async def test_what_handlers_answer_is_what_node_gets(node: StartNode, tap: Star
         async with pyipc.Server(place.address) as server:
 
             @server.on("next")
-            async def answer(message: pyipc.Message[None]) -> None:
+            async def answer(message: pyipc.Message[Any]) -> None:
                 await message.connection.emit("thing", next(values)[0])
 
             wire = await tap(place_of(server))
@@ -155,7 +155,6 @@ async def test_the_path_that_node_derives_from_an_id(node: StartNode) -> None:
             assert (await peer.event("answer"))["data"] == {"x": 1}
 
 
-@pytest.mark.slow
 async def test_sixteen_mib_both_ways(node: StartNode, unix: Place) -> None:
     def text(size: int) -> str:
         return "é" * (size // 2)

@@ -134,7 +134,6 @@ async def test_the_path_that_node_derives_from_its_id(node: StartNode) -> None:
             await peer.command("stop")  # node-ipc takes the socket away
 
 
-@pytest.mark.slow
 async def test_sixteen_mib_both_ways(node: StartNode, unix: Place) -> None:
     text = "é" * (8 * MIB)
     digest = {"$long": 8 * MIB, "sha256": hashlib.sha256(text.encode()).hexdigest()}

@@ -1,0 +1,1 @@
+"""The pure half: bytes in, events out; no socket, no clock."""

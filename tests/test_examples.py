@@ -1,0 +1,84 @@
+"""Every example and every program in the README, run as a reader would run it."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import trio
+
+ROOT = Path(__file__).resolve().parent.parent
+EXAMPLES = ROOT / "examples"
+#: Programs that another test runs, because they need a partner.
+ELSEWHERE = {"node": "tests/interop/test_node_examples.py"}
+ARGUMENTS = {"wordcount/main.py": ["--limit", "60"]}
+PATIENCE = 40
+
+pytestmark = pytest.mark.skipif(
+    sys.platform == "win32", reason="cannot run here: the examples use local names, which need Unix sockets"
+)
+
+PROGRAMS = sorted(
+    path.relative_to(EXAMPLES).as_posix() for path in (*EXAMPLES.glob("*.py"), *EXAMPLES.glob("*/main.py"))
+)
+
+
+async def run(program: Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+    with trio.fail_after(PATIENCE):
+        return await trio.run_process(
+            [sys.executable, "-W", "error", program, *arguments],
+            check=False,
+            capture_stdout=True,
+            capture_stderr=True,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"},
+        )
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+async def test_an_example_runs(program: str) -> None:
+    result = await run(EXAMPLES / program, *ARGUMENTS.get(program, ()))
+    assert (result.returncode, result.stderr.decode()) == (0, "")
+    assert result.stdout
+
+
+def test_no_example_is_left_out() -> None:
+    programs = {Path(program).parts[0] for program in PROGRAMS}
+    for entry in EXAMPLES.iterdir():
+        if entry.name in ELSEWHERE:
+            assert (ROOT / ELSEWHERE[entry.name]).exists()
+        elif not entry.name.startswith(("_", ".")):
+            assert entry.name in programs, f"nothing runs examples/{entry.name}"
+
+
+async def test_the_main_job_notices_a_wrong_count(tmp_path: Path) -> None:
+    shutil.copytree(EXAMPLES / "wordcount", tmp_path, dirs_exist_ok=True)
+    server = tmp_path / "server.py"
+    honest = server.read_text("utf-8")
+    server.write_text(honest.replace('tally.add(message.data["text"])', 'tally.add(message.data["text"] + " more")'), "utf-8")
+    assert server.read_text("utf-8") != honest
+    result = await run(tmp_path / "main.py", "--limit", "5")
+    assert (result.returncode, result.stderr.decode()) == (1, "")
+    assert "THE COUNTS DIFFER" in result.stdout.decode()
+
+
+async def test_the_readme_runs(tmp_path: Path) -> None:
+    programs = re.findall(r"^```python\n(.*?)^```$", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    server, client = programs[:2]
+    assert "pyipc.Server(" in server
+    assert "pyipc.connect(" in client
+    for name, source in (("server", server), ("client", client)):
+        unique = source.replace('"world"', f'"world-{os.getpid()}"')
+        assert unique != source
+        (tmp_path / f"{name}.py").write_text(unique, "utf-8")
+    with trio.fail_after(PATIENCE):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(run, tmp_path / "server.py")
+            result = await run(tmp_path / "client.py")
+            nursery.cancel_scope.cancel()
+    assert (result.returncode, result.stderr.decode()) == (0, "")
+    assert "Hello, Ada!" in result.stdout.decode()
