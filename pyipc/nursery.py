@@ -22,43 +22,54 @@ async def hidden_nursery() -> AsyncIterator[trio.Nursery]:
     tasks in it must not raise, other than to end the program; if one alone does, that too arrives
     as itself.
     """
-    body_error: BaseException | None = None
+    kept: BaseException | None = None
+    own_group = False
     try:
         async with trio.open_nursery() as nursery:
             try:
                 yield nursery
             except BaseException as error:
-                body_error = error
-                raise
+                if _find_cancellation(error):
+                    own_group = isinstance(error, BaseExceptionGroup)
+                    raise  # the scope that was cancelled has to see it
+                kept = error  # past the nursery: it would make another group out of the body's own
             finally:
                 nursery.cancel_scope.cancel()
     except BaseExceptionGroup as group:
-        alone = _alone(group, body_error)
-        if alone is None:
-            raise
-        context = alone.__context__
+        # If the cancellation came from outside, the group holds the Cancelled of each task as well.
+        others = [error for error in group.exceptions if not _is_cancellation(error)]
+        if kept is not None and others:
+            raise BaseExceptionGroup("an error of the body and of the tasks beside it", [kept, *others]) from None
+        if kept is None:
+            kept = _alone(others, own_group)
+            if kept is None:
+                raise
+    if kept is not None:
         try:
-            raise alone
+            raise kept
         finally:
-            alone.__context__ = context
-            del alone, group, body_error
+            del kept
 
 
-def _alone(group: BaseExceptionGroup[BaseException], body_error: BaseException | None) -> BaseException | None:
-    """The only error of a nursery that matters, if it is the body's or ends the program."""
-    # If the cancellation came from outside, the group holds the Cancelled of each task as well.
-    others = [error for error in group.exceptions if error is not body_error and not _is_cancellation(error)]
-    if len(others) == 0:
-        return body_error
-    if len(others) > 1 or (body_error in group.exceptions and not _is_cancellation(body_error)):
+def _alone(errors: list[BaseException], own_group: bool) -> BaseException | None:
+    """The one error that matters, if there is one and it is to arrive as itself."""
+    if len(errors) != 1:
         return None
-    error = others[0]
+    error = errors[0]
+    if own_group:
+        return error  # what is left of the body's group without the cancellation
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]  # one level for each nursery that it came through
     return None if isinstance(error, Exception) else error
 
 
-def _is_cancellation(error: BaseException | None) -> bool:
+def _find_cancellation(error: BaseException) -> bool:
+    if isinstance(error, BaseExceptionGroup):
+        return any(map(_find_cancellation, error.exceptions))
+    return isinstance(error, trio.Cancelled)
+
+
+def _is_cancellation(error: BaseException) -> bool:
     if isinstance(error, BaseExceptionGroup):
         return all(map(_is_cancellation, error.exceptions))
     return isinstance(error, trio.Cancelled)

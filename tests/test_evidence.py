@@ -19,10 +19,12 @@ MAP = ROOT / "docs" / "explanation" / "evidence.md"
 def rows(page: str) -> list[tuple[str, list[str]]]:
     """What must hold, and the code spans of what shows it."""
     found = re.findall(r"^\| (.+?) \| (.+?) \|$", page, re.MULTILINE)
-    return [(claim, re.findall(r"`([^`]+)`", shown_by)) for claim, shown_by in found if claim.lower() != "what must hold"]
+    return [
+        (claim, re.findall(r"`([^`]+)`", shown_by)) for claim, shown_by in found if claim.lower() != "what must hold"
+    ]
 
 
-def tests_in(source: str) -> dict[str, list[str]]:
+def defined_tests(source: str) -> dict[str, list[str]]:
     """Every test of a module, ``name`` or ``Class::name``, with its decorators."""
     found = {}
     for node in ast.parse(source).body:
@@ -46,7 +48,7 @@ def complaint(evidence: str) -> str | None:
     path, _, name = evidence.partition("::")
     if not name or not (ROOT / path).is_file():
         return f"{evidence!r} is neither tests/file.py::test_name nor a command"
-    tests = tests_in((ROOT / path).read_text("utf-8"))
+    tests = defined_tests((ROOT / path).read_text("utf-8"))
     if name not in tests:
         return f"{path} has no test {name}"
     switched_off = [each for each in tests[name] if re.match(r"pytest\.mark\.(skip|xfail)\b", each)]
@@ -62,7 +64,8 @@ def test_what_the_map_names_is_there() -> None:
 
 
 def test_rows_are_read_as_written() -> None:
-    page = "| What must hold | Shown by |\n|---|---|\n| it works | `tests/a.py::test_a`, `command: bash .ci/run` |\n| hm | - |\n"
+    page = "| What must hold | Shown by |\n|---|---|\n"
+    page += "| it works | `tests/a.py::test_a`, `command: bash .ci/run` |\n| hm | - |\n"
     assert rows(page) == [("it works", ["tests/a.py::test_a", "command: bash .ci/run"]), ("hm", [])]
 
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import trio
+
+if TYPE_CHECKING:
+    import subprocess
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = ROOT / "examples"
@@ -59,7 +62,9 @@ async def test_the_main_job_notices_a_wrong_count(tmp_path: Path) -> None:
     shutil.copytree(EXAMPLES / "wordcount", tmp_path, dirs_exist_ok=True)
     server = tmp_path / "server.py"
     honest = server.read_text("utf-8")
-    server.write_text(honest.replace('tally.add(message.data["text"])', 'tally.add(message.data["text"] + " more")'), "utf-8")
+    server.write_text(
+        honest.replace('tally.add(message.data["text"])', 'tally.add(message.data["text"] + " more")'), "utf-8"
+    )
     assert server.read_text("utf-8") != honest
     result = await run(tmp_path / "main.py", "--limit", "5")
     assert (result.returncode, result.stderr.decode()) == (1, "")

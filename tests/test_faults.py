@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import random
 from typing import TYPE_CHECKING, Any
 
@@ -283,6 +282,17 @@ async def test_a_torn_inbound_chunk() -> None:
         await peer.send(b"x")
 
 
+async def test_a_break_takes_along_what_was_late() -> None:
+    recorder = Recorder()
+    link = FaultyLink(recorder, Faults(reorder=1, hold_interval=1_000))
+    await link.send(b"late")
+    link.change(Faults(tear=1))
+    with pytest.raises(ConnectionLost):
+        await link.send(b"0123456789")
+    assert all(b"0123456789".startswith(each) for each in recorder.sent)
+    assert link.statistics().sent.dropped == 1
+
+
 async def test_a_torn_datagram_is_a_short_one() -> None:
     recorder = Datagrams()
     link = FaultyLink(recorder, Faults(seed=2, tear=1))
@@ -373,6 +383,19 @@ async def test_what_is_held_back_goes_before_the_end() -> None:
     assert await receive_all(peer) == b"late"
 
 
+async def test_closing_hands_over_what_fits_and_does_not_wait() -> None:
+    link, peer = faulty_pair(Faults(coalesce=10, hold_interval=1_000), buffer_size=10)
+    await send_words(link)
+    await link.aclose()
+    assert await receive_all(peer) == b"one two th"
+    assert link.statistics().sent.size == 10
+
+    link, peer = faulty_pair(Faults(coalesce=10, hold_interval=1_000))
+    await send_words(link)
+    await peer.aclose()
+    await link.aclose()  # nobody is left to hand it to, which is no error
+
+
 async def test_a_failure_of_what_was_held_back_is_told_to_the_sender(autojump_clock: MockClock) -> None:
     recorder = Recorder()
     link = FaultyLink(recorder, Faults(coalesce=10))
@@ -447,6 +470,17 @@ async def test_send_nowait_stops_short_of_an_end() -> None:
     with pytest.raises(ConnectionLost):
         await link.send(b"6")
     assert await receive_all(peer) == b"123456"
+
+
+async def test_nothing_passes_behind_an_end() -> None:
+    link, peer = faulty_pair(Faults(half_close_after=3, duplicate=1))
+    await link.send(b"12")
+    assert await receive_all(peer) == b"121"
+    assert link.statistics().sent.vanished_size == 1
+    link, peer = faulty_pair(Faults(half_close_after=2, duplicate=1))
+    await link.send(b"12")
+    assert await receive_all(peer) == b"12"
+    assert link.statistics().sent.vanished_size == 2
 
 
 async def test_the_nearest_end_comes_first() -> None:
@@ -610,6 +644,14 @@ async def test_a_canceled_reset_still_breaks_the_link() -> None:
         await link.send(b"x")
 
 
+async def test_a_real_break_is_told_in_its_own_words() -> None:
+    link, peer = faulty_pair(Faults(split=1))
+    await peer.aclose()
+    with pytest.raises(ConnectionLost, match="the peer has closed the link"):
+        await link.send(b"x")
+    assert await link.receive() == b""
+
+
 async def test_a_second_task_is_refused() -> None:
     link, _ = faulty_pair(Faults(), buffer_size=10)
     async with trio.open_nursery() as nursery:
@@ -651,17 +693,19 @@ async def test_a_stream_survives_what_keeps_its_bytes(seed: int, autojump_clock:
     """Delays, pieces, heaps and canceled receivers, all at once and in both directions."""
     rng = random.Random(seed)
 
+    delays: list[float | tuple[float, float]] = [0.0, 0.3, (0.0, 0.2)]
+
     def some_faults() -> Faults:
         return Faults(
             seed=rng.randrange(1_000),
-            delay=rng.choice([0.0, 0.3, (0.0, 0.2)]),
+            delay=rng.choice(delays),
             split=rng.choice([None, 1, 13]),
             coalesce=rng.choice([1, 2, 50]),
             hold_interval=rng.choice([0.01, 0.2]),
         )
 
     link, peer = faulty_pair(some_faults(), some_faults(), buffer_size=rng.choice([1, 50, 65_536]))
-    outgoing, incoming = rng.randbytes(1_000), rng.randbytes(1_000)
+    outgoing, incoming = rng.randbytes(400), rng.randbytes(400)
 
     async def send(link: Link, data: bytes) -> None:
         start = 0
@@ -675,13 +719,11 @@ async def test_a_stream_survives_what_keeps_its_bytes(seed: int, autojump_clock:
     async def receive(link: Link) -> bytes:
         received = b""
         while True:
-            with trio.move_on_after(rng.choice([0, 0.001, 0.1, 10])) as scope:
+            with trio.move_on_after(rng.choice([0, 0.001, 0.1, 10])):  # what is canceled must not show
                 chunk = await link.receive()
                 if not chunk:
                     return received
                 received += chunk
-            # What was canceled is tried again, and the stream must not show it.
-            assert not scope.cancelled_caught or trio.current_time() < 1_000
 
     results: dict[str, bytes] = {}
 
@@ -695,7 +737,7 @@ async def test_a_stream_survives_what_keeps_its_bytes(seed: int, autojump_clock:
         nursery.start_soon(keep, "incoming", link)
     assert results == {"outgoing": outgoing, "incoming": incoming}
     statistics = link.statistics()
-    assert statistics.sent.size == statistics.received.size == 1_000
+    assert statistics.sent.size == statistics.received.size == 400
 
 
 # --- whole programs ---------------------------------------------------------------------------------------------
@@ -706,6 +748,7 @@ async def test_a_transport_wraps_what_it_opens() -> None:
     assert repr(transport) == "<FaultyTransport Faults(seed=10) inbound=Faults(seed=20, split=1), 0 links>"
     listener = await transport.listen(ADDRESS, {})
     assert listener.address == ADDRESS
+    assert repr(listener) == f"<FaultyListener of {transport!r} on <MemoryListener memory:test 0 waiting>>"
     client = await transport.connect(ADDRESS, {})
     server = await listener.accept()
     assert list(transport.links) == [client, server]
@@ -782,5 +825,5 @@ async def test_a_client_notices_a_black_hole(autojump_clock: MockClock) -> None:
         with pytest.raises(ConnectionLost):
             await client.request("name", timeout=1_000)
         assert 10 <= trio.current_time() - began <= 31
-        for _ in itertools.repeat(None, 3):
+        for _ in range(3):
             assert await client.request("name") == "Ada"

@@ -35,7 +35,9 @@ MODULE = """
 
     carrier = Carrier()
     not_a_transport = "pigeon"
-    NotATransport = dict
+
+    class NotATransport:
+        def __init__(self): raise ZeroDivisionError("nobody should make one to find out")
 """
 
 

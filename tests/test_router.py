@@ -606,6 +606,13 @@ def test_the_type_is_looked_up_no_earlier_than_asked_for(router: Router) -> None
     assert found.data_type is Point
 
 
+def test_a_decorator_from_elsewhere_does_not_hide_where_the_names_are() -> None:
+    namespace: dict[str, Any] = {"call": takes_point, "functools": functools}
+    exec("@functools.wraps(call)\ndef wrapper(*arguments): ...", namespace)
+    assert "Point" not in namespace
+    assert declared(namespace["wrapper"]) is Point
+
+
 def test_a_module_that_has_its_own_message_means_that_one() -> None:
     namespace: dict[str, Any] = {"Message": Other}
     exec("from __future__ import annotations\ndef call(message: Message[int]) -> None: ...", namespace)

@@ -1,6 +1,6 @@
 """One of several clients: sends its share of the files. It may send faster than the server counts.
 
-    python examples/wordcount/client.py ADDRESS SHARE SHARES [LIMIT]
+Run it as ``python examples/wordcount/client.py ADDRESS SHARE SHARES LIMIT``.
 """
 
 from __future__ import annotations
@@ -8,12 +8,12 @@ from __future__ import annotations
 import sys
 
 import trio
-from corpus import read, source_files
 
 import pyipc
+from corpus import read, source_files
 
 
-async def main(address: str, share: int, shares: int, limit: int | None = None) -> None:
+async def main(address: str, share: int, shares: int, limit: int) -> None:
     async with pyipc.connect(address) as client:
         for path in source_files(limit)[share::shares]:
             # Waits when the server is behind: nothing piles up on either side, and nothing is dropped.
@@ -21,4 +21,5 @@ async def main(address: str, share: int, shares: int, limit: int | None = None) 
         await client.emit("sent-all")
 
 
-trio.run(main, sys.argv[1], *map(int, sys.argv[2:]))
+address, share, shares, limit = sys.argv[1:]
+trio.run(main, address, int(share), int(shares), int(limit))

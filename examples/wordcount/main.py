@@ -1,6 +1,6 @@
 """Count the words of Python's standard library with one server and several clients, each in a process of its own.
 
-    python examples/wordcount/main.py [--clients 3] [--limit FILES]
+Run it as ``python examples/wordcount/main.py [--clients 3] [--limit FILES]``.
 
 This program starts the others, follows the server's progress over the same socket, and at the end compares the
 server's totals with a count of its own. It exits with 1 if they differ.
@@ -15,9 +15,9 @@ import time
 from pathlib import Path
 
 import trio
-from corpus import Tally, read, source_files
 
 import pyipc
+from corpus import Tally, read, source_files
 
 HERE = Path(__file__).parent
 
@@ -58,7 +58,9 @@ def report(counted: dict[str, int], expected: dict[str, int]) -> bool:
     """Print both counts side by side; say whether they are the same."""
     print(f"\n{'':16} {'by the server':>15} {'counted here':>15}")
     for name, value in expected.items():
-        print(f"{name:16} {counted[name]:>15,} {value:>15,} {'' if counted[name] == value else '  <- differs'}".rstrip())
+        print(
+            f"{name:16} {counted[name]:>15,} {value:>15,} {'' if counted[name] == value else '  <- differs'}".rstrip()
+        )
     return counted == expected
 
 
@@ -81,11 +83,11 @@ async def main(clients: int, limit: int | None) -> int:
     print(f"{clients} clients send {len(files):,} files to one server at {address!r}.", flush=True)
     async with trio.open_nursery() as nursery:
         # A process that fails raises here and ends the others.
-        nursery.start_soon(trio.run_process, [sys.executable, HERE / "server.py", address])
+        nursery.start_soon(trio.run_process, [sys.executable, str(HERE / "server.py"), address])
         async with pyipc.connect(address) as observer:
             observer.on("progress", show_progress)
             for share in range(clients):
-                command = [sys.executable, HERE / "client.py", address, *map(str, (share, clients, len(files)))]
+                command = [sys.executable, str(HERE / "client.py"), address, str(share), str(clients), str(len(files))]
                 nursery.start_soon(trio.run_process, command)
             await all_counted.wait()
             counted = await observer.request("totals")

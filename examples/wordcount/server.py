@@ -1,6 +1,6 @@
 """The server: counts the words of every text it is sent, tells everybody how far it is, answers for the totals.
 
-    python examples/wordcount/server.py ADDRESS
+Run it as ``python examples/wordcount/server.py ADDRESS``.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ import sys
 from typing import TypedDict
 
 import trio
-from corpus import Tally
 
 import pyipc
+from corpus import Tally
 
 
 class SourceFile(TypedDict):

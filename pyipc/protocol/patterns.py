@@ -33,10 +33,10 @@ class Pattern:
     Attributes:
         text: The pattern as it was written.
         is_literal: Whether it has no wildcard, so that it matches its own text alone.
-        specificity: Sorts patterns that match the same name: the greater says more. A name without
-            wildcards is above every pattern; else they are compared segment by segment from the
-            left, a literal above ``*`` above ``**``. Two that match the same name and are equal
-            in this are the same pattern.
+        specificity: Sorts patterns that match the same name: the greater says more. They are
+            compared segment by segment from the left, a literal above ``*`` above ``**``; so the
+            name itself is above every pattern with a wildcard. Two that match the same name and
+            are equal in this are the same pattern.
 
     Raises:
         InvalidEventName: The text is no pattern; the message says why.
@@ -59,7 +59,7 @@ class Pattern:
         # The only way to set a field of a frozen dataclass.
         assign = object.__setattr__
         assign(self, "is_literal", is_literal)
-        assign(self, "specificity", (int(is_literal), *ranks, _REST if takes_rest else _END))
+        assign(self, "specificity", (*ranks, _REST if takes_rest else _END))
         assign(self, "_segments", tuple(None if segment == "*" else segment for segment in segments))
         assign(self, "_takes_rest", takes_rest)
 

@@ -11,13 +11,16 @@ from typing import TYPE_CHECKING, NoReturn, final
 import trio
 
 import pyipc
-from pyipc.transports import Link, Peer, Transport, memory_link_pair
+from pyipc.testing.faulty_transport import FaultyTransport
+from pyipc.transports import Transport, memory_link_pair
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncIterator, Mapping
     from typing import Any
 
     from pyipc import Address, Client, Router, Server
+    from pyipc.testing.faults import Faults
+    from pyipc.transports import Link, Peer
 
 __all__ = ["pair"]
 
@@ -34,7 +37,7 @@ async def pair(
     server_options: Mapping[str, Any] | None = None,
     client_options: Mapping[str, Any] | None = None,
     buffer_size: int = 65_536,
-    faults: Callable[[Link], Link] | None = None,
+    faults: Faults | FaultyTransport | None = None,
 ) -> AsyncIterator[tuple[Client, Server]]:
     """Run a server and a client that is connected to it, for the length of an ``async with`` block.
 
@@ -49,7 +52,8 @@ async def pair(
         server_options: Options of the server.
         client_options: Options of the client.
         buffer_size: Bytes that may be under way in each direction before a sender waits.
-        faults: Given the client's end of each new link, returns what the client uses in its place.
+        faults: What happens to what the client sends; a `FaultyTransport`, of which only the
+            wrapping is used, also for what it receives, and to break links at a time of your choice.
 
     Yields:
         The client and the server.
@@ -61,6 +65,8 @@ async def pair(
     Cancellation: closes both at once.
     """
     server = pyipc.Server(router=router, plain_peers=plain_peers, **dict(server_options or {}))
+    if faults is not None and not isinstance(faults, FaultyTransport):
+        faults = FaultyTransport(faults)
     endpoint = pyipc.Endpoint(_ADDRESS, transport=_Joining(server, peer, buffer_size, faults))
     async with server, pyipc.connect(endpoint, router=client_router, **dict(client_options or {})) as client:
         yield client, server
@@ -70,9 +76,7 @@ async def pair(
 class _Joining(Transport):
     """Connects by handing one end of a pair to the server."""
 
-    def __init__(
-        self, server: Server, peer: Peer | None, buffer_size: int, faults: Callable[[Link], Link] | None
-    ) -> None:
+    def __init__(self, server: Server, peer: Peer | None, buffer_size: int, faults: FaultyTransport | None) -> None:
         self._server = server
         self._peer = peer
         self._buffer_size = buffer_size
@@ -91,7 +95,7 @@ class _Joining(Transport):
         except RuntimeError as error:
             await ours.aclose()
             raise pyipc.ConnectError("the server of this pair is closed") from error
-        return ours if self._faults is None else self._faults(ours)
+        return ours if self._faults is None else self._faults.wrap(ours)
 
     async def listen(self, address: Address, options: Mapping[str, object]) -> NoReturn:
         """Refuse: the server of a pair listens nowhere.

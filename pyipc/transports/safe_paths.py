@@ -289,7 +289,8 @@ class PathClaim:
             lock = self._open_lock()
             try:
                 info = os.fstat(lock)
-                if not stat.S_ISREG(info.st_mode) or info.st_uid != os.geteuid():
+                if not stat.S_ISREG(info.st_mode) or info.st_uid != os.geteuid() or info.st_size > 0:
+                    # Locks of ours are empty; anything else is somebody's work, such as poetry.lock.
                     raise self._foreign(self._lock_name, info)
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 now = self._look(self._lock_name)
@@ -416,7 +417,7 @@ def _why(error: OSError, path: str) -> str:
     directory = os.path.dirname(path)
     match error.errno:
         case errno.ENOENT | errno.ENOTDIR:
-            return f"{path!r} cannot be used: its directory is missing; make it, with mode 0700"
+            return f"{path!r} cannot be used: its directory is missing or takes no files; make it, with mode 0700"
         case errno.EACCES | errno.EPERM | errno.EROFS:
             reason = f"{directory!r} cannot be written ({error.strerror})"
             return f"{path!r} cannot be used: {reason}; give us the right, or use another directory"

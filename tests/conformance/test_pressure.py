@@ -54,11 +54,14 @@ async def test_a_slow_handler_holds_the_sender_back_and_loses_nothing(stage: Sta
         await go_on.wait()
         got.append(message.data[0])
 
-    count = 3_000
+    count = 0
 
     async def send() -> None:
-        for number in range(count):
-            await wire.ours.conn.emit("e", [number, "x" * 1_000])
+        # Until it is held back, however much the kernel buffers on the way.
+        nonlocal count
+        while not go_on.is_set():
+            await wire.ours.conn.emit("e", [count, "x" * 1_000])
+            count += 1
 
     async with stage.open(theirs=theirs, their_options={"inbox_high_water_size": 30_000}, **SMALL) as wire:
         async with trio.open_nursery() as nursery:

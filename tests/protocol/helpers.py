@@ -74,6 +74,18 @@ def told(items: Iterable[Inbound]) -> list[str]:
     ]
 
 
+def other(role: Role) -> Role:
+    return Role.SERVER if role is Role.CLIENT else Role.CLIENT
+
+
+def code(items: list[Inbound], *, fatal: bool = True) -> str:
+    """The code of the error that is the last thing reported."""
+    error = items[-1]
+    assert isinstance(error, Malformed)
+    assert error.fatal is fatal
+    return error.error.code
+
+
 def nested(levels: int) -> bytes:
     """JSON of exactly this many levels."""
     return b"[" * levels + b"]" * levels
@@ -86,6 +98,8 @@ def frame(data: bytes, event: bytes = b'"e"') -> bytes:
 
 def second_opinion(text: bytes, max_depth: int) -> tuple[str, Any] | None:
     """What one frame says, by the standard library and nothing of ours; ``None`` if it must be refused."""
+
+    hidden = 0
 
     def refuse(constant: str) -> None:
         raise ValueError(constant)
@@ -106,7 +120,6 @@ def second_opinion(text: bytes, max_depth: int) -> tuple[str, Any] | None:
         hidden = max([hidden, *(depth(value) for _, value in items)])
         return dict(items)
 
-    hidden = 0
     try:
         value = json.loads(text.decode("utf-8"), parse_constant=refuse, parse_float=finite, object_pairs_hook=pairs)
     except (ValueError, RecursionError):

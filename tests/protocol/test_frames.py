@@ -65,9 +65,9 @@ def test_pieces_of_every_size_are_put_together(sizes: tuple[int, ...]) -> None:
 
 @pytest.mark.parametrize("size", [1, 2, 100, 5_000])
 def test_memory_is_that_of_the_bytes_however_small_the_pieces(size: int) -> None:
-    text = b"ab" * 2**18
+    text = b"ab" * 2**15
     pieces = cut(text, size)
-    buffer = FrameBuffer(b"\f", 2**20)
+    buffer = FrameBuffer(b"\f", 2**16)
     tracemalloc.start()
     try:
         for piece in pieces:
@@ -90,8 +90,8 @@ def test_time_is_linear_however_small_the_pieces() -> None:
         return time.perf_counter() - start
 
     # Sixteen times the bytes: 16 times the time if linear, 256 if quadratic.
-    small = min(taken(2**16) for _ in range(5))
-    large = min(taken(2**20) for _ in range(3))
+    small = min(taken(2**12) for _ in range(5))
+    large = min(taken(2**16) for _ in range(3))
     print(f"{large / small:.1f} times the time for 16 times the bytes")
     assert large < 100 * small
 
