@@ -184,13 +184,15 @@ class Connection(Lifecycle):
             if not self.is_open:
                 raise self._gone()
         number, frame = self._conversation.request(event, data)
-        self._outbox.push(frame)
+        self._outbox.push_now(frame)
         self._events_sent += 1
-        # Whoever is about to wait flushes first: it saves the turn of the flusher.
-        self._outbox.flush_nowait()
         self._dispatcher.resume()
-        with self._giving_up_slot():
+        slot = current_slot.get()
+        if slot is None:
             answer = await self._calls.wait(number, event, timeout, deadline)
+        else:
+            with slot.given_up(self._dispatcher):
+                answer = await self._calls.wait(number, event, timeout, deadline)
         return answer if result is None else convert(answer, result)
 
     async def _wait_for_turn(self, event: str, timeout: float | None, deadline: float) -> None:

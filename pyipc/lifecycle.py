@@ -70,6 +70,7 @@ class Lifecycle:
         self._nursery: trio.Nursery | None = None
         self._reason: Disconnected | None = None
         self._closing = False
+        self._winding_down = False
         self._closed = trio.Event()
         self._reading_ended = trio.Event()
         self._introduced: trio.Event | None = None
@@ -225,7 +226,8 @@ class Lifecycle:
                     self._outbox.flush_nowait()
                 self._vigil.begin()
                 task_status.started()
-                await self._dispatcher.run(self._nursery.start_soon)
+                await self._dispatcher.run(self._spawn)
+                self._winding_down = True
         finally:
             self._end("closed", "this side closed the connection", by_peer=False)
             self._vigil.end()
@@ -240,6 +242,8 @@ class Lifecycle:
 
     def _spawn(self, task: Callable[..., Any], *args: Any) -> None:
         assert self._nursery is not None
+        if self._winding_down and not self._nursery.child_tasks:
+            return  # the nursery has closed; `run` is about to close the link
         self._nursery.start_soon(task, *args)
 
     def _end(self, code: str, message: str, *, by_peer: bool, error: BaseException | None = None) -> None:

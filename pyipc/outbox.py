@@ -107,6 +107,20 @@ class Outbox:
         self._frames.append(frame)
         self.size += len(frame)
 
+    def push_now(self, frame: bytes) -> None:
+        """Append a frame and hand the link what it takes: for a sender that is about to wait.
+
+        Unlike `push` this never wakes the flusher, whose turn would cost more than the frame.
+
+        Raises:
+            ConnectionLost: Nothing more can be sent.
+        """
+        if self._error is not None:
+            raise self._lost()
+        self._frames.append(frame)
+        self.size += len(frame)
+        self.flush_nowait()
+
     def offer(self, frame: bytes) -> bool:
         """Append a frame unless that would exceed the cap; say whether it was appended.
 

@@ -209,7 +209,11 @@ class Reconnecting:
             greet=self.on_connect.call if len(self.on_connect) else None,
         )
         assert self._nursery is not None
-        await self._nursery.start(self._run, connection)
+        try:
+            await self._nursery.start(self._run, connection)
+        except trio.Cancelled:
+            await connection.aclose()  # stopped just now: nobody else knows this connection
+            raise
         self._send_kept(connection)
         self.connection = connection
         self.connects += 1
