@@ -300,7 +300,8 @@ class Lifecycle:
         than once.
 
         Raises:
-            Undelivered: Not everything could be handed to the peer.
+            Undelivered: Not everything could be handed to the peer. Not raised for a connection
+                that had ended before; `reason` tells of that.
 
         Cancellation: closes at once.
         """
@@ -326,7 +327,8 @@ class Lifecycle:
                     pass  # what was not sent is counted below
                 else:
                     await self._reading_ended.wait()
-            undelivered = self._outbox.count_events()
+            if by_us:  # else the loss was reported with the connection's end
+                undelivered = self._outbox.count_events()
         finally:
             self._nursery.cancel_scope.cancel()
         await self._closed.wait()

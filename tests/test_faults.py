@@ -794,7 +794,7 @@ async def test_a_client_and_a_server_do_not_notice(faults: Faults, autojump_cloc
     def double(message: pyipc.Message[int]) -> int:
         return 2 * message.data
 
-    async with pair(router, faults=FaultyTransport(faults, inbound=faults).wrap) as (client, _):
+    async with pair(router, faults=FaultyTransport(faults, inbound=faults)) as (client, _):
         for number in range(20):
             assert await client.request("double", number) == 2 * number
 
@@ -803,7 +803,7 @@ async def test_a_client_comes_back_after_a_reset(autojump_clock: MockClock) -> N
     router = pyipc.Router()
     router.on("name", lambda message: "Ada")
     transport = FaultyTransport(Faults(seed=1))
-    async with pair(router, faults=transport.wrap) as (client, _):
+    async with pair(router, faults=transport) as (client, _):
         assert await client.request("name") == "Ada"
         first = transport.links[-1]
         await first.reset()
@@ -818,7 +818,7 @@ async def test_a_client_notices_a_black_hole(autojump_clock: MockClock) -> None:
     router.on("name", lambda message: "Ada")
     transport = FaultyTransport(Faults(seed=1))
     options = {"heartbeat_interval": 10.0, "heartbeat_misses": 2}
-    async with pair(router, faults=transport.wrap, client_options=options) as (client, _):
+    async with pair(router, faults=transport, client_options=options) as (client, _):
         assert await client.request("name") == "Ada"
         transport.links[-1].blackhole()
         began = trio.current_time()
