@@ -523,7 +523,8 @@ async def test_abort_while_reading_is_paused_ends_the_connection(
     router: pyipc.Router, autojump_clock: MockClock
 ) -> None:
     """A stuck handler and a peer that is given up: the link must not stay open."""
-    router.on("stuck", lambda message: trio.sleep_forever())
+    release = trio.Event()
+    router.on("stuck", lambda message: release.wait())
     async with pyipc.Server(
         router=router, inbox_high_water_size=KIB, outbox_high_water_size=KIB, max_outbox_size=2 * KIB
     ) as server:
@@ -537,7 +538,10 @@ async def test_abort_while_reading_is_paused_ends_the_connection(
         await trio.sleep(30)
         with pytest.raises(pyipc.ConnectionLost):
             await peer.send(b"x" * 10_000)
-        assert not [one for one in server.connections if one.is_open]
+        assert not the_connection(server).is_open
+        release.set()
+        await trio.testing.wait_all_tasks_blocked()
+        assert not server.connections
 
 
 # --- the end ----------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The evidence map, docs/explanation/evidence.md: what it names exists, and is really run.
+"""The evidence maps in docs/explanation/: what they name exists, and is really run.
 
 That a test was not skipped where it could run is seen to in CI by the rule in conftest.py, for every test.
 """
@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-MAP = ROOT / "docs" / "explanation" / "evidence.md"
+MAPS = [ROOT / "docs" / "explanation" / name for name in ("evidence.md", "node-ipc-weaknesses.md")]
 
 
 def rows(page: str) -> list[tuple[str, list[str]]]:
@@ -55,8 +55,9 @@ def complaint(evidence: str) -> str | None:
     return f"{evidence} is switched off by @{switched_off[0]}" if switched_off else None
 
 
-def test_what_the_map_names_is_there() -> None:
-    table = rows(MAP.read_text("utf-8"))
+@pytest.mark.parametrize("page", MAPS, ids=lambda page: page.stem)
+def test_what_the_map_names_is_there(page: Path) -> None:
+    table = rows(page.read_text("utf-8"))
     assert table
     for claim, evidence in table:
         assert evidence, f"nothing shows that {claim}"
