@@ -16,6 +16,7 @@ import collections
 import contextvars
 import inspect
 import logging
+import math
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -109,6 +110,7 @@ class Dispatcher:
         size: Bytes that have arrived and wait for a handler, with 256 more for each item.
         slots_used: Requests being handled.
         paused: Whether reading has stopped until there is room.
+        resumed_at: When reading last went on after a pause, in trio's time.
         events_received: Events and requests that arrived for handlers.
         unheard: Events that no handler was interested in.
         handler_errors: Handlers that raised.
@@ -155,6 +157,7 @@ class Dispatcher:
         self.size = 0
         self.slots_used = 0
         self.paused = False
+        self.resumed_at = -math.inf
         self.events_received = 0
         self.unheard = 0
         self.handler_errors = 0
@@ -226,7 +229,9 @@ class Dispatcher:
             while self.size >= self._options.inbox_high_water_size and not self._must_read():
                 self.paused = True
                 await self._pause.park()
-            self.paused = False
+            if self.paused:
+                self.paused = False
+                self.resumed_at = trio.current_time()
             batch = await self._receive()
             if batch is None:
                 self._end()

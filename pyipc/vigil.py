@@ -165,11 +165,12 @@ class Vigil:
         if self._dispatcher.paused:
             self._last_received = now
         limit = interval * self._options.heartbeat_misses + min(_GRACE, interval)
-        if now < self._last_received + limit:
-            return self._last_received + limit
+        heard = max(self._last_received, self._dispatcher.resumed_at)
+        if now < heard + limit:
+            return heard + limit
         if late > min(LAG, interval):
             return now + min(_GRACE, interval)  # it was us: look again once what has arrived is read
-        self._abort("silent", f"the peer gave no sign of life for {now - self._last_received:.1f} s", linger=False)
+        self._abort("silent", f"the peer gave no sign of life for {now - heard:.1f} s", linger=False)
         return math.inf
 
     def _look_at_frame(self, now: float) -> float:
@@ -177,6 +178,7 @@ class Vigil:
         if self._mark is None or timeout is None:
             return math.inf
         since, size, _ = self._mark
+        since = max(since, self._dispatcher.resumed_at)
         grown = self._conversation.partial_size - size
         if self._dispatcher.paused or grown >= self._options.frame_progress_size:
             self._set_mark(now)
