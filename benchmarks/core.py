@@ -220,6 +220,7 @@ def works(*, quick: bool, against: dict[str, Path]) -> list[Work]:
         Contender("pyipc, plain handler", "pyipc_peer.py", "tell"),
         *(Contender(f"{name}, plain handler", "pyipc_peer.py", "tell", path) for name, path in against.items()),
         Contender("ceiling: msgspec alone", "ceiling.py", "alone", alone=True),
+        Contender("ceiling 2: both at once", "ceiling.py", "together", alone=True),
     ]
     count = 1_000 if quick else 3_000
     title = "One request in flight"

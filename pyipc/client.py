@@ -184,6 +184,10 @@ class Client:
             self._router, pattern, max_buffered=max_buffered, waiting=self._waiting_for_peer
         )
         self._streams.add(stream)
+        if self._closing:
+            stream.end()
+        elif self._up.failure is not None:
+            stream.end(ConnectionLost(f"the client has given up: {self._up.failure}"))
         return stream
 
     def expect(self, pattern: str, *, max_buffered: int = 1_024) -> EventStream[Any]:

@@ -213,8 +213,7 @@ class Server:
             self._listeners.append(listener)
             logger.info("listening on %s", listener.address)
         # Only when all addresses are taken is anybody served: a server runs as a whole or not at all.
-        for listener, endpoint in zip(self._listeners, self._endpoints, strict=True):
-            nursery.start_soon(self._accept, listener, endpoint)
+        nursery.start_soon(self._accept_all)
 
     async def _stop_listening(self) -> None:
         self._accepting.cancel()
@@ -223,19 +222,24 @@ class Server:
             with trio.CancelScope(shield=True):
                 await listener.aclose()
 
-    async def _accept(self, listener: Listener, endpoint: Endpoint) -> None:
+    async def _accept_all(self) -> None:
         with self._accepting:
-            while True:
-                try:
-                    link = await listener.accept()
-                except ConnectionClosed:
-                    return
-                except OSError as error:
-                    self._accept_errors += 1
-                    logger.error("cannot accept on %s for now: %s", listener.address, error)
-                    await trio.sleep(_ACCEPT_PAUSE)
-                else:
-                    await self._admit(link, endpoint)
+            async with trio.open_nursery() as nursery:
+                for listener, endpoint in zip(self._listeners, self._endpoints, strict=True):
+                    nursery.start_soon(self._accept, listener, endpoint)
+
+    async def _accept(self, listener: Listener, endpoint: Endpoint) -> None:
+        while True:
+            try:
+                link = await listener.accept()
+            except ConnectionClosed:
+                return
+            except OSError as error:
+                self._accept_errors += 1
+                logger.error("cannot accept on %s for now: %s", listener.address.redacted, error)
+                await trio.sleep(_ACCEPT_PAUSE)
+            else:
+                await self._admit(link, endpoint)
 
     async def _admit(self, link: Link, endpoint: Endpoint) -> None:
         try:

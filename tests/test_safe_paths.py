@@ -605,7 +605,7 @@ def test_a_dead_socket_that_cannot_be_removed_is_a_clear_error(place: Path, monk
 PROCESSES = 5
 THREADS = 10
 ROUNDS = 200
-TURNS = 2
+TURNS = 20
 
 
 def race_worker() -> None:

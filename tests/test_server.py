@@ -66,7 +66,7 @@ async def test_all_addresses_or_none() -> None:
 
 async def test_a_bad_address_is_told_before_anything_runs() -> None:
     with pytest.raises(pyipc.AddressError):
-        pyipc.Server("memory:fine", "no-such-scheme://x")
+        pyipc.Server("memory:fine", "tcp://127.0.0.1:99999")
     with pytest.raises(TypeError):
         pyipc.Server("memory:fine", no_such_option=1)  # type: ignore[call-arg]
 
@@ -100,7 +100,7 @@ async def test_a_full_server_says_so() -> None:
             pyipc.connect("memory:full"),
             pyipc.connect("memory:full", wait=False, on_disconnect=ended.append) as third,
         ):
-            with pytest.raises(pyipc.ConnectionClosed):
+            with pytest.raises(pyipc.RequestTimeout, match="full"):
                 await third.request("x", timeout=0.3)
             with pytest.raises(pyipc.PeerRefused) as refused:
                 await third.wait_connected()
@@ -357,7 +357,7 @@ async def test_a_client_that_closes_says_goodbye() -> None:
         async with pyipc.Server("memory:bye") as server:
             server.on_disconnect(lambda reason: codes.append(reason.code))
             async with pyipc.connect("memory:bye"):
-                pass
+                await trio.testing.wait_all_tasks_blocked()  # so that it knows that the server understands
             await trio.testing.wait_all_tasks_blocked()
             assert codes == ["goodbye"]
 
@@ -419,17 +419,22 @@ async def test_an_error_in_the_body_still_closes_properly() -> None:
         async with trio.open_nursery() as nursery:
 
             async def serve() -> None:
+                connected = trio.Event()
                 with pytest.raises(ZeroDivisionError):
                     async with pyipc.Server("memory:error") as server:
-                        while not server.connections:
-                            await trio.lowlevel.checkpoint()
+                        server.on_connect(lambda connection: connected.set())
+                        await connected.wait()
+                        await trio.testing.wait_all_tasks_blocked()
                         await server.broadcast("last", "words")
                         raise ZeroDivisionError
 
             nursery.start_soon(serve)
             await trio.testing.wait_all_tasks_blocked()
-            async with pyipc.connect("memory:error", router=router, reconnect=False):
-                await trio.testing.wait_all_tasks_blocked()
+            lost = trio.Event()
+            async with pyipc.connect(
+                "memory:error", router=router, reconnect=False, on_disconnect=lambda reason: lost.set()
+            ):
+                await lost.wait()
     assert got == ["words"]
 
 
