@@ -206,7 +206,7 @@ class RemoteProtocolError(ProtocolError):
 
     Attributes:
         code: A short, stable name of the rule: ``"json"``, ``"utf8"``, ``"envelope"``, ``"depth"``,
-            ``"size"``, ``"name"``, ``"control"``, ``"slow"``.
+            ``"size"``, ``"name"``, ``"control"``, ``"hello"``, ``"version"``, ``"full"``.
     """
 
     def __init__(self, code: str, message: str) -> None:

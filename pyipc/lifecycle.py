@@ -226,8 +226,10 @@ class Lifecycle:
                     self._outbox.flush_nowait()
                 self._vigil.begin()
                 task_status.started()
-                await self._dispatcher.run(self._spawn)
-                self._winding_down = True
+                try:
+                    await self._dispatcher.run(self._spawn)
+                finally:
+                    self._winding_down = True
         finally:
             self._end("closed", "this side closed the connection", by_peer=False)
             self._vigil.end()

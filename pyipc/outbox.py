@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Outbox"]
 
-# Frames are joined into writes of about this size; a larger frame is written by itself, uncopied.
-_WRITE_SIZE = 256 * 1024
+# Frames are joined into writes of about this size; a larger frame is written by itself, uncopied. What
+# is being written when a link breaks is lost, so a larger size would lose more.
+_WRITE_SIZE = 64 * 1024
 
 
 class Outbox:

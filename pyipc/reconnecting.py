@@ -148,7 +148,9 @@ class Reconnecting:
 
     def keep(self, event: str, data: object) -> None:
         """Keep an event for the next connection; see `OfflineQueue.put`."""
-        self.offline.put(event, self._template.encode(event, data), self.why_not)
+        frame = self._template.encode(event, data)
+        self._template.check_size(frame)
+        self.offline.put(event, frame, self.why_not)
 
     async def _supervise(self) -> None:
         """Keep a connection up until it is stopped or trying again makes no sense."""

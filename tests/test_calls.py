@@ -12,7 +12,7 @@ import trio.testing
 import pyipc
 from pyipc import Message
 from pyipc.testing import pair
-from tests.wire import frame, hello, join, request
+from tests.wire import frame, hello, join, request, stay
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -314,13 +314,15 @@ def _close_theirs(client: pyipc.Client, server: pyipc.Server) -> Any:
     return server.aclose()
 
 
-@pytest.mark.parametrize(("close", "error"), [(_close_ours, pyipc.ConnectionClosed), (_close_theirs, pyipc.ConnectionLost)])
+@pytest.mark.parametrize(
+    ("close", "error"), [(_close_ours, pyipc.ConnectionClosed), (_close_theirs, pyipc.ConnectionLost)]
+)
 async def test_closing_wakes_every_request(
     close: Callable[[pyipc.Client, pyipc.Server], Any], error: type[Exception], autojump_clock: MockClock
 ) -> None:
     """Those that wait for an answer, for their turn, for room, and for a connection."""
     router = pyipc.Router()
-    router.on("never", lambda message: trio.sleep_forever())
+    router.on("never", stay)
     options = {"max_pending_requests": 5, "request_timeout": None, "reconnect": False}
     woken: list[Exception] = []
     async with pair(router, client_options=options) as (client, server):
@@ -376,7 +378,7 @@ async def test_nothing_is_sent_after_the_goodbye(autojump_clock: MockClock) -> N
 
 async def test_the_same_number_twice_ends_the_connection(caplog: pytest.LogCaptureFixture) -> None:
     router = pyipc.Router()
-    router.on("never", lambda message: trio.sleep_forever())
+    router.on("never", stay)
     with trio.fail_after(5):
         async with pyipc.Server(router=router) as server:
             peer = join(server)

@@ -13,7 +13,7 @@ import trio.testing
 import pyipc
 from pyipc import Message
 from pyipc.testing import pair
-from tests.wire import WirePeer, frame, hello, join, request
+from tests.wire import WirePeer, frame, give_way, hello, join, request, stay
 
 if TYPE_CHECKING:
     from trio.testing import MockClock
@@ -216,7 +216,10 @@ async def test_a_handler_may_ask_in_several_tasks_at_once(router: pyipc.Router) 
 
     options = {"max_concurrent_requests": 1}
     with trio.fail_after(10):
-        async with pair(router, client_router=router, server_options=options, client_options=options) as (client, server):
+        async with pair(router, client_router=router, server_options=options, client_options=options) as (
+            client,
+            server,
+        ):
             assert await client.request("fan out", 5) == 32
             await trio.testing.wait_all_tasks_blocked()
             assert the_connection(server).statistics().concurrent_requests == 0
@@ -236,7 +239,7 @@ async def test_slot_of_another_handler_is_not_given_up(router: pyipc.Router) -> 
     async def event(message: Message[Any]) -> None:
         await message.connection.request("answer later")
 
-    router.on("plain", lambda message: trio.lowlevel.checkpoint())
+    router.on("plain", give_way)
 
     @client_router.on("answer later")
     async def answer_later(message: Message[Any]) -> None:
@@ -323,6 +326,7 @@ async def test_an_event_handler_may_ask_while_the_inbox_is_full(router: pyipc.Ro
     """Reading goes on while a handler waits for the peer, though more waits than the high-water mark."""
     client_router = pyipc.Router()
     asked = handled = 0
+    all_handled = trio.Event()
 
     @router.on("event")
     async def event(message: Message[Any]) -> None:
@@ -331,6 +335,8 @@ async def test_an_event_handler_may_ask_while_the_inbox_is_full(router: pyipc.Ro
         if message.data[0] == 0:
             await trio.sleep(0.01)  # so that much more arrives
             asked = await message.connection.request("what")
+        if handled == 2_000:
+            all_handled.set()
 
     client_router.on("what", lambda message: 7)
     options = {"inbox_high_water_size": KIB, "max_inbox_size": 8 * KIB * KIB}
@@ -338,8 +344,7 @@ async def test_an_event_handler_may_ask_while_the_inbox_is_full(router: pyipc.Ro
         async with pair(router, client_router=client_router, server_options=options) as (client, server):
             for n in range(2_000):
                 await client.emit("event", [n, "x" * 100])
-            while handled < 2_000:
-                await trio.sleep(0.001)
+            await all_handled.wait()
             assert asked == 7
             assert the_connection(server).statistics().inbox_size == 0
 
@@ -347,11 +352,14 @@ async def test_an_event_handler_may_ask_while_the_inbox_is_full(router: pyipc.Ro
 async def test_an_echo_storm_does_not_lock_up(router: pyipc.Router) -> None:
     """Handlers of both sides wait for room to send, and nobody would ever read if that stopped reading."""
     got = {"server": 0, "client": 0}
+    done = trio.Event()
 
     def echo(side: str) -> Any:
         async def handle(message: Message[Any]) -> None:
             left, text = message.data
             got[side] += 1
+            if sum(got.values()) == 4_000:
+                done.set()
             if left:
                 await message.connection.emit("echo", [left - 1, text])
 
@@ -373,8 +381,7 @@ async def test_an_echo_storm_does_not_lock_up(router: pyipc.Router) -> None:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(flood, client.emit)
                 nursery.start_soon(flood, the_connection(server).emit)
-            while sum(got.values()) < 4_000:
-                await trio.sleep(0.001)
+            await done.wait()
     assert got == {"server": 2_000, "client": 2_000}
 
 
@@ -391,13 +398,15 @@ async def test_reading_pauses_when_handlers_are_slow_and_resumes(router: pyipc.R
 
     with trio.fail_after(10):
         async with pair(
-            router, server_options={"inbox_high_water_size": 20 * KIB}, client_options={"outbox_high_water_size": 10 * KIB}
+            router,
+            server_options={"inbox_high_water_size": 20 * KIB},
+            client_options={"outbox_high_water_size": 10 * KIB},
         ) as (client, server):
             sent = 0
 
             async def send() -> None:
                 nonlocal sent
-                for sent in range(5_000):  # noqa: B007 - looked at from outside
+                for sent in range(5_000):
                     await client.emit("number", [sent, "x" * 100])
 
             async with trio.open_nursery() as nursery:
@@ -448,7 +457,7 @@ async def test_with_a_wait_pending_the_hard_cap_closes_with_the_reason(
 @pytest.mark.parametrize("cut", [None, 1])
 async def test_memory_of_the_inbox_is_bounded_in_bytes_that_arrived(router: pyipc.Router, cut: int | None) -> None:
     """Also where the last byte of each large frame comes alone."""
-    router.on("big", lambda message: trio.sleep_forever())
+    router.on("big", stay)
     with trio.fail_after(20):
         async with pyipc.Server(router=router, inbox_high_water_size=300 * KIB, close_timeout=0.1) as server:
             peer = await introduced(server)
@@ -473,7 +482,7 @@ async def test_memory_of_the_inbox_is_bounded_in_bytes_that_arrived(router: pyip
 
 
 async def test_a_flood_of_tiny_events_weighs_something(router: pyipc.Router) -> None:
-    router.on("a", lambda message: trio.sleep_forever())
+    router.on("a", stay)
     with trio.fail_after(20):
         async with pyipc.Server(router=router, inbox_high_water_size=100 * KIB, close_timeout=0.1) as server:
             peer = await introduced(server)
@@ -487,7 +496,7 @@ async def test_a_flood_of_tiny_events_weighs_something(router: pyipc.Router) -> 
 
 
 async def test_queued_requests_are_bounded_too(router: pyipc.Router, autojump_clock: MockClock) -> None:
-    router.on("never", lambda message: trio.sleep_forever())
+    router.on("never", stay)
     async with pyipc.Server(router=router, inbox_high_water_size=50 * KIB, max_concurrent_requests=2) as server:
         peer = await introduced(server)
         with trio.move_on_after(5) as scope:

@@ -88,7 +88,9 @@ def test_where_the_kernel_tells_no_user_the_default_admits(address: str) -> None
     assert is_admitted(Endpoint(address), None)
 
 
-@pytest.mark.parametrize("address", ["tcp://0.0.0.0:1", "tcp://192.0.2.1:1", "udp://192.0.2.1:1", "tcp://example.com:1"])
+@pytest.mark.parametrize(
+    "address", ["tcp://0.0.0.0:1", "tcp://192.0.2.1:1", "udp://192.0.2.1:1", "tcp://example.com:1"]
+)
 def test_plain_traffic_does_not_leave_this_host_unasked(address: str) -> None:
     with pytest.raises(pyipc.InsecureAddress, match="ANYONE"):
         Endpoint(address)

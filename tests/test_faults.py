@@ -396,6 +396,40 @@ async def test_closing_hands_over_what_fits_and_does_not_wait() -> None:
     await link.aclose()  # nobody is left to hand it to, which is no error
 
 
+async def test_closing_stops_where_something_did_not_fit() -> None:
+    class Narrow(Recorder):
+        def send_nowait(self, data: bytes | bytearray | memoryview) -> int:
+            self.sent.append(bytes(data[:2]))
+            return 2
+
+    recorder = Narrow()
+    link = FaultyLink(recorder, Faults(coalesce=10))
+    await send_words(link)
+    link.change(Faults())  # so that they go one by one
+    await link.aclose()
+    assert recorder.sent == [b"on"]
+
+
+async def test_closing_while_something_held_back_is_being_sent(autojump_clock: MockClock) -> None:
+    link, peer = faulty_pair(Faults(coalesce=2, hold_interval=1), buffer_size=10)
+    await link.send(bytes(20))
+    await trio.sleep(2)
+    await link.send(b"held back behind it")
+    await link.aclose()
+    assert await receive_all(peer) == bytes(10)
+
+
+async def test_nothing_overtakes_what_is_held_back() -> None:
+    link, peer = faulty_pair(Faults(coalesce=10, hold_interval=1_000))
+    await link.send(b"first ")
+    link.heal()
+    assert link.send_nowait(b"second ") == 0
+    await link.send(b"second ")
+    assert link.send_nowait(b"third") == 5
+    link.send_eof()
+    assert await receive_all(peer) == b"first second third"
+
+
 async def test_a_failure_of_what_was_held_back_is_told_to_the_sender(autojump_clock: MockClock) -> None:
     recorder = Recorder()
     link = FaultyLink(recorder, Faults(coalesce=10))

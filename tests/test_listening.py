@@ -12,6 +12,7 @@ import trio.testing
 import pyipc
 from pyipc import Message
 from pyipc.testing import pair
+from tests.wire import give_way
 
 if TYPE_CHECKING:
     from trio.testing import MockClock
@@ -59,6 +60,7 @@ async def test_leaving_the_loop_by_break_unregisters() -> None:
             async def first() -> Any:
                 async for message in client.events("n"):
                     return message.data
+                raise AssertionError("the stream ended")
 
             async def send() -> None:
                 while True:
@@ -131,7 +133,7 @@ async def test_a_full_stream_holds_the_server_back_and_loses_nothing(autojump_cl
 
         async def send() -> None:
             nonlocal sent
-            for sent in range(total):  # noqa: B007 - looked at from outside
+            for sent in range(total):
                 await the_connection(server).emit("n", [sent, "x" * 100])
 
         async with trio.open_nursery() as nursery:
@@ -148,9 +150,12 @@ async def test_a_full_stream_holds_the_server_back_and_loses_nothing(autojump_cl
 async def test_waiting_for_an_event_goes_beyond_a_full_inbox() -> None:
     """The awaited event is behind many others: reading must go on while somebody waits for it."""
     client_router = pyipc.Router()
-    client_router.on("noise", lambda message: trio.lowlevel.checkpoint())
+    client_router.on("noise", give_way)
     with trio.fail_after(10):
-        async with pair(client_router=client_router, client_options={"inbox_high_water_size": 1_000}) as (client, server):
+        async with pair(client_router=client_router, client_options={"inbox_high_water_size": 1_000}) as (
+            client,
+            server,
+        ):
 
             async def send() -> None:
                 for _ in range(500):

@@ -29,7 +29,7 @@ async def test_an_error_keeps_its_context() -> None:
             try:
                 raise KeyError("first")
             except KeyError:
-                raise ValueError("second")  # noqa: B904 - the context is what is looked at
+                raise ValueError("second")
     assert isinstance(caught.value.__context__, KeyError)
 
 

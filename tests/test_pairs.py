@@ -11,6 +11,7 @@ import trio.testing
 import pyipc
 from pyipc import Message
 from pyipc.testing import Faults, FaultyTransport, pair
+from tests.wire import stay
 
 pytestmark = pytest.mark.time_limit(10)
 
@@ -35,7 +36,7 @@ async def test_both_sides_have_their_handlers() -> None:
 
 async def test_options_go_to_the_right_side(autojump_clock: trio.testing.MockClock) -> None:
     router = pyipc.Router()
-    router.on("never", lambda message: trio.sleep_forever())
+    router.on("never", stay)
     async with pair(router, client_options={"request_timeout": 3.0}, server_options={"max_connections": 1}) as (
         client,
         server,

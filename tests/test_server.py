@@ -12,7 +12,7 @@ import pyipc
 from pyipc import Endpoint, Message, Peer
 from pyipc.testing import pair
 from pyipc.transports import memory_link_pair
-from tests.wire import WirePeer, frame, hello, join, request
+from tests.wire import WirePeer, frame, hello, join, request, stay
 
 if TYPE_CHECKING:
     from trio.testing import MockClock
@@ -454,9 +454,9 @@ async def test_what_no_client_read_is_counted(autojump_clock: MockClock) -> None
 async def test_closing_does_not_wait_longer_than_it_says(autojump_clock: MockClock) -> None:
     """With clients that hang, a handler that hangs, and callbacks that hang."""
     router = pyipc.Router()
-    router.on("hang", lambda message: trio.sleep_forever())
+    router.on("hang", stay)
     async with pyipc.Server(router=router, close_timeout=3) as server:
-        server.on_disconnect(lambda reason: trio.sleep_forever())
+        server.on_disconnect(stay)
         peers = [join(server) for _ in range(3)]
         for peer in peers:
             await peer.send(frame("hang"))

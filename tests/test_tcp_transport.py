@@ -67,7 +67,7 @@ class Hosts(trio.abc.HostnameResolver):
     def __init__(self, table: dict[str, list[str]]) -> None:
         self._table = table
 
-    async def getaddrinfo(self, host, port, family=0, type=0, proto=0, flags=0):  # type: ignore[no-untyped-def]  # noqa: A002
+    async def getaddrinfo(self, host, port, family=0, type=0, proto=0, flags=0):  # type: ignore[no-untyped-def]
         await trio.lowlevel.checkpoint()
         name = host.decode() if isinstance(host, bytes) else host
         if name not in self._table:
@@ -93,12 +93,6 @@ class Hosts(trio.abc.HostnameResolver):
 
 def use_hosts(**table: list[str]) -> None:
     trio.socket.set_custom_hostname_resolver(Hosts(table))
-
-
-@needs_ipv6
-def test_the_tests_have_ipv6() -> None:
-    """The variant below is really run where this one is."""
-    assert has_ipv6()
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", pytest.param("[::1]", marks=needs_ipv6)])
@@ -315,8 +309,9 @@ async def test_a_connection_that_leads_back_to_itself_is_no_connection(monkeypat
         return trio.SocketStream(sock)
 
     monkeypatch.setattr(trio, "open_tcp_stream", open_tcp_stream)
-    with trio.fail_after(5), pytest.raises(ConnectError, match="led back to itself; start|led back to itself"):
+    with trio.fail_after(5), pytest.raises(ConnectError, match="nobody answers") as caught:
         await TRANSPORT.connect(parse_address("tcp://127.0.0.1:1"), {})
+    assert "led back to itself" in str(caught.value.__cause__)
 
 
 async def test_a_connection_that_breaks_at_once_is_a_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -327,7 +322,7 @@ async def test_a_connection_that_breaks_at_once_is_a_clear_error(monkeypatch: py
         listener = await TRANSPORT.listen(ANY_PORT, {})
         async with closing(listener):
             monkeypatch.setattr(tcp, "peer_of", peer_of)
-            with pytest.raises(ConnectError, match="broke at once: .*not connected; try again"):
+            with pytest.raises(ConnectError, match=r"broke at once: .*not connected; try again"):
                 await TRANSPORT.connect(listener.address, {})
 
 

@@ -565,7 +565,7 @@ trio.run(main)
         try:
             assert process.stdout is not None
             async with process.stdout:
-                assert await process.stdout.receive_some() == b"ready\n"
+                assert await process.stdout.receive_some(5) == b"ready"
             with pytest.raises(AddressInUse):
                 await transport.listen(address, {})
         finally:

@@ -151,17 +151,19 @@ async def test_a_paused_reader_judges_nobody(autojump_clock: MockClock) -> None:
 
 async def test_a_busy_handler_never_costs_the_connection(autojump_clock: MockClock) -> None:
     router, client_router = pyipc.Router(), pyipc.Router()
-    router.on("busy", lambda message: trio.sleep(HOUR))
-    client_router.on("busy", lambda message: trio.sleep(HOUR))
+
+    async def busy(message: Message[Any]) -> None:
+        await trio.sleep(HOUR)
+
+    router.on("busy", busy)
+    client_router.on("busy", busy)
     async with pair(router, client_router=client_router) as (client, server):
         await server.broadcast("busy")
         await client.request("busy", timeout=None)
         assert client.statistics().connects == 1
 
 
-async def test_a_loop_that_was_blocked_judges_nobody(
-    mock_clock: MockClock, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_loop_that_was_blocked_judges_nobody(mock_clock: MockClock, caplog: pytest.LogCaptureFixture) -> None:
     """Both sides wake up long after everything was due: what has arrived meanwhile counts."""
     with trio.fail_after(1_000_000):
         async with pair() as (client, server):
@@ -277,6 +279,7 @@ async def test_dribble_does_not_buy_time(autojump_clock: MockClock) -> None:
             for _ in range(100):
                 await trio.sleep(1)
                 await peer.send(b"x")
+        await trio.testing.wait_all_tasks_blocked()
         assert [code for code, _ in ended] == ["slow"]
         assert ended[0][1] <= 32
         await peer.link.aclose()
@@ -379,7 +382,7 @@ async def test_a_required_hello_has_its_time(autojump_clock: MockClock) -> None:
         assert (await polite.read_until("pyipc.welcome"))["version"] == 1
         assert ended == []
         await trio.sleep(HOUR)
-        assert [code for code, _ in ended][0] == "handshake"
+        assert [code for code, _ in ended[:1]] == ["handshake"]
         assert 5 <= ended[0][1] <= 7
         assert await silent.read_all() == []
         await polite.link.aclose()

@@ -1,18 +1,19 @@
-"""A peer that is nothing but bytes, for tests of what really goes over the wire."""
+"""A peer that is nothing but bytes, for tests of what really goes over the wire; and handlers that wait."""
 
 from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING, Any
 
-from pyipc.transports import Peer
-from pyipc.transports.memory import memory_link_pair
+import trio
+
+from pyipc.transports import memory_link_pair
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pyipc import Server
-    from pyipc.transports import Link
+    from pyipc.transports import Link, Peer
 
 
 def frame(event: str, data: Any = None) -> bytes:
@@ -72,3 +73,13 @@ def join(server: Server, peer: Peer | None = None, *, buffer_size: int = 65_536)
     ours, theirs = memory_link_pair(right=peer, buffer_size=buffer_size)
     server.adopt(theirs)
     return WirePeer(ours)
+
+
+async def stay(about: object) -> None:
+    """A handler that never ends by itself."""
+    await trio.sleep_forever()
+
+
+async def give_way(about: object) -> None:
+    """A handler that waits for nothing, but lets others run."""
+    await trio.lowlevel.checkpoint()

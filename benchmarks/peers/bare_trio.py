@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 import trio
+
 from common import DATA, DELIMITER, LIFETIME, arguments, ready, report_round_trips
 
 encode = msgspec.json.Encoder().encode

@@ -13,6 +13,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+
 from common import DATA, EVENT, LIFETIME, arguments, ready, report
 
 if TYPE_CHECKING:

@@ -6,9 +6,9 @@ import time
 from typing import Any
 
 import trio
-from common import DATA, EVENT, LIFETIME, arguments, ready, report_rate, report_round_trips
 
 import pyipc
+from common import DATA, EVENT, LIFETIME, arguments, ready, report_rate, report_round_trips
 
 
 async def serve(path: str, count: int) -> None:

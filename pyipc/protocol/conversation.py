@@ -91,6 +91,13 @@ class Conversation(ABC):
             MessageTooLarge: The frame is larger than this side or the peer accepts.
         """
 
+    def check_size(self, frame: bytes) -> None:  # noqa: B027 - no size is too large by default
+        """Whether bytes from `encode` are small enough for this side and for the peer.
+
+        Raises:
+            MessageTooLarge: They are not.
+        """
+
     def event(self, event: str, data: object) -> bytes:
         """The bytes that carry an event to this peer. Raises what `encode` and `check` raise."""
         frame = self.encode(event, data)
@@ -238,6 +245,9 @@ class JsonConversation(Conversation):
     def check(self, event: str, frame: bytes) -> None:
         if event not in self._outgoing_names:
             self._vet_outgoing(event)
+        self.check_size(frame)
+
+    def check_size(self, frame: bytes) -> None:
         if len(frame) - 1 > self._send_limit:
             raise MessageTooLarge(len(frame) - 1, self._send_limit)
 

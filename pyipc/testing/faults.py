@@ -222,9 +222,6 @@ class Lane:
         return chance > 0 and self._rng.random() < chance
 
     def _pass(self, chunk: bytes) -> None:
-        if self.fate is not None:
-            self.vanish(len(chunk))
-            return
         if self._end is not None and self._passed + len(chunk) >= self._end[0]:
             mark, self.fate = self._end
             self.vanish(self._passed + len(chunk) - mark)

@@ -321,7 +321,6 @@ class FaultyLink(Link):
             try:
                 chunk = await self._link.receive()
             except ConnectionLost as error:
-                self._check()
                 if not lane.holding:
                     raise
                 lost = error
@@ -332,9 +331,7 @@ class FaultyLink(Link):
         if self._finished or lost is not None or trio.current_time() >= self._release_inbound_at:
             lane.release()
         elif not lane.ready:
-            if not lane.holding:
-                self._release_inbound_at = math.inf
-            elif self._release_inbound_at == math.inf:
+            if lane.holding and self._release_inbound_at == math.inf:
                 self._release_inbound_at = trio.current_time() + lane.faults.hold_interval
             return
         self._release_inbound_at = math.inf
@@ -354,7 +351,7 @@ class FaultyLink(Link):
         if not self._closed:
             self._closed = True
             self._wake()
-            if not self._wire.locked() and self._broken is None:
+            if not self._wire.locked():
                 with suppress(ConnectionClosed):
                     self._hand_over()
         await self._link.aclose()
