@@ -148,18 +148,20 @@ async def test_a_request_that_was_cancelled_in_the_queue_is_never_handled() -> N
         await finish.wait()
 
     with trio.fail_after(5):
-        async with pair(router, server_options={"max_concurrent_requests": 1}) as (client, _):
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(client.request, "one", 1)
+        async with (
+            pair(router, server_options={"max_concurrent_requests": 1}) as (client, _),
+            trio.open_nursery() as nursery,
+        ):
+            nursery.start_soon(client.request, "one", 1)
+            await trio.testing.wait_all_tasks_blocked()
+            async with trio.open_nursery() as inner:
+                inner.start_soon(client.request, "one", 2)
                 await trio.testing.wait_all_tasks_blocked()
-                async with trio.open_nursery() as inner:
-                    inner.start_soon(client.request, "one", 2)
-                    await trio.testing.wait_all_tasks_blocked()
-                    inner.cancel_scope.cancel()
-                await trio.testing.wait_all_tasks_blocked()
-                nursery.start_soon(client.request, "one", 3)
-                await trio.testing.wait_all_tasks_blocked()
-                finish.set()
+                inner.cancel_scope.cancel()
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.start_soon(client.request, "one", 3)
+            await trio.testing.wait_all_tasks_blocked()
+            finish.set()
     assert calls == [1, 3]
 
 
@@ -280,30 +282,31 @@ async def test_the_number_of_pending_requests_is_bounded() -> None:
         running -= 1
 
     with trio.fail_after(5):
-        async with pair(router, client_options={"max_pending_requests": 10}) as (client, _):
-            async with trio.open_nursery() as nursery:
-                for _ in range(50):
-                    nursery.start_soon(client.request, "wait")
-                await trio.testing.wait_all_tasks_blocked()
-                statistics = client.statistics().connection
-                assert statistics is not None
-                assert statistics.pending_requests == 10
-                release.set()
+        async with (
+            pair(router, client_options={"max_pending_requests": 10}) as (client, _),
+            trio.open_nursery() as nursery,
+        ):
+            for _ in range(50):
+                nursery.start_soon(client.request, "wait")
+            await trio.testing.wait_all_tasks_blocked()
+            statistics = client.statistics().connection
+            assert statistics is not None
+            assert statistics.pending_requests == 10
+            release.set()
     assert most == 10
 
 
 async def test_waiting_for_one_s_turn_counts_against_the_time_out(
     router: pyipc.Router, autojump_clock: MockClock
 ) -> None:
-    async with pair(router, client_options={"max_pending_requests": 1}) as (client, _):
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(lambda: client.request("slow", 10.0, timeout=None))
-            await trio.testing.wait_all_tasks_blocked()
-            began = trio.current_time()
-            with pytest.raises(pyipc.RequestTimeout):
-                await client.request("echo", 1, timeout=3)
-            assert trio.current_time() - began == pytest.approx(3)
-            assert await client.request("echo", 1, timeout=20) == 1
+    async with pair(router, client_options={"max_pending_requests": 1}) as (client, _), trio.open_nursery() as nursery:
+        nursery.start_soon(lambda: client.request("slow", 10.0, timeout=None))
+        await trio.testing.wait_all_tasks_blocked()
+        began = trio.current_time()
+        with pytest.raises(pyipc.RequestTimeout):
+            await client.request("echo", 1, timeout=3)
+        assert trio.current_time() - began == pytest.approx(3)
+        assert await client.request("echo", 1, timeout=20) == 1
 
 
 def _close_ours(client: pyipc.Client, server: pyipc.Server) -> Any:

@@ -293,7 +293,7 @@ async def test_slot_of_a_handler_that_has_ended_stays_free(router: pyipc.Router)
 
 
 async def test_a_cancelled_task_never_leads(router: pyipc.Router) -> None:
-    """A handler that outlives its cancellation ends at the moment at which the lead is free: somebody else must take it."""
+    """A handler that outlives its cancellation ends just when the lead is free: somebody else must take it."""
     finish = [trio.Event()]
 
     @router.on("stubborn")

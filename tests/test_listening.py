@@ -183,12 +183,11 @@ async def test_a_question_and_its_answer() -> None:
 
 
 async def test_an_answer_that_does_not_come(autojump_clock: MockClock) -> None:
-    async with pair() as (client, _):
-        async with client.expect("sum") as answer:
-            began = trio.current_time()
-            with pytest.raises(trio.TooSlowError):
-                await answer.get(timeout=5)
-            assert trio.current_time() - began == pytest.approx(5)
+    async with pair() as (client, _), client.expect("sum") as answer:
+        began = trio.current_time()
+        with pytest.raises(trio.TooSlowError):
+            await answer.get(timeout=5)
+        assert trio.current_time() - began == pytest.approx(5)
 
 
 async def test_an_answer_does_not_come_over_a_lost_connection(autojump_clock: MockClock) -> None:
@@ -197,7 +196,7 @@ async def test_an_answer_does_not_come_over_a_lost_connection(autojump_clock: Mo
 
         async def follow() -> None:
             async for message in client.events("progress"):
-                progress.append(message.data)
+                progress.append(message.data)  # noqa: PERF401 - each at once
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(follow)
@@ -226,7 +225,7 @@ async def test_streams_end_with_the_client() -> None:
 
             async def follow() -> None:
                 async for message in client.events("n"):
-                    got.append(message.data)
+                    got.append(message.data)  # noqa: PERF401 - each at once
 
             async def expect() -> None:
                 async with client.expect("sum") as answer:
@@ -296,7 +295,7 @@ async def test_several_tasks_share_a_stream() -> None:
 
             async def take() -> None:
                 for _ in range(20):
-                    got.append((await events.get()).data)
+                    got.append((await events.get()).data)  # noqa: PERF401 - each at once
 
             async with trio.open_nursery() as nursery:
                 for _ in range(5):

@@ -29,7 +29,7 @@ async def test_an_error_keeps_its_context() -> None:
             try:
                 raise KeyError("first")
             except KeyError:
-                raise ValueError("second")
+                raise ValueError("second")  # noqa: B904
     assert isinstance(caught.value.__context__, KeyError)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,7 +15,7 @@ from tests.conformance.sides import until
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from tests.conformance.sides import Stage
+    from tests.conformance.sides import Side, Stage
 
 
 async def test_closing_delivers_what_was_emitted(stage: Stage) -> None:
@@ -90,6 +91,10 @@ def batch() -> bytes:
     )
 
 
+def has_ended(side: Side, times: int) -> bool:
+    return len(side.ended) == times
+
+
 async def test_a_peer_that_goes_after_any_byte_leaves_whole_messages_and_one_disconnect(stage: Stage) -> None:
     got: list[Any] = []
     router = pyipc.Router()
@@ -103,7 +108,7 @@ async def test_a_peer_that_goes_after_any_byte_leaves_whole_messages_and_one_dis
             disconnects = len(wire.ours.ended)
             await link.send(stream[:length]) if length else None
             await link.aclose()
-            await until(lambda expected=disconnects + 1: len(wire.ours.ended) == expected)
+            await until(partial(has_ended, wire.ours, disconnects + 1))
             assert len(got) == sum(end < length for end in ends)
             assert wire.ours.ended[-1].by_peer
             link = await wire.again()

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from tests.conformance.sides import Stage
 
-SMALL = {"outbox_high_water_size": 20_000, "max_outbox_size": 200_000}
+SMALL: dict[str, Any] = {"outbox_high_water_size": 20_000, "max_outbox_size": 200_000}
 
 
 async def test_a_peer_that_does_not_read_holds_the_sender_back(stage: Stage) -> None:
@@ -103,7 +103,7 @@ async def test_an_inbox_beyond_its_cap_closes_the_connection(stage: Stage) -> No
     async def ask(message: pyipc.Message[Any]) -> None:
         await message.connection.request("never")
 
-    options = {"inbox_high_water_size": 10_000, "max_inbox_size": 100_000, "close_timeout": 0.1}
+    options: dict[str, Any] = {"inbox_high_water_size": 10_000, "max_inbox_size": 100_000, "close_timeout": 0.1}
     async with stage.open_raw(ours, reconnect=False, **options) as wire:
         await wire.link.send(b'{"type":"pyipc.cancel","data":{"call":5}}\f')  # shows that it can take requests
 
@@ -140,6 +140,10 @@ async def test_a_peer_that_asks_and_never_reads_is_closed(stage: Stage) -> None:
         assert wire.ours.ended[0].code == "slow"
 
 
+def has_all(got: list[int], count: int) -> bool:
+    return len(got) == count
+
+
 @pytest.mark.parametrize("policy", ["close", "drop"])
 async def test_a_broadcast_waits_for_nobody(address: str, policy: Any) -> None:
     got: list[int] = []
@@ -164,7 +168,7 @@ async def test_a_broadcast_waits_for_nobody(address: str, policy: Any) -> None:
                 sent += 1
                 dropped += report.dropped
                 assert report.sent + report.dropped == 2
-                await until(lambda expected=sent: len(got) == expected)
+                await until(partial(has_all, got, sent))
             assert got == list(range(sent))
             assert server.statistics().broadcasts_dropped == dropped
             if policy == "close":
