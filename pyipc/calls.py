@@ -66,6 +66,8 @@ class Calls:
 
         def expire(late: float) -> None:
             assert timeout is not None
+            if number not in self._calls:
+                return  # the answer came in this very turn, and its task has not run yet
             self._abandon(number)
             self._wake(call, error=RequestTimeout(event, timeout))
 

@@ -220,7 +220,10 @@ class Client:
         connection = self._up.connection
         if connection is not None:
             try:
-                await connection.emit(event, data)
+                await trio.lowlevel.checkpoint_if_cancelled()
+                # Nearly always there is nothing to wait for, and a coroutine would cost as much as the rest.
+                if not connection.emit_at_once(event, data):
+                    await connection.emit(event, data)
             except ConnectionLost:
                 pass  # it was not sent, and goes the way of all that is emitted without a connection
             else:

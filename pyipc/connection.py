@@ -84,6 +84,21 @@ class Connection(Lifecycle):
         outbox.push(frame)
         self._events_sent += 1
 
+    def emit_at_once(self, event: str, data: object) -> bool:
+        """Send an event if that needs no waiting at all; say whether it was sent.
+
+        Raises:
+            LocalProtocolError, ConnectionClosed: As `emit`.
+        """
+        if self._closing or self._reason is not None:
+            raise self._gone()
+        outbox = self._outbox
+        if outbox.size >= outbox.high_water_size or self._conversation.is_risky(event):
+            return False
+        outbox.push(self._conversation.event(event, data))
+        self._events_sent += 1
+        return True
+
     def emit_nowait(self, event: str, data: object = None) -> None:
         """Send an event if that is possible without waiting.
 

@@ -18,7 +18,7 @@ import inspect
 import logging
 import math
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import trio
 
@@ -46,6 +46,7 @@ _MAX_SPARE = 1
 # A handler that does not wait must not keep everybody else waiting for a whole inbox.
 _TURN = 256
 _MAX_ERROR_TEXT = 1_000
+_NO_MORE: Any = iter(())
 # What an event takes in memory besides its bytes; without it, a flood of tiny ones would weigh nothing.
 _ITEM_SIZE = 256
 
@@ -204,8 +205,21 @@ class Dispatcher:
                     if self._lane_busy:
                         self._enqueue(item)
                     else:
-                        for_all = iter(self._router.handlers_for(item.type))
-                        waiting = self._call_handlers(item, for_all)
+                        handlers = self._router.handlers_for(item.type)
+                        if len(handlers) == 1 and handlers[0].is_simple:
+                            # The usual case, without iterators: one handler, untyped, for every event.
+                            self.events_received += 1
+                            for_all = _NO_MORE
+                            try:
+                                waiting = handlers[0].call(Message(item.type, item.data, self._connection))
+                            except Exception:
+                                self._report("a handler", item.type)
+                                continue
+                            if not hasattr(type(waiting), "__await__"):
+                                continue
+                        else:
+                            for_all = iter(handlers)
+                            waiting = self._call_handlers(item, for_all)
                         if waiting is not None:
                             await self._run_lane(scope, item, waiting, for_all)
                             if self._leader is not scope:
@@ -325,8 +339,8 @@ class Dispatcher:
             except Exception:
                 self._report("a handler", event.type)
             else:
-                if result is not None and inspect.isawaitable(result):
-                    return result
+                if hasattr(type(result), "__await__"):
+                    return cast("Awaitable[object]", result)
         if not heard:
             self.unheard += 1
         return None
@@ -389,8 +403,8 @@ class Dispatcher:
         except Exception as error:
             self._refuse(request, error)
             return None
-        if result is not None and inspect.isawaitable(result):
-            return result
+        if hasattr(type(result), "__await__"):
+            return cast("Awaitable[object]", result)
         self._reply(request, result)
         return None
 

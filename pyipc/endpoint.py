@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from pyipc.errors import AddressError, InsecureAddress, PeerNotAllowed
 from pyipc.protocol.addresses import Address, parse_address
-from pyipc.protocol.conversation import Conversation, JsonConversation, Role
+from pyipc.protocol.conversation import Conversation, Role
+from pyipc.protocol.framed import JsonConversation
 from pyipc.protocol.framing import Json, Raw
 from pyipc.protocol.raw import RawConversation
 

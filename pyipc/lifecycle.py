@@ -124,7 +124,7 @@ class Lifecycle:
     @property
     def is_open(self) -> bool:
         """Whether messages can be sent."""
-        return not self._closing and self._reason is None
+        return not self._closing and self._reason is None and not self._outbox.is_broken
 
     @property
     def is_waiting(self) -> bool:
@@ -170,8 +170,11 @@ class Lifecycle:
 
     def _settle(self, item: Inbound) -> None:
         """Deal with what arrived and is not for handlers."""
+        if type(item) is Reply:  # nearly always
+            self._calls.settle(item)
+            return
         match item:
-            case Reply() | Failure():
+            case Failure():
                 self._calls.settle(item)
             case Introduced():
                 self._vigil.meet(item.heartbeat)
@@ -371,6 +374,8 @@ class Lifecycle:
     def _gone(self) -> ConnectionClosed:
         """What to raise for the use of a connection that has ended."""
         reason = self._reason
+        if reason is None and not self._closing:
+            return ConnectionLost("the connection broke while sending")  # its end is still being read
         if reason is None or reason.code == "closed":
             return ConnectionClosed("the connection is closed")
         error = ConnectionLost(reason.message)

@@ -95,6 +95,11 @@ class Outbox:
     def __len__(self) -> int:
         return len(self._frames)
 
+    @property
+    def is_broken(self) -> bool:
+        """Whether nothing more can be sent."""
+        return self._error is not None
+
     def push(self, frame: bytes) -> None:
         """Append a frame, however full the outbox is.
 

@@ -65,6 +65,11 @@ class Handler:
         return _name_of(self.call)
 
     @property
+    def is_simple(self) -> bool:
+        """Whether it takes every event as it came: registered for good, and with no type declared."""
+        return not self.once and self.data_type is None
+
+    @property
     def data_type(self) -> Any:
         """``T``, if the annotation of the first parameter is ``Message[T]``; the data is to be of it.
 

@@ -29,16 +29,12 @@ _TIDY_ABOVE = 64
 class Timer:
     """Something to do at a time, unless it is cancelled before."""
 
-    __slots__ = ("_timers", "action", "order", "when")
+    __slots__ = ("_timers", "action", "when")
 
-    def __init__(self, when: float, order: int, action: Callable[[float], None], timers: Timers) -> None:
+    def __init__(self, when: float, action: Callable[[float], None], timers: Timers) -> None:
         self.when = when
-        self.order = order
         self.action: Callable[[float], None] | None = action
         self._timers = timers
-
-    def __lt__(self, other: Timer) -> bool:
-        return (self.when, self.order) < (other.when, other.order)
 
     def cancel(self) -> None:
         """Do nothing at the time; may be called more than once, and afterwards."""
@@ -51,7 +47,8 @@ class Timers:
     """Deadlines in order. Actions are called with how late they are, in seconds; they must not raise."""
 
     def __init__(self) -> None:
-        self._heap: list[Timer] = []
+        # Tuples, so that the heap compares floats in C and never calls a method of ours.
+        self._heap: list[tuple[float, int, Timer]] = []
         self._cancelled = 0
         self._order = 0
         self._sleep: trio.CancelScope | None = None
@@ -62,8 +59,8 @@ class Timers:
     def call_at(self, when: float, action: Callable[[float], None]) -> Timer:
         """Call ``action(seconds late)`` at a time of trio's clock."""
         self._order += 1
-        timer = Timer(when, self._order, action, self)
-        heapq.heappush(self._heap, timer)
+        timer = Timer(when, action, self)
+        heapq.heappush(self._heap, (when, self._order, timer))
         if self._sleep is not None and when < self._sleep.deadline:
             self._sleep.deadline = when
         return timer
@@ -72,7 +69,7 @@ class Timers:
         """One timer was cancelled; tidy up when most of the heap is such."""
         self._cancelled += 1
         if self._cancelled > _TIDY_ABOVE and self._cancelled * 2 > len(self._heap):
-            self._heap = [timer for timer in self._heap if timer.action is not None]
+            self._heap = [entry for entry in self._heap if entry[2].action is not None]
             heapq.heapify(self._heap)
             self._cancelled = 0
 
@@ -86,8 +83,8 @@ class Timers:
     def _run_due(self) -> float:
         """Call what is due; say when the next is."""
         now = trio.current_time()
-        while self._heap and self._heap[0].when <= now:
-            timer = heapq.heappop(self._heap)
+        while self._heap and self._heap[0][0] <= now:
+            timer = heapq.heappop(self._heap)[2]
             action, timer.action = timer.action, None
             if action is None:
                 self._cancelled -= 1
@@ -95,5 +92,9 @@ class Timers:
             late = now - timer.when
             if late > LAG:
                 logger.warning("the event loop was blocked: a timer fired %.1f s late", late)
-            action(late)
-        return self._heap[0].when if self._heap else math.inf
+            try:
+                action(late)
+            except Exception:
+                # One clock serves all connections; one that fails must not stop it for the others.
+                logger.exception("a timer's action failed")
+        return self._heap[0][0] if self._heap else math.inf

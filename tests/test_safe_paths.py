@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import shutil
 import socket
@@ -33,6 +32,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     Forge = Callable[[Path], None]
+
+fcntl = pytest.importorskip("fcntl", reason=f"{CANNOT_RUN} needs Unix domain sockets")
 
 ROOT = Path(__file__).resolve().parent.parent
 STRANGER = 12345

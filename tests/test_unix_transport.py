@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
     from pyipc.transports.port import Link, Listener
+
+grp = pytest.importorskip("grp", reason=f"{CANNOT_RUN} needs Unix domain sockets")
 
 ME = (os.getpid(), os.geteuid(), os.getegid())
 only_linux = pytest.mark.skipif(sys.platform != "linux", reason=f"{CANNOT_RUN} needs Linux")
@@ -308,13 +310,19 @@ async def test_readiness_that_turns_out_false_is_waited_out() -> None:
     class Moody(socket.socket):
         """Ready, and then not: as with a datagram whose checksum is wrong, or after a signal."""
 
-        moods = 2
+        moods = 4
 
         def recv(self, *args: int) -> bytes:
             Moody.moods -= 1
-            if Moody.moods >= 0:
+            if Moody.moods >= 2:
                 raise BlockingIOError
             return super().recv(*args)
+
+        def send(self, *args: Any) -> int:
+            Moody.moods -= 1
+            if Moody.moods >= 0:
+                raise BlockingIOError
+            return super().send(*args)
 
     left, right = socket.socketpair()
     moody = SocketLink(Moody(fileno=left.detach()), Peer(address="moody"))
@@ -323,6 +331,9 @@ async def test_readiness_that_turns_out_false_is_waited_out() -> None:
         with trio.fail_after(5):
             link.send_nowait(b"x")
             assert await moody.receive() == b"x"
+            await moody.send(b"y")
+            assert await link.receive() == b"y"
+            assert Moody.moods == -1
 
 
 # --- listeners --------------------------------------------------------------------------------------------------
@@ -405,6 +416,20 @@ async def test_a_crowd_does_not_starve_other_tasks(place: Path) -> None:
             steps = [after - before for before, after in zip([0, *turns], [*turns, len(links)], strict=True)]
             # Trio runs the tasks of one turn in any order, so two shares of 16 may come together.
             assert max(steps) <= 32
+
+
+async def test_a_peer_is_not_left_hanging_when_the_program_is_interrupted(place: Path) -> None:
+    def adopt(_sock: socket.socket) -> SocketLink:
+        raise KeyboardInterrupt
+
+    _, plain = faulty_listener(place)
+    listener = SocketListener(plain._sockets, plain.address, adopt=adopt)
+    async with closing(listener):
+        with call(place) as caller, trio.fail_after(5):
+            with pytest.raises(KeyboardInterrupt):
+                await listener.accept()
+            caller.settimeout(5)
+            assert caller.recv(1) == b""
 
 
 async def test_a_cancelled_accept_loses_no_peer(place: Path) -> None:
@@ -545,6 +570,16 @@ async def test_a_dead_server_leaves_a_socket_that_is_said_to_be_dead(place: Path
     assert isinstance(caught.value.__cause__, ConnectionRefusedError)
 
 
+async def test_a_socket_that_is_not_for_us_is_a_clear_error(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def connect(_sock: socket.socket, _where: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(socket.socket, "connect", connect)  # root is refused nothing
+    with trio.fail_after(5), pytest.raises(ConnectError, match="we may not use it") as caught:
+        await UnixTransport().connect(parse_address(f"unix:{place}/s"), {})
+    assert isinstance(caught.value.__cause__, PermissionError)
+
+
 async def test_the_place_of_a_killed_server_is_taken_by_the_next(place: Path) -> None:
     program = f"""
 import trio
@@ -578,16 +613,16 @@ trio.run(main)
             await client.aclose()
 
 
-async def test_mode_and_group_are_options(place: Path) -> None:
+async def test_mode_and_group_are_options(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     transport = UnixTransport()
     address = parse_address(f"unix:{place}/s")
-    import grp
-
-    group = grp.getgrgid(os.getegid()).gr_name
+    # A user can give files to its own groups only, and those need not have names.
+    names = {"friends": grp.struct_group(("friends", "x", os.getegid(), []))}
+    monkeypatch.setattr(grp, "getgrnam", names.__getitem__)
     cases: list[tuple[dict[str, object], int]] = [
         ({"mode": 0o666}, 0o666),
         ({"mode": 0o660, "group": os.getegid()}, 0o660),
-        ({"group": group}, 0o660),
+        ({"group": "friends"}, 0o660),
         ({"mode": None, "group": None}, 0o600),
     ]
     with trio.fail_after(5):

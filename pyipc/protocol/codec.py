@@ -7,7 +7,6 @@ is refused here.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import json
 import math
@@ -223,4 +222,4 @@ def convert_control(data: Any, kind: type[T]) -> T:
 
 def control_frame(body: Any) -> bytes:
     """The frame of one of pyipc's own messages, without its delimiter."""
-    return encode(body.type, {field.name: getattr(body, field.name) for field in dataclasses.fields(body)})
+    return encode(body.type, body)

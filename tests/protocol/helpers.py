@@ -7,7 +7,8 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from pyipc.options import Options
-from pyipc.protocol.conversation import JsonConversation, Role
+from pyipc.protocol.conversation import Role
+from pyipc.protocol.framed import JsonConversation
 from pyipc.protocol.framing import Json
 from pyipc.protocol.messages import Malformed
 

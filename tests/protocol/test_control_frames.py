@@ -40,7 +40,7 @@ from tests.protocol.helpers import (
 )
 
 if TYPE_CHECKING:
-    from pyipc.protocol.conversation import JsonConversation
+    from pyipc.protocol.framed import JsonConversation
 
 both_roles = pytest.mark.parametrize("role", Role)
 HELLO = control_frame(Hello([1])) + FF

@@ -7,7 +7,7 @@ never is a batch, and a reading frame by frame with the standard library's JSON 
 from __future__ import annotations
 
 import itertools
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import example, given, settings
@@ -16,9 +16,12 @@ from hypothesis import strategies as st
 from pyipc.errors import RemoteProtocolError
 from pyipc.protocol import codec
 from pyipc.protocol.codec import Event
-from pyipc.protocol.conversation import JsonConversation, Role
+from pyipc.protocol.conversation import Role
 from pyipc.protocol.messages import Hello, Malformed
 from tests.protocol.helpers import FF, conversation, cut, frame, second_opinion, told
+
+if TYPE_CHECKING:
+    from pyipc.protocol.framed import JsonConversation
 
 # 64 levels are far away for a fuzzer; four are reached at once.
 LIMITS = {"max_depth": 4, "max_frame_size": 200, "max_event_name_size": 12}

@@ -1,0 +1,419 @@
+"""A conversation in frames of JSON: node-ipc's wire, with pyipc's own frames among the others."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, final
+
+from pyipc.errors import (
+    InvalidEventName,
+    LocalProtocolError,
+    MessageTooLarge,
+    PeerLacksFeature,
+    RemoteProtocolError,
+    UnencodableData,
+)
+from pyipc.options import SHORTEST_HEARTBEAT
+from pyipc.protocol import codec
+from pyipc.protocol.conversation import Conversation, Inbound, Role
+from pyipc.protocol.frames import FrameBuffer
+from pyipc.protocol.messages import (
+    CONTROL_PREFIX,
+    PROTOCOL_VERSIONS,
+    Cancel,
+    ControlFrame,
+    Failure,
+    Goaway,
+    Goodbye,
+    Hello,
+    Introduced,
+    Malformed,
+    Ping,
+    Reply,
+    Request,
+    Welcome,
+)
+from pyipc.protocol.names import UNSAFE_NAMES, check_event_name
+
+if TYPE_CHECKING:
+    from pyipc.options import Options
+    from pyipc.protocol.codec import Event
+    from pyipc.protocol.framing import Json
+
+__all__ = ["JsonConversation"]
+
+_MAX_KNOWN_NAMES = 1_024
+_MAX_CALL = 2**53 - 1
+
+
+@final
+class JsonConversation(Conversation):
+    """node-ipc's frames, with pyipc's own among them once both sides are known to speak them.
+
+    Args:
+        role: Which side this is.
+        framing: The delimiter.
+        options: Sizes, depths and names that are allowed.
+        hello: Client: introduce this side. Server: answer introductions.
+        require_hello: Server: refuse a peer whose first frame is not a hello.
+        refusal: Server: answer a hello with a goodbye of this code and message.
+        agent: What this side calls itself.
+    """
+
+    def __init__(
+        self,
+        role: Role,
+        framing: Json,
+        options: Options,
+        *,
+        hello: bool = True,
+        require_hello: bool = False,
+        refusal: tuple[str, str] | None = None,
+        agent: str = "",
+    ) -> None:
+        self._role = role
+        self._delimiter = framing.delimiter
+        self._options = options
+        self._hello = hello
+        self._require_hello = require_hello and role is Role.SERVER
+        self._skips = options.malformed == "skip" and not self._require_hello
+        self._refusal = refusal
+        self._agent = agent
+        self._buffer = FrameBuffer(framing.delimiter, options.max_frame_size)
+        self._send_limit = options.max_frame_size
+        # Frames up to this size can be neither too deep nor too large.
+        self._depth_free_size = min(2 * options.max_depth, options.max_frame_size)
+        self._outgoing_names: set[str] = set()
+        self._outgoing_requests: set[str] = set()
+        self._incoming_names: set[str] = set()
+        self._last_call = 0
+        self._peer_speaks_pyipc = False
+        self._failed = False
+        self._answers: list[bytes] = []
+        self.protocol = "plain"
+
+    @property
+    def partial_size(self) -> int:  # type: ignore[override]
+        """Bytes of a frame that has arrived in part."""
+        return self._buffer.partial_size
+
+    @property
+    def frames_completed(self) -> int:  # type: ignore[override]
+        """Grows whenever frames were completed."""
+        return self._buffer.completed
+
+    @property
+    def awaits_welcome(self) -> bool:
+        return self._role is Role.CLIENT and self._hello and self.protocol == "plain" and not self._failed
+
+    def open(self) -> bytes:
+        if self._role is Role.SERVER or not self._hello:
+            return b""
+        return self._control(Hello(list(PROTOCOL_VERSIONS), **self._introduction()))
+
+    def _introduction(self) -> dict[str, Any]:
+        options = self._options
+        return {
+            "features": [],
+            "max_frame_size": options.max_frame_size,
+            "heartbeat": options.heartbeat_interval,
+            "agent": self._agent,
+        }
+
+    def _control(self, body: ControlFrame) -> bytes:
+        return codec.control_frame(body) + self._delimiter
+
+    # --- calls in, bytes out ---
+
+    def encode(self, event: str, data: object) -> bytes:
+        frame = codec.encode(event, data)
+        if len(frame) > self._depth_free_size and codec.too_deep(frame, self._options.max_depth):
+            raise UnencodableData(
+                f"the data of {event!r} is nested deeper than {self._options.max_depth} levels (max_depth)"
+            )
+        return frame + self._delimiter
+
+    def check(self, event: str, frame: bytes) -> None:
+        if event not in self._outgoing_names:
+            self._vet_outgoing(event)
+        self.check_size(frame)
+
+    def check_size(self, frame: bytes) -> None:
+        if len(frame) - 1 > self._send_limit:
+            raise MessageTooLarge(len(frame) - 1, self._send_limit)
+
+    def event(self, event: str, data: object) -> bytes:
+        # What `encode` and `check` do, in one: this is the hottest path there is.
+        if event not in self._outgoing_names:
+            self._vet_outgoing(event)
+        frame = codec.encode(event, data)
+        size = len(frame)
+        if size > self._depth_free_size:
+            if codec.too_deep(frame, self._options.max_depth):
+                raise UnencodableData(
+                    f"the data of {event!r} is nested deeper than {self._options.max_depth} levels (max_depth)"
+                )
+            if size > self._send_limit:
+                raise MessageTooLarge(size, self._send_limit)
+        return frame + self._delimiter
+
+    def is_risky(self, event: str) -> bool:
+        return self.protocol == "plain" and event in UNSAFE_NAMES and not self._options.unsafe_names
+
+    def _vet_outgoing(self, event: str) -> None:
+        check_event_name(event, self._options.max_event_name_size)
+        if self.is_risky(event):
+            raise InvalidEventName(
+                event,
+                f"a node-ipc program would take an event named {event!r} for its own, or stop; "
+                "choose another name, or pass unsafe_names=True",
+            )
+        if len(self._outgoing_names) >= _MAX_KNOWN_NAMES:
+            self._outgoing_names.clear()
+        self._outgoing_names.add(event)
+
+    def request(self, event: str, data: object) -> tuple[int, bytes]:
+        if self._role is Role.SERVER and not self._peer_speaks_pyipc:
+            raise PeerLacksFeature(
+                "request", "the peer has sent no pyipc frame, so it cannot be asked; emit an event instead"
+            )
+        if type(event) is not str or event not in self._outgoing_requests:
+            check_event_name(event, self._options.max_event_name_size)
+            if len(self._outgoing_requests) >= _MAX_KNOWN_NAMES:
+                self._outgoing_requests.clear()
+            self._outgoing_requests.add(event)
+        call = self._last_call + 1
+        frame = self._checked(Request.type, {"call": call, "event": event, "data": data}, event)
+        self._last_call = call
+        return call, frame
+
+    def reply(self, call: int, data: object) -> bytes:
+        return self._checked(Reply.type, {"call": call, "data": data}, "the reply")
+
+    def failure(self, call: int, code: str, message: str, data: object = None) -> bytes:
+        try:
+            body = {"call": call, "code": code, "message": message, "data": data}
+            return self._checked(Failure.type, body, "the error")
+        except LocalProtocolError:
+            # Whoever asked must hear that there is no answer, even where its details cannot be sent.
+            return self._control(Failure(call, code[:_MAX_TEXT], message[:_MAX_TEXT]))
+
+    def _checked(self, name: str, body: dict[str, Any], what: str) -> bytes:
+        """A frame with a user's data in it. A plain dictionary: a dataclass would cost as much as its JSON."""
+        try:
+            frame = codec.encode(name, body) + self._delimiter
+        except UnencodableData as error:
+            raise UnencodableData(f"the data of {what!r} has no JSON form: {error.__cause__}") from error.__cause__
+        if len(frame) <= self._depth_free_size:
+            return frame
+        if codec.too_deep(frame, self._options.max_depth):
+            raise UnencodableData(f"the data of {what!r} is nested too deep (max_depth={self._options.max_depth})")
+        if len(frame) - 1 > self._send_limit:
+            raise MessageTooLarge(len(frame) - 1, self._send_limit)
+        return frame
+
+    def cancel(self, call: int) -> bytes:
+        return self._control(Cancel(call))
+
+    def ping(self) -> bytes:
+        return self._unasked(Ping())
+
+    def goaway(self, message: str) -> bytes:
+        return self._unasked(Goaway(message))
+
+    def goodbye(self, code: str, message: str) -> bytes:
+        return self._unasked(Goodbye(code, message))
+
+    def _unasked(self, body: ControlFrame) -> bytes:
+        """A frame that only a peer which has introduced itself may get."""
+        return self._control(body) if self.protocol != "plain" else b""
+
+    # --- bytes in, events out ---
+
+    def receive_data(self, data: bytes) -> list[Inbound]:
+        if self._failed:
+            return []
+        complete = self._buffer.feed(data)
+        events: list[Inbound] = []
+        if complete:
+            count = complete.count(self._delimiter)
+            batch = None
+            if count == 1 and len(complete) <= self._options.max_frame_size:
+                if not self._take_one(complete[:-1], events):
+                    return events
+                complete = b""
+            elif len(complete) <= self._options.max_frame_size:
+                batch = codec.decode_frames(complete, self._delimiter, count, self._options.max_depth)
+            if batch is not None and {event.type for event in batch} <= self._incoming_names:
+                return batch  # type: ignore[return-value]  # the usual case: plain events of known names
+            if batch is not None:
+                for event in batch:
+                    if not self._take(event, events):
+                        return events
+            elif complete and not self._take_one_by_one(complete, events):
+                return events
+        try:
+            self._buffer.check()
+        except RemoteProtocolError as error:
+            self._reject(error, events)
+        return events
+
+    def _take_one(self, frame: bytes, events: list[Inbound]) -> bool:
+        """Like `_take_one_by_one`, for the usual case of a single frame of allowed size."""
+        try:
+            event = codec.decode(frame, self._options.max_depth)
+        except RemoteProtocolError as error:
+            return self._reject(error, events)
+        return self._take(event, events)
+
+    def _take_one_by_one(self, complete: bytes, events: list[Inbound]) -> bool:
+        view = memoryview(complete)
+        start = 0
+        while start < len(complete):
+            end = complete.index(self._delimiter, start)
+            size = end - start
+            try:
+                if size > self._options.max_frame_size:
+                    raise RemoteProtocolError(
+                        "size",
+                        f"the peer sent a frame of {size:,} bytes and the limit is "
+                        f"{self._options.max_frame_size:,} (max_frame_size)",
+                    )
+                event = codec.decode(view[start:end], self._options.max_depth)
+            except RemoteProtocolError as error:
+                if not self._reject(error, events):
+                    return False
+            else:
+                if not self._take(event, events):
+                    return False
+            start = end + 1
+        return True
+
+    def _reject(self, error: RemoteProtocolError, events: list[Inbound]) -> bool:
+        """Report a frame that was refused; say whether to go on with the next."""
+        if self._skips and self.protocol == "plain" and error.code in _SKIPPED:
+            events.append(Malformed(error, fatal=False))
+            return True
+        self._failed = True
+        events.append(Malformed(error, fatal=True))
+        return False
+
+    def _take(self, event: Event, events: list[Inbound]) -> bool:
+        """Report one event, or obey one of pyipc's own frames; say whether to go on."""
+        name = event.type
+        try:
+            if name not in self._incoming_names:
+                if self._require_hello and self.protocol == "plain" and name != Hello.type:
+                    raise RemoteProtocolError("hello", "the peer sent a frame before it introduced itself")
+                if name.startswith(CONTROL_PREFIX):
+                    self._obey(name, event.data, events)
+                    return True
+                self._vet_incoming(name)
+        except RemoteProtocolError as error:
+            return self._reject(error, events)
+        events.append(event)
+        return True
+
+    def _vet_incoming(self, name: str) -> None:
+        size = len(name.encode("utf-8", "surrogatepass"))
+        if size > self._options.max_event_name_size:
+            raise RemoteProtocolError(
+                "name",
+                f"the peer sent an event whose name takes {size:,} bytes and the limit is "
+                f"{self._options.max_event_name_size:,} (max_event_name_size)",
+            )
+        if len(self._incoming_names) >= _MAX_KNOWN_NAMES:
+            self._incoming_names.clear()
+        self._incoming_names.add(name)
+
+    def _obey(self, name: str, data: Any, events: list[Inbound]) -> None:
+        kind = _CONTROL_FRAMES.get(name)
+        if kind is None:
+            return  # a later version's frame; whoever sends it knows that we may not understand
+        body = codec.convert_control({} if data is None else data, kind)
+        if kind is Request or kind is Reply:  # nearly always
+            self._check_call(body)
+            self._peer_speaks_pyipc = True
+            events.append(body)
+            return
+        match body:
+            case Hello():
+                self._on_hello(body, events)
+            case Welcome():
+                self._on_welcome(body, events)
+            case Ping():
+                pass
+            case Failure() | Cancel():
+                self._check_call(body)
+                self._peer_speaks_pyipc = True
+                events.append(body)
+            case _:
+                events.append(body)
+
+    def _check_call(self, body: Request | Reply | Failure | Cancel) -> None:
+        if not 0 <= body.call <= _MAX_CALL:
+            raise RemoteProtocolError("control", f"the peer sent {body.call} as the number of a call")
+        if isinstance(body, Request):
+            if body.event.startswith(CONTROL_PREFIX):
+                raise RemoteProtocolError("name", f"the peer sent a request under the reserved name {body.event!r}")
+            if body.event not in self._incoming_names:
+                self._vet_incoming(body.event)
+        elif isinstance(body, Reply | Failure) and not 0 < body.call <= self._last_call:
+            raise RemoteProtocolError("control", f"the peer answered call {body.call}, which was never made")
+
+    def _on_hello(self, hello: Hello, events: list[Inbound]) -> None:
+        if self._role is Role.CLIENT:
+            raise RemoteProtocolError("control", "the server sent a hello, which is the client's to send")
+        if self.protocol != "plain":
+            raise RemoteProtocolError("control", "the peer introduced itself twice")
+        if not self._hello:
+            return
+        version = next((version for version in PROTOCOL_VERSIONS if version in hello.versions), None)
+        if version is None:
+            offered = ", ".join(map(str, hello.versions[:_MAX_TEXT])) or "none"
+            message = f"this side speaks version {PROTOCOL_VERSIONS[0]} of the protocol, the other side {offered}"
+            message = message[:_MAX_TEXT]
+            self._answers.append(self._control(Goodbye("version", message)))
+            raise RemoteProtocolError("version", message)
+        if self._refusal is not None:
+            self._answers.append(self._control(Goodbye(*self._refusal)))
+            raise RemoteProtocolError(*self._refusal)
+        self._meet(version, hello, events)
+        self._answers.append(self._control(Welcome(version, **self._introduction())))
+
+    def _on_welcome(self, welcome: Welcome, events: list[Inbound]) -> None:
+        if self._role is Role.SERVER or not self._hello or self.protocol != "plain":
+            raise RemoteProtocolError("control", "the peer sent a welcome that nobody asked for")
+        if welcome.version not in PROTOCOL_VERSIONS:
+            raise RemoteProtocolError("version", f"the server chose version {welcome.version}, which was not offered")
+        self._meet(welcome.version, welcome, events)
+
+    def _meet(self, version: int, peer: Hello | Welcome, events: list[Inbound]) -> None:
+        self._peer_speaks_pyipc = True
+        self.protocol = f"pyipc/{version}"
+        if peer.max_frame_size is not None:
+            if peer.max_frame_size < 1:
+                raise RemoteProtocolError("control", "the peer accepts no frame at all (max_frame_size)")
+            self._send_limit = min(self._send_limit, peer.max_frame_size)
+            self._depth_free_size = min(self._depth_free_size, self._send_limit)
+        heartbeat = peer.heartbeat
+        if heartbeat is not None:
+            heartbeat = min(max(heartbeat, SHORTEST_HEARTBEAT), _LONGEST_HEARTBEAT)
+        events.append(Introduced(self.protocol, heartbeat, peer.agent[:_MAX_TEXT]))
+
+    def data_to_send(self) -> bytes:
+        if not self._answers:
+            return b""
+        answers, self._answers = b"".join(self._answers), []
+        return answers
+
+
+_LONGEST_HEARTBEAT = 86_400.0
+# Characters of a text that only people read.
+_MAX_TEXT = 256
+# What a plain peer may send and be heard further, with malformed="skip". A frame that is too large is not
+# among it: its end may never come.
+_SKIPPED = frozenset({"json", "utf8", "envelope", "depth", "name"})
+
+_CONTROL_FRAMES: dict[str, type[Any]] = {
+    kind.type: kind for kind in (Hello, Welcome, Request, Reply, Failure, Cancel, Ping, Goaway, Goodbye)
+}
