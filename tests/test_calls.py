@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import socket
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,11 +12,15 @@ import trio.testing
 
 import pyipc
 from pyipc import Message
+from pyipc.calls import Calls
+from pyipc.protocol.messages import Reply
 from pyipc.testing import pair
+from pyipc.timers import Timers
 from tests.wire import frame, hello, join, request, stay
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from trio.testing import MockClock
 
@@ -401,3 +406,51 @@ async def test_a_plain_peer_cannot_be_asked_by_the_server() -> None:
                 await connection.request("x")
             peer.link.send_eof()
             assert await peer.read_all() == []
+
+
+async def test_an_answer_in_the_very_turn_of_its_time_out_stops_no_clock(autojump_clock: MockClock) -> None:
+    """Which of the two comes first is the scheduler's choice, so it is tried often."""
+    timers, outcomes = Timers(), set[str]()
+
+    async def settle(calls: Calls, number: int, when: float) -> None:
+        await trio.sleep_until(when)
+        calls.settle(Reply(number, "answer"))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(timers.run)
+        for number in range(40):
+            calls = Calls(timers, abandoned=lambda number: None)
+            when = trio.current_time() + 5
+            nursery.start_soon(settle, calls, number, when)
+            try:
+                outcomes.add(await calls.wait(number, "event", 5, when))
+            except pyipc.RequestTimeout:
+                outcomes.add("time-out")
+        nursery.cancel_scope.cancel()
+    assert outcomes <= {"answer", "time-out"}
+    assert outcomes
+
+
+async def test_requests_on_a_link_that_breaks_while_writing_wait_for_the_next(tmp_path: Path) -> None:
+    """The write fails before the end is read: asking again must not spin on the connection that is over."""
+    path = str(tmp_path / "socket")
+    listener = trio.socket.socket(socket.AF_UNIX)
+    await listener.bind(path)
+    listener.listen()
+    outcomes: list[str] = []
+    async with pyipc.connect(pyipc.Endpoint(f"unix:{path}", hello=False), request_timeout=0.5) as client:
+        peer, _ = await listener.accept()
+        await trio.testing.wait_all_tasks_blocked()
+
+        async def ask() -> None:
+            try:
+                await client.request("question")
+            except (pyipc.RequestTimeout, pyipc.ConnectionLost) as error:
+                outcomes.append(type(error).__name__)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask)
+            nursery.start_soon(ask)
+            peer.close()
+            listener.close()
+    assert len(outcomes) == 2
