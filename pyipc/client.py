@@ -110,9 +110,11 @@ class Client:
         self._streams: weakref.WeakSet[EventStream[Any]] = weakref.WeakSet()
         self._answers: weakref.WeakSet[EventStream[Any]] = weakref.WeakSet()
         self._closing = False
+        self._leaving = False
+        self._left = trio.Event()
 
     def __repr__(self) -> str:
-        state = "closed" if self._closing else "connected" if self._up.connection is not None else "not connected"
+        state = "closed" if self._closing else "connected" if self.connected else "not connected"
         return f"<Client {self._endpoint.address} {state}, {len(self._up.offline)} queued>"
 
     # --- what it is ---
@@ -363,9 +365,11 @@ class Client:
 
         Cancellation: closes at once.
         """
-        if self._closing:
-            await trio.lowlevel.checkpoint()
+        if self._leaving:
+            await self._left.wait()
             return
+        self._leaving = True
+        undelivered = 0
         try:
             if len(self._up.offline):
                 with trio.move_on_after(self._options.close_timeout):
@@ -373,12 +377,10 @@ class Client:
             self._closing = True
             connection = self._up.connection
             self._up.stop()
-            try:
-                if connection is not None:
-                    await connection.aclose()
-            finally:
-                with trio.move_on_after(self._options.close_timeout):
-                    await self._up.wait_idle()
+            if connection is not None:
+                undelivered = await self._close(connection)
+            with trio.move_on_after(self._options.close_timeout):
+                await self._up.wait_idle()
             await trio.lowlevel.checkpoint()
         finally:
             self._closing = True
@@ -386,8 +388,22 @@ class Client:
             for stream in list(self._streams):
                 stream.end()
             self._up.tell()
-        if len(self._up.offline):
+            self._left.set()
+        undelivered += len(self._up.offline)
+        if undelivered:
+            why = f": {self._up.last_error}" if self._up.last_error else ""
             raise Undelivered(
-                len(self._up.offline),
-                f"{len(self._up.offline)} messages could not be sent to {self._endpoint.address}: {self._up.why_not}",
+                undelivered, f"{undelivered} messages could not be sent to {self._endpoint.parsed.redacted}{why}"
             )
+
+    async def _close(self, connection: Connection) -> int:
+        """Close the last connection; say how many events it could not send."""
+        had_ended = not connection.is_open
+        try:
+            await connection.aclose()
+        except Undelivered as error:
+            return error.count
+        if had_ended:
+            # It ended so shortly before that nobody has taken back yet what it left unsent.
+            self._up.offline.put_back(connection.reclaim_events())
+        return 0

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import trio
 
-from pyipc.dispatch import current_slot
 from pyipc.errors import RequestTimeout
 from pyipc.lifecycle import Lifecycle
 from pyipc.options import UNSET, Unset
 from pyipc.protocol.codec import convert
+from pyipc.slots import current_slot
 from pyipc.statistics import ConnectionStatistics
 
 if TYPE_CHECKING:

@@ -13,11 +13,9 @@ connection gives up its slot, since the answer may depend on another request bei
 from __future__ import annotations
 
 import collections
-import contextvars
 import inspect
 import logging
 import math
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
 import trio
@@ -26,6 +24,7 @@ from pyipc.errors import ConnectionLost, InvalidData, LocalProtocolError, Messag
 from pyipc.message import Message
 from pyipc.protocol.codec import Event, convert
 from pyipc.protocol.messages import Cancel, Introduced, Malformed, Request
+from pyipc.slots import Slot, current_slot
 from pyipc.watched import Watched
 
 if TYPE_CHECKING:
@@ -37,7 +36,7 @@ if TYPE_CHECKING:
     from pyipc.protocol.conversation import Conversation, Inbound
     from pyipc.router import Handler, Router
 
-__all__ = ["Dispatcher", "Slot", "current_slot"]
+__all__ = ["Dispatcher"]
 
 logger = logging.getLogger("pyipc.dispatch")
 
@@ -50,47 +49,18 @@ _NO_MORE: Any = iter(())
 # What an event takes in memory besides its bytes; without it, a flood of tiny ones would weigh nothing.
 _ITEM_SIZE = 256
 
-current_slot: contextvars.ContextVar[Slot | None] = contextvars.ContextVar("pyipc_slot", default=None)
 
+class _Batch:
+    """What was read at once. Its bytes weigh in full for as long as one of its items waits.
 
-class Slot:
-    """One of the places in which requests of a connection are handled at the same time."""
+    To share them out among the items would let a peer hide a large one among many that never wait.
+    """
 
-    __slots__ = ("_dispatcher", "_ended", "_waiters")
+    __slots__ = ("size", "waiting")
 
-    def __init__(self, dispatcher: Dispatcher) -> None:
-        self._dispatcher = dispatcher
-        self._ended = False
-        # A handler may wait in several tasks at once; it lends its slot while any of them does.
-        self._waiters = 0
-        dispatcher.slots_used += 1
-
-    @contextmanager
-    def given_up(self, dispatcher: Dispatcher) -> Iterator[None]:
-        """Lend the slot to others while its handler waits for the connection it came from."""
-        if dispatcher is not self._dispatcher or self._ended:
-            yield
-            return
-        if self._waiters == 0:
-            self._free()
-        self._waiters += 1
-        try:
-            yield
-        finally:
-            self._waiters -= 1
-            if self._waiters == 0 and not self._ended:
-                # Taken back without waiting, even beyond the limit: waiting here could be the deadlock.
-                self._dispatcher.slots_used += 1
-
-    def release(self) -> None:
-        """Give the slot back for good: its handler is done."""
-        self._ended = True
-        if self._waiters == 0:
-            self._free()
-
-    def _free(self) -> None:
-        self._dispatcher.slots_used -= 1
-        self._dispatcher.start_queued()
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.waiting = 0
 
 
 class Dispatcher:
@@ -108,7 +78,7 @@ class Dispatcher:
         greet: Called before anything else, with the connection.
 
     Attributes:
-        size: Bytes that have arrived and wait for a handler, with 256 more for each item.
+        size: Bytes of the reads of which something waits for a handler, and 256 more for each such item.
         slots_used: Requests being handled.
         paused: Whether reading has stopped until there is room.
         resumed_at: When reading last went on after a pause, in trio's time.
@@ -145,10 +115,10 @@ class Dispatcher:
         self._leader: trio.CancelScope | None = None
         self._spares = trio.lowlevel.ParkingLot()
         self._pause = trio.lowlevel.ParkingLot()
-        self._batch: Iterator[Inbound] = iter(())
-        self._cost = 0
-        self._inbox: collections.deque[tuple[Event, int]] = collections.deque()
-        self._queued: dict[int, tuple[Request, int]] = {}
+        self._items: Iterator[Inbound] = iter(())
+        self._batch = _Batch(0)
+        self._inbox: collections.deque[tuple[Event, _Batch]] = collections.deque()
+        self._queued: dict[int, tuple[Request, _Batch]] = {}
         self._running: dict[int, trio.CancelScope] = {}
         self._lane_busy = False
         self._opening = False
@@ -200,7 +170,7 @@ class Dispatcher:
             if self._leader is not scope:
                 return
         while True:
-            for item in self._batch:
+            for item in self._items:
                 if type(item) is Event:
                     if self._lane_busy:
                         self._enqueue(item)
@@ -253,8 +223,8 @@ class Dispatcher:
             if self._discarding:
                 continue
             items, size = batch
-            self._batch = iter(items)
-            self._cost = size // len(items) + _ITEM_SIZE if items else 0
+            self._items = iter(items)
+            self._batch = _Batch(size)
             self._outbox.corked = True
 
     def _must_read(self) -> bool:
@@ -274,7 +244,7 @@ class Dispatcher:
     def discard(self) -> None:
         """From now on read only to see the end; handlers at work go on."""
         self._discarding = True
-        self._batch = iter(())
+        self._items = iter(())
         self._inbox.clear()
         self._queued.clear()
         self.size = 0
@@ -307,16 +277,21 @@ class Dispatcher:
         self._lane_busy = False
 
     def _enqueue(self, event: Event) -> None:
-        self._inbox.append((event, self._cost))
-        self._grow(self._cost)
+        self._inbox.append((event, self._batch))
+        self._grow()
 
-    def _grow(self, cost: int) -> None:
-        self.size += cost
+    def _grow(self) -> None:
+        """One more item of the present batch waits."""
+        batch = self._batch
+        self.size += _ITEM_SIZE + (0 if batch.waiting else batch.size)
+        batch.waiting += 1
         if self.size > self._options.max_inbox_size:
             self._overflow()
 
-    def _shrink(self, cost: int) -> None:
-        self.size -= cost
+    def _shrink(self, batch: _Batch) -> None:
+        """One item of a batch waits no more."""
+        batch.waiting -= 1
+        self.size -= _ITEM_SIZE + (0 if batch.waiting else batch.size)
         if self.paused and self.size < self._options.inbox_high_water_size:
             self._pause.unpark_all()
 
@@ -363,14 +338,14 @@ class Dispatcher:
     async def _drain(self) -> None:
         turn = 0
         while self._inbox:
-            event, cost = self._inbox.popleft()
+            event, batch = self._inbox.popleft()
             handlers = iter(self._router.handlers_for(event.type))
             while (waiting := self._call_handlers(event, handlers)) is not None:
                 try:
                     await waiting
                 except Exception:
                     self._report("a handler", event.type)
-            self._shrink(cost)
+            self._shrink(batch)
             turn += 1
             if turn % _TURN == 0:
                 await trio.lowlevel.checkpoint()
@@ -384,8 +359,8 @@ class Dispatcher:
             self._settle(Malformed(error, fatal=True))
             return None
         if self._opening or self._queued or self.slots_used >= self._options.max_concurrent_requests:
-            self._queued[request.call] = (request, self._cost)
-            self._grow(self._cost)
+            self._queued[request.call] = (request, self._batch)
+            self._grow()
             return None
         return self._call_responder(request)
 
@@ -429,8 +404,8 @@ class Dispatcher:
         """Start requests that waited for a slot, as far as there are slots."""
         free = self._options.max_concurrent_requests - self.slots_used
         while self._queued and free > 0 and not self._opening:
-            request, cost = self._queued.pop(next(iter(self._queued)))
-            self._shrink(cost)
+            request, batch = self._queued.pop(next(iter(self._queued)))
+            self._shrink(batch)
             free -= 1
             # Slot and scope are taken now: until the task runs, the limit holds and a cancel finds it.
             scope = self._running[request.call] = trio.CancelScope()

@@ -82,6 +82,11 @@ class Endpoint:
                 f"{address} would send plain text beyond this host, to whoever is there; use a loopback "
                 "address, or say allow=pyipc.ANYONE if that is meant"
             )
+        if address.scheme == "tcp" and not (allow is None or isinstance(allow, Anyone) or callable(allow)):
+            raise AddressError(
+                f"{address}: over tcp nobody can tell which user a peer is, so user ids in allow= would admit "
+                "nobody; use a function of the peer, or a Unix socket"
+            )
         if self.mode is not None and (self.mode & ~0o777 or not self.mode & 0o200):
             raise ValueError(f"mode must be permissions such as 0o600 or 0o660, not {self.mode!r}")
 
@@ -147,7 +152,7 @@ class Endpoint:
             if not admitted:
                 raise PeerNotAllowed(f"allow= does not admit the peer at {peer.address} ({_who(peer)})", peer)
             return
-        if self.parsed.scheme not in _USER_SCHEMES:
+        if allow is None and self.parsed.scheme not in _USER_SCHEMES:
             return
         if peer.uid is None:
             raise PeerNotAllowed(f"it could not be found out who the peer at {peer.address} is", peer)

@@ -54,6 +54,7 @@ class Outbox:
         "_head_sent",
         "_in_flight",
         "_link",
+        "_lost_events",
         "_room",
         "_spawn",
         "_writing",
@@ -82,6 +83,7 @@ class Outbox:
         self._frames: collections.deque[bytes] = collections.deque()
         self._head_sent = 0
         self._in_flight = 0
+        self._lost_events = 0
         self._writing = False
         self._error: ConnectionLost | None = None
         self._room: trio.lowlevel.ParkingLot | None = None
@@ -245,7 +247,9 @@ class Outbox:
 
     def _drop(self, count: int) -> None:
         for _ in range(count):
-            self.size -= len(self._frames.popleft()) - self._head_sent
+            frame = self._frames.popleft()
+            self._lost_events += not _is_control(frame)
+            self.size -= len(frame) - self._head_sent
             self._head_sent = 0
 
     def fail(self, error: ConnectionLost) -> None:
@@ -262,8 +266,8 @@ class Outbox:
         return error
 
     def count_events(self) -> int:
-        """How many of the waiting frames are a user's events."""
-        return sum(not _is_control(frame) for frame in self._frames)
+        """How many of a user's events were not sent, or not surely: they wait, or a write of them failed."""
+        return self._lost_events + sum(not _is_control(frame) for frame in self._frames)
 
     def reclaim_events(self) -> list[bytes]:
         """Take back a user's events of which nothing was sent, so that they may go another way."""

@@ -122,7 +122,7 @@ class Reconnecting:
 
     async def wait_settled(self) -> None:
         """Wait until there is a connection, or it is clear that there will be none."""
-        while self.connection is None and self.failure is None:
+        while (self.connection is None or not self.connection.is_open) and self.failure is None:
             await self.wait_for_change()
 
     async def wait_idle(self) -> None:

@@ -18,6 +18,8 @@ from pyipc.identity import AGENT, overflow_uid, own_uid
 from pyipc.nursery import hidden_nursery
 from pyipc.options import OptionOverrides, Options
 from pyipc.protocol.conversation import Role
+from pyipc.protocol.framing import Json
+from pyipc.protocol.names import check_event_name
 from pyipc.router import Router
 from pyipc.statistics import BroadcastReport, Disconnected, ServerStatistics
 from pyipc.timers import Timers
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
     from pyipc.message import Message
     from pyipc.protocol.addresses import Address
+    from pyipc.protocol.framing import Framing
     from pyipc.transports.port import Link, Listener, Peer
 
 __all__ = ["Server"]
@@ -78,6 +81,7 @@ class Server:
         self._per_peer: collections.Counter[object] = collections.Counter()
         self._refusals = 0
         self._serving_tasks = 0
+        self._undelivered = 0
         self._served = trio.lowlevel.ParkingLot()
         self._accepted_now = 0
         self._listeners: list[Listener] = []
@@ -381,22 +385,19 @@ class Server:
         Cancellation: a cancelled broadcast has sent nothing. Always a schedule point.
         """
         await trio.lowlevel.checkpoint()
+        frames = self._encode_for_all(event, data)
         excluded = (exclude,) if isinstance(exclude, Connection) else exclude or ()
-        frames: dict[object, bytes] = {}
         sent = dropped = 0
         for connection, endpoint in list(self._connections.items()):
             if connection in excluded or not connection.is_open or (where is not None and not where(connection)):
                 continue
             frame = frames.get(endpoint.framing)
-            if frame is None:
-                frame = frames[endpoint.framing] = connection.encode(event, data)
             try:
-                taken = connection.send_encoded(event, frame)
+                taken = frame is not None and connection.send_encoded(event, frame)
             except ConnectionClosed:
                 continue
             except LocalProtocolError as error:
-                if len(frames) == 1 and not sent and not dropped:
-                    raise
+                # What this client cannot take is no reason for the others not to get it.
                 logger.warning("%s does not get %r: %s", connection.peer.address, event, error)
                 taken = False
             if taken:
@@ -407,30 +408,61 @@ class Server:
         self._broadcasts_dropped += dropped
         return BroadcastReport(sent, dropped)
 
+    def _encode_for_all(self, event: str, data: object) -> dict[Framing, bytes]:
+        """The bytes of an event for every framing that can carry it.
+
+        Raises:
+            LocalProtocolError: No framing can.
+        """
+        check_event_name(event, self._options.max_event_name_size)
+        frames: dict[Framing, bytes] = {}
+        error: LocalProtocolError | None = None
+        for framing in {point.framing for point in (*self._endpoints, *self._connections.values())} or {Json()}:
+            template = Endpoint("memory:template", framing=framing).converse(Role.SERVER, self._options, agent=AGENT)
+            try:
+                frame = template.encode(event, data)
+                template.check_size(frame)
+            except LocalProtocolError as refused:
+                error = refused
+            else:
+                frames[framing] = frame
+        if error is not None and not frames:
+            raise error
+        return frames
+
     async def aclose(self) -> None:
         """Stop listening; send every client what is queued for it, say goodbye, and close.
 
-        Takes at most the option ``close_timeout``. May be called more than once.
+        Takes at most twice the option ``close_timeout``. May be called more than once, also by a
+        handler.
 
         Raises:
-            Undelivered: Not everything could be handed to the clients.
+            Undelivered: Not everything could be handed to the clients. Raised once.
 
-        Cancellation: closes at once.
+        Cancellation: the closing goes on; a cancelled block of the server itself ends it at once.
         """
-        if self._closing:
+        if self._nursery is None:
+            self._closing = True
             await trio.lowlevel.checkpoint()
             return
-        self._closing = True
-        await self._stop_listening()
-        undelivered: list[int] = []
+        if not self._closing:
+            self._closing = True
+            # Not in the caller's task: a handler would be cancelled with its own connection.
+            self._nursery.start_soon(self._close_all)
+        await self._stopped.wait()
+        undelivered, self._undelivered = self._undelivered, 0
+        if undelivered:
+            raise Undelivered(undelivered, f"{undelivered} messages could not be sent before the server closed")
 
+    async def _close_all(self) -> None:
         async def close(connection: Connection) -> None:
             try:
                 await connection.aclose()
             except Undelivered as error:
-                undelivered.append(error.count)
+                self._undelivered += error.count
 
         try:
+            await self._stop_listening()
             async with trio.open_nursery() as nursery:
                 for connection in list(self._connections):
                     nursery.start_soon(close, connection)
@@ -439,11 +471,6 @@ class Server:
                     await self._served.park()
         finally:
             self._stopped.set()
-        if undelivered:
-            raise Undelivered(
-                sum(undelivered),
-                f"{sum(undelivered)} messages could not be sent to {len(undelivered)} clients before the server closed",
-            )
 
 
 def _quota_key(peer: Peer) -> tuple[str, object] | None:

@@ -22,7 +22,7 @@ class ConnectionStatistics:
         dropped: Broadcasts that this slow peer did not get (``slow_peer="drop"``).
         late_answers: Answers that came when nobody waited any more.
         outbox_size: Bytes waiting to be sent.
-        inbox_size: Bytes waiting for a handler, counting 256 more for each event.
+        inbox_size: Bytes of the reads of which something waits for a handler, and 256 more for each such item.
         pending_requests: Requests of this side that wait for an answer.
         concurrent_requests: Requests of the peer being handled.
         reading_paused: Whether the peer is being held back.

@@ -481,18 +481,21 @@ async def test_memory_of_the_inbox_is_bounded_in_bytes_that_arrived(router: pyip
             await peer.link.aclose()
 
 
-async def test_a_flood_of_tiny_events_weighs_something(router: pyipc.Router) -> None:
+async def test_a_flood_of_tiny_events_weighs_something(router: pyipc.Router, autojump_clock: MockClock) -> None:
+    """Thirteen bytes on the wire are a few hundred in memory."""
     router.on("a", stay)
-    with trio.fail_after(20):
-        async with pyipc.Server(router=router, inbox_high_water_size=100 * KIB, close_timeout=0.1) as server:
-            peer = await introduced(server)
-            flood = b'{"type":"a"}\f' * 1_000
-            with trio.move_on_after(0.5) as scope:
-                for _ in range(1_000):
-                    await peer.send(flood)
-            assert scope.cancelled_caught
-            assert the_connection(server).statistics().inbox_size < 100 * KIB + 64 * KIB * 22
-            await peer.link.aclose()
+    async with pyipc.Server(router=router, inbox_high_water_size=KIB * KIB) as server:
+        peer = await introduced(server)
+        flood = b'{"type":"a"}\f' * 1_000
+        sent = 0
+        with trio.move_on_after(5) as scope:
+            while sent < 1_000:
+                await peer.send(flood)
+                sent += 1
+        assert scope.cancelled_caught
+        assert sent < 20
+        assert the_connection(server).statistics().inbox_size > KIB * KIB
+        await peer.link.aclose()
 
 
 async def test_queued_requests_are_bounded_too(router: pyipc.Router, autojump_clock: MockClock) -> None:

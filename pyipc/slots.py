@@ -1,0 +1,57 @@
+"""The places in which requests of one connection are handled at the same time."""
+
+from __future__ import annotations
+
+import contextvars
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pyipc.dispatch import Dispatcher
+
+__all__ = ["Slot", "current_slot"]
+
+#: The slot of the handler that this task belongs to.
+current_slot: contextvars.ContextVar[Slot | None] = contextvars.ContextVar("pyipc_slot", default=None)
+
+
+class Slot:
+    """One of the places in which requests of a connection are handled at the same time."""
+
+    __slots__ = ("_dispatcher", "_ended", "_waiters")
+
+    def __init__(self, dispatcher: Dispatcher) -> None:
+        self._dispatcher = dispatcher
+        self._ended = False
+        # A handler may wait in several tasks at once; it lends its slot while any of them does.
+        self._waiters = 0
+        dispatcher.slots_used += 1
+
+    @contextmanager
+    def given_up(self, dispatcher: Dispatcher) -> Iterator[None]:
+        """Lend the slot to others while its handler waits for the connection it came from."""
+        if dispatcher is not self._dispatcher or self._ended:
+            yield
+            return
+        if self._waiters == 0:
+            self._free()
+        self._waiters += 1
+        try:
+            yield
+        finally:
+            self._waiters -= 1
+            if self._waiters == 0 and not self._ended:
+                # Taken back without waiting, even beyond the limit: waiting here could be the deadlock.
+                self._dispatcher.slots_used += 1
+
+    def release(self) -> None:
+        """Give the slot back for good: its handler is done."""
+        self._ended = True
+        if self._waiters == 0:
+            self._free()
+
+    def _free(self) -> None:
+        self._dispatcher.slots_used -= 1
+        self._dispatcher.start_queued()
