@@ -81,11 +81,14 @@ class Calls:
         finally:
             if timer is not None:
                 timer.cancel()
-            if self.room:
-                self.room.unpark()
+            self.pass_on()
         if call.error is not None:
             raise call.error
         return call.result
+
+    def pass_on(self) -> None:
+        """Let the next task make its call: this one's is over, or was never made."""
+        self.room.unpark()
 
     def _abandon(self, number: int) -> None:
         del self._calls[number]

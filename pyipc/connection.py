@@ -72,7 +72,7 @@ class Connection(Lifecycle):
         if self._closing or self._reason is not None:
             raise self._gone()
         if self._conversation.is_risky(event):
-            await self._know_peer()
+            await self.know_peer()
         frame = self._conversation.event(event, data)
         outbox = self._outbox
         if outbox.size >= outbox.high_water_size:
@@ -198,7 +198,11 @@ class Connection(Lifecycle):
             await self._wait_for_turn(event, timeout, deadline)
             if not self.is_open:
                 raise self._gone()
-        number, frame = self._conversation.request(event, data)
+        try:
+            number, frame = self._conversation.request(event, data)
+        except BaseException:
+            self._calls.pass_on()
+            raise
         self._outbox.push_now(frame)
         self._events_sent += 1
         self._dispatcher.resume()
@@ -212,14 +216,19 @@ class Connection(Lifecycle):
 
     async def _wait_for_turn(self, event: str, timeout: float | None, deadline: float) -> None:
         """Wait until one more request fits, but not beyond its own time-out."""
-        with self.waiting_for_peer(), trio.move_on_at(deadline) as scope:
-            while len(self._calls) >= self._options.max_pending_requests:
-                await self._calls.room.park()
-                if not self.is_open:
-                    raise self._gone()
-            if self._outbox.size >= self._outbox.high_water_size:
-                await self._outbox.wait_for_room()
+        try:
+            with self.waiting_for_peer(), trio.move_on_at(deadline) as scope:
+                while len(self._calls) >= self._options.max_pending_requests:
+                    await self._calls.room.park()
+                    if not self.is_open:
+                        raise self._gone()
+                if self._outbox.size >= self._outbox.high_water_size:
+                    await self._outbox.wait_for_room()
+        except BaseException:
+            self._calls.pass_on()
+            raise
         if scope.cancelled_caught:
+            self._calls.pass_on()
             assert timeout is not None
             raise RequestTimeout(event, timeout)
 
@@ -227,8 +236,14 @@ class Connection(Lifecycle):
         slot = current_slot.get()
         return _NOTHING if slot is None else slot.given_up(self._dispatcher)
 
-    async def _know_peer(self) -> None:
-        """Wait until it is clear whether the peer speaks pyipc's protocol, but not for long."""
+    async def know_peer(self) -> None:
+        """Wait until it is clear whether the peer speaks pyipc's protocol, but not for long.
+
+        Raises:
+            ConnectionClosed: The connection ended meanwhile.
+
+        Cancellation: changes nothing.
+        """
         timeout = self._options.handshake_timeout
         if self._introduced is None:
             self._introduced = trio.Event()

@@ -13,6 +13,7 @@ connection gives up its slot, since the answer may depend on another request bei
 from __future__ import annotations
 
 import collections
+import contextvars
 import inspect
 import logging
 import math
@@ -124,7 +125,6 @@ class Dispatcher:
         self._opening = False
         self._ended = False
         self._discarding = False
-        self.greeted = False
         self.size = 0
         self.slots_used = 0
         self.paused = False
@@ -137,12 +137,12 @@ class Dispatcher:
 
     async def run(self, spawn: Callable[..., None]) -> None:
         """Be the first of the connection's tasks; ``spawn`` starts others beside it."""
-        self._spawn = spawn
+        # Tasks are started by handlers that are about to wait. They must not inherit what those have set.
+        pristine = contextvars.copy_context()
+        self._spawn = lambda task, *args: pristine.copy().run(spawn, task, *args)
         await self._work()
 
     async def _work(self) -> None:
-        # Started by a task that waits in a handler, this task would otherwise wait in that one's slot.
-        current_slot.set(None)
         with trio.CancelScope() as scope:
             while not self._ended and not scope.cancel_called:
                 if self._leader is None:
@@ -262,7 +262,6 @@ class Dispatcher:
         """Greet the peer before any of its messages is handled."""
         assert self._greet is not None
         greet, self._greet = self._greet, None
-        self.greeted = True
         try:
             result = greet(self._connection)
             if inspect.isawaitable(result):
@@ -304,13 +303,19 @@ class Dispatcher:
             if handler.once and not self._router.discard(handler):
                 continue  # another connection was faster
             heard = True
+            if handler.data_type is None:
+                message = message or Message(event.type, event.data, self._connection)
+                given = message
+            else:
+                try:
+                    given = Message(event.type, convert(event.data, handler.data_type), self._connection)
+                except InvalidData as error:
+                    # The peer's fault, not the handler's, and no reason to write a traceback for each event.
+                    address = self._connection.peer.address
+                    logger.warning("%s sent %r with data that does not fit at %s", address, event.type, error.path)
+                    continue
             try:
-                if handler.data_type is None:
-                    if message is None:
-                        message = Message(event.type, event.data, self._connection)
-                    result = handler.call(message)
-                else:
-                    result = handler.call(Message(event.type, convert(event.data, handler.data_type), self._connection))
+                result = handler.call(given)
             except Exception:
                 self._report("a handler", event.type)
             else:

@@ -20,7 +20,7 @@ class OfflineQueue:
 
     Attributes:
         size: Bytes waiting.
-        dropped: Events dropped because the option ``offline`` says so.
+        dropped: Events dropped, because the option ``offline`` says so or the server cannot take them.
     """
 
     def __init__(self, options: Options) -> None:
@@ -63,6 +63,10 @@ class OfflineQueue:
             return
         self._frames.extendleft((None, frame) for frame in reversed(frames))
         self.size += sum(map(len, frames))
+
+    def names(self) -> Iterator[str | None]:
+        """The names of the events that wait, where they are still to be checked."""
+        return (event for event, _ in self._frames)
 
     def take_all(self) -> Iterator[tuple[str | None, bytes]]:
         """Empty the queue: the name of each event, if it is still to be checked, and its bytes."""

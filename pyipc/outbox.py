@@ -272,7 +272,8 @@ class Outbox:
     def reclaim_events(self) -> list[bytes]:
         """Take back a user's events of which nothing was sent, so that they may go another way."""
         frames = list(self._frames)
-        busy, waiting = frames[: self._in_flight], frames[self._in_flight :]
+        begun = max(self._in_flight, 1 if self._head_sent else 0)
+        busy, waiting = frames[:begun], frames[begun:]
         events = [frame for frame in waiting if not _is_control(frame)]
         self._frames = collections.deque(busy + [frame for frame in waiting if _is_control(frame)])
         self.size -= sum(map(len, events))

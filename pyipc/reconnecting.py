@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 from typing import TYPE_CHECKING
@@ -216,6 +217,9 @@ class Reconnecting:
         except trio.Cancelled:
             await connection.aclose()  # stopped just now: nobody else knows this connection
             raise
+        if any(event is not None and self._template.is_risky(event) for event in self.offline.names()):
+            with contextlib.suppress(ConnectionClosed):
+                await connection.know_peer()  # whether they may be sent depends on who that is
         self._send_kept(connection)
         self.connection = connection
         self.connects += 1
@@ -246,6 +250,7 @@ class Reconnecting:
             try:
                 connection.send_kept(event, frame)
             except LocalProtocolError as error:
+                self.offline.dropped += 1
                 logger.warning("an event that was queued cannot be sent to this server: %s", error)
             except ConnectionClosed:
                 self.offline.put_back([frame])

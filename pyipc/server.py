@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from pyipc.message import Message
     from pyipc.protocol.addresses import Address
+    from pyipc.protocol.conversation import Conversation
     from pyipc.protocol.framing import Framing
     from pyipc.transports.port import Link, Listener, Peer
 
@@ -82,6 +83,8 @@ class Server:
         self._refusals = 0
         self._serving_tasks = 0
         self._undelivered = 0
+        # Encode what is broadcast, one for each framing.
+        self._templates: dict[Framing, Conversation] = {}
         self._served = trio.lowlevel.ParkingLot()
         self._accepted_now = 0
         self._listeners: list[Listener] = []
@@ -418,7 +421,10 @@ class Server:
         frames: dict[Framing, bytes] = {}
         error: LocalProtocolError | None = None
         for framing in {point.framing for point in (*self._endpoints, *self._connections.values())} or {Json()}:
-            template = Endpoint("memory:template", framing=framing).converse(Role.SERVER, self._options, agent=AGENT)
+            template = self._templates.get(framing)
+            if template is None:
+                point = Endpoint("memory:template", framing=framing)
+                template = self._templates[framing] = point.converse(Role.SERVER, self._options, agent=AGENT)
             try:
                 frame = template.encode(event, data)
                 template.check_size(frame)

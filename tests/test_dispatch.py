@@ -420,6 +420,7 @@ async def test_reading_pauses_when_handlers_are_slow_and_resumes(router: pyipc.R
                 release.set()
             while len(got) < 5_000:
                 await trio.lowlevel.checkpoint()
+            await trio.testing.wait_all_tasks_blocked()
             assert not the_connection(server).statistics().reading_paused
     assert got == list(range(5_000))
 

@@ -243,7 +243,8 @@ class JsonConversation(Conversation):
                 complete = b""
             elif len(complete) <= self._options.max_frame_size:
                 batch = codec.decode_frames(complete, self._delimiter, count, self._options.max_depth)
-            if batch is not None and {event.type for event in batch} <= self._incoming_names:
+            tail_fits = self._buffer.partial_size <= self._options.max_frame_size
+            if batch is not None and tail_fits and {event.type for event in batch} <= self._incoming_names:
                 return batch  # type: ignore[return-value]  # the usual case: plain events of known names
             if batch is not None:
                 for event in batch:
