@@ -31,7 +31,7 @@ class Backoff:
         self._options = options
         self._draw = draw
         self._interval = options.reconnect_interval
-        self.attempts = 0
+        self.attempts: int = 0
 
     def next_delay(self) -> float:
         """Seconds to wait before the next attempt."""

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 __all__ = ["Callbacks"]
 
 T = TypeVar("T")
-logger = logging.getLogger("pyipc.callbacks")
+logger: logging.Logger = logging.getLogger("pyipc.callbacks")
 
 
 class Callbacks(Generic[T]):

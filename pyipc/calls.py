@@ -46,8 +46,8 @@ class Calls:
         self._timers = timers
         self._abandoned = abandoned
         self._calls: dict[int, _Call] = {}
-        self.room = trio.lowlevel.ParkingLot()
-        self.late_answers = 0
+        self.room: trio.lowlevel.ParkingLot = trio.lowlevel.ParkingLot()
+        self.late_answers: int = 0
 
     def __len__(self) -> int:
         return len(self._calls)

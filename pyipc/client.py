@@ -39,7 +39,7 @@ __all__ = ["Client", "connect"]
 
 T = TypeVar("T")
 F = TypeVar("F", bound="Callable[[Message[Any]], object]")
-logger = logging.getLogger("pyipc.client")
+logger: logging.Logger = logging.getLogger("pyipc.client")
 
 
 @asynccontextmanager

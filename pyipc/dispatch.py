@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Dispatcher"]
 
-logger = logging.getLogger("pyipc.dispatch")
+logger: logging.Logger = logging.getLogger("pyipc.dispatch")
 
 # One task waits in reserve, so that passing the lead on usually costs no new task.
 _MAX_SPARE = 1
@@ -60,7 +60,7 @@ class _Batch:
     __slots__ = ("size", "waiting")
 
     def __init__(self, size: int) -> None:
-        self.size = size
+        self.size: int = size
         self.waiting = 0
 
 
@@ -127,11 +127,11 @@ class Dispatcher:
         self._discarding = False
         self.size = 0
         self.slots_used = 0
-        self.paused = False
-        self.resumed_at = -math.inf
-        self.events_received = 0
-        self.unheard = 0
-        self.handler_errors = 0
+        self.paused: bool = False
+        self.resumed_at: float = -math.inf
+        self.events_received: int = 0
+        self.unheard: int = 0
+        self.handler_errors: int = 0
 
     # --- the tasks ---
 

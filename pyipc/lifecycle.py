@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Lifecycle"]
 
-logger = logging.getLogger("pyipc.connection")
+logger: logging.Logger = logging.getLogger("pyipc.connection")
 
 
 class Lifecycle:

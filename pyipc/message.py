@@ -27,9 +27,9 @@ class Message(Generic[T]):
     __slots__ = ("connection", "data", "event")
 
     def __init__(self, event: str, data: T, connection: Connection) -> None:
-        self.event = event
-        self.data = data
-        self.connection = connection
+        self.event: str = event
+        self.data: T = data
+        self.connection: Connection = connection
 
     def __repr__(self) -> str:
         # Payloads may be secret or huge, and this text ends up in logs.

@@ -26,8 +26,8 @@ class OfflineQueue:
     def __init__(self, options: Options) -> None:
         self._options = options
         self._frames: collections.deque[tuple[str | None, bytes]] = collections.deque()
-        self.size = 0
-        self.dropped = 0
+        self.size: int = 0
+        self.dropped: int = 0
 
     def __len__(self) -> int:
         return len(self._frames)

@@ -87,12 +87,12 @@ class Outbox:
         self._writing = False
         self._error: ConnectionLost | None = None
         self._room: trio.lowlevel.ParkingLot | None = None
-        self.high_water_size = high_water_size
-        self.max_size = max_size
-        self.size = 0
-        self.corked = False
-        self.last_sent = trio.current_time()
-        self.bytes_sent = 0
+        self.high_water_size: int = high_water_size
+        self.max_size: int = max_size
+        self.size: int = 0
+        self.corked: bool = False
+        self.last_sent: float = trio.current_time()
+        self.bytes_sent: int = 0
 
     def __len__(self) -> int:
         return len(self._frames)

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Reconnecting"]
 
-logger = logging.getLogger("pyipc.client")
+logger: logging.Logger = logging.getLogger("pyipc.client")
 
 # Trying again soon will not mend these, so whoever waits for the first connection is told at once.
 _HOPELESS = (AddressError, UnsafePath, PeerNotAllowed, PeerRefused)
@@ -86,11 +86,11 @@ class Reconnecting:
         self._stopped = False
         self._running = 0
         self.connection: Connection | None = None
-        self.offline = OfflineQueue(options)
+        self.offline: OfflineQueue = OfflineQueue(options)
         self.failure: IPCError | None = None
         self.last_error: IPCError | None = None
-        self.connects = 0
-        self.failed_connects = 0
+        self.connects: int = 0
+        self.failed_connects: int = 0
         self.on_connect: Callbacks[Connection] = Callbacks("on_connect")
         self.on_disconnect: Callbacks[Disconnected] = Callbacks("on_disconnect")
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Handler", "Router"]
 
-logger = logging.getLogger("pyipc.router")
+logger: logging.Logger = logging.getLogger("pyipc.router")
 
 _F = TypeVar("_F", bound="Callable[[Message[Any]], object]")
 

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["Server"]
 
 F = TypeVar("F", bound="Callable[[Message[Any]], object]")
-logger = logging.getLogger("pyipc.server")
+logger: logging.Logger = logging.getLogger("pyipc.server")
 
 # After a failed accept, such as for want of descriptors, others get the chance to close theirs.
 _ACCEPT_PAUSE = 0.1

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Timer", "Timers"]
 
-logger = logging.getLogger("pyipc.timers")
+logger: logging.Logger = logging.getLogger("pyipc.timers")
 
 #: A loop that comes back later than this has been blocked, and says so.
 LAG = 1.0
@@ -32,7 +32,7 @@ class Timer:
     __slots__ = ("_timers", "action", "when")
 
     def __init__(self, when: float, action: Callable[[float], None], timers: Timers) -> None:
-        self.when = when
+        self.when: float = when
         self.action: Callable[[float], None] | None = action
         self._timers = timers
 

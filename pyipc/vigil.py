@@ -29,6 +29,8 @@ _GRACE = 1.0
 
 
 class _Abort(Protocol):
+    """Ends the connection for a reason."""
+
     def __call__(self, code: str, message: str, *, linger: bool = True) -> None: ...
 
 

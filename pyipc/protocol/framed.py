@@ -89,7 +89,7 @@ class JsonConversation(Conversation):
         self._peer_speaks_pyipc = False
         self._failed = False
         self._answers: list[bytes] = []
-        self.protocol = "plain"
+        self.protocol: str = "plain"
 
     @property
     def partial_size(self) -> int:  # type: ignore[override]

@@ -29,8 +29,8 @@ class FrameBuffer:
         self._delimiter = delimiter
         self._max_frame_size = max_frame_size
         self._pieces: list[bytes | bytearray] | None = None
-        self.partial_size = 0
-        self.completed = 0
+        self.partial_size: int = 0
+        self.completed: int = 0
 
     def feed(self, chunk: bytes) -> bytes:
         """Take what arrived.

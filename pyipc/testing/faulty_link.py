@@ -44,9 +44,9 @@ class FaultyLink(Link):
         self._link = link
         self._outbound = Lane("outbound", faults, stream=link.reliable)
         self._inbound = Lane("inbound", inbound or Faults(), stream=link.reliable)
-        # The port declares these for whole classes, but a wrapper is what it wraps.
-        self.reliable = link.reliable  # type: ignore[misc]
-        self.max_chunk_size = link.max_chunk_size  # type: ignore[misc]
+        # A wrapper is what it wraps.
+        self.reliable: bool = link.reliable
+        self.max_chunk_size: int | None = link.max_chunk_size
         self._blackholed = False
         self._mute = False  # what is sent vanishes, since the peer was told that nothing more comes
         self._finished = False  # nothing more will be received

@@ -38,15 +38,15 @@ class _Pipe:
     __slots__ = ("abandoned", "data", "ended", "readable", "reading", "reset", "room", "writable", "writing")
 
     def __init__(self, size: int) -> None:
-        self.data = bytearray()
-        self.room = size
-        self.ended = False  # the writer will write no more
-        self.reset = False  # and it closed without reading all that it had been sent
-        self.abandoned = False  # the reader has gone
-        self.reading = False
-        self.writing = False
-        self.readable = trio.lowlevel.ParkingLot()
-        self.writable = trio.lowlevel.ParkingLot()
+        self.data: bytearray = bytearray()
+        self.room: int = size
+        self.ended: bool = False  # the writer will write no more
+        self.reset: bool = False  # and it closed without reading all that it had been sent
+        self.abandoned: bool = False  # the reader has gone
+        self.reading: bool = False
+        self.writing: bool = False
+        self.readable: trio.lowlevel.ParkingLot = trio.lowlevel.ParkingLot()
+        self.writable: trio.lowlevel.ParkingLot = trio.lowlevel.ParkingLot()
 
     def put(self, view: memoryview) -> int:
         taken = min(self.room, len(view))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -51,9 +51,9 @@ class Link(ABC):
     """
 
     #: Whether everything sent arrives, in order.
-    reliable: ClassVar[bool] = True
+    reliable: bool = True
     #: The largest chunk that can be sent, in bytes; ``None`` for streams.
-    max_chunk_size: ClassVar[int | None] = None
+    max_chunk_size: int | None = None
 
     @property
     @abstractmethod

@@ -43,7 +43,7 @@ __all__ = [
     "socket_is_live",
 ]
 
-logger = logging.getLogger("pyipc.transports")
+logger: logging.Logger = logging.getLogger("pyipc.transports")
 
 #: Bytes of a path in ``struct sockaddr_un``, without the zero at the end: 107 on Linux; macOS and
 #: the BSDs have four less.
@@ -202,7 +202,7 @@ class PathClaim:
     __slots__ = ("_bound", "_directory", "_lock", "_lock_name", "_name", "_process", "path")
 
     def __init__(self, path: str, directory: int) -> None:
-        self.path = path
+        self.path: str = path
         self._name = os.path.basename(path)
         self._lock_name = f"{self._name}.lock"
         self._directory = directory

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BACKLOG", "SocketLink", "SocketListener", "refuse_unknown_options"]
 
-logger = logging.getLogger("pyipc.transports")
+logger: logging.Logger = logging.getLogger("pyipc.transports")
 
 #: Connections that the kernel keeps ready between two calls of `SocketListener.accept`.
 BACKLOG: Final = 1024
