@@ -125,7 +125,7 @@ class Dispatcher:
         self._opening = False
         self._ended = False
         self._discarding = False
-        self.size = 0
+        self.size: int = 0
         self.slots_used = 0
         self.paused: bool = False
         self.resumed_at: float = -math.inf
