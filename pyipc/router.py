@@ -117,8 +117,9 @@ class Router:
 
         Args:
             pattern: A name, or a pattern with ``*`` for one segment or ``**`` for the rest.
-            handler: A plain or async function, or an async generator function for a stream, that
-                takes the message.
+            handler: A plain or async function that takes the message. Handlers of one connection
+                run in one context until they wait: what one sets in a context variable, a later
+                one may see.
 
         Returns:
             The handler.
