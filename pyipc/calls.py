@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -12,111 +13,171 @@ from pyipc.protocol.messages import Failure, Reply
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pyipc.timers import Timers
+    from pyipc.timers import Timer, Timers
 
-__all__ = ["Calls"]
+__all__ = ["Call", "Calls"]
+
+_NOT_YET: Any = object()
 
 
-class _Call:
-    """One task that waits for one answer."""
+class Call:
+    """One task that waits for one answer.
 
-    __slots__ = ("error", "event", "result", "task")
+    Attributes:
+        number: The number of the call.
+        event: What was asked for.
+        timeout: How long the task wanted to wait, in seconds.
+        deadline: When that is over, in trio's time.
+        task: The task, while it is parked.
+        wake: Wakes a task that waits in some other way.
+        result: The answer, once it is here.
+        error: Why there is none.
+    """
 
-    def __init__(self, event: str, task: trio.lowlevel.Task) -> None:
-        self.event = event
-        self.task = task
-        self.result: Any = None
+    __slots__ = ("deadline", "error", "event", "number", "result", "task", "timeout", "wake")
+
+    def __init__(self, number: int, event: str, timeout: float | None, deadline: float) -> None:
+        self.number: int = number
+        self.event: str = event
+        self.timeout: float | None = timeout
+        self.deadline: float = deadline
+        self.task: trio.lowlevel.Task | None = None
+        self.wake: Callable[[], None] | None = None
+        self.result: Any = _NOT_YET
         self.error: Exception | None = None
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether it is known how the call ends."""
+        return self.result is not _NOT_YET or self.error is not None
 
 
 class Calls:
     """Matches answers with the tasks that wait for them, by the numbers of the calls.
 
     Args:
-        timers: For time-outs; a cancel scope each would double the price of a request.
+        timers: For time-outs. All calls share one timer, which is set to the next deadline and looks through
+            all of them: a cancel scope for each would double the price of a request, and so would a timer.
         abandoned: Called with the number of a call for which nobody waits any more.
 
     Attributes:
         late_answers: Answers that came when nobody waited any more.
     """
 
-    __slots__ = ("_abandoned", "_calls", "_timers", "late_answers", "room")
+    __slots__ = ("_abandoned", "_calls", "_room", "_sweep", "_sweep_at", "_timers", "late_answers")
 
     def __init__(self, timers: Timers, abandoned: Callable[[int], None]) -> None:
         self._timers = timers
         self._abandoned = abandoned
-        self._calls: dict[int, _Call] = {}
-        self.room: trio.lowlevel.ParkingLot = trio.lowlevel.ParkingLot()
+        self._calls: dict[int, Call] = {}
+        self._sweep_at = math.inf
+        self._sweep: Timer | None = None
+        self._room: trio.lowlevel.ParkingLot | None = None  # a connection that makes few calls needs none
         self.late_answers: int = 0
 
     def __len__(self) -> int:
         return len(self._calls)
 
-    async def wait(self, number: int, event: str, timeout: float | None, deadline: float) -> Any:
-        """Wait for the answer to a call that was just made.
+    def begin(self, number: int, event: str, timeout: float | None, deadline: float) -> Call:
+        """Note a call that was just made. Whoever made it waits for it next, and then calls `pass_on`."""
+        call = self._calls[number] = Call(number, event, timeout, deadline)
+        if deadline < self._sweep_at:
+            self._sweep_later(deadline)
+        return call
+
+    async def wait(self, call: Call) -> Any:
+        """Wait for the answer to a call.
 
         Raises:
-            RequestTimeout: It did not come by ``deadline``.
+            RequestTimeout: It did not come in time.
             RequestError: The peer could not answer.
             ConnectionClosed: The connection ended first.
 
         Cancellation: the peer is told, and a late answer is ignored.
         """
-        call = self._calls[number] = _Call(event, trio.lowlevel.current_task())
+        if not call.is_settled:
 
-        def expire(late: float) -> None:
-            assert timeout is not None
-            if number not in self._calls:
-                return  # the answer came in this very turn, and its task has not run yet
-            self._abandon(number)
-            self._wake(call, error=RequestTimeout(event, timeout))
+            def abort(_: object) -> trio.lowlevel.Abort:
+                call.task = None
+                self.abandon(call)
+                return trio.lowlevel.Abort.SUCCEEDED
 
-        def abort(_: object) -> trio.lowlevel.Abort:
-            self._abandon(number)
-            return trio.lowlevel.Abort.SUCCEEDED
-
-        timer = None if timeout is None else self._timers.call_at(deadline, expire)
-        try:
+            call.task = trio.lowlevel.current_task()
             await trio.lowlevel.wait_task_rescheduled(abort)
-        finally:
-            if timer is not None:
-                timer.cancel()
-            self.pass_on()
         if call.error is not None:
             raise call.error
         return call.result
 
+    async def wait_for_room(self) -> None:
+        """Wait until another call may have ended.
+
+        Cancellation: changes nothing; the caller has to `pass_on` its turn.
+        """
+        if self._room is None:
+            self._room = trio.lowlevel.ParkingLot()
+        await self._room.park()
+
     def pass_on(self) -> None:
         """Let the next task make its call: this one's is over, or was never made."""
-        self.room.unpark()
+        if self._room is not None:
+            self._room.unpark()
 
-    def _abandon(self, number: int) -> None:
-        del self._calls[number]
-        self._abandoned(number)
-
-    @staticmethod
-    def _wake(call: _Call, *, result: Any = None, error: Exception | None = None) -> None:
-        call.result = result
-        call.error = error
-        trio.lowlevel.reschedule(call.task)
+    def abandon(self, call: Call) -> None:
+        """Nobody waits for the answer any more: forget the call, and tell the peer."""
+        if self._calls.pop(call.number, None) is not None:
+            self._abandoned(call.number)
 
     def settle(self, answer: Reply | Failure) -> None:
         """Bring an answer to whoever waits for it. One that nobody waits for is counted."""
         call = self._calls.pop(answer.call, None)
         if call is None:
             self.late_answers += 1
-        elif isinstance(answer, Reply):
-            self._wake(call, result=answer.data)
+            return
+        if isinstance(answer, Reply):
+            call.result = answer.data
         else:
-            self._wake(call, error=_error_of(call.event, answer))
+            call.error = _error_of(call.event, answer)
+        _wake(call)
 
     def fail_all(self, message: str, *, lost: bool, maybe_handled: bool) -> None:
         """Tell everybody that no answer will come, and if the peer may have acted all the same."""
         calls, self._calls = self._calls, {}
         for call in calls.values():
-            error = ConnectionLost(message, maybe_handled=maybe_handled) if lost else ConnectionClosed(message)
-            self._wake(call, error=error)
-        self.room.unpark_all()
+            call.error = ConnectionLost(message, maybe_handled=maybe_handled) if lost else ConnectionClosed(message)
+            _wake(call)
+        if self._sweep is not None:
+            self._sweep.cancel()
+            self._sweep_at = math.inf
+        if self._room is not None:
+            self._room.unpark_all()
+
+    # --- time-outs ---
+
+    def _sweep_later(self, when: float) -> None:
+        if self._sweep is not None:
+            self._sweep.cancel()
+        self._sweep_at = when
+        self._sweep = None if when == math.inf else self._timers.call_at(when, self._expire)
+
+    def _expire(self, late: float) -> None:
+        """Time out the calls whose deadline has come, and look again at the next."""
+        now = trio.current_time()
+        for call in [call for call in self._calls.values() if call.deadline <= now]:
+            assert call.timeout is not None
+            self.abandon(call)
+            call.error = RequestTimeout(call.event, call.timeout)
+            _wake(call)
+        self._sweep = None
+        self._sweep_later(min((call.deadline for call in self._calls.values()), default=math.inf))
+
+
+def _wake(call: Call) -> None:
+    """Wake the task that waits for a call; one that does not wait yet will see that it is settled."""
+    if call.task is not None:
+        task, call.task = call.task, None
+        trio.lowlevel.reschedule(task)
+    elif call.wake is not None:
+        call.wake()
 
 
 def _error_of(event: str, failure: Failure) -> Exception:

@@ -275,19 +275,21 @@ class Client:
 
         Cancellation: the server is told and cancels its handler.
         """
+        await trio.lowlevel.checkpoint_if_cancelled()
         if isinstance(timeout, Unset):
             timeout = self._options.request_timeout
-        deadline = math.inf if timeout is None else trio.current_time() + timeout
+        now = trio.current_time()
+        deadline = math.inf if timeout is None else now + timeout
         while True:
             connection = self._up.connection
             if connection is None or not connection.is_open:
                 connection = await self._wait_for_connection(event, timeout, deadline)
-            remaining = None if timeout is None else max(0.0, deadline - trio.current_time())
             try:
-                return await connection.request(event, data, timeout=remaining, result=result)
+                return await connection.request_until(event, data, timeout, deadline, now, result)
             except ConnectionLost as lost:
                 if lost.maybe_handled or self._options.offline != "queue":
                     raise
+                now = trio.current_time()
             except RequestTimeout as late:
                 assert timeout is not None
                 hint = ""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import trio
 
-from pyipc.errors import RequestTimeout
+from pyipc.errors import InvalidEventName, RequestTimeout
 from pyipc.lifecycle import Lifecycle
 from pyipc.options import UNSET, Unset
 from pyipc.protocol.codec import convert
@@ -93,9 +93,15 @@ class Connection(Lifecycle):
         if self._closing or self._reason is not None:
             raise self._gone()
         outbox = self._outbox
-        if outbox.size >= outbox.high_water_size or self._conversation.is_risky(event):
+        if outbox.size >= outbox.high_water_size:
             return False
-        outbox.push(self._conversation.event(event, data))
+        try:
+            frame = self._conversation.event(event, data)
+        except InvalidEventName:
+            if self._conversation.awaits_welcome and self._conversation.is_risky(event):
+                return False  # it may still turn out that this peer can take it
+            raise
+        outbox.push(frame)
         self._events_sent += 1
         return True
 
@@ -189,29 +195,52 @@ class Connection(Lifecycle):
         Cancellation: the peer is told and cancels its handler; a late answer is ignored.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
-        if timeout is UNSET or isinstance(timeout, Unset):
+        if isinstance(timeout, Unset):
             timeout = self._options.request_timeout
-        deadline = math.inf if timeout is None else trio.current_time() + timeout
-        if not self.is_open:
+        now = trio.current_time()
+        deadline = math.inf if timeout is None else now + timeout
+        return await self.request_until(event, data, timeout, deadline, now, result)
+
+    async def request_until(
+        self, event: str, data: object, timeout: float | None, deadline: float, now: float, result: Any
+    ) -> Any:
+        """Like `request`, for a caller that has looked at the clock already, and whether it is cancelled.
+
+        Args:
+            event: The name of the request.
+            data: Anything that has a JSON form.
+            timeout: Seconds that the caller waits in all, for the error.
+            deadline: When they are over, in trio's time.
+            now: Trio's time now.
+            result: A type that the answer is checked against and converted to, or ``None``.
+
+        Raises:
+            RequestError, ConnectionLost, LocalProtocolError: As `request`.
+
+        Cancellation: the peer is told and cancels its handler; a late answer is ignored.
+        """
+        if self._closing or self._reason is not None or self._outbox.is_broken:
             raise self._gone()
-        if self._outbox.size >= self._outbox.high_water_size or len(self._calls) >= self._options.max_pending_requests:
+        calls = self._calls
+        if self._outbox.size >= self._outbox.high_water_size or len(calls) >= self._options.max_pending_requests:
             await self._wait_for_turn(event, timeout, deadline)
             if not self.is_open:
                 raise self._gone()
         try:
             number, frame = self._conversation.request(event, data)
-        except BaseException:
-            self._calls.pass_on()
-            raise
-        self._outbox.push_now(frame)
-        self._events_sent += 1
-        self._dispatcher.resume()
-        slot = current_slot.get()
-        if slot is None:
-            answer = await self._calls.wait(number, event, timeout, deadline)
-        else:
-            with slot.given_up(self._dispatcher):
-                answer = await self._calls.wait(number, event, timeout, deadline)
+            self._outbox.push_now(frame, now)
+            self._events_sent += 1
+            call = calls.begin(number, event, timeout, deadline)
+            if self._dispatcher.paused:
+                self._dispatcher.resume()
+            slot = current_slot.get()
+            if slot is None:
+                answer = await calls.wait(call)
+            else:
+                with slot.given_up(self._dispatcher):
+                    answer = await calls.wait(call)
+        finally:
+            calls.pass_on()
         return answer if result is None else convert(answer, result)
 
     async def _wait_for_turn(self, event: str, timeout: float | None, deadline: float) -> None:
@@ -219,7 +248,7 @@ class Connection(Lifecycle):
         try:
             with self.waiting_for_peer(), trio.move_on_at(deadline) as scope:
                 while len(self._calls) >= self._options.max_pending_requests:
-                    await self._calls.room.park()
+                    await self._calls.wait_for_room()
                     if not self.is_open:
                         raise self._gone()
                 if self._outbox.size >= self._outbox.high_water_size:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from pyipc.protocol.conversation import Conversation, Inbound
     from pyipc.router import Handler, Router
 
-__all__ = ["Dispatcher"]
+__all__ = ["Batch", "Dispatcher"]
 
 logger: logging.Logger = logging.getLogger("pyipc.dispatch")
 
@@ -46,22 +46,30 @@ _MAX_SPARE = 1
 # A handler that does not wait must not keep everybody else waiting for a whole inbox.
 _TURN = 256
 _MAX_ERROR_TEXT = 1_000
-_NO_MORE: Any = iter(())
 # What an event takes in memory besides its bytes; without it, a flood of tiny ones would weigh nothing.
 _ITEM_SIZE = 256
 
 
-class _Batch:
-    """What was read at once. Its bytes weigh in full for as long as one of its items waits.
+class Batch:
+    """What was read at once.
 
-    To share them out among the items would let a peer hide a large one among many that never wait.
+    Its bytes weigh in full for as long as one of its items waits: to share them out among the items would let a
+    peer hide a large one among many that never wait.
+
+    Attributes:
+        items: What the bytes say, in order.
+        size: How many bytes they are.
+        time: When they were read, in trio's time.
+        waiting: How many of the items wait for a handler.
     """
 
-    __slots__ = ("size", "waiting")
+    __slots__ = ("items", "size", "time", "waiting")
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, items: list[Inbound], size: int, time: float) -> None:
+        self.items: list[Inbound] = items
         self.size: int = size
-        self.waiting = 0
+        self.time: float = time
+        self.waiting: int = 0
 
 
 class Dispatcher:
@@ -73,7 +81,7 @@ class Dispatcher:
         outbox: Takes them.
         router: Finds handlers.
         options: Limits.
-        receive: Waits for the next batch and its size in bytes; ``None`` at the end.
+        receive: Waits for the next batch; ``None`` at the end.
         settle: Deals with what is not for users.
         overflow: Called when more has arrived than may wait here.
         greet: Called before anything else, with the connection.
@@ -96,7 +104,7 @@ class Dispatcher:
         outbox: Outbox,
         router: Router,
         options: Options,
-        receive: Callable[[], Awaitable[tuple[list[Inbound], int] | None]],
+        receive: Callable[[], Awaitable[Batch | None]],
         settle: Callable[[Inbound], None],
         overflow: Callable[[], None],
         greet: Callable[[Connection], object] | None,
@@ -117,11 +125,12 @@ class Dispatcher:
         self._spares = trio.lowlevel.ParkingLot()
         self._pause = trio.lowlevel.ParkingLot()
         self._items: Iterator[Inbound] = iter(())
-        self._batch = _Batch(0)
-        self._inbox: collections.deque[tuple[Event, _Batch]] = collections.deque()
-        self._queued: dict[int, tuple[Request, _Batch]] = {}
+        self._batch = Batch([], 0, 0.0)
+        self._inbox: collections.deque[tuple[Event, Batch]] = collections.deque()
+        self._queued: dict[int, tuple[Request, Batch]] = {}
         self._running: dict[int, trio.CancelScope] = {}
         self._lane_busy = False
+        self._alone = False
         self._opening = False
         self._ended = False
         self._discarding = False
@@ -135,14 +144,14 @@ class Dispatcher:
 
     # --- the tasks ---
 
-    async def run(self, spawn: Callable[..., None]) -> None:
-        """Be the first of the connection's tasks; ``spawn`` starts others beside it."""
+    def begin(self, spawn: Callable[..., None]) -> None:
+        """Learn how to start tasks beside the first one, whose `work` comes next."""
         # Tasks are started by handlers that are about to wait. They must not inherit what those have set.
         pristine = contextvars.copy_context()
         self._spawn = lambda task, *args: pristine.copy().run(spawn, task, *args)
-        await self._work()
 
-    async def _work(self) -> None:
+    async def work(self) -> None:
+        """Be one of the connection's tasks, until it has ended or there are enough of them."""
         with trio.CancelScope() as scope:
             while not self._ended and not scope.cancel_called:
                 if self._leader is None:
@@ -156,12 +165,12 @@ class Dispatcher:
     def _hand_over(self) -> None:
         """Let another task lead; the caller is about to wait."""
         self._leader = None
-        self._outbox.corked = False
+        self._alone = self._outbox.corked = False
         self._outbox.flush_nowait()
         if self._spares:
             self._spares.unpark()
         else:
-            self._spawn(self._work)
+            self._spawn(self.work)
 
     async def _lead(self, scope: trio.CancelScope) -> None:
         """Read and dispatch until the peer has sent its last, or another task has the lead."""
@@ -169,31 +178,39 @@ class Dispatcher:
             await self._open(scope)
             if self._leader is not scope:
                 return
+        outbox, router, connection = self._outbox, self._router, self._connection
         while True:
+            # What one name means is looked up once for as many of its events as come in a row.
+            name, version, simple = "", -1, None
+            handlers: tuple[Handler, ...] = ()
             for item in self._items:
                 if type(item) is Event:
                     if self._lane_busy:
                         self._enqueue(item)
+                        continue
+                    if item.type != name or router.version != version:
+                        name, version = item.type, router.version
+                        handlers = router.handlers_for(name)
+                        simple = handlers[0].call if len(handlers) == 1 and handlers[0].is_simple else None
+                    if simple is None:
+                        others = iter(handlers)
+                        waiting = self._call_handlers(item, others)
+                        if waiting is None:
+                            continue
                     else:
-                        handlers = self._router.handlers_for(item.type)
-                        if len(handlers) == 1 and handlers[0].is_simple:
-                            # The usual case, without iterators: one handler, untyped, for every event.
-                            self.events_received += 1
-                            for_all = _NO_MORE
-                            try:
-                                waiting = handlers[0].call(Message(item.type, item.data, self._connection))
-                            except Exception:
-                                self._report("a handler", item.type)
-                                continue
-                            if not hasattr(type(waiting), "__await__"):
-                                continue
-                        else:
-                            for_all = iter(handlers)
-                            waiting = self._call_handlers(item, for_all)
-                        if waiting is not None:
-                            await self._run_lane(scope, item, waiting, for_all)
-                            if self._leader is not scope:
-                                return
+                        # The usual case, without iterators: one handler, untyped, for every event.
+                        self.events_received += 1
+                        try:
+                            waiting = simple(Message(name, item.data, connection))
+                        except Exception:
+                            self._report("a handler", name)
+                            continue
+                        if waiting is None or not hasattr(type(waiting), "__await__"):
+                            continue
+                        others = iter(())
+                    await self._run_lane(scope, item, waiting, others)
+                    if self._leader is not scope:
+                        return
                 elif type(item) is Request:
                     answer = self._on_request(item)
                     if answer is not None:
@@ -208,24 +225,30 @@ class Dispatcher:
                         await self._open(scope)
                         if self._leader is not scope:
                             return
-            self._outbox.corked = False
-            self._outbox.flush_nowait()
-            while self.size >= self._options.inbox_high_water_size and not self._must_read():
-                self.paused = True
-                await self._pause.park()
-            if self.paused:
-                self.paused = False
-                self.resumed_at = trio.current_time()
+            self._alone = outbox.corked = False
+            if outbox.size:
+                outbox.flush_nowait()
+            if self.size >= self._options.inbox_high_water_size:
+                await self._wait_for_room()
             batch = await self._receive()
             if batch is None:
                 self._end()
                 return
             if self._discarding:
                 continue
-            items, size = batch
-            self._items = iter(items)
-            self._batch = _Batch(size)
-            self._outbox.corked = True
+            self._items = iter(batch.items)
+            self._batch = batch
+            self._alone = len(batch.items) == 1
+            outbox.corked = True
+
+    async def _wait_for_room(self) -> None:
+        """Read no more until enough of what has arrived is handled, or reading is the only way on."""
+        while self.size >= self._options.inbox_high_water_size and not self._must_read():
+            self.paused = True
+            await self._pause.park()
+        if self.paused:
+            self.paused = False
+            self.resumed_at = trio.current_time()
 
     def _must_read(self) -> bool:
         """Whether stopping to read could keep this side waiting for ever."""
@@ -287,7 +310,7 @@ class Dispatcher:
         if self.size > self._options.max_inbox_size:
             self._overflow()
 
-    def _shrink(self, batch: _Batch) -> None:
+    def _shrink(self, batch: Batch) -> None:
         """One item of a batch waits no more."""
         batch.waiting -= 1
         self.size -= _ITEM_SIZE + (0 if batch.waiting else batch.size)
@@ -457,11 +480,14 @@ class Dispatcher:
 
     def _send(self, frame: bytes) -> None:
         """Queue an answer. A peer that asks but never reads is closed rather than waited for."""
+        outbox = self._outbox
         try:
-            if not self._outbox.offer(frame):
+            if self._alone and not outbox.size:
+                outbox.push_now(frame, self._batch.time)  # nothing follows that could go in the same write
+            elif not outbox.offer(frame):
                 self._overflow()
             elif self._ended:
-                self._outbox.flush_nowait()  # this task may be the connection's last
+                outbox.flush_nowait()  # this task may be the connection's last
         except ConnectionLost:
             pass  # nobody is left to answer to
 

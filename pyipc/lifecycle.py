@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 import trio
 
 from pyipc.calls import Calls
-from pyipc.dispatch import Dispatcher
+from pyipc.dispatch import Batch, Dispatcher
 from pyipc.errors import ConnectionClosed, ConnectionLost, PeerRefused, Undelivered
 from pyipc.outbox import Outbox
 from pyipc.protocol.messages import Failure, Goaway, Goodbye, Introduced, Malformed, Reply
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from pyipc.transports.port import Link, Peer
 
 __all__ = ["Lifecycle"]
+
+_NOTHING = Batch([], 0, 0.0)
 
 logger: logging.Logger = logging.getLogger("pyipc.connection")
 
@@ -138,28 +140,37 @@ class Lifecycle:
 
     # --- receiving ---
 
-    async def _receive(self) -> tuple[list[Inbound], int] | None:
+    async def _receive(self) -> Batch | None:
         try:
             chunk = await self._link.receive()
         except ConnectionLost as error:
             self._end("lost", f"the connection broke: {error}", by_peer=True, error=error)
             self._reading_ended.set()
             return None
+        return self._digest(chunk)
+
+    def _digest(self, chunk: bytes) -> Batch | None:
+        """What bytes that arrived say; ``None`` where they are the end."""
         if not chunk:
             self._end("eof", "the peer closed the connection", by_peer=True)
             self._reading_ended.set()
             return None
-        self._bytes_received += len(chunk)
-        partial = self._conversation.partial_size
+        size = len(chunk)
+        self._bytes_received += size
         if self._reason is not None or self._closing:
             # What comes after the end is read only so that the peer can finish in peace.
-            return [], 0
-        items = self._conversation.receive_data(chunk)
-        answers = self._conversation.data_to_send()
-        if answers and not self._offer(answers):
+            return _NOTHING
+        conversation = self._conversation
+        held = conversation.partial_size
+        items = conversation.receive_data(chunk)
+        if conversation.has_data_to_send and not self._offer(conversation.data_to_send()):
             self._on_overflow()
-        self._vigil.received()
-        return items, partial + len(chunk) - self._conversation.partial_size
+        now = self._vigil.last_received = trio.current_time()
+        if conversation.partial_size or held:
+            size += held - conversation.partial_size
+            if conversation.partial_size:
+                self._vigil.watch_frame()
+        return Batch(items, size, now)
 
     def _offer(self, frame: bytes) -> bool:
         """Queue what the protocol itself says; a broken link is noticed elsewhere."""
@@ -230,7 +241,8 @@ class Lifecycle:
                 self._vigil.begin()
                 task_status.started()
                 try:
-                    await self._dispatcher.run(self._spawn)
+                    self._dispatcher.begin(self._spawn)
+                    await self._dispatcher.work()
                 finally:
                     self._winding_down = True
         finally:

@@ -115,19 +115,40 @@ class Outbox:
         self._frames.append(frame)
         self.size += len(frame)
 
-    def push_now(self, frame: bytes) -> None:
+    def push_now(self, frame: bytes, now: float) -> None:
         """Append a frame and hand the link what it takes: for a sender that is about to wait.
 
         Unlike `push` this never wakes the flusher, whose turn would cost more than the frame.
+
+        Args:
+            frame: The frame.
+            now: Trio's time, which whoever waits knows already.
 
         Raises:
             ConnectionLost: Nothing more can be sent.
         """
         if self._error is not None:
             raise self._lost()
-        self._frames.append(frame)
-        self.size += len(frame)
-        self.flush_nowait()
+        if self._frames:
+            self._frames.append(frame)
+            self.size += len(frame)
+            self.flush_nowait()
+            return
+        # The usual case, without the queue.
+        try:
+            sent = self._link.send_nowait(frame)
+        except ConnectionLost as error:
+            self._frames.append(frame)
+            self.size += len(frame)
+            self.fail(error)
+            return
+        self.last_sent = now
+        self.bytes_sent += sent
+        if sent < len(frame):
+            self._frames.append(frame)
+            self._head_sent = sent
+            self.size += len(frame) - sent
+            self._write_later()
 
     def offer(self, frame: bytes) -> bool:
         """Append a frame unless that would exceed the cap; say whether it was appended.
@@ -189,8 +210,11 @@ class Outbox:
                 return
             self._sent(sent)
             if sent < len(chunk):
-                self._writing = True
-                self._spawn(self._write)
+                self._write_later()
+
+    def _write_later(self) -> None:
+        self._writing = True
+        self._spawn(self._write)
 
     def _next_chunk(self) -> tuple[bytes | memoryview, int]:
         """Some bytes from the front, and how many frames they are of."""

@@ -10,7 +10,6 @@ two a name is, is known by what the peer sends.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import inspect
 import itertools
@@ -37,49 +36,53 @@ _F = TypeVar("_F", bound="Callable[[Message[Any]], object]")
 #: Peers choose the names, so what is remembered about them must have an end.
 _MAX_CACHED_NAMES = 1_024
 _RESERVED = "pyipc."
-_UNRESOLVED: Any = object()
 # One count for all routers, so that handlers of routers merged later keep the order of registration.
 _orders = itertools.count()
 
 
-@dataclasses.dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Handler:
     """One registration. Registering the same function twice makes two.
 
-    Attributes:
+    Args:
         call: What is called with the message.
         pattern: The names it is for.
         once: Whether it is to be discarded before its first call.
         order: Smaller was registered earlier, in whichever router.
+
+    Attributes:
+        data_type: ``T``, if the annotation of the first parameter is ``Message[T]``; the data is to be of it.
+            ``None`` means that nothing is to be converted: there is no such annotation, or ``T`` is ``Any``, or
+            the annotation names what cannot be found from the handler's module (logged once). Known once `resolve`
+            was called, as a router does before it hands the handler out.
+        is_simple: Whether it takes every event as it came: registered for good, and with no type declared.
     """
 
-    call: Callable[[Any], Any]
-    pattern: Pattern
-    once: bool
-    order: int
-    _data_type: Any = dataclasses.field(default=_UNRESOLVED, init=False, repr=False)
+    __slots__ = ("_resolved", "call", "data_type", "is_simple", "once", "order", "pattern")
+
+    def __init__(self, *, call: Callable[[Any], Any], pattern: Pattern, once: bool, order: int) -> None:
+        self.call: Callable[[Any], Any] = call
+        self.pattern: Pattern = pattern
+        self.once: bool = once
+        self.order: int = order
+        self.data_type: Any = None
+        self.is_simple: bool = False
+        self._resolved = False
+
+    def __repr__(self) -> str:
+        return f"<Handler {self.name} for {self.pattern.text!r}>"
 
     @property
     def name(self) -> str:
         """Module and name of the function, for messages and logs."""
         return _name_of(self.call)
 
-    @property
-    def is_simple(self) -> bool:
-        """Whether it takes every event as it came: registered for good, and with no type declared."""
-        return not self.once and self.data_type is None
-
-    @property
-    def data_type(self) -> Any:
-        """``T``, if the annotation of the first parameter is ``Message[T]``; the data is to be of it.
-
-        ``None`` means that nothing is to be converted: there is no such annotation, or ``T`` is
-        ``Any``, or the annotation names what cannot be found from the handler's module (logged
-        once). Looked up when first asked for, since a type may be defined below its handler.
-        """
-        if self._data_type is _UNRESOLVED:
-            object.__setattr__(self, "_data_type", _declared_type(self.call))
-        return self._data_type
+    def resolve(self) -> Handler:
+        """Look up the declared type: not at registration, since a type may be defined below its handler."""
+        if not self._resolved:
+            self._resolved = True
+            self.data_type = _declared_type(self.call)
+            self.is_simple = not self.once and self.data_type is None
+        return self
 
 
 class Router:
@@ -87,6 +90,9 @@ class Router:
 
     A `Server` and a client each have one; one of its own collects handlers before there is an
     address, and may be included in many others. Not for use from several threads at once.
+
+    Attributes:
+        version: Another number whenever what matches may have changed, here or in an included router.
     """
 
     def __init__(self) -> None:
@@ -94,17 +100,12 @@ class Router:
         self._included: list[Router] = []
         # Weak: a router at module level must not keep alive every server that ever included it.
         self._includers: weakref.WeakSet[Router] = weakref.WeakSet()
-        self._version = 0
+        self.version: int = 0
         self._matches: dict[str, tuple[Handler, ...]] = {}
         self._responders: dict[str, Handler | None] = {}
 
     def __repr__(self) -> str:
         return f"<Router: {len(self._own)} handlers, {len(self._included)} included routers>"
-
-    @property
-    def version(self) -> int:
-        """Another number whenever what matches may have changed, here or in an included router."""
-        return self._version
 
     @overload
     def on(self, pattern: str, handler: None = None) -> Callable[[_F], _F]: ...
@@ -209,7 +210,9 @@ class Router:
         """
         found = self._matches.get(event)
         if found is None:
-            found = tuple(handler for _, handler in sorted(self._every().items()) if handler.pattern.matches(event))
+            found = tuple(
+                handler.resolve() for _, handler in sorted(self._every().items()) if handler.pattern.matches(event)
+            )
             if len(self._matches) >= _MAX_CACHED_NAMES:
                 self._matches.clear()
             self._matches[event] = found
@@ -278,7 +281,7 @@ class Router:
     def _changed(self) -> None:
         affected = [self]
         for router in affected:  # It grows on the way.
-            router._version += 1
+            router.version += 1
             router._matches.clear()
             router._responders.clear()
             affected.extend(one for one in router._includers if one not in affected)

@@ -45,6 +45,9 @@ class Vigil:
         timers: The clock.
         abort: Ends the connection.
         require_hello: Whether the peer must introduce itself.
+
+    Attributes:
+        last_received: When bytes arrived last, in trio's time; kept by the owner, who has looked at the clock anyway.
     """
 
     __slots__ = (
@@ -53,7 +56,6 @@ class Vigil:
         "_conversation",
         "_dispatcher",
         "_expected_interval",
-        "_last_received",
         "_mark",
         "_options",
         "_outbox",
@@ -61,6 +63,7 @@ class Vigil:
         "_require_hello",
         "_timer",
         "_timers",
+        "last_received",
     )
 
     def __init__(
@@ -83,14 +86,15 @@ class Vigil:
         self._require_hello = require_hello
         self._promised_interval: float | None = None
         self._expected_interval: float | None = None
-        self._began = self._last_received = 0.0
+        self._began = 0.0
+        self.last_received: float = 0.0
         # When the incomplete frame last made progress, how much of it there was, and which one it is.
         self._mark: tuple[float, int, int] | None = None
         self._timer: Timer | None = None
 
     def begin(self) -> None:
         """The connection lives from now on."""
-        self._began = self._last_received = trio.current_time()
+        self._began = self.last_received = trio.current_time()
         if self._require_hello and self._options.handshake_timeout is not None:
             self._wake_at(self._began + self._options.handshake_timeout)
 
@@ -105,16 +109,12 @@ class Vigil:
         self._expected_interval = self._options.heartbeat_interval
         self._wake_at(self._look(0.0))
 
-    def received(self) -> None:
-        """Bytes arrived."""
-        self._last_received = trio.current_time()
-        if self._conversation.partial_size:
-            if self._mark is None or self._mark[2] != self._conversation.frames_completed:
-                self._set_mark(self._last_received)
-                if self._options.frame_timeout is not None:
-                    self._wake_at(self._last_received + self._options.frame_timeout)
-        else:
-            self._mark = None
+    def watch_frame(self) -> None:
+        """Bytes arrived, and the last of them are of a frame that is not complete."""
+        if self._mark is None or self._mark[2] != self._conversation.frames_completed:
+            self._set_mark(self.last_received)
+            if self._options.frame_timeout is not None:
+                self._wake_at(self.last_received + self._options.frame_timeout)
 
     def _set_mark(self, now: float) -> None:
         self._mark = (now, self._conversation.partial_size, self._conversation.frames_completed)
@@ -165,9 +165,9 @@ class Vigil:
         if interval is None:
             return math.inf
         if self._dispatcher.paused:
-            self._last_received = now
+            self.last_received = now
         limit = interval * self._options.heartbeat_misses + min(_GRACE, interval)
-        heard = max(self._last_received, self._dispatcher.resumed_at)
+        heard = max(self.last_received, self._dispatcher.resumed_at)
         if now < heard + limit:
             return heard + limit
         if late > min(LAG, interval):
@@ -179,7 +179,10 @@ class Vigil:
         timeout = self._options.frame_timeout
         if self._mark is None or timeout is None:
             return math.inf
-        since, size, _ = self._mark
+        since, size, completed = self._mark
+        if not self._conversation.partial_size or completed != self._conversation.frames_completed:
+            self._mark = None  # that frame is complete; another one will have its own mark
+            return math.inf
         since = max(since, self._dispatcher.resumed_at)
         grown = self._conversation.partial_size - size
         if self._dispatcher.paused or grown >= self._options.frame_progress_size:

@@ -423,7 +423,7 @@ async def test_an_answer_in_the_very_turn_of_its_time_out_stops_no_clock(autojum
             when = trio.current_time() + 5
             nursery.start_soon(settle, calls, number, when)
             try:
-                outcomes.add(await calls.wait(number, "event", 5, when))
+                outcomes.add(await calls.wait(calls.begin(number, "event", 5, when)))
             except pyipc.RequestTimeout:
                 outcomes.add("time-out")
         nursery.cancel_scope.cancel()

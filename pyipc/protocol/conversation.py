@@ -33,6 +33,8 @@ class Conversation(ABC):
     partial_size: int
     #: Grows whenever frames were completed.
     frames_completed: int
+    #: Whether `data_to_send` has something.
+    has_data_to_send: bool
     #: ``"pyipc/1"`` once the other side has introduced itself, ``"plain"`` until then.
     protocol: str
 
@@ -111,7 +113,7 @@ class Conversation(ABC):
 
     @abstractmethod
     def data_to_send(self) -> bytes:
-        """Answers that the protocol itself gives; to be asked after each `receive_data`."""
+        """Answers that the protocol itself gives; to be asked after a `receive_data` that left `has_data_to_send`."""
 
     @property
     @abstractmethod

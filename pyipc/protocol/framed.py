@@ -72,6 +72,8 @@ class JsonConversation(Conversation):
     ) -> None:
         self._role = role
         self._delimiter = framing.delimiter
+        self._event_end = b"}" + framing.delimiter
+        self._call_end = b"}}" + framing.delimiter
         self._options = options
         self._hello = hello
         self._require_hello = require_hello and role is Role.SERVER
@@ -82,13 +84,15 @@ class JsonConversation(Conversation):
         self._send_limit = options.max_frame_size
         # Frames up to this size can be neither too deep nor too large.
         self._depth_free_size = min(2 * options.max_depth, options.max_frame_size)
-        self._outgoing_names: set[str] = set()
-        self._outgoing_requests: set[str] = set()
+        # What stands before the data in a frame, by the names that have been found fit to send.
+        self._event_prefixes: dict[str, bytes] = {}
+        self._request_prefixes: dict[str, bytes] = {}
         self._incoming_names: set[str] = set()
         self._last_call = 0
         self._peer_speaks_pyipc = False
         self._failed = False
         self._answers: list[bytes] = []
+        self.has_data_to_send: bool = False
         self.protocol: str = "plain"
 
     @property
@@ -126,14 +130,12 @@ class JsonConversation(Conversation):
 
     def encode(self, event: str, data: object) -> bytes:
         frame = codec.encode(event, data)
-        if len(frame) > self._depth_free_size and codec.too_deep(frame, self._options.max_depth):
-            raise UnencodableData(
-                f"the data of {event!r} is nested deeper than {self._options.max_depth} levels (max_depth)"
-            )
+        if len(frame) > self._depth_free_size:
+            self._check_depth(frame, event)
         return frame + self._delimiter
 
     def check(self, event: str, frame: bytes) -> None:
-        if event not in self._outgoing_names:
+        if event not in self._event_prefixes:
             self._vet_outgoing(event)
         self.check_size(frame)
 
@@ -141,25 +143,29 @@ class JsonConversation(Conversation):
         if len(frame) - 1 > self._send_limit:
             raise MessageTooLarge(len(frame) - 1, self._send_limit)
 
+    def _check_depth(self, frame: bytes, what: str) -> None:
+        if codec.too_deep(frame, self._options.max_depth):
+            raise UnencodableData(
+                f"the data of {what!r} is nested deeper than {self._options.max_depth} levels (max_depth)"
+            )
+
     def event(self, event: str, data: object) -> bytes:
         # What `encode` and `check` do, in one: this is the hottest path there is.
-        if event not in self._outgoing_names:
-            self._vet_outgoing(event)
-        frame = codec.encode(event, data)
-        size = len(frame)
-        if size > self._depth_free_size:
-            if codec.too_deep(frame, self._options.max_depth):
-                raise UnencodableData(
-                    f"the data of {event!r} is nested deeper than {self._options.max_depth} levels (max_depth)"
-                )
-            if size > self._send_limit:
-                raise MessageTooLarge(size, self._send_limit)
-        return frame + self._delimiter
+        prefix = self._event_prefixes.get(event) or self._vet_outgoing(event)
+        try:
+            text = codec.fast_json(data)
+        except codec.UNENCODABLE:
+            text = codec.encode_value(data, event)
+        frame = prefix + text + self._event_end
+        if len(frame) > self._depth_free_size:
+            self._check_depth(frame, event)
+            self.check_size(frame)
+        return frame
 
     def is_risky(self, event: str) -> bool:
         return self.protocol == "plain" and event in UNSAFE_NAMES and not self._options.unsafe_names
 
-    def _vet_outgoing(self, event: str) -> None:
+    def _vet_outgoing(self, event: str) -> bytes:
         check_event_name(event, self._options.max_event_name_size)
         if self.is_risky(event):
             raise InvalidEventName(
@@ -167,48 +173,53 @@ class JsonConversation(Conversation):
                 f"a node-ipc program would take an event named {event!r} for its own, or stop; "
                 "choose another name, or pass unsafe_names=True",
             )
-        if len(self._outgoing_names) >= _MAX_KNOWN_NAMES:
-            self._outgoing_names.clear()
-        self._outgoing_names.add(event)
+        if len(self._event_prefixes) >= _MAX_KNOWN_NAMES:
+            self._event_prefixes.clear()
+        prefix = self._event_prefixes[event] = codec.event_prefix(event)
+        return prefix
 
     def request(self, event: str, data: object) -> tuple[int, bytes]:
         if self._role is Role.SERVER and not self._peer_speaks_pyipc:
             raise PeerLacksFeature(
                 "request", "the peer has sent no pyipc frame, so it cannot be asked; emit an event instead"
             )
-        if type(event) is not str or event not in self._outgoing_requests:
-            check_event_name(event, self._options.max_event_name_size)
-            if len(self._outgoing_requests) >= _MAX_KNOWN_NAMES:
-                self._outgoing_requests.clear()
-            self._outgoing_requests.add(event)
+        prefix = self._request_prefixes.get(event) or self._vet_request(event)
         call = self._last_call + 1
-        frame = self._checked(Request.type, {"call": call, "event": event, "data": data}, event)
+        frame = self._call_frame(_REQUEST_START % call + prefix, data, event)
         self._last_call = call
         return call, frame
 
+    def _vet_request(self, event: str) -> bytes:
+        check_event_name(event, self._options.max_event_name_size)
+        if len(self._request_prefixes) >= _MAX_KNOWN_NAMES:
+            self._request_prefixes.clear()
+        prefix = self._request_prefixes[event] = b',"event":%b,"data":' % codec.encode_value(event, event)
+        return prefix
+
     def reply(self, call: int, data: object) -> bytes:
-        return self._checked(Reply.type, {"call": call, "data": data}, "the reply")
+        return self._call_frame(_REPLY_START % call, data, "the reply")
+
+    def _call_frame(self, start: bytes, data: object, what: str) -> bytes:
+        """A request or a reply: its start, the data, and what ends it."""
+        try:
+            text = codec.fast_json(data)
+        except codec.UNENCODABLE:
+            text = codec.encode_value(data, what)
+        frame = start + text + self._call_end
+        if len(frame) > self._depth_free_size:
+            self._check_depth(frame, what)
+            self.check_size(frame)
+        return frame
 
     def failure(self, call: int, code: str, message: str, data: object = None) -> bytes:
+        body = {"call": call, "code": code, "message": message, "data": data}
         try:
-            body = {"call": call, "code": code, "message": message, "data": data}
-            return self._checked(Failure.type, body, "the error")
+            frame = codec.encode(Failure.type, body) + self._delimiter
+            self._check_depth(frame, "the error")
+            self.check_size(frame)
         except LocalProtocolError:
             # Whoever asked must hear that there is no answer, even where its details cannot be sent.
             return self._control(Failure(call, code[:_MAX_TEXT], message[:_MAX_TEXT]))
-
-    def _checked(self, name: str, body: dict[str, Any], what: str) -> bytes:
-        """A frame with a user's data in it. A plain dictionary: a dataclass would cost as much as its JSON."""
-        try:
-            frame = codec.encode(name, body) + self._delimiter
-        except UnencodableData as error:
-            raise UnencodableData(f"the data of {what!r} has no JSON form: {error.__cause__}") from error.__cause__
-        if len(frame) <= self._depth_free_size:
-            return frame
-        if codec.too_deep(frame, self._options.max_depth):
-            raise UnencodableData(f"the data of {what!r} is nested too deep (max_depth={self._options.max_depth})")
-        if len(frame) - 1 > self._send_limit:
-            raise MessageTooLarge(len(frame) - 1, self._send_limit)
         return frame
 
     def cancel(self, call: int) -> bytes:
@@ -232,60 +243,64 @@ class JsonConversation(Conversation):
     def receive_data(self, data: bytes) -> list[Inbound]:
         if self._failed:
             return []
-        complete = self._buffer.feed(data)
         events: list[Inbound] = []
+        buffer = self._buffer
+        if data.endswith(self._delimiter) and data.find(self._delimiter) == len(data) - 1 and not buffer.partial_size:
+            # The usual case of a conversation: a single frame, whole.
+            buffer.completed += 1
+            self._take_frame(data[:-1], events)
+            return events
+        complete = buffer.feed(data)
         if complete:
-            count = complete.count(self._delimiter)
             batch = None
-            if count == 1 and len(complete) <= self._options.max_frame_size:
-                if not self._take_one(complete[:-1], events):
-                    return events
-                complete = b""
-            elif len(complete) <= self._options.max_frame_size:
+            if len(complete) <= self._options.max_frame_size and not complete.startswith(_CALL_START):
+                count = complete.count(self._delimiter)
                 batch = codec.decode_frames(complete, self._delimiter, count, self._options.max_depth)
-            tail_fits = self._buffer.partial_size <= self._options.max_frame_size
+            tail_fits = buffer.partial_size <= self._options.max_frame_size
             if batch is not None and tail_fits and {event.type for event in batch} <= self._incoming_names:
-                return batch  # type: ignore[return-value]  # the usual case: plain events of known names
+                return batch  # type: ignore[return-value]  # the usual case of a stream: plain events of known names
             if batch is not None:
                 for event in batch:
                     if not self._take(event, events):
                         return events
-            elif complete and not self._take_one_by_one(complete, events):
+            elif not self._take_one_by_one(complete, events):
                 return events
         try:
-            self._buffer.check()
+            buffer.check()
         except RemoteProtocolError as error:
             self._reject(error, events)
         return events
 
-    def _take_one(self, frame: bytes, events: list[Inbound]) -> bool:
-        """Like `_take_one_by_one`, for the usual case of a single frame of allowed size."""
+    def _take_frame(self, frame: bytes, events: list[Inbound]) -> bool:
+        """Read one frame and take it; say whether to go on with the next."""
         try:
-            event = codec.decode(frame, self._options.max_depth)
+            if len(frame) > self._depth_free_size:
+                if len(frame) > self._options.max_frame_size:
+                    raise RemoteProtocolError(
+                        "size",
+                        f"the peer sent a frame of {len(frame):,} bytes and the limit is "
+                        f"{self._options.max_frame_size:,} (max_frame_size)",
+                    )
+                codec.check_depth(frame, self._options.max_depth)
+            call = codec.decode_call(frame)
+            if call is None:
+                event = codec.decode(frame)
+            elif self._require_hello and self.protocol == "plain":
+                raise RemoteProtocolError("hello", "the peer sent a frame before it introduced itself")
+            else:
+                self._check_call(call)
+                events.append(call)
+                return True
         except RemoteProtocolError as error:
             return self._reject(error, events)
         return self._take(event, events)
 
     def _take_one_by_one(self, complete: bytes, events: list[Inbound]) -> bool:
-        view = memoryview(complete)
         start = 0
         while start < len(complete):
             end = complete.index(self._delimiter, start)
-            size = end - start
-            try:
-                if size > self._options.max_frame_size:
-                    raise RemoteProtocolError(
-                        "size",
-                        f"the peer sent a frame of {size:,} bytes and the limit is "
-                        f"{self._options.max_frame_size:,} (max_frame_size)",
-                    )
-                event = codec.decode(view[start:end], self._options.max_depth)
-            except RemoteProtocolError as error:
-                if not self._reject(error, events):
-                    return False
-            else:
-                if not self._take(event, events):
-                    return False
+            if not self._take_frame(complete[start:end], events):
+                return False
             start = end + 1
         return True
 
@@ -331,11 +346,6 @@ class JsonConversation(Conversation):
         if kind is None:
             return  # a later version's frame; whoever sends it knows that we may not understand
         body = codec.convert_control({} if data is None else data, kind)
-        if kind is Request or kind is Reply:  # nearly always
-            self._check_call(body)
-            self._peer_speaks_pyipc = True
-            events.append(body)
-            return
         match body:
             case Hello():
                 self._on_hello(body, events)
@@ -343,23 +353,24 @@ class JsonConversation(Conversation):
                 self._on_welcome(body, events)
             case Ping():
                 pass
-            case Failure() | Cancel():
+            case Request() | Reply() | Failure() | Cancel():
                 self._check_call(body)
-                self._peer_speaks_pyipc = True
                 events.append(body)
             case _:
                 events.append(body)
 
     def _check_call(self, body: Request | Reply | Failure | Cancel) -> None:
+        """Whether a frame about a call can be meant; a peer that sends one speaks pyipc's protocol."""
         if not 0 <= body.call <= _MAX_CALL:
             raise RemoteProtocolError("control", f"the peer sent {body.call} as the number of a call")
-        if isinstance(body, Request):
-            if body.event.startswith(CONTROL_PREFIX):
-                raise RemoteProtocolError("name", f"the peer sent a request under the reserved name {body.event!r}")
+        if type(body) is Request:
             if body.event not in self._incoming_names:
+                if body.event.startswith(CONTROL_PREFIX):
+                    raise RemoteProtocolError("name", f"the peer sent a request under the reserved name {body.event!r}")
                 self._vet_incoming(body.event)
-        elif isinstance(body, Reply | Failure) and not 0 < body.call <= self._last_call:
+        elif type(body) is not Cancel and not 0 < body.call <= self._last_call:
             raise RemoteProtocolError("control", f"the peer answered call {body.call}, which was never made")
+        self._peer_speaks_pyipc = True
 
     def _on_hello(self, hello: Hello, events: list[Inbound]) -> None:
         if self._role is Role.CLIENT:
@@ -373,13 +384,13 @@ class JsonConversation(Conversation):
             offered = ", ".join(map(str, hello.versions[:_MAX_TEXT])) or "none"
             message = f"this side speaks version {PROTOCOL_VERSIONS[0]} of the protocol, the other side {offered}"
             message = message[:_MAX_TEXT]
-            self._answers.append(self._control(Goodbye("version", message)))
+            self._answer(self._control(Goodbye("version", message)))
             raise RemoteProtocolError("version", message)
         if self._refusal is not None:
-            self._answers.append(self._control(Goodbye(*self._refusal)))
+            self._answer(self._control(Goodbye(*self._refusal)))
             raise RemoteProtocolError(*self._refusal)
         self._meet(version, hello, events)
-        self._answers.append(self._control(Welcome(version, **self._introduction())))
+        self._answer(self._control(Welcome(version, **self._introduction())))
 
     def _on_welcome(self, welcome: Welcome, events: list[Inbound]) -> None:
         if self._role is Role.SERVER or not self._hello or self.protocol != "plain":
@@ -401,13 +412,22 @@ class JsonConversation(Conversation):
             heartbeat = min(max(heartbeat, SHORTEST_HEARTBEAT), _LONGEST_HEARTBEAT)
         events.append(Introduced(self.protocol, heartbeat, peer.agent[:_MAX_TEXT]))
 
+    def _answer(self, frame: bytes) -> None:
+        self._answers.append(frame)
+        self.has_data_to_send = True
+
     def data_to_send(self) -> bytes:
         if not self._answers:
             return b""
         answers, self._answers = b"".join(self._answers), []
+        self.has_data_to_send = False
         return answers
 
 
+_REQUEST_START = b'{"type":"pyipc.request","data":{"call":%d'
+_REPLY_START = b'{"type":"pyipc.reply","data":{"call":%d,"data":'
+# A chunk that starts with a call is likely to hold nothing else, and calls are read one by one.
+_CALL_START = (b'{"type":"pyipc.request"', b'{"type":"pyipc.reply"')
 _LONGEST_HEARTBEAT = 86_400.0
 # Characters of a text that only people read.
 _MAX_TEXT = 256

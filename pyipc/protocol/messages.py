@@ -12,6 +12,8 @@ import dataclasses
 from typing import Any, ClassVar, Protocol
 
 from pyipc.errors import RemoteProtocolError  # noqa: TC001 - dataclass fields are resolved at run time
+from pyipc.protocol.codec import Reply as Reply  # the two of every call; the codec reads them in one step
+from pyipc.protocol.codec import Request as Request
 
 __all__ = [
     "CONTROL_PREFIX",
@@ -72,25 +74,6 @@ class Welcome:
     max_frame_size: int | None = None
     heartbeat: float | None = None
     agent: str = ""
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Request:
-    """Asks for one answer. ``call`` is a number that the asking side never uses again."""
-
-    type: ClassVar[str] = "pyipc.request"
-    call: int
-    event: str
-    data: Any = None
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Reply:
-    """The answer to a request."""
-
-    type: ClassVar[str] = "pyipc.reply"
-    call: int
-    data: Any = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ class RawConversation(Conversation):
     protocol = "plain"
     partial_size = 0
     frames_completed = 0
+    has_data_to_send = False
     awaits_welcome = False
 
     def open(self) -> bytes:

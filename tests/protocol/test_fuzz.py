@@ -185,7 +185,8 @@ def test_any_bytes_at_all(role: Role, chunks: list[bytes]) -> None:
 def test_a_frame_is_an_event_or_an_error(text: bytes) -> None:
     event = second_opinion(text, LIMITS["max_depth"])
     try:
-        decoded = codec.decode(text, LIMITS["max_depth"])
+        codec.check_depth(text, LIMITS["max_depth"])
+        decoded = codec.decode(text)
     except RemoteProtocolError as error:
         assert error.code in {"json", "utf8", "envelope", "depth"}
         assert event is None
