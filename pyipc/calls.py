@@ -61,26 +61,25 @@ class Calls:
         abandoned: Called with the number of a call for which nobody waits any more.
 
     Attributes:
+        pending: The calls that wait, by their numbers.
         late_answers: Answers that came when nobody waited any more.
+        room: Where tasks wait until they may make a call; made when the first does.
     """
 
-    __slots__ = ("_abandoned", "_calls", "_room", "_sweep", "_sweep_at", "_timers", "late_answers")
+    __slots__ = ("_abandoned", "_sweep", "_sweep_at", "_timers", "late_answers", "pending", "room")
 
     def __init__(self, timers: Timers, abandoned: Callable[[int], None]) -> None:
         self._timers = timers
         self._abandoned = abandoned
-        self._calls: dict[int, Call] = {}
+        self.pending: dict[int, Call] = {}
         self._sweep_at = math.inf
         self._sweep: Timer | None = None
-        self._room: trio.lowlevel.ParkingLot | None = None  # a connection that makes few calls needs none
+        self.room: trio.lowlevel.ParkingLot | None = None
         self.late_answers: int = 0
-
-    def __len__(self) -> int:
-        return len(self._calls)
 
     def begin(self, number: int, event: str, timeout: float | None, deadline: float) -> Call:
         """Note a call that was just made. Whoever made it waits for it next, and then calls `pass_on`."""
-        call = self._calls[number] = Call(number, event, timeout, deadline)
+        call = self.pending[number] = Call(number, event, timeout, deadline)
         if deadline < self._sweep_at:
             self._sweep_later(deadline)
         return call
@@ -113,23 +112,23 @@ class Calls:
 
         Cancellation: changes nothing; the caller has to `pass_on` its turn.
         """
-        if self._room is None:
-            self._room = trio.lowlevel.ParkingLot()
-        await self._room.park()
+        if self.room is None:
+            self.room = trio.lowlevel.ParkingLot()
+        await self.room.park()
 
     def pass_on(self) -> None:
         """Let the next task make its call: this one's is over, or was never made."""
-        if self._room is not None:
-            self._room.unpark()
+        if self.room is not None:
+            self.room.unpark()
 
     def abandon(self, call: Call) -> None:
         """Nobody waits for the answer any more: forget the call, and tell the peer."""
-        if self._calls.pop(call.number, None) is not None:
+        if self.pending.pop(call.number, None) is not None:
             self._abandoned(call.number)
 
     def settle(self, answer: Reply | Failure) -> None:
         """Bring an answer to whoever waits for it. One that nobody waits for is counted."""
-        call = self._calls.pop(answer.call, None)
+        call = self.pending.pop(answer.call, None)
         if call is None:
             self.late_answers += 1
             return
@@ -141,15 +140,15 @@ class Calls:
 
     def fail_all(self, message: str, *, lost: bool, maybe_handled: bool) -> None:
         """Tell everybody that no answer will come, and if the peer may have acted all the same."""
-        calls, self._calls = self._calls, {}
+        calls, self.pending = self.pending, {}
         for call in calls.values():
             call.error = ConnectionLost(message, maybe_handled=maybe_handled) if lost else ConnectionClosed(message)
             _wake(call)
         if self._sweep is not None:
             self._sweep.cancel()
             self._sweep_at = math.inf
-        if self._room is not None:
-            self._room.unpark_all()
+        if self.room is not None:
+            self.room.unpark_all()
 
     # --- time-outs ---
 
@@ -162,13 +161,13 @@ class Calls:
     def _expire(self, late: float) -> None:
         """Time out the calls whose deadline has come, and look again at the next."""
         now = trio.current_time()
-        for call in [call for call in self._calls.values() if call.deadline <= now]:
+        for call in [call for call in self.pending.values() if call.deadline <= now]:
             assert call.timeout is not None
             self.abandon(call)
             call.error = RequestTimeout(call.event, call.timeout)
             _wake(call)
         self._sweep = None
-        self._sweep_later(min((call.deadline for call in self._calls.values()), default=math.inf))
+        self._sweep_later(min((call.deadline for call in self.pending.values()), default=math.inf))
 
 
 def _wake(call: Call) -> None:

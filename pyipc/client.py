@@ -278,7 +278,7 @@ class Client:
         await trio.lowlevel.checkpoint_if_cancelled()
         if isinstance(timeout, Unset):
             timeout = self._options.request_timeout
-        now = trio.current_time()
+        now = self._up.now()
         deadline = math.inf if timeout is None else now + timeout
         while True:
             connection = self._up.connection
@@ -289,7 +289,7 @@ class Client:
             except ConnectionLost as lost:
                 if lost.maybe_handled or self._options.offline != "queue":
                     raise
-                now = trio.current_time()
+                now = self._up.now()
             except RequestTimeout as late:
                 assert timeout is not None
                 hint = ""

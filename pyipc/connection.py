@@ -15,6 +15,7 @@ from pyipc.errors import InvalidEventName, RequestTimeout
 from pyipc.lifecycle import Lifecycle
 from pyipc.options import UNSET, Unset
 from pyipc.protocol.codec import convert
+from pyipc.reader import SOON
 from pyipc.slots import current_slot
 from pyipc.statistics import ConnectionStatistics
 
@@ -43,7 +44,7 @@ class Connection(Lifecycle):
             late_answers=self._calls.late_answers,
             outbox_size=self._outbox.size,
             inbox_size=self._dispatcher.size,
-            pending_requests=len(self._calls),
+            pending_requests=len(self._calls.pending),
             concurrent_requests=self._dispatcher.slots_used,
             reading_paused=self._dispatcher.paused,
         )
@@ -90,7 +91,7 @@ class Connection(Lifecycle):
         Raises:
             LocalProtocolError, ConnectionClosed: As `emit`.
         """
-        if self._closing or self._reason is not None:
+        if not self.is_open:
             raise self._gone()
         outbox = self._outbox
         if outbox.size >= outbox.high_water_size:
@@ -197,7 +198,7 @@ class Connection(Lifecycle):
         await trio.lowlevel.checkpoint_if_cancelled()
         if isinstance(timeout, Unset):
             timeout = self._options.request_timeout
-        now = trio.current_time()
+        now = self._now()
         deadline = math.inf if timeout is None else now + timeout
         return await self.request_until(event, data, timeout, deadline, now, result)
 
@@ -219,35 +220,40 @@ class Connection(Lifecycle):
 
         Cancellation: the peer is told and cancels its handler; a late answer is ignored.
         """
-        if self._closing or self._reason is not None or self._outbox.is_broken:
+        if not self.is_open:
             raise self._gone()
-        calls = self._calls
-        if self._outbox.size >= self._outbox.high_water_size or len(calls) >= self._options.max_pending_requests:
+        calls, outbox, reader = self._calls, self._outbox, self._reader
+        if outbox.size >= outbox.high_water_size or len(calls.pending) >= self._options.max_pending_requests:
             await self._wait_for_turn(event, timeout, deadline)
             if not self.is_open:
                 raise self._gone()
         try:
             number, frame = self._conversation.request(event, data)
-            self._outbox.push_now(frame, now)
+            outbox.push_now(frame, now)
             self._events_sent += 1
+            if calls.pending or now - self._vigil.last_received > SOON:
+                reader.row = 0
+            else:
+                reader.row += 1
             call = calls.begin(number, event, timeout, deadline)
             if self._dispatcher.paused:
                 self._dispatcher.resume()
             slot = current_slot.get()
             if slot is None:
-                answer = await calls.wait(call)
+                answer = await (reader.read_answer(call, calls) if reader.is_free else calls.wait(call))
             else:
                 with slot.given_up(self._dispatcher):
                     answer = await calls.wait(call)
         finally:
-            calls.pass_on()
+            if calls.room is not None:
+                calls.pass_on()
         return answer if result is None else convert(answer, result)
 
     async def _wait_for_turn(self, event: str, timeout: float | None, deadline: float) -> None:
         """Wait until one more request fits, but not beyond its own time-out."""
         try:
             with self.waiting_for_peer(), trio.move_on_at(deadline) as scope:
-                while len(self._calls) >= self._options.max_pending_requests:
+                while len(self._calls.pending) >= self._options.max_pending_requests:
                     await self._calls.wait_for_room()
                     if not self.is_open:
                         raise self._gone()

@@ -35,7 +35,9 @@ if TYPE_CHECKING:
     from pyipc.options import Options
     from pyipc.outbox import Outbox
     from pyipc.protocol.conversation import Conversation, Inbound
+    from pyipc.reader import Reader
     from pyipc.router import Handler, Router
+    from pyipc.transports.port import Link
 
 __all__ = ["Batch", "Dispatcher"]
 
@@ -81,7 +83,8 @@ class Dispatcher:
         outbox: Takes them.
         router: Finds handlers.
         options: Limits.
-        receive: Waits for the next batch; ``None`` at the end.
+        link: Where it comes from.
+        reader: Makes batches of it, and knows whose turn it is to read.
         settle: Deals with what is not for users.
         overflow: Called when more has arrived than may wait here.
         greet: Called before anything else, with the connection.
@@ -104,7 +107,8 @@ class Dispatcher:
         outbox: Outbox,
         router: Router,
         options: Options,
-        receive: Callable[[], Awaitable[Batch | None]],
+        link: Link,
+        reader: Reader,
         settle: Callable[[Inbound], None],
         overflow: Callable[[], None],
         greet: Callable[[Connection], object] | None,
@@ -115,7 +119,8 @@ class Dispatcher:
         self._outbox = outbox
         self._router = router
         self._options = options
-        self._receive = receive
+        self._link = link
+        self._reader = reader
         self._settle = settle
         self._overflow = overflow
         self._greet = greet
@@ -179,6 +184,7 @@ class Dispatcher:
             if self._leader is not scope:
                 return
         outbox, router, connection = self._outbox, self._router, self._connection
+        reader, receive = self._reader, self._link.receive
         while True:
             # What one name means is looked up once for as many of its events as come in a row.
             name, version, simple = "", -1, None
@@ -230,7 +236,17 @@ class Dispatcher:
                 outbox.flush_nowait()
             if self.size >= self._options.inbox_high_water_size:
                 await self._wait_for_room()
-            batch = await self._receive()
+            if reader.is_due and await reader.rest():
+                batch = reader.passed
+            else:
+                # Here and not in a method of the reader, as each level of coroutines is run through for every batch.
+                try:
+                    chunk = await receive()
+                except ConnectionLost as error:
+                    reader.broken(error)
+                    batch = None
+                else:
+                    batch = reader.digest(chunk)
             if batch is None:
                 self._end()
                 return

@@ -18,6 +18,7 @@ from pyipc.dispatch import Batch, Dispatcher
 from pyipc.errors import ConnectionClosed, ConnectionLost, PeerRefused, Undelivered
 from pyipc.outbox import Outbox
 from pyipc.protocol.messages import Failure, Goaway, Goodbye, Introduced, Malformed, Reply
+from pyipc.reader import Reader
 from pyipc.statistics import Disconnected
 from pyipc.vigil import Vigil
 
@@ -51,6 +52,9 @@ class Lifecycle:
         flusher: The owner's flusher.
         greet: Called with the connection before any message is handled; may be async.
         require_hello: Whether the peer must introduce itself in time.
+
+    Attributes:
+        is_open: Whether messages can be sent.
     """
 
     def __init__(
@@ -69,9 +73,12 @@ class Lifecycle:
         self._conversation = conversation
         self._options = options
         self._timers = timers
+        # The clock's own method: `trio.current_time` is two calls more, for every batch and every request.
+        self._now = trio.lowlevel.current_clock().current_time
         self._nursery: trio.Nursery | None = None
         self._reason: Disconnected | None = None
         self._closing = False
+        self.is_open: bool = True
         self._winding_down = False
         self._closed = trio.Event()
         self._reading_ended = trio.Event()
@@ -91,13 +98,15 @@ class Lifecycle:
             broken=self._on_write_failure,
         )
         self._calls = Calls(timers, self._on_abandoned_call)
+        self._reader = Reader(link, self._digest, self._on_broken_link)
         self._dispatcher = Dispatcher(
             cast("Connection", self),
             conversation=conversation,
             outbox=self._outbox,
             router=router,
             options=options,
-            receive=self._receive,
+            link=link,
+            reader=self._reader,
             settle=self._settle,
             overflow=self._on_overflow,
             greet=greet,
@@ -111,7 +120,7 @@ class Lifecycle:
         state = "closed" if self._closed.is_set() else "closing" if self._reason or self._closing else "open"
         return (
             f"<Connection {self._link.peer.address} {state} protocol={self._conversation.protocol} "
-            f"out={self._outbox.size}B in={self._dispatcher.size}B calls={len(self._calls)}>"
+            f"out={self._outbox.size}B in={self._dispatcher.size}B calls={len(self._calls.pending)}>"
         )
 
     # --- what it is ---
@@ -124,14 +133,9 @@ class Lifecycle:
         return peer if peer.protocol == protocol else dataclasses.replace(peer, protocol=protocol)
 
     @property
-    def is_open(self) -> bool:
-        """Whether messages can be sent."""
-        return not self._closing and self._reason is None and not self._outbox.is_broken
-
-    @property
     def is_waiting(self) -> bool:
         """Whether something on this side waits for the peer or its end, so that reading must not pause."""
-        return self._waiting > 0 or len(self._calls) > 0 or self._reason is not None
+        return self._waiting > 0 or len(self._calls.pending) > 0 or self._reason is not None
 
     @property
     def reason(self) -> Disconnected | None:
@@ -140,14 +144,9 @@ class Lifecycle:
 
     # --- receiving ---
 
-    async def _receive(self) -> Batch | None:
-        try:
-            chunk = await self._link.receive()
-        except ConnectionLost as error:
-            self._end("lost", f"the connection broke: {error}", by_peer=True, error=error)
-            self._reading_ended.set()
-            return None
-        return self._digest(chunk)
+    def _on_broken_link(self, error: ConnectionLost) -> None:
+        self._end("lost", f"the connection broke: {error}", by_peer=True, error=error)
+        self._reading_ended.set()
 
     def _digest(self, chunk: bytes) -> Batch | None:
         """What bytes that arrived say; ``None`` where they are the end."""
@@ -165,7 +164,7 @@ class Lifecycle:
         items = conversation.receive_data(chunk)
         if conversation.has_data_to_send and not self._offer(conversation.data_to_send()):
             self._on_overflow()
-        now = self._vigil.last_received = trio.current_time()
+        now = self._vigil.last_received = self._now()
         if conversation.partial_size or held:
             size += held - conversation.partial_size
             if conversation.partial_size:
@@ -183,6 +182,7 @@ class Lifecycle:
         """Deal with what arrived and is not for handlers."""
         if type(item) is Reply:  # nearly always
             self._calls.settle(item)
+            self._reader.note_answer(alone=not self._calls.pending)
             return
         match item:
             case Failure():
@@ -218,6 +218,7 @@ class Lifecycle:
         )
 
     def _on_write_failure(self, error: ConnectionLost) -> None:
+        self.is_open = False
         # What the peer sent before it went can still be read, but it is not waited for long.
         self._sever_later()
 
@@ -265,6 +266,7 @@ class Lifecycle:
 
     def _end(self, code: str, message: str, *, by_peer: bool, error: BaseException | None = None) -> None:
         """Note why it ended, wake whoever waits for the peer, and give handlers a while to answer."""
+        self.is_open = False
         if self._reason is None:
             self._reason = Disconnected(self, code, message, by_peer, error)
             self._sever_later()
@@ -324,9 +326,11 @@ class Lifecycle:
         """
         if self._closing or self._nursery is None:
             self._closing = True  # should it not be running yet, it will not start
+            self.is_open = False
             await self._closed.wait()
             return
         self._closing = True
+        self.is_open = False
         by_us = self._reason is None
         if by_us:
             self._reason = Disconnected(self, "closed", "this side closed the connection", False)

@@ -58,6 +58,7 @@ class Reconnecting:
             with ``final`` true.
 
     Attributes:
+        now: Trio's time; once it was started, by the shortest way.
         connection: The present connection, if there is one.
         offline: What waits for the next one.
         failure: Why it was given up, if it was.
@@ -85,6 +86,7 @@ class Reconnecting:
         self._supervision = trio.CancelScope()
         self._stopped = False
         self._running = 0
+        self.now: Callable[[], float] = trio.current_time
         self.connection: Connection | None = None
         self.offline: OfflineQueue = OfflineQueue(options)
         self.failure: IPCError | None = None
@@ -97,6 +99,7 @@ class Reconnecting:
     def start(self, nursery: trio.Nursery) -> None:
         """Begin to connect, in the background."""
         self._nursery = nursery
+        self.now = trio.lowlevel.current_clock().current_time
         nursery.start_soon(self._timers.run)
         nursery.start_soon(self._flusher.run)
         nursery.start_soon(self._supervise)

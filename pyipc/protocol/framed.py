@@ -93,12 +93,8 @@ class JsonConversation(Conversation):
         self._failed = False
         self._answers: list[bytes] = []
         self.has_data_to_send: bool = False
+        self.partial_size: int = 0
         self.protocol: str = "plain"
-
-    @property
-    def partial_size(self) -> int:  # type: ignore[override]
-        """Bytes of a frame that has arrived in part."""
-        return self._buffer.partial_size
 
     @property
     def frames_completed(self) -> int:  # type: ignore[override]
@@ -158,8 +154,7 @@ class JsonConversation(Conversation):
             text = codec.encode_value(data, event)
         frame = prefix + text + self._event_end
         if len(frame) > self._depth_free_size:
-            self._check_depth(frame, event)
-            self.check_size(frame)
+            self._check_fits(frame, event)
         return frame
 
     def is_risky(self, event: str) -> bool:
@@ -185,7 +180,13 @@ class JsonConversation(Conversation):
             )
         prefix = self._request_prefixes.get(event) or self._vet_request(event)
         call = self._last_call + 1
-        frame = self._call_frame(_REQUEST_START % call + prefix, data, event)
+        try:
+            text = codec.fast_json(data)
+        except codec.UNENCODABLE:
+            text = codec.encode_value(data, event)
+        frame = _REQUEST_START % call + prefix + text + self._call_end
+        if len(frame) > self._depth_free_size:
+            self._check_fits(frame, event)
         self._last_call = call
         return call, frame
 
@@ -197,26 +198,24 @@ class JsonConversation(Conversation):
         return prefix
 
     def reply(self, call: int, data: object) -> bytes:
-        return self._call_frame(_REPLY_START % call, data, "the reply")
-
-    def _call_frame(self, start: bytes, data: object, what: str) -> bytes:
-        """A request or a reply: its start, the data, and what ends it."""
         try:
             text = codec.fast_json(data)
         except codec.UNENCODABLE:
-            text = codec.encode_value(data, what)
-        frame = start + text + self._call_end
+            text = codec.encode_value(data, "the reply")
+        frame = _REPLY_START % call + text + self._call_end
         if len(frame) > self._depth_free_size:
-            self._check_depth(frame, what)
-            self.check_size(frame)
+            self._check_fits(frame, "the reply")
         return frame
+
+    def _check_fits(self, frame: bytes, what: str) -> None:
+        self._check_depth(frame, what)
+        self.check_size(frame)
 
     def failure(self, call: int, code: str, message: str, data: object = None) -> bytes:
         body = {"call": call, "code": code, "message": message, "data": data}
         try:
             frame = codec.encode(Failure.type, body) + self._delimiter
-            self._check_depth(frame, "the error")
-            self.check_size(frame)
+            self._check_fits(frame, "the error")
         except LocalProtocolError:
             # Whoever asked must hear that there is no answer, even where its details cannot be sent.
             return self._control(Failure(call, code[:_MAX_TEXT], message[:_MAX_TEXT]))
@@ -245,18 +244,19 @@ class JsonConversation(Conversation):
             return []
         events: list[Inbound] = []
         buffer = self._buffer
-        if data.endswith(self._delimiter) and data.find(self._delimiter) == len(data) - 1 and not buffer.partial_size:
+        if data.endswith(self._delimiter) and data.find(self._delimiter) == len(data) - 1 and not self.partial_size:
             # The usual case of a conversation: a single frame, whole.
             buffer.completed += 1
             self._take_frame(data[:-1], events)
             return events
         complete = buffer.feed(data)
+        self.partial_size = buffer.partial_size
         if complete:
             batch = None
             if len(complete) <= self._options.max_frame_size and not complete.startswith(_CALL_START):
                 count = complete.count(self._delimiter)
                 batch = codec.decode_frames(complete, self._delimiter, count, self._options.max_depth)
-            tail_fits = buffer.partial_size <= self._options.max_frame_size
+            tail_fits = self.partial_size <= self._options.max_frame_size
             if batch is not None and tail_fits and {event.type for event in batch} <= self._incoming_names:
                 return batch  # type: ignore[return-value]  # the usual case of a stream: plain events of known names
             if batch is not None:
@@ -283,6 +283,10 @@ class JsonConversation(Conversation):
                     )
                 codec.check_depth(frame, self._options.max_depth)
             call = codec.decode_call(frame)
+            if type(call) is Reply and 0 < call.call <= self._last_call:
+                self._peer_speaks_pyipc = True
+                events.append(call)
+                return True
             if call is None:
                 event = codec.decode(frame)
             elif self._require_hello and self.protocol == "plain":

@@ -54,6 +54,8 @@ class Link(ABC):
     reliable: bool = True
     #: The largest chunk that can be sent, in bytes; ``None`` for streams.
     max_chunk_size: int | None = None
+    #: Whether `wake_receiver` works.
+    can_wake_receiver: bool = False
 
     @property
     @abstractmethod
@@ -95,6 +97,14 @@ class Link(ABC):
 
         Cancellation: loses nothing.
         """
+
+    def wake_receiver(self) -> None:
+        """Let a task that waits in `receive` raise `trio.WouldBlock` instead, having lost nothing.
+
+        A link need not have this. With it, a program that makes one request after the other reads its answers
+        by itself, which saves a scheduler turn each.
+        """
+        raise NotImplementedError
 
     def send_eof(self) -> bool:
         """Tell the peer that nothing more will be sent, while still receiving.

@@ -70,6 +70,8 @@ class SocketLink(Link):
 
     __slots__ = ("_descriptor", "_peer", "_read_size", "_socket")
 
+    can_wake_receiver = True
+
     def __init__(self, sock: socket.socket, peer: Peer) -> None:
         sock.setblocking(False)
         self._socket = sock
@@ -118,12 +120,18 @@ class SocketLink(Link):
             sent = 0
             while sent < len(view):
                 try:
-                    await trio.lowlevel.wait_writable(self._usable())
+                    if (descriptor := self._descriptor) < 0:
+                        raise trio.ClosedResourceError
+                    await trio.lowlevel.wait_writable(descriptor)
                     with view[sent:] as rest:
                         sent += self._socket.send(rest)
                 except BlockingIOError:
                     continue
-                except (OSError, trio.ClosedResourceError) as error:
+                except trio.ClosedResourceError as error:
+                    if self._descriptor < 0:
+                        raise self._lost(error) from error
+                    # It was the receiver who was to be woken.
+                except OSError as error:
                     raise self._lost(error) from error
 
     async def receive(self) -> bytes:
@@ -139,11 +147,17 @@ class SocketLink(Link):
         """
         while True:
             try:
-                await trio.lowlevel.wait_readable(self._usable())
+                if (descriptor := self._descriptor) < 0:
+                    raise trio.ClosedResourceError
+                await trio.lowlevel.wait_readable(descriptor)
                 data = self._socket.recv(self._read_size)
             except BlockingIOError:
                 continue
-            except (OSError, trio.ClosedResourceError) as error:
+            except trio.ClosedResourceError as error:
+                if self._descriptor >= 0:
+                    raise trio.WouldBlock from None
+                raise self._lost(error) from error
+            except OSError as error:
                 raise self._lost(error) from error
             # Few calls while much comes in, little memory while not.
             if len(data) == self._read_size:
@@ -151,6 +165,11 @@ class SocketLink(Link):
             elif len(data) <= _SMALLEST_READ:
                 self._read_size = _SMALLEST_READ
             return data
+
+    def wake_receiver(self) -> None:
+        """Let a task that waits in `receive` raise `trio.WouldBlock` instead, having lost nothing."""
+        # Trio has no other way to wake a task that waits for a socket. Nothing is closed by it.
+        trio.lowlevel.notify_closing(self._socket)
 
     def send_eof(self) -> bool:
         """Shut down the sending side.
@@ -174,11 +193,6 @@ class SocketLink(Link):
             trio.lowlevel.notify_closing(self._socket)
             self._socket.close()
         await trio.lowlevel.checkpoint()
-
-    def _usable(self) -> int:
-        if self._descriptor < 0:
-            raise trio.ClosedResourceError
-        return self._descriptor
 
     def _lost(self, error: Exception) -> ConnectionLost:
         # What was written before may have arrived; nobody down here can tell.
