@@ -36,16 +36,16 @@ class Connection(Lifecycle):
             bytes_sent=self._outbox.bytes_sent,
             bytes_received=self._bytes_received,
             events_sent=self._events_sent,
-            events_received=self._dispatcher.events_received,
+            events_received=self._dispatcher.received + self._responder.received,
             unheard=self._dispatcher.unheard,
-            handler_errors=self._dispatcher.handler_errors,
+            handler_errors=self._dispatcher.failed + self._responder.failed,
             malformed=self._malformed,
             dropped=self._dropped,
             late_answers=self._calls.late_answers,
             outbox_size=self._outbox.size,
-            inbox_size=self._dispatcher.size,
+            inbox_size=self._inbox.size,
             pending_requests=len(self._calls.pending),
-            concurrent_requests=self._dispatcher.slots_used,
+            concurrent_requests=self._responder.slots_used,
             reading_paused=self._dispatcher.paused,
         )
 
@@ -231,7 +231,7 @@ class Connection(Lifecycle):
             number, frame = self._conversation.request(event, data)
             outbox.push_now(frame, now)
             self._events_sent += 1
-            if calls.pending or now - self._vigil.last_received > SOON:
+            if calls.pending or now - reader.time > SOON:
                 reader.row = 0
             else:
                 reader.row += 1
@@ -242,7 +242,7 @@ class Connection(Lifecycle):
             if slot is None:
                 answer = await (reader.read_answer(call, calls) if reader.is_free else calls.wait(call))
             else:
-                with slot.given_up(self._dispatcher):
+                with slot.given_up(self._responder):
                     answer = await calls.wait(call)
         finally:
             if calls.room is not None:
@@ -269,7 +269,7 @@ class Connection(Lifecycle):
 
     def _giving_up_slot(self) -> contextlib.AbstractContextManager[None]:
         slot = current_slot.get()
-        return _NOTHING if slot is None else slot.given_up(self._dispatcher)
+        return _NOTHING if slot is None else slot.given_up(self._responder)
 
     async def know_peer(self) -> None:
         """Wait until it is clear whether the peer speaks pyipc's protocol, but not for long.

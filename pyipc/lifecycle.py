@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any, cast
 import trio
 
 from pyipc.calls import Calls
-from pyipc.dispatch import Batch, Dispatcher
+from pyipc.dispatch import Dispatcher
 from pyipc.errors import ConnectionClosed, ConnectionLost, PeerRefused, Undelivered
+from pyipc.inbox import Inbox
 from pyipc.outbox import Outbox
 from pyipc.protocol.messages import Failure, Goaway, Goodbye, Introduced, Malformed, Reply
 from pyipc.reader import Reader
+from pyipc.responder import Responder
 from pyipc.statistics import Disconnected
 from pyipc.vigil import Vigil
 
@@ -34,8 +36,6 @@ if TYPE_CHECKING:
     from pyipc.transports.port import Link, Peer
 
 __all__ = ["Lifecycle"]
-
-_NOTHING = Batch([], 0, 0.0)
 
 logger: logging.Logger = logging.getLogger("pyipc.connection")
 
@@ -99,28 +99,53 @@ class Lifecycle:
         )
         self._calls = Calls(timers, self._on_abandoned_call)
         self._reader = Reader(link, self._digest, self._on_broken_link)
-        self._dispatcher = Dispatcher(
-            cast("Connection", self),
+        self._inbox = Inbox(
+            high_water_size=options.inbox_high_water_size,
+            max_size=options.max_inbox_size,
+            relieved=self._resume,
+            overflow=self._on_overflow,
+        )
+        connection = cast("Connection", self)
+        self._responder = Responder(
+            connection,
             conversation=conversation,
             outbox=self._outbox,
+            inbox=self._inbox,
+            reader=self._reader,
             router=router,
             options=options,
-            link=link,
-            reader=self._reader,
             settle=self._settle,
             overflow=self._on_overflow,
+        )
+        self._dispatcher = Dispatcher(
+            connection,
+            link=link,
+            reader=self._reader,
+            inbox=self._inbox,
+            outbox=self._outbox,
+            responder=self._responder,
+            router=router,
+            options=options,
+            settle=self._settle,
             greet=greet,
             greet_after_hello=require_hello,
         )
         self._vigil = Vigil(
-            options, conversation, self._outbox, self._dispatcher, timers, self.abort, require_hello=require_hello
+            options,
+            conversation=conversation,
+            outbox=self._outbox,
+            dispatcher=self._dispatcher,
+            reader=self._reader,
+            timers=timers,
+            abort=self.abort,
+            require_hello=require_hello,
         )
 
     def __repr__(self) -> str:
         state = "closed" if self._closed.is_set() else "closing" if self._reason or self._closing else "open"
         return (
             f"<Connection {self._link.peer.address} {state} protocol={self._conversation.protocol} "
-            f"out={self._outbox.size}B in={self._dispatcher.size}B calls={len(self._calls.pending)}>"
+            f"out={self._outbox.size}B in={self._inbox.size}B calls={len(self._calls.pending)}>"
         )
 
     # --- what it is ---
@@ -148,7 +173,7 @@ class Lifecycle:
         self._end("lost", f"the connection broke: {error}", by_peer=True, error=error)
         self._reading_ended.set()
 
-    def _digest(self, chunk: bytes) -> Batch | None:
+    def _digest(self, chunk: bytes) -> list[Inbound] | None:
         """What bytes that arrived say; ``None`` where they are the end."""
         if not chunk:
             self._end("eof", "the peer closed the connection", by_peer=True)
@@ -157,19 +182,22 @@ class Lifecycle:
         size = len(chunk)
         self._bytes_received += size
         if self._reason is not None or self._closing:
-            # What comes after the end is read only so that the peer can finish in peace.
-            return _NOTHING
+            return []  # what comes after the end is read only so that the peer can finish in peace
         conversation = self._conversation
         held = conversation.partial_size
         items = conversation.receive_data(chunk)
         if conversation.has_data_to_send and not self._offer(conversation.data_to_send()):
             self._on_overflow()
-        now = self._vigil.last_received = self._now()
+        self._reader.time = self._now()
         if conversation.partial_size or held:
             size += held - conversation.partial_size
             if conversation.partial_size:
                 self._vigil.watch_frame()
-        return Batch(items, size, now)
+        self._inbox.begin_read(size)
+        return items
+
+    def _resume(self) -> None:
+        self._dispatcher.resume()
 
     def _offer(self, frame: bytes) -> bool:
         """Queue what the protocol itself says; a broken link is noticed elsewhere."""
@@ -214,7 +242,7 @@ class Lifecycle:
         self.abort(
             "slow",
             f"too much waits on this connection ({self._outbox.size:,} bytes to send, "
-            f"{self._dispatcher.size:,} bytes to handle)",
+            f"{self._inbox.size:,} bytes to handle)",
         )
 
     def _on_write_failure(self, error: ConnectionLost) -> None:
@@ -307,7 +335,7 @@ class Lifecycle:
         if self._closed.is_set() or self._nursery is None:
             return
         self._outbox.fail(ConnectionLost("the connection was closed"))
-        self._dispatcher.cancel_requests()
+        self._responder.cancel_all()
         self._spawn(self._link.aclose)
 
     async def aclose(self, code: str = "closed", message: str = "") -> None:

@@ -42,6 +42,7 @@ class Outbox:
     Attributes:
         size: Bytes waiting.
         corked: Whether the owner will flush by itself before long.
+        direct: Whether nothing follows, for now, that could go in the same write as an answer.
         last_sent: When bytes last left, in trio's time.
         bytes_sent: Bytes handed to the link.
     """
@@ -60,6 +61,7 @@ class Outbox:
         "_writing",
         "bytes_sent",
         "corked",
+        "direct",
         "high_water_size",
         "last_sent",
         "max_size",
@@ -91,6 +93,7 @@ class Outbox:
         self.max_size: int = max_size
         self.size: int = 0
         self.corked: bool = False
+        self.direct: bool = False
         self.last_sent: float = trio.current_time()
         self.bytes_sent: int = 0
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pyipc.calls import Call, Calls
-    from pyipc.dispatch import Batch
+    from pyipc.protocol.conversation import Inbound
     from pyipc.transports.port import Link
 
 __all__ = ["REST", "SOON", "Reader"]
@@ -40,7 +40,7 @@ class Reader:
 
     Args:
         link: What is read.
-        digest: Makes a batch of a chunk; ``None`` at the end of the stream.
+        digest: Makes items of a chunk and notes the `time`; ``None`` at the end of the stream.
         broken: Told why the link broke.
 
     Attributes:
@@ -49,6 +49,7 @@ class Reader:
         is_due: Whether the leader should rest before it reads on.
         is_free: Whether the leader rests and no asker reads, so that one may.
         passed: What an asker has read and could not use; ``None`` for the end of the stream.
+        time: When bytes last came, in trio's time.
         row: Requests made in a row, each soon after the last answer and with nobody else waiting; counted by
             whoever makes them.
     """
@@ -67,17 +68,19 @@ class Reader:
         "is_free",
         "passed",
         "row",
+        "time",
     )
 
     def __init__(
-        self, link: Link, digest: Callable[[bytes], Batch | None], broken: Callable[[ConnectionLost], None]
+        self, link: Link, digest: Callable[[bytes], list[Inbound] | None], broken: Callable[[ConnectionLost], None]
     ) -> None:
         self._link = link
-        self.digest: Callable[[bytes], Batch | None] = digest
+        self.digest: Callable[[bytes], list[Inbound] | None] = digest
         self.broken: Callable[[ConnectionLost], None] = broken
         self.is_due: bool = False
         self.is_free: bool = False
-        self.passed: Batch | None = None
+        self.passed: list[Inbound] | None = None
+        self.time: float = trio.current_time()
         self.row: int = 0
         self._has_passed = False
         self._resting = False
@@ -143,29 +146,29 @@ class Reader:
             self._recall()
             raise
         else:
-            batch = self.digest(chunk)
-            if batch is not None and len(batch.items) == 1:
-                (item,) = batch.items
+            items = self.digest(chunk)
+            if items is not None and len(items) == 1:
+                (item,) = items
                 if type(item) is Reply and item.call == call.number and calls.pending.pop(item.call, None) is not None:
                     self.is_free = self._resting
-                    if self._asleep or batch.time > self._prolong_at:  # not for every answer: it costs a little
-                        self._let_rest(batch.time)
+                    if self._asleep or self.time > self._prolong_at:  # not for every answer: it costs a little
+                        self._let_rest()
                     return item.data
-            self._pass_on(batch)
+            self._pass_on(items)
         return await calls.wait(call)
 
-    def _let_rest(self, now: float) -> None:
+    def _let_rest(self) -> None:
         """Let the leader rest for longer, since an asker has had its answer."""
         assert self._nap is not None
         if self._asleep:
             self._wake_leader()
         else:
-            self._prolong_at = now + REST / 2
-            self._nap.deadline = now + REST
+            self._prolong_at = self.time + REST / 2
+            self._nap.deadline = self.time + REST
 
-    def _pass_on(self, batch: Batch | None) -> None:
+    def _pass_on(self, items: list[Inbound] | None) -> None:
         """Let the leader deal with what was read."""
-        self.passed = batch
+        self.passed = items
         self._has_passed = True
         self._recall()
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pyipc.dispatch import Dispatcher
+    from pyipc.responder import Responder
 
 __all__ = ["Slot", "current_slot"]
 
@@ -20,19 +20,19 @@ current_slot: contextvars.ContextVar[Slot | None] = contextvars.ContextVar("pyip
 class Slot:
     """One of the places in which requests of a connection are handled at the same time."""
 
-    __slots__ = ("_dispatcher", "_ended", "_waiters")
+    __slots__ = ("_ended", "_responder", "_waiters")
 
-    def __init__(self, dispatcher: Dispatcher) -> None:
-        self._dispatcher = dispatcher
+    def __init__(self, responder: Responder) -> None:
+        self._responder = responder
         self._ended = False
         # A handler may wait in several tasks at once; it lends its slot while any of them does.
         self._waiters = 0
-        dispatcher.slots_used += 1
+        responder.slots_used += 1
 
     @contextmanager
-    def given_up(self, dispatcher: Dispatcher) -> Iterator[None]:
+    def given_up(self, responder: Responder) -> Iterator[None]:
         """Lend the slot to others while its handler waits for the connection it came from."""
-        if dispatcher is not self._dispatcher or self._ended:
+        if responder is not self._responder or self._ended:
             yield
             return
         if self._waiters == 0:
@@ -44,7 +44,7 @@ class Slot:
             self._waiters -= 1
             if self._waiters == 0 and not self._ended:
                 # Taken back without waiting, even beyond the limit: waiting here could be the deadlock.
-                self._dispatcher.slots_used += 1
+                self._responder.slots_used += 1
 
     def release(self) -> None:
         """Give the slot back for good: its handler is done."""
@@ -53,5 +53,5 @@ class Slot:
             self._free()
 
     def _free(self) -> None:
-        self._dispatcher.slots_used -= 1
-        self._dispatcher.start_queued()
+        self._responder.slots_used -= 1
+        self._responder.start_queued()

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pyipc.options import Options
     from pyipc.outbox import Outbox
     from pyipc.protocol.conversation import Conversation
+    from pyipc.reader import Reader
     from pyipc.timers import Timer, Timers
 
 __all__ = ["Vigil"]
@@ -42,12 +43,10 @@ class Vigil:
         conversation: Says how much of a frame has arrived.
         outbox: Says when bytes last left, and takes pings.
         dispatcher: Says whether reading has paused.
+        reader: Says when bytes last came.
         timers: The clock.
         abort: Ends the connection.
         require_hello: Whether the peer must introduce itself.
-
-    Attributes:
-        last_received: When bytes arrived last, in trio's time; kept by the owner, who has looked at the clock anyway.
     """
 
     __slots__ = (
@@ -60,41 +59,42 @@ class Vigil:
         "_options",
         "_outbox",
         "_promised_interval",
+        "_reader",
         "_require_hello",
         "_timer",
         "_timers",
-        "last_received",
     )
 
     def __init__(
         self,
         options: Options,
+        *,
         conversation: Conversation,
         outbox: Outbox,
         dispatcher: Dispatcher,
+        reader: Reader,
         timers: Timers,
         abort: _Abort,
-        *,
         require_hello: bool,
     ) -> None:
         self._options = options
         self._conversation = conversation
         self._outbox = outbox
         self._dispatcher = dispatcher
+        self._reader = reader
         self._timers = timers
         self._abort = abort
         self._require_hello = require_hello
         self._promised_interval: float | None = None
         self._expected_interval: float | None = None
         self._began = 0.0
-        self.last_received: float = 0.0
         # When the incomplete frame last made progress, how much of it there was, and which one it is.
         self._mark: tuple[float, int, int] | None = None
         self._timer: Timer | None = None
 
     def begin(self) -> None:
         """The connection lives from now on."""
-        self._began = self.last_received = trio.current_time()
+        self._began = self._reader.time = trio.current_time()
         if self._require_hello and self._options.handshake_timeout is not None:
             self._wake_at(self._began + self._options.handshake_timeout)
 
@@ -112,9 +112,9 @@ class Vigil:
     def watch_frame(self) -> None:
         """Bytes arrived, and the last of them are of a frame that is not complete."""
         if self._mark is None or self._mark[2] != self._conversation.frames_completed:
-            self._set_mark(self.last_received)
+            self._set_mark(self._reader.time)
             if self._options.frame_timeout is not None:
-                self._wake_at(self.last_received + self._options.frame_timeout)
+                self._wake_at(self._reader.time + self._options.frame_timeout)
 
     def _set_mark(self, now: float) -> None:
         self._mark = (now, self._conversation.partial_size, self._conversation.frames_completed)
@@ -165,9 +165,9 @@ class Vigil:
         if interval is None:
             return math.inf
         if self._dispatcher.paused:
-            self.last_received = now
+            self._reader.time = now
         limit = interval * self._options.heartbeat_misses + min(_GRACE, interval)
-        heard = max(self.last_received, self._dispatcher.resumed_at)
+        heard = max(self._reader.time, self._dispatcher.resumed_at)
         if now < heard + limit:
             return heard + limit
         if late > min(LAG, interval):

@@ -1,0 +1,116 @@
+"""What has arrived on one connection and waits for a handler, and what it weighs."""
+
+from __future__ import annotations
+
+import collections
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pyipc.protocol.codec import Event
+    from pyipc.protocol.messages import Request
+
+__all__ = ["Inbox", "Read"]
+
+# What an item takes in memory besides its bytes; without it, a flood of tiny ones would weigh nothing.
+_ITEM_SIZE = 256
+
+
+class Read:
+    """What was read at once, for as long as some of it waits.
+
+    Its bytes weigh in full until the last of them is taken: to share them out among the items would let a peer hide a
+    large one among many that never wait.
+
+    Attributes:
+        size: How many bytes were read.
+        waiting: How many of the items wait.
+    """
+
+    __slots__ = ("size", "waiting")
+
+    def __init__(self, size: int) -> None:
+        self.size: int = size
+        self.waiting: int = 0
+
+
+class Inbox:
+    """Events, in order, and requests, by the numbers of their calls.
+
+    Args:
+        high_water_size: Weight below which there is room for more.
+        max_size: Weight that must not be exceeded.
+        relieved: Called when something was taken and there is room.
+        overflow: Called when it is too much.
+
+    Attributes:
+        events: The events that wait, and what they weigh with; oldest first.
+        requests: The requests that wait, likewise.
+        size: Bytes of the reads of which something waits, and 256 more for each such item.
+    """
+
+    __slots__ = (
+        "_high_water_size",
+        "_max_size",
+        "_overflow",
+        "_read",
+        "_read_size",
+        "_relieved",
+        "events",
+        "requests",
+        "size",
+    )
+
+    def __init__(
+        self, *, high_water_size: int, max_size: int, relieved: Callable[[], None], overflow: Callable[[], None]
+    ) -> None:
+        self._high_water_size = high_water_size
+        self._max_size = max_size
+        self._relieved = relieved
+        self._overflow = overflow
+        self._read_size = 0
+        self._read: Read | None = None
+        self.events: collections.deque[tuple[Event, Read]] = collections.deque()
+        self.requests: dict[int, tuple[Request, Read]] = {}
+        self.size: int = 0
+
+    def begin_read(self, size: int) -> None:
+        """What waits from now on came with a read of so many bytes."""
+        self._read_size = size
+        self._read = None
+
+    def put_event(self, event: Event) -> None:
+        """Let an event wait."""
+        self.events.append((event, self._grow()))
+        self._check()
+
+    def put_request(self, request: Request) -> None:
+        """Let a request wait."""
+        self.requests[request.call] = (request, self._grow())
+        self._check()
+
+    def _grow(self) -> Read:
+        read = self._read
+        if read is None:
+            read = self._read = Read(self._read_size)
+        self.size += _ITEM_SIZE + (0 if read.waiting else read.size)
+        read.waiting += 1
+        return read
+
+    def _check(self) -> None:
+        if self.size > self._max_size:
+            self._overflow()
+
+    def shed(self, read: Read) -> None:
+        """One item of a read waits no more."""
+        read.waiting -= 1
+        self.size -= _ITEM_SIZE + (0 if read.waiting else read.size)
+        if self.size < self._high_water_size:
+            self._relieved()
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self.events.clear()
+        self.requests.clear()
+        self.size = 0

@@ -1,0 +1,231 @@
+"""Answering the requests of one peer: beside its events, up to a limit of slots.
+
+A request whose handler never waits is answered where it was found. Any other takes a slot, and when all are taken
+later requests wait in the inbox. A handler that waits for the connection its request came from lends its slot to
+others meanwhile, since what it waits for may depend on another request being served.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any, cast
+
+import trio
+
+from pyipc.errors import ConnectionLost, InvalidData, LocalProtocolError, MessageTooLarge, RemoteProtocolError
+from pyipc.message import Message
+from pyipc.protocol.codec import convert
+from pyipc.protocol.messages import Malformed
+from pyipc.slots import Slot, current_slot
+from pyipc.watched import Watched
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from pyipc.connection import Connection
+    from pyipc.inbox import Inbox
+    from pyipc.options import Options
+    from pyipc.outbox import Outbox
+    from pyipc.protocol.conversation import Conversation, Inbound
+    from pyipc.protocol.messages import Request
+    from pyipc.reader import Reader
+    from pyipc.router import Router
+
+__all__ = ["Responder"]
+
+logger: logging.Logger = logging.getLogger("pyipc.dispatch")
+
+_MAX_ERROR_TEXT = 1_000
+
+
+class Responder:
+    """Finds the handler of each request, awaits it in a slot, and sends what it returns.
+
+    Args:
+        connection: What messages say they came from.
+        conversation: Makes the bytes of answers.
+        outbox: Takes them.
+        inbox: Holds the requests that wait for a slot.
+        reader: Knows when the present request was read.
+        router: Finds handlers.
+        options: Limits.
+        settle: Deals with a peer that breaks the protocol.
+        overflow: Called when the peer does not read its answers.
+
+    Attributes:
+        spawn: Starts a task that lives as long as the connection.
+        held_up: Whether requests have to wait although there are slots.
+        ended: Whether the task that sends an answer may be the connection's last.
+        slots_used: Requests being handled.
+        received: Requests that were brought to handlers.
+        failed: Handlers that raised.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        *,
+        conversation: Conversation,
+        outbox: Outbox,
+        inbox: Inbox,
+        reader: Reader,
+        router: Router,
+        options: Options,
+        settle: Callable[[Inbound], None],
+        overflow: Callable[[], None],
+    ) -> None:
+        self._connection = connection
+        self._conversation = conversation
+        self._outbox = outbox
+        self._waiting = inbox.requests
+        self._inbox = inbox
+        self._reader = reader
+        self._router = router
+        self._max_slots = options.max_concurrent_requests
+        self._settle = settle
+        self._overflow = overflow
+        self._running: dict[int, trio.CancelScope] = {}
+        self.spawn: Callable[..., None] = _not_running
+        self.held_up: bool = False
+        self.ended: bool = False
+        self.slots_used: int = 0
+        self.received: int = 0
+        self.failed: int = 0
+
+    def take(self, request: Request) -> Awaitable[object] | None:
+        """Answer a request at once, let it wait, or return what is to be awaited for its answer."""
+        if request.call in self._running or request.call in self._waiting:
+            error = RemoteProtocolError("control", f"the peer used the number of call {request.call} twice")
+            self._settle(Malformed(error, fatal=True))
+            return None
+        if self.held_up or self._waiting or self.slots_used >= self._max_slots:
+            self._inbox.put_request(request)
+            return None
+        return self._call(request)
+
+    def _call(self, request: Request) -> Awaitable[object] | None:
+        self.received += 1
+        try:
+            handler = self._router.responder_for(request.event)
+            if handler is None or (handler.once and not self._router.discard(handler)):
+                self._fail(request, "no-handler", f"nothing here handles the request {request.event!r}")
+                return None
+            data = request.data
+            if handler.data_type is not None:
+                data = convert(data, handler.data_type)
+            result: object = handler.call(Message(request.event, data, self._connection))
+        except Exception as error:
+            self._refuse(request, error)
+            return None
+        if hasattr(type(result), "__await__"):
+            return cast("Awaitable[object]", result)
+        self._reply(request, result)
+        return None
+
+    async def answer(
+        self,
+        scope: trio.CancelScope,
+        request: Request,
+        answer: Awaitable[object],
+        slot: Slot,
+        hand_over: Callable[[], None] | None = None,
+    ) -> None:
+        """Await a request's handler in a slot and send what it returns.
+
+        Args:
+            scope: What a cancelled request cancels.
+            request: The request.
+            answer: What its handler returned.
+            slot: The slot.
+            hand_over: Called the first time that the handler waits.
+
+        Cancellation: nothing is answered.
+        """
+        token = current_slot.set(slot)
+        self._running[request.call] = scope
+        try:
+            result = await (answer if hand_over is None else Watched(answer, hand_over))
+        except Exception as error:
+            self._refuse(request, error)
+        else:
+            self._reply(request, result)
+        finally:
+            del self._running[request.call]
+            current_slot.reset(token)
+            slot.release()
+
+    def start_queued(self) -> None:
+        """Start requests that waited for a slot, as far as there are slots."""
+        free = self._max_slots - self.slots_used
+        while self._waiting and free > 0 and not self.held_up:
+            request, read = self._waiting.pop(next(iter(self._waiting)))
+            self._inbox.shed(read)
+            free -= 1
+            # Slot and scope are taken now: until the task runs, the limit holds and a cancel finds it.
+            scope = self._running[request.call] = trio.CancelScope()
+            self.spawn(self._serve, scope, request, Slot(self))
+
+    async def _serve(self, scope: trio.CancelScope, request: Request, slot: Slot) -> None:
+        answer = self._call(request)
+        if answer is None:
+            del self._running[request.call]
+            slot.release()
+        else:
+            with scope:
+                await self.answer(scope, request, answer, slot)
+
+    def cancel(self, call: int) -> None:
+        """Cancel a request that waits or is being handled; the peer wants no answer any more."""
+        waiting = self._waiting.pop(call, None)
+        if waiting is not None:
+            self._inbox.shed(waiting[1])
+        scope = self._running.get(call)
+        if scope is not None:
+            scope.cancel()
+
+    def cancel_all(self) -> None:
+        """Cancel every request: nobody is left to answer to."""
+        self._waiting.clear()
+        for scope in list(self._running.values()):
+            scope.cancel()
+
+    # --- answers ---
+
+    def _reply(self, request: Request, result: object) -> None:
+        try:
+            frame = self._conversation.reply(request.call, result)
+        except LocalProtocolError as error:
+            self._refuse(request, error)
+        else:
+            self._send(frame)
+
+    def _refuse(self, request: Request, error: Exception) -> None:
+        """Tell the peer why its request has no answer."""
+        if isinstance(error, InvalidData):
+            self._fail(request, "invalid-data", str(error), {"path": error.path})
+            return
+        self.failed += 1
+        address = self._connection.peer.address
+        logger.error("the handler of the request %r failed (%s)", request.event, address, exc_info=error)
+        code = "reply-too-large" if isinstance(error, MessageTooLarge) else "handler-failed"
+        self._fail(request, code, f"{type(error).__name__}: {error}"[:_MAX_ERROR_TEXT])
+
+    def _fail(self, request: Request, code: str, message: str, data: Any = None) -> None:
+        self._send(self._conversation.failure(request.call, code, message, data))
+
+    def _send(self, frame: bytes) -> None:
+        """Queue an answer. A peer that asks but never reads is closed rather than waited for."""
+        outbox = self._outbox
+        try:
+            if outbox.direct and not outbox.size:
+                outbox.push_now(frame, self._reader.time)  # nothing follows that could go in the same write
+            elif not outbox.offer(frame):
+                self._overflow()
+            elif self.ended:
+                outbox.flush_nowait()  # this task may be the connection's last
+        except ConnectionLost:
+            pass  # nobody is left to answer to
+
+
+def _not_running(*args: object) -> None:
+    raise RuntimeError("the connection is not running")
