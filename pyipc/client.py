@@ -40,6 +40,7 @@ __all__ = ["Client", "connect"]
 T = TypeVar("T")
 F = TypeVar("F", bound="Callable[[Message[Any]], object]")
 logger: logging.Logger = logging.getLogger("pyipc.client")
+_checkpoint_if_cancelled = trio.lowlevel.checkpoint_if_cancelled
 
 
 @asynccontextmanager
@@ -222,7 +223,7 @@ class Client:
         connection = self._up.connection
         if connection is not None:
             try:
-                await trio.lowlevel.checkpoint_if_cancelled()
+                await _checkpoint_if_cancelled()
                 # Nearly always there is nothing to wait for, and a coroutine would cost as much as the rest.
                 if not connection.emit_at_once(event, data):
                     await connection.emit(event, data)

@@ -102,7 +102,11 @@ class Connection(Lifecycle):
             if self._conversation.awaits_welcome and self._conversation.is_risky(event):
                 return False  # it may still turn out that this peer can take it
             raise
-        outbox.push(frame)
+        if outbox.frames:
+            outbox.frames.append(frame)
+            outbox.size += len(frame)
+        else:
+            outbox.push(frame)
         self._events_sent += 1
         return True
 

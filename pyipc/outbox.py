@@ -40,6 +40,7 @@ class Outbox:
         broken: Called once, with the reason, when the link takes nothing more.
 
     Attributes:
+        frames: What waits, in order. While something does, a sender may append to it, and add to `size`, by itself.
         size: Bytes waiting.
         corked: Whether the owner will flush by itself before long.
         direct: Whether nothing follows, for now, that could go in the same write as an answer.
@@ -51,7 +52,6 @@ class Outbox:
         "_broken",
         "_error",
         "_flusher",
-        "_frames",
         "_head_sent",
         "_in_flight",
         "_link",
@@ -62,6 +62,7 @@ class Outbox:
         "bytes_sent",
         "corked",
         "direct",
+        "frames",
         "high_water_size",
         "last_sent",
         "max_size",
@@ -82,13 +83,13 @@ class Outbox:
         self._flusher = flusher
         self._spawn = spawn
         self._broken = broken
-        self._frames: collections.deque[bytes] = collections.deque()
         self._head_sent = 0
         self._in_flight = 0
         self._lost_events = 0
         self._writing = False
         self._error: ConnectionLost | None = None
         self._room: trio.lowlevel.ParkingLot | None = None
+        self.frames: collections.deque[bytes] = collections.deque()
         self.high_water_size: int = high_water_size
         self.max_size: int = max_size
         self.size: int = 0
@@ -98,7 +99,7 @@ class Outbox:
         self.bytes_sent: int = 0
 
     def __len__(self) -> int:
-        return len(self._frames)
+        return len(self.frames)
 
     @property
     def is_broken(self) -> bool:
@@ -113,9 +114,9 @@ class Outbox:
         """
         if self._error is not None:
             raise self._lost()
-        if not self._frames and not self.corked and not self._writing:
+        if not self.frames and not self.corked and not self._writing:
             self._flusher.add(self)
-        self._frames.append(frame)
+        self.frames.append(frame)
         self.size += len(frame)
 
     def push_now(self, frame: bytes, now: float) -> None:
@@ -132,8 +133,8 @@ class Outbox:
         """
         if self._error is not None:
             raise self._lost()
-        if self._frames:
-            self._frames.append(frame)
+        if self.frames:
+            self.frames.append(frame)
             self.size += len(frame)
             self.flush_nowait()
             return
@@ -141,14 +142,14 @@ class Outbox:
         try:
             sent = self._link.send_nowait(frame)
         except ConnectionLost as error:
-            self._frames.append(frame)
+            self.frames.append(frame)
             self.size += len(frame)
             self.fail(error)
             return
         self.last_sent = now
         self.bytes_sent += sent
         if sent < len(frame):
-            self._frames.append(frame)
+            self.frames.append(frame)
             self._head_sent = sent
             self.size += len(frame) - sent
             self._write_later()
@@ -161,7 +162,7 @@ class Outbox:
         Raises:
             ConnectionLost: Nothing more can be sent.
         """
-        if self._frames and self.size + len(frame) > self.max_size:
+        if self.frames and self.size + len(frame) > self.max_size:
             return False
         self.push(frame)
         return True
@@ -188,7 +189,7 @@ class Outbox:
         """
         self.flush_nowait()
         await trio.lowlevel.checkpoint()
-        while self._error is None and self._frames:
+        while self._error is None and self.frames:
             await self._wait_for_progress()
         if self._error is not None:
             raise self._lost()
@@ -204,7 +205,7 @@ class Outbox:
 
     def flush_nowait(self) -> None:
         """Hand the link what it takes at once; start a task for the rest."""
-        while self._frames and not self._writing and self._error is None:
+        while self.frames and not self._writing and self._error is None:
             chunk, _ = self._next_chunk()
             try:
                 sent = self._link.send_nowait(chunk)
@@ -221,7 +222,7 @@ class Outbox:
 
     def _next_chunk(self) -> tuple[bytes | memoryview, int]:
         """Some bytes from the front, and how many frames they are of."""
-        frames = self._frames
+        frames = self.frames
         if self._head_sent:
             return memoryview(frames[0])[self._head_sent :], 1
         if len(frames) == 1 or len(frames[0]) >= _WRITE_SIZE:
@@ -244,20 +245,20 @@ class Outbox:
         self.last_sent = trio.current_time()
         self.bytes_sent += count
         if count == self.size:
-            self._frames.clear()
+            self.frames.clear()
             self._head_sent = self.size = 0
         else:
             self.size -= count
             count += self._head_sent
-            while count and count >= len(self._frames[0]):
-                count -= len(self._frames.popleft())
+            while count and count >= len(self.frames[0]):
+                count -= len(self.frames.popleft())
             self._head_sent = count
         self._progress()
 
     async def _write(self) -> None:
         """Send what is there, waiting for the link, until nothing is left."""
         try:
-            while self._frames:
+            while self.frames:
                 chunk, self._in_flight = self._next_chunk()
                 try:
                     await self._link.send(chunk)
@@ -274,7 +275,7 @@ class Outbox:
 
     def _drop(self, count: int) -> None:
         for _ in range(count):
-            frame = self._frames.popleft()
+            frame = self.frames.popleft()
             self._lost_events += not _is_control(frame)
             self.size -= len(frame) - self._head_sent
             self._head_sent = 0
@@ -294,15 +295,15 @@ class Outbox:
 
     def count_events(self) -> int:
         """How many of a user's events were not sent, or not surely: they wait, or a write of them failed."""
-        return self._lost_events + sum(not _is_control(frame) for frame in self._frames)
+        return self._lost_events + sum(not _is_control(frame) for frame in self.frames)
 
     def reclaim_events(self) -> list[bytes]:
         """Take back a user's events of which nothing was sent, so that they may go another way."""
-        frames = list(self._frames)
+        frames = list(self.frames)
         begun = max(self._in_flight, 1 if self._head_sent else 0)
         busy, waiting = frames[:begun], frames[begun:]
         events = [frame for frame in waiting if not _is_control(frame)]
-        self._frames = collections.deque(busy + [frame for frame in waiting if _is_control(frame)])
+        self.frames = collections.deque(busy + [frame for frame in waiting if _is_control(frame)])
         self.size -= sum(map(len, events))
         return events
 

@@ -244,7 +244,7 @@ class JsonConversation(Conversation):
             return []
         events: list[Inbound] = []
         buffer = self._buffer
-        if data.endswith(self._delimiter) and data.find(self._delimiter) == len(data) - 1 and not self.partial_size:
+        if data and data.find(self._delimiter) == len(data) - 1 and not self.partial_size:
             # The usual case of a conversation: a single frame, whole.
             buffer.completed += 1
             self._take_frame(data[:-1], events)
