@@ -144,13 +144,19 @@ class Connection(Lifecycle):
         if not self.is_open:
             raise self._gone()
         self._conversation.check(event, frame)
-        if self._outbox.offer(frame):
-            self._events_sent += 1
-            return True
-        self._dropped += 1
-        if self._options.slow_peer == "close":
-            self.abort("slow", f"the peer read too slowly: {self._outbox.size:,} bytes wait for it (max_outbox_size)")
-        return False
+        outbox = self._outbox
+        if not outbox.frames:
+            outbox.push(frame)  # which takes any frame when it is empty, as `offer` does
+        elif outbox.size + len(frame) <= outbox.max_size:
+            outbox.frames.append(frame)
+            outbox.size += len(frame)
+        else:
+            self._dropped += 1
+            if self._options.slow_peer == "close":
+                self.abort("slow", f"the peer read too slowly: {outbox.size:,} bytes wait for it (max_outbox_size)")
+            return False
+        self._events_sent += 1
+        return True
 
     async def flush(self) -> None:
         """Wait until everything sent so far is with the operating system.

@@ -242,7 +242,7 @@ class Outbox:
         """Forget bytes that the link has taken."""
         if not count:
             return
-        self.last_sent = trio.current_time()
+        self.last_sent = self._flusher.now()
         self.bytes_sent += count
         if count == self.size:
             self.frames.clear()

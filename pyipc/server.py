@@ -79,6 +79,8 @@ class Server:
         self._timers = Timers()
         self._flusher = Flusher()
         self._connections: dict[Connection, Endpoint] = {}
+        # How many connections have each: to ask them all for every broadcast would cost as much as sending it.
+        self._framings: collections.Counter[Framing] = collections.Counter()
         self._per_peer: collections.Counter[object] = collections.Counter()
         self._refusals = 0
         self._serving_tasks = 0
@@ -332,6 +334,7 @@ class Server:
     async def _serve(self, link: Link, endpoint: Endpoint) -> None:
         connection = self._connection(link, endpoint)
         self._connections[connection] = endpoint
+        self._framings[endpoint.framing] += 1
         self._serving_tasks += 1
         logger.info("%s connected", link.peer.address)
         try:
@@ -339,6 +342,7 @@ class Server:
                 await connection.run()
             finally:
                 del self._connections[connection]
+                self._framings[endpoint.framing] -= 1
                 self._leave(link.peer)
             reason = connection.reason
             assert reason is not None
@@ -391,10 +395,14 @@ class Server:
         frames = self._encode_for_all(event, data)
         excluded = (exclude,) if isinstance(exclude, Connection) else exclude or ()
         sent = dropped = 0
+        framing: Framing | None = None
+        frame: bytes | None = None
         for connection, endpoint in list(self._connections.items()):
-            if connection in excluded or not connection.is_open or (where is not None and not where(connection)):
+            if not connection.is_open or connection in excluded or (where is not None and not where(connection)):
                 continue
-            frame = frames.get(endpoint.framing)
+            if endpoint.framing is not framing:  # looked up for each run of connections to one endpoint
+                framing = endpoint.framing
+                frame = frames.get(framing)
             try:
                 taken = frame is not None and connection.send_encoded(event, frame)
             except ConnectionClosed:
@@ -420,7 +428,7 @@ class Server:
         check_event_name(event, self._options.max_event_name_size)
         frames: dict[Framing, bytes] = {}
         error: LocalProtocolError | None = None
-        for framing in {point.framing for point in (*self._endpoints, *self._connections.values())} or {Json()}:
+        for framing in {*(point.framing for point in self._endpoints), *+self._framings} or {Json()}:
             template = self._templates.get(framing)
             if template is None:
                 point = Endpoint("memory:template", framing=framing)

@@ -133,7 +133,8 @@ class JsonConversation(Conversation):
     def check(self, event: str, frame: bytes) -> None:
         if event not in self._event_prefixes:
             self._vet_outgoing(event)
-        self.check_size(frame)
+        if len(frame) - 1 > self._send_limit:
+            raise MessageTooLarge(len(frame) - 1, self._send_limit)
 
     def check_size(self, frame: bytes) -> None:
         if len(frame) - 1 > self._send_limit:
