@@ -70,8 +70,8 @@ class Connection(Lifecycle):
         ten times what a message does.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
-        if self._closing or self._reason is not None:
-            raise self._gone()
+        if self.emit_at_once(event, data):
+            return
         if self._conversation.is_risky(event):
             await self.know_peer()
         frame = self._conversation.event(event, data)

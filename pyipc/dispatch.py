@@ -3,7 +3,7 @@
 One task at a time *leads*: it reads a batch and deals with each item in turn. Handlers run right
 there. A handler that never waits, which is the usual case, thus costs no task and no scheduler
 turn. The moment that one does wait, the lead passes to another task, together with the rest of the
-batch, so reading never stops for user code; the task that waited stays with its handler.
+batch, so reading never stops for user code; the task that led stays with the handler.
 
 Events of a connection are handled one after the other: while one is at work, later ones queue in
 the inbox. Requests run beside them, up to a limit of slots; a handler that waits for its own
@@ -13,7 +13,6 @@ connection gives up its slot, since the answer may depend on another request bei
 from __future__ import annotations
 
 import contextvars
-import inspect
 import logging
 import math
 from typing import TYPE_CHECKING, cast
@@ -24,8 +23,7 @@ from pyipc.errors import ConnectionLost, InvalidData
 from pyipc.message import Message
 from pyipc.protocol.codec import Event, convert
 from pyipc.protocol.messages import Cancel, Introduced, Request
-from pyipc.slots import Slot
-from pyipc.watched import Watched
+from pyipc.waiting import begin
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -39,6 +37,7 @@ if TYPE_CHECKING:
     from pyipc.responder import Responder
     from pyipc.router import Handler, Router
     from pyipc.transports.port import Link
+    from pyipc.waiting import Waiting
 
 __all__ = ["Dispatcher"]
 
@@ -146,8 +145,9 @@ class Dispatcher:
     async def _lead(self, scope: trio.CancelScope) -> None:
         """Read and dispatch until the peer has sent its last, or another task has the lead."""
         if self._greet is not None and not self._greet_after_hello:
-            await self._open(scope)
-            if self._leader is not scope:
+            greeting = self._greet_peer()
+            if greeting is not None:
+                await self._finish_greeting(greeting)
                 return
         outbox, router, connection = self._outbox, self._router, self._connection
         reader, receive, responder = self._reader, self._link.receive, self._responder
@@ -160,6 +160,7 @@ class Dispatcher:
                     if self._lane_busy:
                         self._inbox.put_event(item)
                         continue
+                    self.received += 1
                     if item.type != name or router.version != version:
                         name, version = item.type, router.version
                         handlers = router.handlers_for(name)
@@ -171,31 +172,33 @@ class Dispatcher:
                             continue
                     else:
                         # The usual case, without iterators: one handler, untyped, for every event.
-                        self.received += 1
                         try:
-                            waiting = simple(Message(name, item.data, connection))
+                            result = simple(Message(name, item.data, connection))
+                            if result is None or not hasattr(type(result), "__await__"):
+                                continue
+                            waiting = begin(result)
                         except Exception:
                             self._report("a handler", name)
                             continue
-                        if waiting is None or not hasattr(type(waiting), "__await__"):
+                        if waiting is None:
                             continue
                         others = iter(())
-                    await self._run_lane(scope, item, waiting, others)
-                    if self._leader is not scope:
-                        return
-                elif type(item) is Request:
+                    await self._finish_event(item, waiting, others)
+                    return
+                if type(item) is Request:
                     answer = responder.take(item)
                     if answer is not None:
-                        await responder.answer(scope, item, answer, Slot(responder), self._hand_over)
-                        if self._leader is not scope:
-                            return
+                        self._hand_over()
+                        await responder.finish(scope, answer)
+                        return
                 elif type(item) is Cancel:
                     responder.cancel(item.call)
                 else:
                     self._settle(item)
                     if type(item) is Introduced and self._greet is not None:
-                        await self._open(scope)
-                        if self._leader is not scope:
+                        greeting = self._greet_peer()
+                        if greeting is not None:
+                            await self._finish_greeting(greeting)
                             return
             outbox.direct = outbox.corked = False
             if outbox.size:
@@ -254,28 +257,34 @@ class Dispatcher:
 
     # --- the lane: events, one after the other ---
 
-    async def _open(self, scope: trio.CancelScope) -> None:
-        """Greet the peer before any of its messages is handled."""
+    def _greet_peer(self) -> Waiting | None:
+        """Call what is to be told of the connection before any message is; if it waits, return the rest of it."""
         assert self._greet is not None
         greet, self._greet = self._greet, None
         try:
             result = greet(self._connection)
-            if inspect.isawaitable(result):
-                self._lane_busy = self._responder.held_up = True
-                await Watched(result, self._hand_over)
+            if hasattr(type(result), "__await__"):
+                return begin(cast("Awaitable[object]", result))
+        except Exception:
+            self._report("the on_connect handler", "on_connect")
+        return None
+
+    async def _finish_greeting(self, greeting: Waiting) -> None:
+        """Let everything that arrives wait for a greeting that waits itself."""
+        self._lane_busy = self._responder.held_up = True
+        self._hand_over()
+        try:
+            await greeting
         except Exception:
             self._report("the on_connect handler", "on_connect")
         self._responder.held_up = False
         self._responder.start_queued()
-        if self._leader is not scope:
-            await self._drain()
+        await self._drain()
         self._lane_busy = False
 
-    def _call_handlers(self, event: Event, handlers: Iterator[Handler]) -> Awaitable[object] | None:
-        """Call handlers until one has to be awaited; that one's awaitable is returned."""
-        self.received += 1
+    def _call_handlers(self, event: Event, handlers: Iterator[Handler], *, heard: bool = False) -> Waiting | None:
+        """Call handlers until one waits; return the rest of that one. ``heard`` says that others were called before."""
         message = None
-        heard = False
         for handler in handlers:
             if handler.once and not self._router.discard(handler):
                 continue  # another connection was faster
@@ -293,41 +302,42 @@ class Dispatcher:
                     continue
             try:
                 result = handler.call(given)
+                waiting = begin(result) if hasattr(type(result), "__await__") else None
             except Exception:
                 self._report("a handler", event.type)
             else:
-                if hasattr(type(result), "__await__"):
-                    return cast("Awaitable[object]", result)
+                if waiting is not None:
+                    return waiting
         if not heard:
             self.unheard += 1
         return None
 
-    async def _run_lane(
-        self, scope: trio.CancelScope, event: Event, waiting: Awaitable[object] | None, handlers: Iterator[Handler]
-    ) -> None:
-        """Finish an event whose handler is to be awaited; if that cost the lead, also all that queued behind it."""
+    async def _finish_event(self, event: Event, waiting: Waiting | None, others: Iterator[Handler]) -> None:
+        """Pass the lead on, finish an event of which a handler waits, and all that queued behind it."""
         self._lane_busy = True
+        self._hand_over()
+        await self._finish_handlers(event, waiting, others)
+        await self._drain()
+        self._lane_busy = False
+
+    async def _finish_handlers(self, event: Event, waiting: Waiting | None, others: Iterator[Handler]) -> None:
         while waiting is not None:
             try:
-                await (Watched(waiting, self._hand_over) if self._leader is scope else waiting)
+                await waiting
             except Exception:
                 self._report("a handler", event.type)
-            waiting = self._call_handlers(event, handlers)
-        if self._leader is not scope:
-            await self._drain()
-        self._lane_busy = False
+            waiting = self._call_handlers(event, others, heard=True)
 
     async def _drain(self) -> None:
         turn = 0
         inbox = self._inbox
         while inbox.events:
             event, read = inbox.events.popleft()
+            self.received += 1
             handlers = iter(self._router.handlers_for(event.type))
-            while (waiting := self._call_handlers(event, handlers)) is not None:
-                try:
-                    await waiting
-                except Exception:
-                    self._report("a handler", event.type)
+            waiting = self._call_handlers(event, handlers)
+            if waiting is not None:
+                await self._finish_handlers(event, waiting, handlers)
             inbox.shed(read)
             turn += 1
             if turn % _TURN == 0:

@@ -17,9 +17,10 @@ from pyipc.message import Message
 from pyipc.protocol.codec import convert
 from pyipc.protocol.messages import Malformed
 from pyipc.slots import Slot, current_slot
-from pyipc.watched import Watched
+from pyipc.waiting import Waiting
 
 if TYPE_CHECKING:
+    import contextvars
     from collections.abc import Awaitable, Callable
 
     from pyipc.connection import Connection
@@ -31,13 +32,32 @@ if TYPE_CHECKING:
     from pyipc.reader import Reader
     from pyipc.router import Router
 
-__all__ = ["Responder"]
+__all__ = ["Answering", "Responder"]
 
 logger: logging.Logger = logging.getLogger("pyipc.dispatch")
 
 _MAX_ERROR_TEXT = 1_000
 # What most handlers return: to look for __await__ in vain costs more than to look here first.
 _JSON_TYPES = frozenset({dict, list, str, int, float, bool, type(None)})
+
+
+class Answering:
+    """A request whose handler has begun, and waits.
+
+    Attributes:
+        request: The request.
+        waiting: The rest of its handler.
+        slot: The slot that the handler has.
+        token: Undoes the setting of `current_slot`.
+    """
+
+    __slots__ = ("request", "slot", "token", "waiting")
+
+    def __init__(self, request: Request, waiting: Waiting, slot: Slot, token: contextvars.Token[Slot | None]) -> None:
+        self.request: Request = request
+        self.waiting: Waiting = waiting
+        self.slot: Slot = slot
+        self.token: contextvars.Token[Slot | None] = token
 
 
 class Responder:
@@ -94,8 +114,8 @@ class Responder:
         self.received: int = 0
         self.failed: int = 0
 
-    def take(self, request: Request) -> Awaitable[object] | None:
-        """Answer a request at once, let it wait, or return what is to be awaited for its answer."""
+    def take(self, request: Request) -> Answering | None:
+        """Answer a request at once, or let it wait; if its handler waits, return what is to be `finish`-ed."""
         if request.call in self._running or request.call in self._waiting:
             error = RemoteProtocolError("control", f"the peer used the number of call {request.call} twice")
             self._settle(Malformed(error, fatal=True))
@@ -103,9 +123,11 @@ class Responder:
         if self.held_up or self._waiting or self.slots_used >= self._max_slots:
             self._inbox.put_request(request)
             return None
-        return self._call(request)
+        answer = self._call(request)
+        return None if answer is None else self._begin(request, answer, Slot(self))
 
     def _call(self, request: Request) -> Awaitable[object] | None:
+        """Call the handler, and answer unless what it returns is to be awaited."""
         self.received += 1
         try:
             handler = self._router.responder_for(request.event)
@@ -124,37 +146,43 @@ class Responder:
         self._reply(request, result)
         return None
 
-    async def answer(
-        self,
-        scope: trio.CancelScope,
-        request: Request,
-        answer: Awaitable[object],
-        slot: Slot,
-        hand_over: Callable[[], None] | None = None,
-    ) -> None:
-        """Await a request's handler in a slot and send what it returns.
+    def _begin(self, request: Request, answer: Awaitable[object], slot: Slot) -> Answering | None:
+        """Take the first step of an async handler, and answer if it was the last."""
+        token = current_slot.set(slot)
+        steps = answer.__await__()
+        try:
+            step = next(steps)
+        except StopIteration as done:
+            self._reply(request, done.value)
+        except Exception as error:
+            self._refuse(request, error)
+        else:
+            return Answering(request, Waiting(steps, step), slot, token)
+        current_slot.reset(token)
+        slot.release()
+        return None
+
+    async def finish(self, scope: trio.CancelScope, answering: Answering) -> None:
+        """Await a handler that waits, in the task that began it, and send what it returns.
 
         Args:
             scope: What a cancelled request cancels.
-            request: The request.
-            answer: What its handler returned.
-            slot: The slot.
-            hand_over: Called the first time that the handler waits.
+            answering: What `take` returned.
 
         Cancellation: nothing is answered.
         """
-        token = current_slot.set(slot)
+        request = answering.request
         self._running[request.call] = scope
         try:
-            result = await (answer if hand_over is None else Watched(answer, hand_over))
+            result = await answering.waiting
         except Exception as error:
             self._refuse(request, error)
         else:
             self._reply(request, result)
         finally:
             del self._running[request.call]
-            current_slot.reset(token)
-            slot.release()
+            current_slot.reset(answering.token)
+            answering.slot.release()
 
     def start_queued(self) -> None:
         """Start requests that waited for a slot, as far as there are slots."""
@@ -168,13 +196,15 @@ class Responder:
             self.spawn(self._serve, scope, request, Slot(self))
 
     async def _serve(self, scope: trio.CancelScope, request: Request, slot: Slot) -> None:
-        answer = self._call(request)
-        if answer is None:
-            del self._running[request.call]
-            slot.release()
-        else:
-            with scope:
-                await self.answer(scope, request, answer, slot)
+        """Handle a request that has waited, in a task of its own."""
+        with scope:  # around the first step too: what it opens must be nested in the scope
+            answer = self._call(request)
+            answering = None if answer is None else self._begin(request, answer, slot)
+            if answering is not None:
+                await self.finish(scope, answering)
+            elif answer is None:
+                slot.release()
+        self._running.pop(request.call, None)
 
     def cancel(self, call: int) -> None:
         """Cancel a request that waits or is being handled; the peer wants no answer any more."""

@@ -1,4 +1,4 @@
-"""`Watched`: it sees the first real wait, and the scheduler does not see it."""
+"""`begin` and `Waiting`: the first real wait is seen, and the scheduler sees nothing of it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 import trio
 import trio.testing
 
-from pyipc.watched import Watched
+from pyipc.waiting import begin
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -16,41 +16,38 @@ if TYPE_CHECKING:
     from trio.testing import MockClock
 
 
-class Count:
-    def __init__(self) -> None:
-        self.calls = 0
-
-    def __call__(self) -> None:
-        self.calls += 1
-
-
-async def test_nothing_is_noticed_where_nothing_waits() -> None:
-    count = Count()
+async def test_what_never_waits_is_done_at_once() -> None:
+    done = False
 
     async def at_once() -> int:
+        nonlocal done
         await trio.lowlevel.checkpoint_if_cancelled()
+        done = True
         return 7
 
-    assert await Watched(at_once(), count) == 7
-    assert count.calls == 0
+    assert begin(at_once()) is None
+    assert done
 
 
-async def test_the_first_wait_is_noticed_once(autojump_clock: MockClock) -> None:
-    count = Count()
+async def test_what_waits_goes_on_where_it_was_when_it_is_awaited(autojump_clock: MockClock) -> None:
+    order: list[str] = []
 
     async def waits() -> str:
-        assert count.calls == 0
+        order.append("began")
         await trio.sleep(1)
-        assert count.calls == 1
+        order.append("woke")
         await trio.sleep(1)
         return "done"
 
-    assert await Watched(waits(), count) == "done"
-    assert count.calls == 1
+    waiting = begin(waits())
+    assert order == ["began"]
+    assert waiting is not None
+    assert await waiting == "done"
+    assert order == ["began", "woke"]
     assert trio.current_time() == pytest.approx(2)
 
 
-async def test_it_is_called_before_others_run() -> None:
+async def test_nobody_else_runs_before_it_is_noticed() -> None:
     order: list[str] = []
     async with trio.open_nursery() as nursery:
 
@@ -63,14 +60,15 @@ async def test_it_is_called_before_others_run() -> None:
             await trio.lowlevel.checkpoint()
             order.append("after")
 
-        await Watched(waits(), lambda: order.append("noticed"))
-    assert order.index("noticed") < order.index("other")
-    assert order[0] == "before"
+        waiting = begin(waits())
+        order.append("noticed")
+        assert waiting is not None
+        await waiting
+    assert order[:2] == ["before", "noticed"]
+    assert sorted(order[2:]) == ["after", "other"]
 
 
 async def test_errors_pass() -> None:
-    count = Count()
-
     async def fails_at_once() -> None:
         raise ValueError("at once")
 
@@ -79,11 +77,11 @@ async def test_errors_pass() -> None:
         raise ValueError("later")
 
     with pytest.raises(ValueError, match="at once"):
-        await Watched(fails_at_once(), count)
-    assert count.calls == 0
+        begin(fails_at_once())
+    waiting = begin(fails_later())
+    assert waiting is not None
     with pytest.raises(ValueError, match="later"):
-        await Watched(fails_later(), count)
-    assert count.calls == 1
+        await waiting
 
 
 async def test_cancellation_reaches_what_is_awaited() -> None:
@@ -98,7 +96,9 @@ async def test_cancellation_reaches_what_is_awaited() -> None:
             raise
 
     with trio.move_on_after(0) as scope:
-        await Watched(waits(), Count())
+        waiting = begin(waits())
+        assert waiting is not None
+        await waiting
     assert scope.cancelled_caught
     assert seen
 
@@ -110,12 +110,14 @@ async def test_a_cancellation_may_be_caught_inside() -> None:
         await trio.lowlevel.checkpoint()
         return "went on"
 
-    assert await Watched(waits(), Count()) == "went on"
+    waiting = begin(waits())
+    assert waiting is not None
+    assert await waiting == "went on"
 
 
 async def test_an_awaitable_that_is_no_coroutine() -> None:
     class Awaitable:
-        def __await__(self) -> Generator[None, None, int]:
+        def __await__(self) -> Generator[None, None, None]:
             return iter(())  # type: ignore[return-value]
 
-    assert await Watched(Awaitable(), Count()) is None
+    assert begin(Awaitable()) is None
