@@ -48,16 +48,18 @@ class Inbox:
         events: The events that wait, and what they weigh with; oldest first.
         requests: The requests that wait, likewise.
         size: Bytes of the reads of which something waits, and 256 more for each such item.
+        read_size: How many bytes the present read has; set by whoever reads.
+        read: What is put belongs to it; set to ``None`` with each read.
     """
 
     __slots__ = (
         "_high_water_size",
         "_max_size",
         "_overflow",
-        "_read",
-        "_read_size",
         "_relieved",
         "events",
+        "read",
+        "read_size",
         "requests",
         "size",
     )
@@ -69,16 +71,11 @@ class Inbox:
         self._max_size = max_size
         self._relieved = relieved
         self._overflow = overflow
-        self._read_size = 0
-        self._read: Read | None = None
+        self.read_size: int = 0
+        self.read: Read | None = None
         self.events: collections.deque[tuple[Event, Read]] = collections.deque()
         self.requests: dict[int, tuple[Request, Read]] = {}
         self.size: int = 0
-
-    def begin_read(self, size: int) -> None:
-        """What waits from now on came with a read of so many bytes."""
-        self._read_size = size
-        self._read = None
 
     def put_event(self, event: Event) -> None:
         """Let an event wait."""
@@ -91,9 +88,9 @@ class Inbox:
         self._check()
 
     def _grow(self) -> Read:
-        read = self._read
+        read = self.read
         if read is None:
-            read = self._read = Read(self._read_size)
+            read = self.read = Read(self.read_size)
         self.size += _ITEM_SIZE + (0 if read.waiting else read.size)
         read.waiting += 1
         return read

@@ -193,7 +193,8 @@ class Lifecycle:
             size += held - conversation.partial_size
             if conversation.partial_size:
                 self._vigil.watch_frame()
-        self._inbox.begin_read(size)
+        self._inbox.read_size = size
+        self._inbox.read = None
         return items
 
     def _resume(self) -> None:

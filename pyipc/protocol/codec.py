@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 __all__ = [
+    "MALFORMED",
     "UNENCODABLE",
     "Event",
     "Reply",
@@ -36,6 +37,8 @@ __all__ = [
     "encode_value",
     "event_prefix",
     "fast_json",
+    "fast_reply",
+    "fast_request",
     "too_deep",
 ]
 
@@ -99,10 +102,14 @@ _decoder = msgspec.json.Decoder(Event)
 _request_decoder = msgspec.json.Decoder(_RequestFrame)
 _reply_decoder = msgspec.json.Decoder(_ReplyFrame)
 _any_decoder = msgspec.json.Decoder()
-_MALFORMED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+MALFORMED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 _SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F]")
 
+#: Frames of requests and replies, for whoever has seen how they start. Raise one of `MALFORMED` for every frame that
+#: is not just what this side would have sent; `decode` may still make sense of it.
+fast_request: Callable[[bytes], _RequestFrame] = _request_decoder.decode
+fast_reply: Callable[[bytes], _ReplyFrame] = _reply_decoder.decode
 #: The JSON of a value. On the hottest path there is, so without a function of ours around it: where it raises one
 #: of `UNENCODABLE`, ask `encode_value`, which knows a way round or says what is wrong.
 fast_json: Callable[[object], bytes] = _encoder.encode
@@ -183,7 +190,7 @@ def decode(frame: bytes) -> Event:
     """
     try:
         return _decoder.decode(frame)
-    except _MALFORMED:
+    except MALFORMED:
         return _decode_slowly(frame)
 
 
@@ -198,7 +205,7 @@ def decode_call(frame: bytes) -> Request | Reply | None:
             return _request_decoder.decode(frame).data
         if frame.startswith(b'{"type":"pyipc.reply"'):
             return _reply_decoder.decode(frame).data
-    except _MALFORMED:
+    except MALFORMED:
         pass
     return None
 
@@ -260,7 +267,7 @@ def decode_frames(complete: bytes, delimiter: bytes, count: int, max_depth: int)
         return None
     try:
         events = _decoder.decode_lines(complete if delimiter == b"\n" else complete.replace(delimiter, b"\n"))
-    except _MALFORMED:
+    except MALFORMED:
         return None
     return events if len(events) == count else None
 

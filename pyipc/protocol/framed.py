@@ -246,8 +246,11 @@ class JsonConversation(Conversation):
         events: list[Inbound] = []
         buffer = self._buffer
         if data and data.find(self._delimiter) == len(data) - 1 and not self.partial_size:
-            # The usual case of a conversation: a single frame, whole.
+            # A single frame, whole: the usual case where each side waits for the other.
             buffer.completed += 1
+            call = self._usual_call(data)
+            if call is not None:
+                return [call]
             self._take_frame(data[:-1], events)
             return events
         complete = buffer.feed(data)
@@ -272,6 +275,21 @@ class JsonConversation(Conversation):
             self._reject(error, events)
         return events
 
+    def _usual_call(self, data: bytes) -> Request | Reply | None:
+        """Read a frame that is a call like others before; every other one is for `_take_frame` to judge."""
+        if len(data) > self._depth_free_size:
+            return None
+        try:
+            if data.startswith(_REPLY_TYPE):
+                reply = codec.fast_reply(data[:-1]).data
+                return reply if 0 < reply.call <= self._last_call else None
+            if data.startswith(_REQUEST_TYPE) and self._peer_speaks_pyipc:
+                request = codec.fast_request(data[:-1]).data
+                return request if request.event in self._incoming_names and 0 <= request.call <= _MAX_CALL else None
+        except codec.MALFORMED:
+            pass
+        return None
+
     def _take_frame(self, frame: bytes, events: list[Inbound]) -> bool:
         """Read one frame and take it; say whether to go on with the next."""
         try:
@@ -284,10 +302,6 @@ class JsonConversation(Conversation):
                     )
                 codec.check_depth(frame, self._options.max_depth)
             call = codec.decode_call(frame)
-            if type(call) is Reply and 0 < call.call <= self._last_call:
-                self._peer_speaks_pyipc = True
-                events.append(call)
-                return True
             if call is None:
                 event = codec.decode(frame)
             elif self._require_hello and self.protocol == "plain":
@@ -432,7 +446,9 @@ class JsonConversation(Conversation):
 _REQUEST_START = b'{"type":"pyipc.request","data":{"call":%d'
 _REPLY_START = b'{"type":"pyipc.reply","data":{"call":%d,"data":'
 # A chunk that starts with a call is likely to hold nothing else, and calls are read one by one.
-_CALL_START = (b'{"type":"pyipc.request"', b'{"type":"pyipc.reply"')
+_REQUEST_TYPE = b'{"type":"pyipc.request"'
+_REPLY_TYPE = b'{"type":"pyipc.reply"'
+_CALL_START = (_REQUEST_TYPE, _REPLY_TYPE)
 _LONGEST_HEARTBEAT = 86_400.0
 # Characters of a text that only people read.
 _MAX_TEXT = 256
