@@ -26,7 +26,6 @@ __all__ = [
     "Event",
     "Reply",
     "Request",
-    "check_depth",
     "control_frame",
     "convert",
     "convert_control",
@@ -172,17 +171,7 @@ def _finite(value: Any) -> Any:
             return value
 
 
-def check_depth(frame: bytes, max_depth: int) -> None:
-    """Refuse a frame that is nested too deep, before anything recursive looks at it.
-
-    Raises:
-        RemoteProtocolError: With the code ``"depth"``.
-    """
-    if too_deep(frame, max_depth):
-        raise RemoteProtocolError("depth", f"the peer sent JSON nested deeper than {max_depth} levels (max_depth)")
-
-
-def decode(frame: bytes) -> Event:
+def decode(frame: bytes | memoryview) -> Event:
     """Read one frame, whose depth has been checked.
 
     Raises:
@@ -191,7 +180,7 @@ def decode(frame: bytes) -> Event:
     try:
         return _decoder.decode(frame)
     except MALFORMED:
-        return _decode_slowly(frame)
+        return _decode_slowly(bytes(frame))
 
 
 def decode_call(frame: bytes) -> Request | Reply | None:

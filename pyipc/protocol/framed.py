@@ -153,7 +153,7 @@ class JsonConversation(Conversation):
             text = codec.fast_json(data)
         except codec.UNENCODABLE:
             text = codec.encode_value(data, event)
-        frame = prefix + text + self._event_end
+        frame = b"".join((prefix, text, self._event_end))  # one copy, however large
         if len(frame) > self._depth_free_size:
             self._check_fits(frame, event)
         return frame
@@ -185,7 +185,7 @@ class JsonConversation(Conversation):
             text = codec.fast_json(data)
         except codec.UNENCODABLE:
             text = codec.encode_value(data, event)
-        frame = _REQUEST_START % call + prefix + text + self._call_end
+        frame = b"".join((_REQUEST_START % call, prefix, text, self._call_end))
         if len(frame) > self._depth_free_size:
             self._check_fits(frame, event)
         self._last_call = call
@@ -203,7 +203,7 @@ class JsonConversation(Conversation):
             text = codec.fast_json(data)
         except codec.UNENCODABLE:
             text = codec.encode_value(data, "the reply")
-        frame = _REPLY_START % call + text + self._call_end
+        frame = b"".join((_REPLY_START % call, text, self._call_end))
         if len(frame) > self._depth_free_size:
             self._check_fits(frame, "the reply")
         return frame
@@ -256,9 +256,13 @@ class JsonConversation(Conversation):
         complete = buffer.feed(data)
         self.partial_size = buffer.partial_size
         if complete:
+            count = complete.count(self._delimiter)
+            if count == 1 and len(complete) > _LARGE:
+                if not self._take_large(complete, events):
+                    return events
+                complete = b""
             batch = None
-            if len(complete) <= self._options.max_frame_size and not complete.startswith(_CALL_START):
-                count = complete.count(self._delimiter)
+            if complete and len(complete) <= self._options.max_frame_size and not complete.startswith(_CALL_START):
                 batch = codec.decode_frames(complete, self._delimiter, count, self._options.max_depth)
             tail_fits = self.partial_size <= self._options.max_frame_size
             if batch is not None and tail_fits and {event.type for event in batch} <= self._incoming_names:
@@ -267,7 +271,7 @@ class JsonConversation(Conversation):
                 for event in batch:
                     if not self._take(event, events):
                         return events
-            elif not self._take_one_by_one(complete, events):
+            elif complete and not self._take_one_by_one(complete, events):
                 return events
         try:
             buffer.check()
@@ -294,13 +298,7 @@ class JsonConversation(Conversation):
         """Read one frame and take it; say whether to go on with the next."""
         try:
             if len(frame) > self._depth_free_size:
-                if len(frame) > self._options.max_frame_size:
-                    raise RemoteProtocolError(
-                        "size",
-                        f"the peer sent a frame of {len(frame):,} bytes and the limit is "
-                        f"{self._options.max_frame_size:,} (max_frame_size)",
-                    )
-                codec.check_depth(frame, self._options.max_depth)
+                self._check_incoming(frame, len(frame))
             call = codec.decode_call(frame)
             if call is None:
                 event = codec.decode(frame)
@@ -313,6 +311,28 @@ class JsonConversation(Conversation):
         except RemoteProtocolError as error:
             return self._reject(error, events)
         return self._take(event, events)
+
+    def _take_large(self, complete: bytes, events: list[Inbound]) -> bool:
+        """Like `_take_frame`, for one frame with its delimiter, without a copy of it."""
+        try:
+            self._check_incoming(complete, len(complete) - 1)
+            event = codec.decode(memoryview(complete)[:-1])
+        except RemoteProtocolError as error:
+            return self._reject(error, events)
+        return self._take(event, events)
+
+    def _check_incoming(self, frame: bytes, size: int) -> None:
+        """Refuse a frame that is too large, or nested too deep for anything recursive to look at."""
+        if size > self._options.max_frame_size:
+            raise RemoteProtocolError(
+                "size",
+                f"the peer sent a frame of {size:,} bytes and the limit is "
+                f"{self._options.max_frame_size:,} (max_frame_size)",
+            )
+        if codec.too_deep(frame, self._options.max_depth):
+            raise RemoteProtocolError(
+                "depth", f"the peer sent JSON nested deeper than {self._options.max_depth} levels (max_depth)"
+            )
 
     def _take_one_by_one(self, complete: bytes, events: list[Inbound]) -> bool:
         start = 0
@@ -449,6 +469,8 @@ _REPLY_START = b'{"type":"pyipc.reply","data":{"call":%d,"data":'
 _REQUEST_TYPE = b'{"type":"pyipc.request"'
 _REPLY_TYPE = b'{"type":"pyipc.reply"'
 _CALL_START = (_REQUEST_TYPE, _REPLY_TYPE)
+# Frames above this many bytes are not copied to take their delimiter off.
+_LARGE = 65_536
 _LONGEST_HEARTBEAT = 86_400.0
 # Characters of a text that only people read.
 _MAX_TEXT = 256
