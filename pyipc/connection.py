@@ -246,10 +246,10 @@ class Connection(Lifecycle):
             else:
                 outbox.push(frame)  # others are likely to ask in this very turn, and one write serves all
             self._events_sent += 1
-            if calls.pending or now - reader.time > SOON:
-                reader.row = 0
-            else:
+            if not calls.pending and 0.0 < now - reader.time <= SOON:
                 reader.row += 1
+            else:
+                reader.row = 0
             call = calls.begin(number, event, timeout, deadline)
             if self._dispatcher.paused:
                 self._dispatcher.resume()

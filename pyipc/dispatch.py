@@ -244,7 +244,8 @@ class Dispatcher:
         self._spares.unpark_all()
 
     def resume(self) -> None:
-        """Look again whether reading may go on."""
+        """Look again whether reading may go on, and read at once if it may."""
+        self._reader.recall()
         if self.paused:
             self._pause.unpark_all()
 

@@ -337,6 +337,7 @@ class Lifecycle:
             return
         self._outbox.fail(ConnectionLost("the connection was closed"))
         self._responder.cancel_all()
+        self._dispatcher.resume()
         self._spawn(self._link.aclose)
 
     async def aclose(self, code: str = "closed", message: str = "") -> None:

@@ -29,7 +29,8 @@ __all__ = ["REST", "SOON", "Reader"]
 
 #: Seconds after the last answer until the leader reads again.
 REST = 0.001
-#: Who asks again this many seconds after bytes last came, at most, does nothing much in between.
+#: Who asks again this many seconds after bytes last came, at most, does nothing much in between. (With a clock that
+#: stands still, as in tests, a rest would have no end: no seconds at all are therefore no row either.)
 SOON = 0.001
 # How many requests make a row.
 _ROW = 3
@@ -124,6 +125,11 @@ class Reader:
             self._resting = self._asleep = self.is_free = False
         has_passed, self._has_passed = self._has_passed, False
         return has_passed
+
+    def recall(self) -> None:
+        """Let the leader read now, as something waits for the peer; an asker that reads is left to it."""
+        if self.is_free:
+            self._recall()
 
     # --- askers ---
 
