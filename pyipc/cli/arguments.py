@@ -101,8 +101,8 @@ def add_connect_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_framing_options(parser: argparse.ArgumentParser) -> None:
-    """Who may be on the other side, and how its bytes are divided."""
+def add_framing_options(parser: argparse.ArgumentParser, *, raw: bool = True) -> None:
+    """Who may be on the other side, and how its bytes are divided; without ``raw``, into messages always."""
     group = parser.add_argument_group("connection")
     group.add_argument(
         "--allow-anyone",
@@ -116,7 +116,10 @@ def add_framing_options(parser: argparse.ArgumentParser) -> None:
         metavar="BYTE",
         help=r"the byte that ends each message, such as \n (default: \f, as node-ipc has it)",
     )
-    form.add_argument("--raw", action="store_true", help='no messages but bytes as they come, as the event "data"')
+    if raw:
+        form.add_argument("--raw", action="store_true", help='no messages but bytes as they come, as the event "data"')
+    else:
+        parser.set_defaults(raw=False)
 
 
 def endpoint(arguments: argparse.Namespace, where: str) -> pyipc.Endpoint:

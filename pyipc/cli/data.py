@@ -6,6 +6,7 @@ left to it, and a buffered stream would still be locked by it when the program e
 
 from __future__ import annotations
 
+import argparse
 import codecs
 import json
 import math
@@ -20,10 +21,9 @@ from pyipc.cli.exits import ExitCode, Failed
 from pyipc.cli.text import printable
 
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import AsyncGenerator
 
-__all__ = ["add_data_options", "parse_json", "read_values"]
+__all__ = ["add_data_options", "json_argument", "parse_json", "read_values"]
 
 _CHUNK_SIZE = 64 * 1024
 _MAX_QUOTED = 60
@@ -55,7 +55,7 @@ def read_values(arguments: argparse.Namespace) -> AsyncGenerator[Any, None]:
     sources = [_source(each, arguments) for each in given if each is not None]
     if not sources:
         nobody_writes = sys.stdin is None or sys.stdin.isatty()
-        sources = [_one(None) if nobody_writes else _source("-", arguments)]
+        sources = [_one(None) if nobody_writes else _source("-", arguments, may_be_empty=True)]
     return _chain(sources)
 
 
@@ -66,10 +66,10 @@ async def _chain(sources: list[AsyncGenerator[Any, None]]) -> AsyncGenerator[Any
                 yield value
 
 
-def _source(argument: str, arguments: argparse.Namespace) -> AsyncGenerator[Any, None]:
-    """The values that one argument gives or names."""
+def _source(argument: str, arguments: argparse.Namespace, *, may_be_empty: bool = False) -> AsyncGenerator[Any, None]:
+    """The values that one argument gives or names; null for nothing at all where nobody asked for a value."""
     if argument == "-":
-        return _parsed(_read_descriptor(0, "standard input", arguments.lines), arguments.text)
+        return _parsed(_read_descriptor(0, "standard input", arguments.lines), arguments.text, may_be_empty)
     if argument.startswith("@") and len(argument) > 1:
         return _parsed(_read_file(argument[1:], arguments.lines), arguments.text)
     return _one(argument if arguments.text else parse_json(argument, "the argument"))
@@ -79,10 +79,15 @@ async def _one(value: Any) -> AsyncGenerator[Any, None]:
     yield value
 
 
-async def _parsed(texts: AsyncGenerator[tuple[str, str], None], as_text: bool) -> AsyncGenerator[Any, None]:
+async def _parsed(
+    texts: AsyncGenerator[tuple[str, str], None], as_text: bool, may_be_empty: bool = False
+) -> AsyncGenerator[Any, None]:
     async with aclosing(texts):
         async for text, where in texts:
-            yield text if as_text else parse_json(text, where)
+            if may_be_empty and not text.strip():
+                yield None
+            else:
+                yield text if as_text else parse_json(text, where)
 
 
 def parse_json(text: str, where: str) -> Any:
@@ -108,7 +113,18 @@ def parse_json(text: str, where: str) -> Any:
     if where == "the argument":
         hint = """; put JSON in single quotes, as '{"n": 1}', so that the shell leaves it alone, """
         hint += "or use --text to send it as it is"
-    raise Failed(ExitCode.USAGE, f"{where} is not JSON: {quoted} ({why}){hint}")
+    raise Failed(
+        ExitCode.USAGE,
+        f"{where} is not JSON: {quoted} ({why}){hint}" if text.strip() else f"{where} is empty; write null for no data",
+    )
+
+
+def json_argument(text: str) -> Any:
+    """The value of an option that takes JSON."""
+    try:
+        return parse_json(text, "it")
+    except Failed as failed:
+        raise argparse.ArgumentTypeError(failed.sentence) from None
 
 
 def _no_constant(name: str) -> NoReturn:

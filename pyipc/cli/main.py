@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["COMMANDS", "main", "make_parser"]
 
 #: The commands in the order in which ``--help`` shows them: modules of this package.
-COMMANDS = ("emit",)
+COMMANDS = ("serve", "listen", "emit", "request", "broadcast", "tap")
 
 _DESCRIPTION = """\
 Talk to programs over Unix sockets and TCP: serve, listen, send and ask, with JSON in and out.

@@ -41,6 +41,7 @@ class Output:
         self.encoding: str = getattr(stream, "encoding", None) or "utf-8"
         self.is_terminal: bool = stream is not None and stream.isatty()
         self._on_failure = on_failure
+        self._failed = self._raw is None
         self._pending: list[bytes] = []
         self._size = 0
         self._news = trio.lowlevel.ParkingLot()
@@ -48,7 +49,7 @@ class Output:
 
     def put(self, text: str) -> None:
         """Add text to what is pending, at once. What the stream's encoding lacks is escaped."""
-        if self._raw is not None:
+        if not self._failed:
             data = text.encode(self.encoding, "backslashreplace")
             self._pending.append(data)
             self._size += len(data)
@@ -77,7 +78,7 @@ class Output:
 
         Cancellation: a write that is blocked is left to its thread, which ends with the program.
         """
-        while True:
+        while self._raw is not None:
             while not self._pending:
                 await self._news.park()
             batch = b"".join(self._pending)
@@ -86,13 +87,13 @@ class Output:
                 await trio.to_thread.run_sync(_write, self._raw, batch, abandon_on_cancel=True)
             except OSError as error:
                 self._fail(error)
-            else:
+            if not self._failed:
                 self._size -= len(batch)
                 self._progress.unpark_all()
 
     def _fail(self, error: OSError) -> None:
-        if self._raw is not None:
-            self._raw = None
+        if not self._failed:
+            self._failed = True
             self._pending.clear()
             self._size = 0
             self._progress.unpark_all()
