@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import platform
-from importlib import metadata
 from typing import TYPE_CHECKING, Any, Final
 
 import pyipc
@@ -48,6 +47,8 @@ class Report:
 
     def record(self) -> dict[str, Any]:
         """All figures; times are in seconds."""
+        from importlib import metadata  # which takes longer to load than all of the rest
+
         measurement, plan = self.measurement, self.measurement.plan
         latencies = measurement.latencies
         return {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 import sys
-from importlib import metadata
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -34,6 +33,8 @@ def examine_environment() -> Iterator[Finding]:
 
 
 def _versions() -> Finding:
+    from importlib import metadata  # which takes longer to load than all of the rest
+
     versions: dict[str, str | None] = {"python": platform.python_version(), "pyipc": pyipc.__version__}
     for name in ("trio", "msgspec", "cryptography", "rich"):
         try:

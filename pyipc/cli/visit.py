@@ -6,6 +6,7 @@ One connection, on which nothing is said beyond a hello, and not even that to no
 from __future__ import annotations
 
 import dataclasses
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
@@ -46,8 +47,9 @@ async def visit(endpoint: pyipc.Endpoint, timeout: float) -> AsyncGenerator[Find
     except pyipc.IPCError as error:
         yield problem("connect", str(error))
         return
-    yield _who(link.peer, trio.current_time() - began)
-    yield await _talk(endpoint, link)
+    async with aclosing(link):
+        yield _who(link.peer, trio.current_time() - began)
+        yield await _talk(endpoint, link)
 
 
 async def _connect(endpoint: pyipc.Endpoint, timeout: float) -> Link:
@@ -85,23 +87,21 @@ def _process_name(pid: int) -> str | None:
 
 async def _talk(endpoint: pyipc.Endpoint, link: Link) -> Finding:
     """Introduce ourselves on a link, where that is done, and see what comes back."""
-    connections: list[tuple[pyipc.Connection, float]] = []
+    send, receive = trio.open_memory_channel[tuple[pyipc.Connection, float]](1)
     try:
         async with pyipc.connect(
             dataclasses.replace(endpoint, transport=_Opened(link)),
             reconnect=False,
             handshake_timeout=_HANDSHAKE_TIMEOUT,
             close_timeout=_HANDSHAKE_TIMEOUT,
-            on_connect=lambda connection: connections.append((connection, trio.current_time())),
+            on_connect=lambda connection: send.send_nowait((connection, trio.current_time())),
         ):
-            [(connection, began)] = connections
+            connection, began = await receive.receive()
             await connection.know_peer()
             seconds = trio.current_time() - began
             protocol = connection.peer.protocol
     except pyipc.IPCError as error:
         return problem("protocol", f"it ended the connection at once: {error}", "look at what the server logs")
-    finally:
-        await link.aclose()
     if protocol != "plain":
         return ok(
             "protocol",

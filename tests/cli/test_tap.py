@@ -289,6 +289,22 @@ async def test_a_display_that_stands_still(directory: Path, lossless: bool) -> N
         assert FRAMES <= shown + skipped <= FRAMES + 3
 
 
+async def test_it_can_be_ended_while_its_display_stands_still(directory: Path) -> None:
+    reading, writing = os.pipe()
+    with trio.fail_after(PATIENCE), os.fdopen(reading, "rb", buffering=0):
+        async with between_bare_sockets("unix", directory, "--lossless", stdout=writing) as (tap, place, listener):
+            os.close(writing)
+            client = await place.open()
+            server = await listener.accept()
+            async with client, server, trio.open_nursery() as nursery:
+                nursery.start_soon(client.send_all, FRAME * FRAMES)
+                assert await server.receive_some()
+                result = await tap.interrupt()
+                nursery.cancel_scope.cancel()
+    assert result.status == 130
+    assert not (directory / "t").exists()
+
+
 def read_until_end_of_client(pipe: Any) -> list[dict[str, Any]]:
     """All records up to the one that tells of the client's end, or of what was skipped instead."""
     rest, seen = b"", []
