@@ -65,8 +65,9 @@ async def run(arguments: argparse.Namespace, console: Console) -> int:
         quota.check()
 
     # Several patterns may match one event, which is to be shown once: by the last handler, which all events go to.
-    for pattern in arguments.patterns or ["*.**"]:
-        router.on(pattern, mark)
+    for pattern in arguments.patterns or ["**"]:
+        # These two mean the same; but a request must not find two handlers that claim as much.
+        router.on("*.**" if pattern == "**" else pattern, mark)
     router.on("**", show)
 
     def on_disconnect(ending: pyipc.Disconnected) -> None:

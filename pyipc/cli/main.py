@@ -6,7 +6,6 @@ import argparse
 import contextlib
 import errno
 import importlib
-import importlib.metadata
 import logging
 import os
 import platform
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["COMMANDS", "main", "make_parser"]
 
 #: The commands in the order in which ``--help`` shows them: modules of this package.
-COMMANDS = ("serve", "listen", "emit", "request", "broadcast", "tap")
+COMMANDS = ("serve", "listen", "emit", "request", "broadcast", "tap", "bench", "doctor")
 
 _DESCRIPTION = """\
 Talk to programs over Unix sockets and TCP: serve, listen, send and ask, with JSON in and out.
@@ -36,7 +35,7 @@ An ADDRESS is a name such as 'world', which means a socket that only you can rea
 unix:/path/to.sock, tcp://127.0.0.1:8000 and node-ipc:name.
 """
 
-# Seconds that output which nobody reads is given after an interruption.
+# Seconds that what is still to be written is given at the end, where nobody may read it.
 _LAST_WORDS_TIMEOUT = 1.0
 
 
@@ -63,9 +62,7 @@ def make_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    version = (
-        f"pyipc {pyipc.__version__} (Python {platform.python_version()}, trio {importlib.metadata.version('trio')})"
-    )
+    version = f"pyipc {pyipc.__version__} (Python {platform.python_version()})"
     parser.add_argument("--version", action="version", version=version)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=CommandParser)
     for name in COMMANDS:
@@ -95,25 +92,27 @@ def _after_help(exit: SystemExit) -> int:
 async def _supervise(arguments: argparse.Namespace) -> int:
     """Run a command with a console around it."""
     failures: list[OSError] = []
+    command = trio.CancelScope()
+
+    def on_failure(error: OSError) -> None:
+        failures.append(error)
+        command.cancel()
+
+    console = Console(json=arguments.json, quiet=arguments.quiet, on_failure=on_failure)
+    _log_to(console, arguments)
+    status = int(ExitCode.OK)
     async with trio.open_nursery() as nursery:
-
-        def on_failure(error: OSError) -> None:
-            failures.append(error)
-            nursery.cancel_scope.cancel()
-
-        console = Console(json=arguments.json, quiet=arguments.quiet, on_failure=on_failure)
-        _log_to(console, arguments)
         nursery.start_soon(console.errors.run)
         nursery.start_soon(console.output.run)
         nursery.start_soon(console.output.watch)
         try:
-            with interruptible():
+            with command, interruptible():
                 status = await _run(arguments, console)
                 await console.drain()
         except Interrupted as interrupted:
             status = 128 + interrupted.signal
-            with trio.move_on_after(_LAST_WORDS_TIMEOUT):
-                await console.drain()
+        with trio.move_on_after(_LAST_WORDS_TIMEOUT):
+            await console.drain()
         nursery.cancel_scope.cancel()
     return status if not failures else _after_failure(failures[0])
 

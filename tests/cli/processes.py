@@ -185,7 +185,7 @@ async def run(
 
 def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
     """The environment for a program of the tests: this repository's pyipc, and UTF-8."""
-    return {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8", **(more or {})}
+    return {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8", "PYTHONUNBUFFERED": "", **(more or {})}
 
 
 async def eventually(condition: Callable[[], object], what: str = "it") -> None:
