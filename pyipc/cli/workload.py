@@ -71,7 +71,7 @@ class Measurement:
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
-        self.latencies = Histogram()
+        self.latencies: Histogram = Histogram()
         self.errors: collections.Counter[str] = collections.Counter()
         self.failure: pyipc.IPCError | None = None
         self._claimed = 0
