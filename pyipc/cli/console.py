@@ -36,9 +36,9 @@ class Console:
     def __init__(self, *, json: bool, quiet: bool, on_failure: Callable[[OSError], object]) -> None:
         self.json = json
         self._quiet = quiet
-        self.output = Output(sys.stdout, on_failure)
+        self.output: Output = Output(sys.stdout, on_failure)
         # Who does not read the errors may still read the output.
-        self.errors = Output(sys.stderr, lambda error: None)
+        self.errors: Output = Output(sys.stderr, lambda error: None)
         self._rich: rich.console.Console | None = None
 
     @property

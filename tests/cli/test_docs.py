@@ -85,7 +85,6 @@ async def test_an_example_of_a_client_works(line: str, address: str, tmp_path: P
                 return
             async with start(command, *arguments, cwd=tmp_path) as program:
                 await eventually(lambda: server.connections, "the connection")
-                await program.line("^connected", stream="err")
                 for event in ("news", "orders.new", "done"):
                     await server.broadcast(event, event)
                 await program.line("done" if "news" not in arguments else "orders.new")

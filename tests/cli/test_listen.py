@@ -22,11 +22,19 @@ def events(program: Program) -> list[tuple[str, Any]]:
 async def test_all_events_are_shown(address: str) -> None:
     with trio.fail_after(2 * PATIENCE):
         async with pyipc.Server(address) as server, start("listen", address) as listener:
-            await listener.line(f"^connected to {address}$", stream="err")
+            await connected(server, listener)
             await server.broadcast("news", {"n": 1})
             await server.broadcast("more.news", None)
             await listener.line(r'^\d\d:\d\d:\d\d\.\d{3}  #1  event         news  {"n":1}$')
             await listener.line(r"  more\.news  null$")
+
+
+async def connected(server: pyipc.Server, listener: Program) -> pyipc.Connection:
+    """Wait until both sides know of each other."""
+    await listener.line("^connected to", stream="err")
+    await eventually(lambda: server.connections, "the connection")
+    (connection,) = server.connections
+    return connection
 
 
 @pytest.mark.parametrize(
@@ -43,10 +51,9 @@ async def test_patterns_choose_and_nothing_is_shown_twice(
 ) -> None:
     with trio.fail_after(2 * PATIENCE):
         async with pyipc.Server(address) as server, start("listen", address, *patterns, "--json") as listener:
-            await listener.line("^connected", stream="err")
+            connection = await connected(server, listener)
             for name in ("a", "b", "b.c", "b.c.d"):
                 await server.broadcast(name, name)
-            (connection,) = server.connections
             # The answer comes when all events before it have been shown.
             await connection.request(expected[-1])
             await listener.until(lambda: len(events(listener)) >= len(expected), "the events")
@@ -58,10 +65,9 @@ async def test_it_comes_back(address: str) -> None:
         async with start("listen", address, "--json", "--count", "2", "--connect-timeout", "20") as listener:
             for number in range(2):
                 async with pyipc.Server(address) as server:
-                    await listener.line("^connected to", stream="err", count=number + 1)
-                    await eventually(lambda server=server: server.connections, "the connection")
+                    await connected(server, listener)
                     await server.broadcast("life", number)
-                    await listener.until(lambda number=number: len(events(listener)) > number, "the event")
+                    await listener.line(f'"data":{number}}}$')
             result = await listener.finish()
     assert (result.status, events(listener)) == (0, [("life", 0), ("life", 1)])
     assert "disconnected: the peer closed; connecting again" in result.err
