@@ -99,7 +99,8 @@ def _why_not(module: str, name: str) -> str | None:
     if within(name, "asyncio"):
         return "pyipc runs on trio"
     if here == 3:
-        own = ".".join(module.split(".")[:2])
+        # `python -m pyipc` is the door of the command line.
+        own = "pyipc.cli" if module == "pyipc.__main__" else ".".join(module.split(".")[:2])
         if within(name, "pyipc") and name not in PUBLIC_TO_APPLICATIONS and not within(name, own):
             return "applications are built from the public names of " + ", ".join(PUBLIC_TO_APPLICATIONS)
         return None

@@ -375,3 +375,8 @@ async def test_connecting_can_be_cancelled_while_nobody_answers() -> None:
             await TRANSPORT.connect(Address("tcp", "", *server.getsockname()), {})
         if sys.platform == "linux":
             assert scope.cancelled_caught
+
+
+def test_an_address_means_itself() -> None:
+    address = Address("tcp", "", "127.0.0.1", 8000)
+    assert [(place.name, place.obstacle) for place in TRANSPORT.places(address)] == [(str(address), None)]

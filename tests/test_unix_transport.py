@@ -798,6 +798,49 @@ async def test_a_client_never_talks_to_a_server_in_an_unsafe_directory(place: Pa
             impostor.accept()
 
 
+def test_what_a_bare_name_means_here_and_what_is_in_the_way(place: Path) -> None:
+    (place / "a").mkdir(mode=0o700)
+    (place / "open").mkdir()
+    (place / "open").chmod(0o755)
+    (place / "link").symlink_to(place / "a")
+    (place / "shared").mkdir()
+    (place / "shared").chmod(0o777)
+    names = ("missing/x", "open", "link", "shared/x", "a", "b")
+    before = sorted(place.rglob("*"))
+    found = UnixTransport(directories=[f"{place}/{name}" for name in names]).places(WORLD)
+    assert [one.name for one in found] == [f"{place}/{name}/world" for name in names]
+    reasons = (f"'{place}/missing' is missing", "is open to other users", "symbolic link", "other users may write to")
+    for one, reason in zip(found, reasons, strict=False):
+        assert one.obstacle is not None
+        assert reason in one.obstacle
+    # The last one does not exist yet, and a server would make it.
+    assert [one.obstacle for one in found[4:]] == [None, None]
+    assert sorted(place.rglob("*")) == before
+
+
+def test_what_other_addresses_mean_here(place: Path) -> None:
+    transport = UnixTransport(platform="linux")
+
+    def meaning(text: str) -> list[tuple[str, str | None]]:
+        return [(one.name, one.obstacle) for one in transport.places(parse_address(text))]
+
+    (place / "shared").mkdir()
+    (place / "shared").chmod(0o777)
+    assert meaning(f"unix:{place}/s") == [(f"{place}/s", None)]
+    assert meaning("unix:@name") == [("@name", None)]
+    assert meaning("node-ipc:world") == [("/tmp/app.world", None)]
+    for path, reason in ((f"{place}/shared/s", "other users may write to"), (f"{place}/none/s", "is missing")):
+        [(name, obstacle)] = meaning(f"unix:{path}")
+        assert name == path
+        assert obstacle is not None
+        assert reason in obstacle
+    for text in (f"unix:/{'x' * 107}", f"unix:@{'x' * 107}"):
+        with pytest.raises(AddressError, match="takes 108 bytes"):
+            transport.places(parse_address(text))
+    with pytest.raises(AddressError, match="no Unix domain sockets"):
+        UnixTransport(platform="win32").places(WORLD)
+
+
 async def test_the_default_directories_are_those_of_the_user(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[int, str]] = []
 

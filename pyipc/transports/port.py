@@ -12,11 +12,11 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from pyipc.protocol.addresses import Address
 
-__all__ = ["Link", "Listener", "Peer", "Transport"]
+__all__ = ["Link", "Listener", "Peer", "Place", "Transport"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +38,20 @@ class Peer:
     gid: int | None = None
     host: str | None = None
     protocol: str = "plain"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Place:
+    """One of the places that an address stands for on this machine.
+
+    Attributes:
+        name: Where it is, such as the path of a socket.
+        obstacle: Why no server of this user would listen there as things are, as a sentence; ``None``
+            if nothing is in the way.
+    """
+
+    name: str
+    obstacle: str | None = None
 
 
 class Link(ABC):
@@ -183,3 +197,14 @@ class Transport(ABC):
 
         Cancellation: nothing stays open.
         """
+
+    def places(self, address: Address) -> Sequence[Place]:
+        """The places that ``address`` stands for on this machine, in the order in which clients try them.
+
+        For people who want to know what an address means here. Nothing is changed, and nobody is
+        disturbed: whether somebody listens there is not asked. By default, the address itself.
+
+        Raises:
+            AddressError: The address cannot be used on this system.
+        """
+        return (Place(str(address)),)

@@ -19,7 +19,7 @@ import trio
 
 from pyipc.errors import AddressError, AddressInUse, ConnectError, ListenError, UnsafePath
 from pyipc.transports.credentials import peer_credentials
-from pyipc.transports.port import Peer, Transport
+from pyipc.transports.port import Peer, Place, Transport
 from pyipc.transports.safe_paths import (
     PathClaim,
     check_length,
@@ -127,6 +127,23 @@ class UnixTransport(Transport):
             undo.pop_all()
         adopt = functools.partial(unix_link, address=str(address), platform=self._platform)
         return SocketListener([sock], address, adopt=adopt, release=claim.release if claim is not None else None)
+
+    def places(self, address: Address) -> Sequence[Place]:
+        """The paths of the sockets that ``address`` stands for, in the order in which clients try them.
+
+        Clients look for a bare name only where nothing is in the way of a server, either.
+
+        Raises:
+            AddressError: The address cannot be used on this system.
+        """
+        self._check(address)
+        if _is_abstract(address):
+            check_length(address.name, self._platform)
+            return (Place(address.name),)
+        if address.scheme == "local":
+            return tuple(Place(path, _private_obstacle(os.path.dirname(path))) for path in self._candidates(address))
+        path = self._explicit_path(address)
+        return (Place(path, _obstacle(os.path.dirname(path))),)
 
     def _claim(self, address: Address) -> PathClaim:
         if address.scheme == "local":
@@ -258,6 +275,29 @@ def _is_live_elsewhere(path: str) -> bool:
     except (UnsafePath, OSError):
         # Clients of ours do not go there either.
         return False
+
+
+def _private_obstacle(directory: str) -> str | None:
+    """Why the sockets of bare names cannot be in a directory, which a server makes if it is missing."""
+    try:
+        os.close(open_private_directory(directory, create=False))
+    except UnsafePath as error:
+        return str(error)
+    except FileNotFoundError:
+        above = os.path.dirname(directory)
+        return None if os.access(above, os.W_OK | os.X_OK) else f"{above!r} is missing, or cannot be written by us"
+    except OSError as error:
+        return f"{directory!r} cannot be used: {error.strerror}"
+    return None
+
+
+def _obstacle(directory: str) -> str | None:
+    """Why a socket with an explicit path cannot be in a directory."""
+    try:
+        os.close(open_socket_directory(directory))
+    except ListenError as error:
+        return str(error)
+    return None
 
 
 def _is_abstract(address: Address) -> bool:

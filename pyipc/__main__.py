@@ -1,0 +1,8 @@
+"""``python -m pyipc``: the same as the command ``pyipc``."""
+
+import sys
+
+from pyipc.cli.main import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,141 @@
+"""``pyipc doctor``: what an address means here, who listens there, and what is in the way."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import stat
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any, Final
+
+import pyipc
+from pyipc.cli import arguments as common
+from pyipc.cli.environment import examine_environment
+from pyipc.cli.examination import examine_place, examine_socket
+from pyipc.cli.exits import ExitCode
+from pyipc.cli.findings import Finding, Level, ok, problem, warning
+from pyipc.cli.visit import visit
+from pyipc.transports import transport_for
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import AsyncGenerator
+
+    from pyipc.cli.console import Console
+
+__all__ = ["add", "run"]
+
+#: Stands for all bare names: their directories are what is looked for.
+_ANY_NAME: Final = pyipc.parse_address("world")
+#: Sockets of the default directories that are visited.
+_MAX_VISITS: Final = 100
+
+
+def add(commands: Any) -> None:
+    """Add the command to the command line."""
+    parser = common.add_command(
+        commands,
+        "doctor",
+        run,
+        help="tell what an address means here, and what is wrong",
+        description="""
+            Tell what an address means on this machine, whether somebody listens there and who it is, and
+            what is in the way, with what to do about it. Without ADDRESS: versions and limits, and the
+            servers in the default directories.
+
+            Nothing is changed. A server is visited by one connection, on which nothing is said but a hello.
+            The exit status is 1 if there is a problem.
+        """,
+        examples="""
+            pyipc doctor                       # this machine, and your servers on it
+            pyipc doctor world                 # where is it, and who serves it?
+            pyipc doctor node-ipc:world tcp://127.0.0.1:8000
+            pyipc doctor world --json | jq 'select(.level != "ok")'
+        """,
+    )
+    parser.add_argument("addresses", nargs="*", metavar="ADDRESS", help="what to look at")
+    common.add_connect_options(parser)
+    common.add_framing_options(parser, raw=False)
+
+
+async def run(arguments: argparse.Namespace, console: Console) -> int:
+    """Look at everything and tell what was found.
+
+    Cancellation: leaves at once.
+    """
+    worst = ExitCode.OK
+    for subject in arguments.addresses or (None,):
+        title = subject or "environment"
+        if not console.json:
+            await console.line([(title, "bold")])
+        findings = _environment(arguments) if subject is None else _address(subject, arguments)
+        async with aclosing(findings):
+            async for finding in findings:
+                if finding.level is Level.PROBLEM:
+                    worst = ExitCode.REFUSED
+                await console.record(finding.record(title), finding.line())
+    return worst
+
+
+async def _address(text: str, arguments: argparse.Namespace) -> AsyncGenerator[Finding, None]:
+    try:
+        address = pyipc.parse_address(text)
+        for finding in examine_place(address):
+            yield finding
+        endpoint = common.endpoint(arguments, text)
+        transport_for(address.scheme)
+    except pyipc.InsecureAddress as error:
+        yield problem("allow", str(error), "to look there all the same, add --allow-anyone", allow_needed=True)
+        return
+    except pyipc.AddressError as error:
+        yield problem("address", str(error))
+        return
+    if address.scheme == "tcp" and not address.port:
+        yield ok("connect", "port 0 means any free one, so there is nobody to visit")
+        return
+    visiting = visit(endpoint, arguments.connect_timeout)
+    async with aclosing(visiting):
+        async for finding in visiting:
+            yield finding
+
+
+async def _environment(arguments: argparse.Namespace) -> AsyncGenerator[Finding, None]:
+    for finding in examine_environment():
+        yield finding
+    try:
+        places = transport_for(_ANY_NAME.scheme).places(_ANY_NAME)
+    except pyipc.AddressError as error:
+        yield problem("places", str(error))
+        return
+    for place in places:
+        directory = os.path.dirname(place.name)
+        if place.obstacle is not None:
+            yield _unused(directory, place.obstacle)
+            continue
+        sockets = _sockets(directory)
+        yield ok("directory", f"{directory} is for your servers; sockets in it: {len(sockets)}", path=directory)
+        for path in sockets[:_MAX_VISITS]:
+            for found in examine_socket(path):
+                yield found
+            visiting = visit(common.endpoint(arguments, f"unix:{path}"), arguments.connect_timeout)
+            async with aclosing(visiting):
+                async for found in visiting:
+                    # Nobody asked about this one, so whatever is wrong with it may not matter.
+                    is_problem = found.level is Level.PROBLEM
+                    yield dataclasses.replace(found, level=Level.WARNING) if is_problem else found
+
+
+def _unused(directory: str, obstacle: str) -> Finding:
+    """A default directory in which servers of ours do not listen."""
+    text = f"{directory} is not used: {obstacle}"
+    # Most machines lack one of them; that is what the others are for.
+    return (warning if os.path.lexists(directory) else ok)("directory", text, path=directory)
+
+
+def _sockets(directory: str) -> list[str]:
+    """The sockets in a directory, in order."""
+    try:
+        with os.scandir(directory) as entries:
+            return sorted(entry.path for entry in entries if stat.S_ISSOCK(entry.stat(follow_symlinks=False).st_mode))
+    except FileNotFoundError:
+        return []

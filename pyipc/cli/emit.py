@@ -1,0 +1,73 @@
+"""``pyipc emit``: send events."""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any
+
+import pyipc
+from pyipc.cli import arguments as common
+from pyipc.cli.data import add_data_options, read_values
+from pyipc.cli.exits import ExitCode, Failed
+from pyipc.cli.interruption import interruptible
+
+if TYPE_CHECKING:
+    import argparse
+
+    from pyipc.cli.console import Console
+
+__all__ = ["add", "run"]
+
+
+def add(commands: Any) -> None:
+    """Add the command to the command line."""
+    parser = common.add_command(
+        commands,
+        "emit",
+        run,
+        help="send events to a server",
+        description="""
+            Send events to a server and leave, when all are handed over and the server has said goodbye.
+            Without DATA they come from standard input, or are null if that is a terminal.
+        """,
+        examples="""
+            pyipc emit world seen '{"page": 7}'        # one event
+            pyipc emit world say --text hello there    # two, with text as it is
+            pyipc emit world load @page.json           # the JSON in a file
+            tail -f access.json | pyipc emit world hit --lines
+        """,
+    )
+    parser.add_argument("address", type=common.address, metavar="ADDRESS", help="where the server is")
+    parser.add_argument("event", metavar="EVENT", help="the name of the event")
+    add_data_options(parser)
+    common.add_connect_options(parser)
+    common.add_framing_options(parser)
+
+
+async def run(arguments: argparse.Namespace, console: Console) -> int:
+    """Send what the arguments give.
+
+    Cancellation: closes at once; what was not sent is lost.
+    """
+    endings: list[pyipc.Disconnected] = []
+    sent = 0
+    async with (
+        aclosing(read_values(arguments)) as values,
+        pyipc.connect(
+            common.endpoint(arguments, arguments.address),
+            connect_timeout=arguments.connect_timeout,
+            # An event is for the server that is there now.
+            reconnect=False,
+            offline="raise",
+            on_disconnect=endings.append,
+        ) as client,
+    ):
+        with interruptible():
+            async for value in values:
+                await client.emit(arguments.event, common.outgoing(arguments, value))
+                sent += 1
+    if endings and endings[0].code != "closed":
+        raise Failed(ExitCode.LOST, f"the server left before everything was surely delivered: {endings[0].message}")
+    if console.json or console.is_terminal:
+        await console.record({"kind": "emitted", "event": arguments.event, "count": sent}, f"sent {sent:,}")
+    return ExitCode.OK

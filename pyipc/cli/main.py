@@ -1,0 +1,184 @@
+"""The command line: finds the command, runs it, and turns how it ended into an exit status."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import errno
+import importlib
+import logging
+import os
+import platform
+import sys
+from typing import TYPE_CHECKING
+
+import trio
+
+import pyipc
+from pyipc.cli.arguments import CommandParser
+from pyipc.cli.console import Console
+from pyipc.cli.exits import ExitCode, Failed, exit_code_of
+from pyipc.cli.interruption import Interrupted, interruptible
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["COMMANDS", "main", "make_parser"]
+
+#: The commands in the order in which ``--help`` shows them: modules of this package.
+COMMANDS = ("serve", "listen", "emit", "request", "broadcast", "tap", "bench", "doctor")
+
+_DESCRIPTION = """\
+Talk to programs over Unix sockets and TCP: serve, listen, send and ask, with JSON in and out.
+
+An ADDRESS is a name such as 'world', which means a socket that only you can reach, or one of
+unix:/path/to.sock, tcp://127.0.0.1:8000 and node-ipc:name.
+"""
+
+# Seconds that what is still to be written is given at the end, where nobody may read it.
+_LAST_WORDS_TIMEOUT = 1.0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run ``pyipc`` with the arguments of the process, or with these; return the exit status."""
+    _occupy_standard_descriptors()
+    try:
+        arguments = make_parser().parse_args(argv)
+    except SystemExit as exit:
+        return _after_help(exit)
+    try:
+        return trio.run(_supervise, arguments)
+    except KeyboardInterrupt:
+        return ExitCode.INTERRUPTED
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of the whole command line."""
+    statuses = "\n".join(f"  {code:<5}{code.meaning}" for code in ExitCode)
+    parser = argparse.ArgumentParser(
+        prog="pyipc",
+        description=_DESCRIPTION,
+        epilog=f"exit status:\n{statuses}\n\n'pyipc COMMAND --help' has examples.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    version = f"pyipc {pyipc.__version__} (Python {platform.python_version()})"
+    parser.add_argument("--version", action="version", version=version)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=CommandParser)
+    for name in COMMANDS:
+        importlib.import_module(f"pyipc.cli.{name}").add(commands)
+    return parser
+
+
+def _occupy_standard_descriptors() -> None:
+    """Where the program was started without one of them, keep a socket from getting its number."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(descriptor)
+
+
+def _after_help(exit: SystemExit) -> int:
+    """argparse has written its own words; whoever should read them may be gone."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # The interpreter would try again at its end, and complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ExitCode.BROKEN_PIPE
+    return exit.code if isinstance(exit.code, int) else ExitCode.OK
+
+
+async def _supervise(arguments: argparse.Namespace) -> int:
+    """Run a command with a console around it."""
+    failures: list[OSError] = []
+    command = trio.CancelScope()
+
+    def on_failure(error: OSError) -> None:
+        failures.append(error)
+        command.cancel()
+
+    console = Console(json=arguments.json, quiet=arguments.quiet, on_failure=on_failure)
+    _log_to(console, arguments)
+    status = int(ExitCode.OK)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(console.errors.run)
+        nursery.start_soon(console.output.run)
+        nursery.start_soon(console.output.watch)
+        try:
+            with command, interruptible():
+                status = await _run(arguments, console)
+                await console.drain()
+        except Interrupted as interrupted:
+            status = 128 + interrupted.signal
+        with trio.move_on_after(_LAST_WORDS_TIMEOUT):
+            await console.drain()
+        nursery.cancel_scope.cancel()
+    return status if not failures else _after_failure(failures[0])
+
+
+def _after_failure(error: OSError) -> int:
+    """The exit status when the output could not be written."""
+    # Windows has another name for a pipe that nobody reads.
+    if isinstance(error, BrokenPipeError) or (sys.platform == "win32" and error.errno == errno.EINVAL):
+        return ExitCode.BROKEN_PIPE
+    with contextlib.suppress(OSError):
+        sys.stderr.write(f"pyipc: the output cannot be written: {error.strerror}\n")
+    return ExitCode.IO
+
+
+async def _run(arguments: argparse.Namespace, console: Console) -> int:
+    """Run a command and tell its errors as sentences. What is a bug stays an exception."""
+    try:
+        try:
+            status: int = await arguments.run(arguments, console)
+        except BaseExceptionGroup as group:
+            raise _only_expected(group) from None
+    except Failed as failed:
+        console.error(f"pyipc: {failed.sentence}")
+        return failed.code
+    except pyipc.IPCError as error:
+        console.error(f"pyipc: {error}{_hint(error)}")
+        return exit_code_of(error)
+    return status
+
+
+def _only_expected(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The first error of a group from a command's nursery, if all in it are of the kinds that are told."""
+    _, bugs = group.split((Failed, pyipc.IPCError, Interrupted))
+    if bugs is not None:
+        return group
+    first: BaseException = group
+    while isinstance(first, BaseExceptionGroup):
+        first = first.exceptions[0]
+    return first
+
+
+def _hint(error: pyipc.IPCError) -> str:
+    """What the library's own sentence cannot know."""
+    return " (here: --allow-anyone)" if isinstance(error, pyipc.InsecureAddress | pyipc.PeerNotAllowed) else ""
+
+
+class _LogHandler(logging.Handler):
+    """Log records as lines of the console, which a blocked stderr does not hold up."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self._console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one record."""
+        self._console.error(self.format(record))
+
+
+def _log_to(console: Console, arguments: argparse.Namespace) -> None:
+    """Show what the library logs: warnings always, more with ``-v``, errors alone with ``--quiet``."""
+    handler = _LogHandler(console)
+    logger = logging.getLogger("pyipc")
+    logger.addHandler(handler)
+    if arguments.verbose:
+        logger.setLevel(logging.INFO if arguments.verbose == 1 else logging.DEBUG)
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
+    else:
+        logger.setLevel(logging.ERROR if arguments.quiet else logging.WARNING)
+        handler.setFormatter(logging.Formatter("pyipc: %(message)s"))

@@ -1,0 +1,77 @@
+"""Values as text: JSON on one line, and nothing that a terminal would obey.
+
+What a peer sends is shown to people. Were it to reach a terminal as it is, it could move the
+cursor, retitle the window or turn text around.
+"""
+
+from __future__ import annotations
+
+import base64
+import datetime
+import json
+import math
+import re
+from typing import Any
+
+__all__ = ["json_text", "now", "payload", "payload_text", "printable"]
+
+# Control characters, and those that reorder text or hide in it; lone surrogates have no bytes.
+_UNSAFE = r"\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff"
+_UNSAFE_CHARACTER = re.compile(f"[{_UNSAFE}]")
+# What `json.dumps` leaves raw; it has escaped the ASCII control characters.
+_UNSAFE_BUT_LINES = re.compile(f"(?![\n\t])[{_UNSAFE}]")
+
+
+def json_text(value: Any, *, indent: int | None = None, ascii_only: bool = False) -> str:
+    """JSON that may be shown as it is; on one line unless there is an indent.
+
+    NaN and the infinities, which JSON lacks, become ``null``, as in JavaScript.
+    """
+    separators = (",", ":") if indent is None else (",", ": ")
+    try:
+        text = json.dumps(value, ensure_ascii=ascii_only, separators=separators, indent=indent, allow_nan=False)
+    except ValueError:
+        return json_text(_finite(value), indent=indent, ascii_only=ascii_only)
+    # The escapes of JSON mean the same inside its strings, and outside of them there is nothing to escape.
+    return _UNSAFE_BUT_LINES.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value
+
+
+def printable(text: str, *, keep_lines: bool = False) -> str:
+    """Text with an escape in the place of every character that a terminal would obey.
+
+    Args:
+        text: What may have come from anywhere.
+        keep_lines: Leave line ends and tabs as they are.
+    """
+    pattern = _UNSAFE_BUT_LINES if keep_lines else _UNSAFE_CHARACTER
+    return pattern.sub(lambda found: repr(found[0])[1:-1], text)
+
+
+def payload(data: Any) -> dict[str, Any]:
+    """The data of a message for a record: JSON as it is; bytes as text, or in base64 if they are none."""
+    if not isinstance(data, bytes):
+        return {"data": data}
+    try:
+        return {"data": data.decode("utf-8")}
+    except UnicodeDecodeError:
+        return {"base64": base64.b64encode(data).decode("ascii")}
+
+
+def payload_text(data: Any) -> str:
+    """The data of a message for people."""
+    return repr(data)[1:] if isinstance(data, bytes) else json_text(data)
+
+
+def now() -> datetime.datetime:
+    """The time of day here, with its time zone."""
+    return datetime.datetime.now().astimezone()
