@@ -15,6 +15,8 @@ import trio
 if TYPE_CHECKING:
     import subprocess
 
+    from tests.conftest import NodeModules
+
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = ROOT / "examples"
 #: Programs that another test runs, because they need a partner.
@@ -71,19 +73,38 @@ async def test_the_main_job_notices_a_wrong_count(tmp_path: Path) -> None:
     assert "THE COUNTS DIFFER" in result.stdout.decode()
 
 
-async def test_the_readme_runs(tmp_path: Path) -> None:
-    programs = re.findall(r"^```python\n(.*?)^```$", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE | re.DOTALL)
-    server, client = programs[:2]
-    assert "pyipc.Server(" in server
-    assert "pyipc.connect(" in client
-    for name, source in (("server", server), ("client", client)):
-        unique = source.replace('"world"', f'"world-{os.getpid()}"')
+def blocks(language: str) -> list[str]:
+    """The code blocks of the README in one language."""
+    text = (ROOT / "README.md").read_text("utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+def output_of(command: str) -> str:
+    """What the README says that a command prints."""
+    (shown,) = [block for block in blocks("console") if block.startswith(f"$ {command}\n")]
+    return shown.partition("\n")[2]
+
+
+@pytest.mark.interop
+async def test_the_readme_runs(tmp_path: Path, node_modules: NodeModules) -> None:
+    """All of its programs, at once and unchanged but for the name, with the output that it shows."""
+    name = f"world_{os.getpid()}"  # a word, since it becomes one in JavaScript
+    server, client, node_client = blocks("python")[0], blocks("python")[1], blocks("js")[0]
+    assert [len(program.splitlines()) for program in (server, client, node_client)] == [12, 11, 5]
+    for file, source in (("server.py", server), ("client.py", client), ("client.js", node_client)):
+        unique = re.sub(r"\bworld\b", name, source)
         assert unique != source
-        (tmp_path / f"{name}.py").write_text(unique, "utf-8")
+        (tmp_path / file).write_text(unique, "utf-8")
     with trio.fail_after(PATIENCE):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(run, tmp_path / "server.py")
             result = await run(tmp_path / "client.py")
+            node = await trio.run_process(
+                ["node", tmp_path / "client.js"],
+                capture_stdout=True,
+                env={**os.environ, "NODE_PATH": str(node_modules("9.2.1"))},
+            )
             nursery.cancel_scope.cancel()
     assert (result.returncode, result.stderr.decode()) == (0, "")
-    assert "Hello, Ada!" in result.stdout.decode()
+    assert result.stdout.decode() == output_of("python client.py")
+    assert node.stdout.decode() == output_of("node client.js")
