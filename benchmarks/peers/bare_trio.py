@@ -42,7 +42,7 @@ async def receive(sock: socket.socket) -> bytes:
     return sock.recv(65_536)
 
 
-async def send_all(sock: socket.socket, data: bytes) -> None:
+async def send_all(sock: socket.socket, data: bytes | bytearray) -> None:
     view = memoryview(data)
     while view:
         try:

@@ -5,6 +5,7 @@
  */
 
 const fs = require('fs');
+const net = require('net');
 const {performance} = require('perf_hooks');
 const loaded = require('node-ipc');
 
@@ -97,14 +98,25 @@ function serve() {
         say('ready ' + (scheme === 'tcp' ? `tcp:${where.address}:${where.port}` : address));
     };
     if (scheme === 'tcp') {
-        const [host, port] = place.split(':');
-        ipc.serveNet(host, Number(port), listening);
+        const [host] = place.split(':');
+        // To node-ipc, port 0 is its default port.
+        const probe = net.createServer().listen(0, host, () => {
+            const port = probe.address().port;
+            probe.close(() => {
+                ipc.serveNet(host, port, listening);
+                start();
+            });
+        });
     } else {
         ipc.serve(place, listening);
+        start();
     }
+    endWithStdin();
+}
+
+function start() {
     handle(ipc.server);
     ipc.server.start();
-    endWithStdin();
 }
 
 const drivers = {
