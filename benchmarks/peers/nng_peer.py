@@ -98,8 +98,9 @@ def broadcast(asked: Arguments) -> None:
 def drive(asked: Arguments) -> None:
     where, params = url(asked.address), asked.params
     if asked.workload == "broadcast":
-        buffers = {"recv_buffer_size": params.count + 1}
-        clients = [pynng.Sub0(topics=b"", dial=where, block_on_dial=True, **buffers) for _ in range(params.clients)]
+        clients = [pynng.Sub0(topics=b"", recv_buffer_size=params.count + 1) for _ in range(params.clients)]
+        for client in clients:
+            client.dial(where, block=True)  # when it has subscribed: what comes before is dropped
         told = [receive(client).data for client in clients]
         beside = pynng.Push0(dial=told[0], block_on_dial=True)
         hear(params, lambda: send(beside, "go"), [functools.partial(receive, client) for client in clients])

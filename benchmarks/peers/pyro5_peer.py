@@ -1,10 +1,10 @@
-"""Pyro5: methods of a remote object, with Pyro's JSON serializer; its default, serpent, takes about twice as long.
+"""Pyro5: methods of a remote object, with Pyro's JSON serializer.
 
-Pyro looks up the name of the method, which is the handler. A proxy belongs to a thread and has one call at a time, so
-that many requests are many threads with a connection each, and as many threads in the server. For every one-way call
-the server starts a thread, so events may change places; the variant ``batch`` puts a hundred calls into one message
-instead, which keeps them in order. There is no ``echo`` and no ``broadcast``, as nobody calls back, and no ``idle``, as
-a connection is a thread.
+With serpent, its default, a call takes nearly twice as long; its marshal cannot do batches. Pyro looks up the name of
+the method, which is the handler. A proxy belongs to a thread and has one call at a time, so that many requests are many
+threads with a connection each, and as many threads in the server. For every one-way call the server starts a thread, so
+events may change places; the variant ``batch`` puts a hundred calls into one message instead, which keeps them in
+order. There is no ``echo`` and no ``broadcast``, as nobody calls back, and no ``idle``, as a connection is a thread.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@ RPyC looks up the name of the method, which is the handler, and puts its argumen
 Many requests are many asynchronous calls over one connection, which RPyC matches with their results. An event is such a
 call too, as there are none without a result; at most a hundred are waited for at a time. Compression, which only costs
 time on one machine, is off, and so is Nagle's algorithm. There is no ``large``, as writing copies what is left after
-every 64 KB (16 s for 64 MB), no ``echo`` and no ``broadcast``, as a call back is answered before anything else goes on,
-and no ``idle``, as a connection is a thread.
+every 64 KB (many seconds for 64 MB), no ``echo`` and no ``broadcast``, as a call back is answered before anything else
+goes on, and no ``idle``, as a connection is a thread.
 """
 
 from __future__ import annotations
