@@ -66,14 +66,14 @@ def chosen_workloads(names: Sequence[str] | None, *, quick: bool) -> list[Worklo
     return [workload for workload in WORKLOADS if workload.name in names]
 
 
-def chosen_contenders(names: Sequence[str] | None, against: Sequence[str]) -> list[Contender]:
-    """Those that are asked for, and those of other checkouts.
+def chosen_contenders(names: Sequence[str] | None, against: Sequence[str], *, quick: bool) -> list[Contender]:
+    """Those that are asked for, and those of other checkouts. Unasked, a quick run is without variants.
 
     Raises:
         SystemExit: There is none of such a name, or in such a directory.
     """
     check_names(names, [contender.key for contender in CONTENDERS], "contender")
-    chosen = [contender for contender in CONTENDERS if names is None or contender.key in names]
+    chosen = [each for each in CONTENDERS if (each.key in names if names is not None else not (quick and each.variant))]
     for pair in against:
         name, equals, directory = pair.partition("=")
         if not (name and equals):
@@ -138,7 +138,7 @@ def main(arguments: Sequence[str]) -> None:
         return
     rounds = parsed.rounds or (1 if parsed.quick else ROUNDS)
     workloads = chosen_workloads(parsed.only, quick=parsed.quick)
-    contenders = chosen_contenders(parsed.peers, parsed.against)
+    contenders = chosen_contenders(parsed.peers, parsed.against, quick=parsed.quick)
     results = run_rounds(workloads, contenders, rounds, quick=parsed.quick, progress=show_progress)
     if sys.stderr.isatty():
         show_progress("")

@@ -38,7 +38,7 @@ class Contender:
         module: The package that it needs, as it is imported.
         package: The same, as it is installed.
         in_crowd: Whether ``crowd.py`` drives its broadcasts.
-        at_most: For some work, the largest ``count`` that it is asked for: it would take minutes.
+        at_most: For some work, the largest ``count`` that it is asked for, where more would take long.
         library: Where the ``pyipc`` is that it imports.
     """
 
@@ -239,6 +239,7 @@ CONTENDERS = (
         cannot={"idle": _NO_GREETING},
         module="websockets",
         package="websockets",
+        at_most={"events": 20_000},
         promises="Order, back-pressure, pings, masked frames. Requests matched by the program. JSON by msgspec.",
     ),
     Contender(
@@ -249,6 +250,7 @@ CONTENDERS = (
         cannot={"echo": _NO_CALL_BACK, "broadcast": _NO_CALL_BACK, "idle": _THREAD_EACH},
         module="Pyro5",
         package="Pyro5",
+        at_most={"events": 5_000},
         promises="Methods of remote objects, a thread and a connection for each caller; one-way calls may change "
         "places. Its own JSON.",
     ),
@@ -275,6 +277,7 @@ CONTENDERS = (
         },
         module="rpyc",
         package="rpyc",
+        at_most={"events": 10_000},
         promises="Methods of remote objects, every call answered, matched. JSON by msgspec, inside its own brine.",
     ),
     Contender(
@@ -285,6 +288,7 @@ CONTENDERS = (
         cannot={"broadcast": "it has no broadcast", "idle": _NO_GREETING},
         module="grpc",
         package="grpcio",
+        at_most={"requests": 4_000, "echo": 10_000, "events": 10_000},
         promises="Order in a stream, back-pressure, requests matched, timed and cancelled, keep-alive, reconnect. "
         "JSON by msgspec, not protobuf.",
     ),
@@ -296,6 +300,7 @@ CONTENDERS = (
         works=frozenset({"request", "requests"}),
         module="grpc",
         package="grpcio",
+        at_most={"requests": 4_000},
         promises="The same.",
     ),
 )
