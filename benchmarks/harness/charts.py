@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 __all__ = ["bar_chart"]
 
 WIDTH = 760
-NAMES = 210
+NAMES = 240
 VALUES = 100
 MARGIN = 16
 TOP = 56
