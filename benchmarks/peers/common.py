@@ -1,53 +1,279 @@
-"""What every Python peer of the benchmarks does alike: its command line, its payload, its report.
+"""The contract of the peers, and what every Python peer does alike.
 
-A peer is one process. It is called as ``<peer>.py <role> <socket path> <count>``, writes ``ready`` to
-stdout when it listens (servers) and one line of JSON with its figures when it is done (clients and
-ceilings). It ends by itself after `LIFETIME` seconds, should whoever started it be gone.
+**A peer** is one file, run as two processes that the harness starts and watches::
+
+    python NAME.py serve WORKLOAD ADDRESS PARAMS      the server
+    python NAME.py drive WORKLOAD ADDRESS PARAMS      the driver, which measures
+
+``ADDRESS`` is ``unix:/path`` or ``tcp:127.0.0.1:0``; the driver is given what the server said. ``PARAMS`` is JSON,
+the fields of `Params`; both sides get the same.
+
+**What they say**, a line each on stdout, and nothing else there:
+
+====================  ==========================================================================================
+server                ``ready ADDRESS`` once it listens, with the real port (`ready`)
+driver                ``begin`` right before the measured part (`begin`). It then waits for one byte on stdin,
+                      so that the harness can note both processes' CPU time and memory first. Connecting and
+                      warming up come before
+driver                one JSON object of figures (`report_laps`, `report_rate`), and then holds still with all
+                      its connections open, so that the harness can look at both processes again
+====================  ==========================================================================================
+
+**Ending.** A process ends when its stdin closes, and by itself after `LIFETIME` seconds. Closing down in good order is
+not measured and not needed. A peer that meets anything unexpected (a wrong answer, a wrong count) ends with an
+exception; its last line stands in the table as the reason.
+
+**Small work** carries ``{"type":"tick","data":{"n":123,"s":"abcdefghijklmnop","f":1.25}}``, 64 bytes; other sizes have
+a longer ``s`` (`payload`). Both sides encode and decode with msgspec (`encode`, `decode`), or with the serializer that
+is the library's point; a receiver looks the event name up in a dict and calls what it finds there.
+
+=============  =================================================================================================
+``request``    ``count`` times: send the payload, wait for it to come back. One in flight. `report_laps`.
+               Warm up with ``count // 10 + 100`` before `begin`
+``requests``   ``count`` requests, ``tasks`` of them outstanding, by so many tasks or threads, each of which gets
+               its own answer: ask with ``payload(size, 100 + task)`` and compare. `report_rate`
+``echo``       ``count`` events, answered by events; at most ``tasks`` outstanding, so: send ``tasks``, then one for
+               each that comes back. `report_rate`
+``events``     ``count`` events of ``size`` bytes one way, each through a handler. The clock stops when the receiver,
+               having handled ``count``, has said so. No event may be lost. `report_rate`
+``large``      ``count`` times: one event of ``size`` bytes (64 MB), then wait until the receiver has decoded and
+               handled it and said so. `report_laps`
+``broadcast``  the server sends ``count`` events to each of ``clients`` clients, which one driver holds. `report_rate`
+               with ``count * clients``. A server of frames that end in `DELIMITER` is driven by ``crowd.py``: it
+               answers the event ``here`` (each client sends one at first) with an event ``here`` to that client,
+               and the event ``go`` (which one client sends) with the broadcast. Others bring their own driver
+``idle``       ``crowd.py`` opens ``clients`` connections with plain sockets, says nothing, and waits until the
+               server's process holds so many more descriptors. The server accepts and keeps them, as it
+               would those of real clients
+=============  =================================================================================================
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import os
+import resource
+import signal
+import socket
 import statistics
 import sys
+import threading
+from typing import Any, NoReturn
 
-#: Seconds after which a forgotten peer ends.
-LIFETIME = 120.0
-#: The event whose frame, ``{"type":"tick","data":...}`` without its delimiter, takes 64 bytes.
+import msgspec
+
+__all__ = [
+    "DELIMITER",
+    "EVENT",
+    "LIFETIME",
+    "Arguments",
+    "Envelope",
+    "Frames",
+    "Params",
+    "arguments",
+    "begin",
+    "connect",
+    "decode",
+    "encode",
+    "listen",
+    "payload",
+    "ready",
+    "report_laps",
+    "report_rate",
+    "target",
+    "warm_up",
+]
+
+#: Seconds after which a forgotten process ends.
+LIFETIME = 120
 EVENT = "tick"
-DATA = {"n": 123, "s": "abcdefghijklmnop", "f": 1.25}
 DELIMITER = b"\f"
+_LETTERS = "abcdefghijklmnop"
 
 
-def arguments() -> tuple[str, str, int]:
-    """Role, socket path and count, from the command line."""
-    role, path, count = sys.argv[1:4]
-    return role, path, int(count)
+# --- what is asked for ---------------------------------------------------------------------------------------------
 
 
-def ready() -> None:
-    """Say that this peer listens."""
-    print("ready", flush=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Params:
+    """How much work.
+
+    Args:
+        count: Messages in the measured part.
+        size: Bytes of the JSON of one message.
+        tasks: Messages that are outstanding at a time.
+        clients: Connections.
+        variant: Which form of the peer, where it has several.
+        server_pid: The server's process; only ``crowd.py`` wants to know.
+    """
+
+    count: int = 1
+    size: int = 64
+    tasks: int = 100
+    clients: int = 1_000
+    variant: str = ""
+    server_pid: int = 0
 
 
-def report_round_trips(laps: list[float]) -> None:
-    """Report how long each of many round trips took, in seconds."""
+@dataclasses.dataclass(frozen=True)
+class Arguments:
+    """The command line."""
+
+    role: str
+    workload: str
+    address: str
+    params: Params
+
+
+def arguments() -> Arguments:
+    """The command line of this process, which from now on ends with whoever started it."""
+    role, workload, address, params = sys.argv[1:5]
+    signal.alarm(LIFETIME)
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    if role == "serve":
+        _end_with_stdin()
+    return Arguments(role, workload, address, Params(**json.loads(params)))
+
+
+def _end_with_stdin() -> None:
+    def wait() -> None:
+        while os.read(0, 4096):
+            pass
+        os._exit(0)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+# --- what is said --------------------------------------------------------------------------------------------------
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def ready(address: str, listener: socket.socket | None = None) -> None:
+    """Say that this server listens.
+
+    Args:
+        address: Where, as it was asked for.
+        listener: Tells the port that was really taken; without it ``address`` has to have it.
+    """
+    if listener is not None and address.startswith("tcp:"):
+        host, port = listener.getsockname()[:2]
+        address = f"tcp:{host}:{port}"
+    _say(f"ready {address}")
+
+
+def begin() -> None:
+    """Say that the measured part begins, and wait until the harness has looked at both processes."""
+    _say("begin")
+    if not os.read(0, 1):
+        os._exit(0)
+    _end_with_stdin()
+
+
+def report_laps(laps: list[float]) -> NoReturn:
+    """Report how long each of many repetitions took, in seconds; then hold still. Does not return."""
     laps.sort()
-    report(
+    mean = statistics.fmean(laps)
+    _report(
         {
             "count": len(laps),
-            "mean_us": statistics.fmean(laps) * 1e6,
+            "mean_us": mean * 1e6,
             "p50_us": laps[len(laps) // 2] * 1e6,
             "p99_us": laps[len(laps) * 99 // 100] * 1e6,
+            "per_second": 1 / mean,
         }
     )
 
 
-def report_rate(count: int, seconds: float) -> None:
-    """Report that ``count`` events were sent and handled."""
-    report({"count": count, "per_second": count / seconds})
+def report_rate(count: int, seconds: float) -> NoReturn:
+    """Report that ``count`` messages took so many seconds; then hold still. Does not return."""
+    _report({"count": count, "per_second": count / seconds})
 
 
-def report(figures: dict[str, float]) -> None:
-    """Write a line of figures for the benchmark to read."""
-    print(json.dumps(figures), flush=True)
+def _report(figures: dict[str, float]) -> NoReturn:
+    _say(json.dumps(figures))
+    while True:
+        signal.pause()
+
+
+# --- payload -------------------------------------------------------------------------------------------------------
+
+
+class Envelope(msgspec.Struct, omit_defaults=True, gc=False):
+    """One message. ``call`` is for peers that have to match answers to requests themselves."""
+
+    type: str
+    data: Any = None
+    call: int = 0
+
+
+_encode = msgspec.json.Encoder().encode
+#: An `Envelope` from its JSON, without the delimiter.
+decode = msgspec.json.Decoder(Envelope).decode
+
+
+def encode(event: str, data: object, call: int = 0) -> bytes:
+    """The JSON of a message, without the delimiter."""
+    return _encode(Envelope(event, data, call))
+
+
+def payload(size: int = 64, n: int = 123) -> dict[str, Any]:
+    """The data of a `EVENT` whose JSON takes ``size`` bytes, for ``n`` of three digits."""
+    length = size - 64 + len(_LETTERS)
+    return {"n": n, "s": (_LETTERS * (length // len(_LETTERS) + 1))[:length], "f": 1.25}
+
+
+def warm_up(count: int) -> int:
+    """How many requests come before the measured ones."""
+    return count // 10 + 100
+
+
+class Frames:
+    """Cuts a stream into what stands between the delimiters."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def cut(self, chunk: bytes) -> list[bytes]:
+        """The frames that ``chunk`` completes."""
+        *frames, self._rest = (self._rest + chunk).split(DELIMITER)
+        return frames
+
+
+# --- sockets -------------------------------------------------------------------------------------------------------
+
+
+def target(address: str) -> str | tuple[str, int]:
+    """What a socket is bound or connected to: a path, or host and port."""
+    scheme, _, rest = address.partition(":")
+    if scheme == "unix":
+        return rest
+    host, _, port = rest.rpartition(":")
+    return host, int(port)
+
+
+def _socket(address: str) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX if address.startswith("unix:") else socket.AF_INET)
+    if sock.family == socket.AF_INET:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return sock
+
+
+def listen(address: str, backlog: int = 4_096) -> socket.socket:
+    """A listening socket; what it accepts has ``TCP_NODELAY`` as it has."""
+    sock = _socket(address)
+    sock.bind(target(address))
+    sock.listen(backlog)
+    return sock
+
+
+def connect(address: str) -> socket.socket:
+    """A connected, blocking socket."""
+    sock = _socket(address)
+    sock.connect(target(address))
+    return sock

@@ -1,92 +1,235 @@
 'use strict';
 /*
- * The real node-ipc, both ends: what it calls echo is an event that is answered by an event.
- *
- *     node node_ipc.js <role> <socket path> <count>
- *
- * NODE_PATH leads to its version. As with the Python peers: `ready`, then one line of figures, and an end after two
- * minutes at the latest.
+ * The real node-ipc, both ends, on the contract in common.py. What is called a request here is an event that is
+ * answered by an event, as node-ipc has no requests. NODE_PATH leads to its version.
  */
 
+const fs = require('fs');
+const net = require('net');
 const {performance} = require('perf_hooks');
 const loaded = require('node-ipc');
 
 const ipc = loaded.default || loaded;
-const [role, path, countText] = process.argv.slice(2);
-const count = Number(countText);
-const DATA = {n: 123, s: 'abcdefghijklmnop', f: 1.25};
-const EVENTS_A_TURN = 1000;
+const LIFETIME = 120;
+const EVENT = 'tick';
+const LETTERS = 'abcdefghijklmnop';
+// A sender that never gives way to its event loop fills its memory instead of the socket.
+const BYTES_A_TURN = 65536;
 
-setTimeout(() => process.exit(3), 120000).unref();
+const [role, workload, address, paramsText] = process.argv.slice(2);
+const params = {count: 1, size: 64, tasks: 100, clients: 1000, ...JSON.parse(paramsText)};
+const data = {n: 123, s: LETTERS.repeat(params.size / 16 + 1).slice(0, params.size - 64 + 16), f: 1.25};
+
+setTimeout(() => process.exit(3), LIFETIME * 1000).unref();
 ipc.config.silent = true;
 ipc.config.unlink = false;
+ipc.config.maxConnections = 100000;
 
-function report(figures) {
-    process.stdout.write(JSON.stringify(figures) + '\n', () => process.exit(0));
+function say(line) {
+    fs.writeSync(1, line + '\n');
 }
 
-function reportRoundTrips(laps) {
+function endWithStdin() {
+    process.stdin.on('end', () => process.exit(0));
+    process.stdin.resume();
+}
+
+function begin(work) {
+    say('begin');
+    process.stdin.once('data', work);
+    endWithStdin();
+}
+
+function reportLaps(laps) {
     laps.sort((a, b) => a - b);
-    report({
+    const mean = laps.reduce((sum, lap) => sum + lap, 0) / laps.length;
+    say(JSON.stringify({
         count: laps.length,
-        mean_us: laps.reduce((sum, lap) => sum + lap, 0) / laps.length * 1e3,
+        mean_us: mean * 1e3,
         p50_us: laps[Math.floor(laps.length / 2)] * 1e3,
         p99_us: laps[Math.floor(laps.length * 99 / 100)] * 1e3,
-    });
+        per_second: 1e3 / mean,
+    }));
+}
+
+function reportRate(count, milliseconds) {
+    say(JSON.stringify({count, per_second: count / milliseconds * 1e3}));
+}
+
+function check(answer) {
+    if (answer.n !== data.n || answer.s !== data.s || answer.f !== data.f) {
+        throw new Error('a wrong answer');
+    }
+}
+
+function handle(server) {
+    if (workload === 'request' || workload === 'echo') {
+        server.on(EVENT, (received, socket) => server.emit(socket, EVENT, received));
+    } else if (workload === 'broadcast') {
+        server.on('here', (_, socket) => server.emit(socket, 'here'));
+        server.on('go', () => {
+            let left = params.count;
+            const one = () => {
+                server.broadcast(EVENT, data);
+                left -= 1;
+                if (left > 0) {
+                    setImmediate(one);
+                }
+            };
+            one();
+        });
+    } else {
+        const wanted = workload === 'large' ? 1 : params.count;
+        let seen = 0;
+        server.on(EVENT, (received, socket) => {
+            seen += 1;
+            if (seen === wanted) {
+                server.emit(socket, 'done', workload === 'large' ? received.s.length : seen);
+                seen = 0;
+            }
+        });
+    }
 }
 
 function serve() {
-    let seen = 0;
-    ipc.serve(path, () => process.stdout.write('ready\n'));
-    ipc.server.on('echo', (data, socket) => ipc.server.emit(socket, 'echo', data));
-    ipc.server.on('tick', (data, socket) => {
-        seen += 1;
-        if (seen === count) {
-            ipc.server.emit(socket, 'done', seen);
-        }
-    });
+    const [scheme, place] = [address.slice(0, address.indexOf(':')), address.slice(address.indexOf(':') + 1)];
+    const listening = () => {
+        const where = ipc.server.server.address();
+        say('ready ' + (scheme === 'tcp' ? `tcp:${where.address}:${where.port}` : address));
+    };
+    if (scheme === 'tcp') {
+        const [host] = place.split(':');
+        // To node-ipc, port 0 is its default port.
+        const probe = net.createServer().listen(0, host, () => {
+            const port = probe.address().port;
+            probe.close(() => {
+                ipc.serveNet(host, port, listening);
+                start();
+            });
+        });
+    } else {
+        ipc.serve(place, listening);
+        start();
+    }
+    endWithStdin();
+}
+
+function start() {
+    handle(ipc.server);
     ipc.server.start();
 }
 
-function ask(server) {
-    const warmUp = Math.floor(count / 10) + 100;
-    const laps = [];
-    let began = 0;
-    const next = () => {
-        began = performance.now();
-        server.emit('echo', DATA);
+const drivers = {
+    request(server) {
+        const warmUp = Math.floor(params.count / 10) + 100;
+        const laps = [];
+        let done = 0;
+        let began = 0;
+        const next = () => {
+            began = performance.now();
+            server.emit(EVENT, data);
+        };
+        server.on(EVENT, answer => {
+            const lap = performance.now() - began;
+            check(answer);
+            done += 1;
+            if (done > warmUp) {
+                laps.push(lap);
+            }
+            if (done === warmUp) {
+                begin(next);
+            } else if (done === warmUp + params.count) {
+                reportLaps(laps);
+            } else {
+                next();
+            }
+        });
+        next();
+    },
+
+    echo(server) {
+        let began = 0;
+        let sent = 0;
+        let received = 0;
+        const send = () => {
+            if (sent < params.count) {
+                sent += 1;
+                server.emit(EVENT, data);
+            }
+        };
+        server.on(EVENT, answer => {
+            check(answer);
+            received += 1;
+            send();
+            if (received === params.count) {
+                reportRate(received, performance.now() - began);
+            }
+        });
+        begin(() => {
+            began = performance.now();
+            for (let i = 0; i < params.tasks; i += 1) {
+                send();
+            }
+        });
+    },
+
+    events(server) {
+        let began = 0;
+        let sent = 0;
+        server.on('done', seen => {
+            if (seen !== params.count) {
+                throw new Error('a wrong count');
+            }
+            reportRate(seen, performance.now() - began);
+        });
+        const some = () => {
+            for (let bytes = 0; bytes < BYTES_A_TURN && sent < params.count; bytes += params.size, sent += 1) {
+                server.emit(EVENT, data);
+            }
+            if (sent < params.count) {
+                setImmediate(some);
+            }
+        };
+        begin(() => {
+            began = performance.now();
+            some();
+        });
+    },
+
+    large(server) {
+        const laps = [];
+        let began = 0;
+        const next = () => {
+            began = performance.now();
+            server.emit(EVENT, data);
+        };
+        server.on('done', length => {
+            if (length !== data.s.length) {
+                throw new Error('a wrong length');
+            }
+            laps.push(performance.now() - began);
+            if (laps.length === params.count) {
+                reportLaps(laps);
+            } else {
+                next();
+            }
+        });
+        begin(next);
+    },
+};
+
+function drive() {
+    const place = address.slice(address.indexOf(':') + 1);
+    const connected = () => {
+        const server = ipc.of.world;
+        server.on('connect', () => drivers[workload](server));
     };
-    server.on('echo', () => {
-        laps.push(performance.now() - began);
-        if (laps.length < warmUp + count) {
-            next();
-        } else {
-            reportRoundTrips(laps.slice(warmUp));
-        }
-    });
-    next();
+    if (address.startsWith('tcp:')) {
+        const [host, port] = place.split(':');
+        ipc.connectToNet('world', host, Number(port), connected);
+    } else {
+        ipc.connectTo('world', place, connected);
+    }
 }
 
-function tell(server) {
-    const began = performance.now();
-    let sent = 0;
-    server.on('done', () => report({count: count, per_second: count / (performance.now() - began) * 1e3}));
-    // All in one turn would only fill the sender's memory first.
-    const some = () => {
-        for (let i = 0; i < EVENTS_A_TURN && sent < count; i += 1, sent += 1) {
-            server.emit('tick', DATA);
-        }
-        if (sent < count) {
-            setImmediate(some);
-        }
-    };
-    some();
-}
-
-if (role === 'serve') {
-    serve();
-} else {
-    ipc.connectTo('world', path, () => {
-        ipc.of.world.on('connect', () => (role === 'tell' ? tell : ask)(ipc.of.world));
-    });
-}
+(role === 'serve' ? serve : drive)();

@@ -1,4 +1,8 @@
-"""pyipc itself, both ends."""
+"""pyipc, both ends, through its public interface alone.
+
+The variant ``async`` answers requests with an async handler, any other with a plain function. Limits on the size of a
+frame and the number of connections are raised to what the work needs; everything else is as a user gets it.
+"""
 
 from __future__ import annotations
 
@@ -8,67 +12,188 @@ from typing import Any
 import trio
 
 import pyipc
-from common import DATA, EVENT, LIFETIME, arguments, ready, report_rate, report_round_trips
+from common import (
+    EVENT,
+    Arguments,
+    Params,
+    arguments,
+    begin,
+    payload,
+    ready,
+    report_laps,
+    report_rate,
+    warm_up,
+)
+
+FRAME_SIZE = 256 * 1024**2
+CONNECTIONS = 100_000
 
 
-async def serve(path: str, count: int) -> None:
-    server = pyipc.Server(f"unix:{path}")
+def pyipc_address(address: str) -> str:
+    return address.replace("tcp:", "tcp://", 1)
+
+
+# --- the server ---
+
+
+def handle(server: pyipc.Server, workload: str, params: Params) -> None:
+    """Register the handlers that a workload needs."""
     seen = 0
+    if workload in ("request", "requests"):
+        if params.variant == "async":
 
-    @server.on("plain")
-    def plain(message: pyipc.Message[Any]) -> Any:
-        return message.data
+            @server.on(EVENT)
+            async def answer_async(message: pyipc.Message[Any]) -> Any:
+                return message.data
+        else:
 
-    @server.on("async")
-    async def asynchronous(message: pyipc.Message[Any]) -> Any:
-        return message.data
+            @server.on(EVENT)
+            def answer(message: pyipc.Message[Any]) -> Any:
+                return message.data
 
-    @server.on(EVENT)
-    def tick(message: pyipc.Message[Any]) -> None:
-        nonlocal seen
-        seen += 1
-        if seen == count:
-            message.connection.emit_nowait("done", seen)
+    elif workload == "echo":
 
+        @server.on(EVENT)
+        async def echo(message: pyipc.Message[Any]) -> None:
+            await message.connection.emit(EVENT, message.data)
+
+    elif workload in ("events", "large"):
+        wanted = params.count if workload == "events" else 1
+
+        @server.on(EVENT)
+        def tick(message: pyipc.Message[Any]) -> None:
+            nonlocal seen
+            seen += 1
+            if seen == wanted:
+                message.connection.emit_nowait("done", seen if workload == "events" else len(message.data["s"]))
+                seen = 0
+
+    elif workload == "broadcast":
+
+        @server.on("here")
+        async def here(message: pyipc.Message[Any]) -> None:
+            await message.connection.emit("here")
+
+        @server.on("go")
+        async def go(message: pyipc.Message[Any]) -> None:
+            data = payload(params.size)
+            for _ in range(params.count):
+                report = await server.broadcast(EVENT, data)
+                assert report.sent == params.clients
+
+
+async def serve(args: Arguments) -> None:
+    server = pyipc.Server(
+        pyipc_address(args.address),
+        max_frame_size=FRAME_SIZE,
+        max_inbox_size=FRAME_SIZE,
+        max_connections=CONNECTIONS,
+        max_connections_per_peer=CONNECTIONS,
+    )
+    handle(server, args.workload, args.params)
     async with server:
-        ready()
+        ready(str(server.addresses[0]).replace("tcp://", "tcp:", 1))
         await trio.sleep_forever()
 
 
-async def ask(path: str, count: int, event: str) -> None:
-    laps = []
-    async with pyipc.connect(f"unix:{path}") as client:
-        for _ in range(count // 10 + 100):
-            await client.request(event, DATA)
-        for _ in range(count):
-            began = time.perf_counter()
-            answer = await client.request(event, DATA)
-            laps.append(time.perf_counter() - began)
-        assert answer == DATA
-    report_round_trips(laps)
+# --- the driver ---
 
 
-async def tell(path: str, count: int) -> None:
-    async with pyipc.connect(f"unix:{path}") as client, client.expect("done") as done:
-        await client.request("plain", DATA)
+async def request(client: pyipc.Client, params: Params) -> None:
+    data, laps = payload(params.size), []
+    for _ in range(warm_up(params.count)):
+        await client.request(EVENT, data)
+    begin()
+    for _ in range(params.count):
         began = time.perf_counter()
+        answered = await client.request(EVENT, data)
+        laps.append(time.perf_counter() - began)
+        assert answered == data
+    report_laps(laps)
+
+
+async def requests(client: pyipc.Client, params: Params) -> None:
+    async def ask(data: Any, count: int) -> None:
         for _ in range(count):
-            await client.emit(EVENT, DATA)
-        message = await done.get()
+            assert await client.request(EVENT, data) == data
+
+    async def ask_all(count: int) -> None:
+        async with trio.open_nursery() as nursery:
+            for task in range(params.tasks):
+                nursery.start_soon(ask, payload(params.size, 100 + task), count)
+
+    await ask_all(2)
+    each = params.count // params.tasks
+    begin()
+    began = time.perf_counter()
+    await ask_all(each)
+    report_rate(each * params.tasks, time.perf_counter() - began)
+
+
+async def echo(client: pyipc.Client, params: Params) -> None:
+    data, sent, received, finished = payload(params.size), 0, 0, trio.Event()
+
+    async def send(_: object = None) -> None:
+        nonlocal sent
+        if sent < params.count:
+            sent += 1
+            await client.emit(EVENT, data)
+
+    @client.on(EVENT)
+    async def back(message: pyipc.Message[Any]) -> None:
+        nonlocal received
+        received += 1
+        assert message.data == data
+        if received == params.count:
+            finished.set()
+        await send()
+
+    begin()
+    began = time.perf_counter()
+    for _ in range(params.tasks):
+        await send()
+    await finished.wait()
+    report_rate(received, time.perf_counter() - began)
+
+
+async def events(client: pyipc.Client, params: Params) -> None:
+    data = payload(params.size)
+    async with client.expect("done") as done:
+        begin()
+        began = time.perf_counter()
+        for _ in range(params.count):
+            await client.emit(EVENT, data)
+        answer = await done.get()
         seconds = time.perf_counter() - began
-        assert message.data == count
-    report_rate(count, seconds)
+    assert answer.data == params.count
+    report_rate(params.count, seconds)
+
+
+async def large(client: pyipc.Client, params: Params) -> None:
+    data, laps = payload(params.size), []
+    async with client.expect("done") as done:
+        begin()
+        for _ in range(params.count):
+            began = time.perf_counter()
+            await client.emit(EVENT, data)
+            answer = await done.get()
+            laps.append(time.perf_counter() - began)
+            assert answer.data == len(data["s"])
+    report_laps(laps)
+
+
+WORK = {"request": request, "requests": requests, "echo": echo, "events": events, "large": large}
 
 
 async def main() -> None:
-    role, path, count = arguments()
-    with trio.fail_after(LIFETIME):
-        if role == "serve":
-            await serve(path, count)
-        elif role == "tell":
-            await tell(path, count)
-        else:
-            await ask(path, count, role)
+    args = arguments()
+    if args.role == "serve":
+        await serve(args)
+    else:
+        async with pyipc.connect(
+            pyipc_address(args.address), max_frame_size=FRAME_SIZE, max_outbox_size=FRAME_SIZE
+        ) as client:
+            await WORK[args.workload](client, args.params)
 
 
 if __name__ == "__main__":
