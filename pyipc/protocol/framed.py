@@ -256,13 +256,20 @@ class JsonConversation(Conversation):
         complete = buffer.feed(data)
         self.partial_size = buffer.partial_size
         if complete:
-            count = complete.count(self._delimiter)
-            if count == 1 and len(complete) > _LARGE:
+            first = complete.find(self._delimiter)
+            if first > _LARGE and first == len(complete) - 1:
                 if not self._take_large(complete, events):
                     return events
                 complete = b""
             batch = None
-            if complete and len(complete) <= self._options.max_frame_size and not complete.startswith(_CALL_START):
+            # A batch must be small frames: to look at the whole of it several times costs more than it saves else.
+            if (
+                complete
+                and first < _SMALL
+                and len(complete) <= self._options.max_frame_size
+                and not complete.startswith(_CALL_START)
+            ):
+                count = complete.count(self._delimiter)
                 batch = codec.decode_frames(complete, self._delimiter, count, self._options.max_depth)
             tail_fits = self.partial_size <= self._options.max_frame_size
             if batch is not None and tail_fits and {event.type for event in batch} <= self._incoming_names:
@@ -471,6 +478,8 @@ _REPLY_TYPE = b'{"type":"pyipc.reply"'
 _CALL_START = (_REQUEST_TYPE, _REPLY_TYPE)
 # Frames above this many bytes are not copied to take their delimiter off.
 _LARGE = 65_536
+# Frames below this many are read as a batch.
+_SMALL = 2_048
 _LONGEST_HEARTBEAT = 86_400.0
 # Characters of a text that only people read.
 _MAX_TEXT = 256
