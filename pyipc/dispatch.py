@@ -271,11 +271,19 @@ class Dispatcher:
             await self._drain()
         self._lane_busy = False
 
-    def _call_handlers(self, event: Event, handlers: Iterator[Handler]) -> Awaitable[object] | None:
-        """Call handlers until one has to be awaited; that one's awaitable is returned."""
-        self.received += 1
+    def _call_handlers(
+        self, event: Event, handlers: Iterator[Handler], *, resumed: bool = False
+    ) -> Awaitable[object] | None:
+        """Call handlers until one has to be awaited; that one's awaitable is returned.
+
+        Args:
+            event: What they are called with.
+            handlers: Those that have not been called.
+            resumed: Whether there were others before, the last of which was awaited.
+        """
+        self.received += not resumed
         message = None
-        heard = False
+        heard = resumed
         for handler in handlers:
             if handler.once and not self._router.discard(handler):
                 continue  # another connection was faster
@@ -312,7 +320,7 @@ class Dispatcher:
                 await (Watched(waiting, self._hand_over) if self._leader is scope else waiting)
             except Exception:
                 self._report("a handler", event.type)
-            waiting = self._call_handlers(event, handlers)
+            waiting = self._call_handlers(event, handlers, resumed=True)
         if self._leader is not scope:
             await self._drain()
         self._lane_busy = False
@@ -323,11 +331,13 @@ class Dispatcher:
         while inbox.events:
             event, read = inbox.events.popleft()
             handlers = iter(self._router.handlers_for(event.type))
-            while (waiting := self._call_handlers(event, handlers)) is not None:
+            waiting = self._call_handlers(event, handlers)
+            while waiting is not None:
                 try:
                     await waiting
                 except Exception:
                     self._report("a handler", event.type)
+                waiting = self._call_handlers(event, handlers, resumed=True)
             inbox.shed(read)
             turn += 1
             if turn % _TURN == 0:
