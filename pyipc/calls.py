@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 __all__ = ["Call", "Calls"]
 
 _NOT_YET: Any = object()
+# Deadlines of calls that have ended are left in the heap, and cleared out once they are most of it.
+_TIDY_ABOVE = 64
 
 
 class Call:
@@ -32,9 +35,10 @@ class Call:
         wake: Wakes a task that waits in some other way.
         result: The answer, once it is here.
         error: Why there is none.
+        is_listed: Whether `Calls` has taken note of the deadline.
     """
 
-    __slots__ = ("deadline", "error", "event", "number", "result", "task", "timeout", "wake")
+    __slots__ = ("deadline", "error", "event", "is_listed", "number", "result", "task", "timeout", "wake")
 
     def __init__(self, number: int, event: str, timeout: float | None, deadline: float) -> None:
         self.number: int = number
@@ -45,6 +49,7 @@ class Call:
         self.wake: Callable[[], None] | None = None
         self.result: Any = _NOT_YET
         self.error: Exception | None = None
+        self.is_listed: bool = False
 
     @property
     def is_settled(self) -> bool:
@@ -56,8 +61,8 @@ class Calls:
     """Matches answers with the tasks that wait for them, by the numbers of the calls.
 
     Args:
-        timers: For time-outs. All calls share one timer, which is set to the next deadline and looks through
-            all of them: a cancel scope for each would double the price of a request, and so would a timer.
+        timers: For time-outs. All calls share one timer, which is set to the next deadline: a cancel scope for
+            each would double the price of a request, and so would a timer.
         abandoned: Called with the number of a call for which nobody waits any more.
 
     Attributes:
@@ -66,12 +71,14 @@ class Calls:
         room: Where tasks wait until they may make a call; made when the first does.
     """
 
-    __slots__ = ("_abandoned", "_sweep", "_sweep_at", "_timers", "late_answers", "pending", "room")
+    __slots__ = ("_abandoned", "_deadlines", "_sweep", "_sweep_at", "_timers", "late_answers", "pending", "room")
 
     def __init__(self, timers: Timers, abandoned: Callable[[int], None]) -> None:
         self._timers = timers
         self._abandoned = abandoned
         self.pending: dict[int, Call] = {}
+        # Deadlines and numbers of the calls that have lived to see a sweep, as a heap; some have ended since.
+        self._deadlines: list[tuple[float, int]] = []
         self._sweep_at = math.inf
         self._sweep: Timer | None = None
         self.room: trio.lowlevel.ParkingLot | None = None
@@ -147,6 +154,7 @@ class Calls:
         if self._sweep is not None:
             self._sweep.cancel()
             self._sweep_at = math.inf
+        self._deadlines.clear()
         if self.room is not None:
             self.room.unpark_all()
 
@@ -161,13 +169,35 @@ class Calls:
     def _expire(self, late: float) -> None:
         """Time out the calls whose deadline has come, and look again at the next."""
         now = trio.current_time()
-        for call in [call for call in self.pending.values() if call.deadline <= now]:
-            assert call.timeout is not None
-            self.abandon(call)
-            call.error = RequestTimeout(call.event, call.timeout)
-            _wake(call)
+        self._list_deadlines()
+        deadlines = self._deadlines
+        while deadlines:
+            when, number = deadlines[0]
+            call = self.pending.get(number)
+            if call is not None and when > now:
+                break
+            heapq.heappop(deadlines)
+            if call is not None:
+                assert call.timeout is not None
+                self.abandon(call)
+                call.error = RequestTimeout(call.event, call.timeout)
+                _wake(call)
         self._sweep = None
-        self._sweep_later(min((call.deadline for call in self.pending.values()), default=math.inf))
+        self._sweep_later(deadlines[0][0] if deadlines else math.inf)
+
+    def _list_deadlines(self) -> None:
+        """List the calls made since the last sweep. Most calls have their answer long before any, and are never listed.
+
+        Each call is looked at once, and not by every sweep: thousands may wait, and one of them expire at a time.
+        """
+        for call in reversed(self.pending.values()):  # the newest first
+            if call.is_listed:
+                break
+            call.is_listed = True
+            heapq.heappush(self._deadlines, (call.deadline, call.number))
+        if len(self._deadlines) > 2 * len(self.pending) + _TIDY_ABOVE:
+            self._deadlines = [(call.deadline, call.number) for call in self.pending.values()]
+            heapq.heapify(self._deadlines)
 
 
 def _wake(call: Call) -> None:

@@ -246,19 +246,25 @@ class Connection(Lifecycle):
             else:
                 outbox.push(frame)  # others are likely to ask in this very turn, and one write serves all
             self._events_sent += 1
-            if not calls.pending and 0.0 < now - reader.time <= SOON:
+            slot = current_slot.get()
+            reads = self._conversation.frames_completed
+            if slot is None and not calls.pending and reads == reader.reads + 1 and 0.0 < now - reader.time <= SOON:
                 reader.row += 1
             else:
                 reader.row = 0
+            reader.reads = reads
             call = calls.begin(number, event, timeout, deadline)
             if self._dispatcher.paused:
                 self._dispatcher.resume()
-            slot = current_slot.get()
-            if slot is None:
-                answer = await (reader.read_answer(call, calls) if reader.is_free else calls.wait(call))
+            if slot is None and reader.is_free:
+                answer = await reader.read_answer(call, calls)
             else:
-                with slot.given_up(self._responder):
+                reader.call_back()
+                if slot is None:
                     answer = await calls.wait(call)
+                else:
+                    with slot.given_up(self._responder):
+                        answer = await calls.wait(call)
         finally:
             if calls.room is not None:
                 calls.pass_on()
@@ -308,6 +314,7 @@ class Connection(Lifecycle):
         """A context in which reading does not pause, since something waits for what the peer sends."""
         self._waiting += 1
         self._dispatcher.resume()
+        self._reader.call_back()
         try:
             with self._giving_up_slot():
                 yield

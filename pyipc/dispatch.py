@@ -244,8 +244,7 @@ class Dispatcher:
         self._spares.unpark_all()
 
     def resume(self) -> None:
-        """Look again whether reading may go on, and read at once if it may."""
-        self._reader.recall()
+        """Look again whether reading may go on."""
         if self.paused:
             self._pause.unpark_all()
 

@@ -323,6 +323,7 @@ class Lifecycle:
         self._link.send_eof()
         self._end(code, message, by_peer=False, error=error)
         self._dispatcher.resume()
+        self._reader.call_back()
         if not linger:
             self._sever()
 
@@ -337,7 +338,7 @@ class Lifecycle:
             return
         self._outbox.fail(ConnectionLost("the connection was closed"))
         self._responder.cancel_all()
-        self._dispatcher.resume()
+        self._reader.call_back()
         self._spawn(self._link.aclose)
 
     async def aclose(self, code: str = "closed", message: str = "") -> None:
@@ -366,6 +367,7 @@ class Lifecycle:
             self._reason = Disconnected(self, "closed", "this side closed the connection", False)
         self._calls.fail_all("this side closed the connection", lost=False, maybe_handled=True)
         self._dispatcher.discard()
+        self._reader.call_back()
         undelivered = 0
         try:
             with trio.move_on_after(self._options.close_timeout):

@@ -51,8 +51,9 @@ class Reader:
         is_free: Whether the leader rests and no asker reads, so that one may.
         passed: What an asker has read and could not use; ``None`` for the end of the stream.
         time: When bytes last came, in trio's time.
-        row: Requests made in a row, each soon after the last answer and with nobody else waiting; counted by
-            whoever makes them.
+        row: Requests made in a row, each soon after the last answer, with nobody else waiting and nothing but
+            answers read; counted by whoever makes them.
+        reads: How many reads there were when the last request was made, of those that completed a frame.
     """
 
     __slots__ = (
@@ -68,6 +69,7 @@ class Reader:
         "is_due",
         "is_free",
         "passed",
+        "reads",
         "row",
         "time",
     )
@@ -83,6 +85,7 @@ class Reader:
         self.passed: list[Inbound] | None = None
         self.time: float = trio.current_time()
         self.row: int = 0
+        self.reads: int = 0
         self._has_passed = False
         self._resting = False
         self._asleep = False  # it rests without looking up
@@ -126,8 +129,9 @@ class Reader:
         has_passed, self._has_passed = self._has_passed, False
         return has_passed
 
-    def recall(self) -> None:
-        """Let the leader read now, as something waits for the peer; an asker that reads is left to it."""
+    def call_back(self) -> None:
+        """Somebody waits for what the peer sends and does not read it: the leader is not to rest."""
+        self.is_due = False
         if self.is_free:
             self._recall()
 
@@ -156,6 +160,9 @@ class Reader:
             if items is not None and len(items) == 1:
                 (item,) = items
                 if type(item) is Reply and item.call == call.number and calls.pending.pop(item.call, None) is not None:
+                    if calls.pending:
+                        self._recall()  # whoever asked meanwhile does not read
+                        return item.data
                     self.is_free = self._resting
                     if self._asleep or self.time > self._prolong_at:  # not for every answer: it costs a little
                         self._let_rest()
@@ -174,13 +181,14 @@ class Reader:
 
     def _pass_on(self, items: list[Inbound] | None) -> None:
         """Let the leader deal with what was read."""
+        self.row = 0  # it is no use reading for oneself where more than answers comes
         self.passed = items
         self._has_passed = True
         self._recall()
 
     def _recall(self) -> None:
         """Let the leader read again."""
-        self._resting = False
+        self._resting = self.is_free = False
         self._wake_leader()
 
     def _wake_leader(self) -> None:

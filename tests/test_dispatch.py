@@ -784,6 +784,19 @@ async def test_events_without_a_handler_are_counted() -> None:
             assert the_connection(server).statistics().unheard == 3
 
 
+async def test_an_event_counts_once_however_many_handlers_are_awaited(router: pyipc.Router) -> None:
+    with trio.fail_after(5):
+        async with pair(router) as (client, server):
+            for handler in (give_way, give_way, stay):
+                router.on("tick", handler)
+            for _ in range(2):
+                await client.emit("tick")  # the second one waits in the inbox, and is drained
+            await trio.testing.wait_all_tasks_blocked()
+            router.off("tick", stay)
+            statistics = the_connection(server).statistics()
+            assert (statistics.events_received, statistics.unheard) == (1, 0)
+
+
 async def test_once_is_once_for_all_connections(router: pyipc.Router) -> None:
     got: list[Any] = []
     with trio.fail_after(5):

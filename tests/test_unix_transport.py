@@ -110,6 +110,117 @@ async def test_a_link_carries_bytes_both_ways() -> None:
             assert left.peer == Peer(address="left")
 
 
+async def test_a_receiver_that_is_woken_has_lost_nothing() -> None:
+    left, right = pair()
+    async with closing(left, right):
+        with trio.fail_after(5):
+            for number in range(20):
+                async with trio.open_nursery() as nursery:
+
+                    async def receive() -> None:
+                        with pytest.raises(trio.WouldBlock):
+                            await right.receive()
+
+                    nursery.start_soon(receive)
+                    await trio.testing.wait_all_tasks_blocked()
+                    right.wake_receiver()
+                    right.wake_receiver()
+                    left.send_nowait(b"%d" % number)
+                assert await right.receive() == b"%d" % number
+                right.send_nowait(b"back")
+                assert await left.receive() == b"back"
+
+
+async def test_to_wake_a_receiver_that_is_not_there_does_nothing() -> None:
+    left, right = pair()
+    async with closing(left, right):
+        with trio.fail_after(5):
+            right.wake_receiver()
+            left.send_nowait(b"here")
+            assert await right.receive() == b"here"
+
+
+async def test_bytes_that_came_before_the_wake_are_received() -> None:
+    left, right = pair()
+    got: list[bytes] = []
+    async with closing(left, right):
+
+        async def receive() -> None:
+            got.append(await right.receive())
+
+        with trio.fail_after(5):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(receive)
+                await trio.testing.wait_all_tasks_blocked()
+                left.send_nowait(b"first")
+                # The receiver's turn comes with or after ours; either way it reads, since it is not asleep any more.
+                await trio.lowlevel.checkpoint()
+                await trio.testing.wait_all_tasks_blocked()
+                right.wake_receiver()
+    assert got == [b"first"]
+
+
+async def test_a_sender_that_waits_is_not_disturbed_by_a_wake() -> None:
+    left, right = pair()
+    data = os.urandom(1 << 20)
+    got = bytearray()
+    async with closing(left, right):
+
+        async def receive() -> None:
+            with pytest.raises(trio.WouldBlock):
+                await left.receive()
+
+        with trio.fail_after(20):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(left.send, data)
+                while len(got) < len(data):
+                    async with trio.open_nursery() as inner:
+                        inner.start_soon(receive)
+                        await trio.testing.wait_all_tasks_blocked()
+                        left.wake_receiver()
+                    got += await right.receive()
+            right.send_nowait(b"done")
+            assert await left.receive() == b"done"
+    assert got == data
+
+
+async def test_a_link_that_is_closed_and_woken_is_lost() -> None:
+    left, right = pair()
+    async with closing(left, right):
+
+        async def receive() -> None:
+            with pytest.raises(ConnectionLost):
+                await right.receive()
+
+        with trio.fail_after(5):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(receive)
+                await trio.testing.wait_all_tasks_blocked()
+                right.wake_receiver()
+                await right.aclose()  # before the receiver has had its turn
+            with pytest.raises(ConnectionLost):
+                await right.receive()
+
+
+async def test_a_wake_is_not_lost_on_a_receiver_that_the_kernel_woke_for_nothing() -> None:
+    """The receiver is awake already when it is to be woken, and then there is nothing to read."""
+
+    class Fickle(socket.socket):
+        def recv(self, size: int, flags: int = 0) -> bytes:
+            link.wake_receiver()
+            super().recv(size, flags)
+            raise BlockingIOError
+
+    left, other = socket.socketpair()
+    link = SocketLink(Fickle(fileno=left.detach()), Peer(address="left"))
+    right = SocketLink(other, Peer(address="right"))
+    async with closing(link, right):
+        with trio.fail_after(5):
+            right.send_nowait(b"x")
+            with pytest.raises(trio.WouldBlock):
+                await link.receive()
+
+
 async def test_a_large_chunk_arrives_whole_while_the_reader_is_slow() -> None:
     left, right = pair()
     data = os.urandom(1 << 16) * 64

@@ -94,12 +94,8 @@ class JsonConversation(Conversation):
         self._answers: list[bytes] = []
         self.has_data_to_send: bool = False
         self.partial_size: int = 0
+        self.frames_completed: int = 0
         self.protocol: str = "plain"
-
-    @property
-    def frames_completed(self) -> int:  # type: ignore[override]
-        """Grows whenever frames were completed."""
-        return self._buffer.completed
 
     @property
     def awaits_welcome(self) -> bool:
@@ -247,7 +243,7 @@ class JsonConversation(Conversation):
         buffer = self._buffer
         if data and data.find(self._delimiter) == len(data) - 1 and not self.partial_size:
             # A single frame, whole: the usual case where each side waits for the other.
-            buffer.completed += 1
+            self.frames_completed += 1
             call = self._usual_call(data)
             if call is not None:
                 return [call]
@@ -256,6 +252,7 @@ class JsonConversation(Conversation):
         complete = buffer.feed(data)
         self.partial_size = buffer.partial_size
         if complete:
+            self.frames_completed += 1
             first = complete.find(self._delimiter)
             if first > _LARGE and first == len(complete) - 1:
                 if not self._take_large(complete, events):

@@ -19,18 +19,15 @@ class FrameBuffer:
 
     Attributes:
         partial_size: Bytes of the incomplete frame held.
-        completed: How many times frames were completed, so that a watcher can tell one incomplete
-            frame from the next.
     """
 
-    __slots__ = ("_delimiter", "_max_frame_size", "_pieces", "completed", "partial_size")
+    __slots__ = ("_delimiter", "_max_frame_size", "_pieces", "partial_size")
 
     def __init__(self, delimiter: bytes, max_frame_size: int) -> None:
         self._delimiter = delimiter
         self._max_frame_size = max_frame_size
         self._pieces: list[bytes | bytearray] | None = None
         self.partial_size: int = 0
-        self.completed: int = 0
 
     def feed(self, chunk: bytes) -> bytes:
         """Take what arrived.
@@ -44,7 +41,6 @@ class FrameBuffer:
                 self._keep(chunk)
                 self.partial_size += len(chunk)
             return b""
-        self.completed += 1
         complete = chunk if end == len(chunk) else chunk[:end]
         if self._pieces is not None:
             self._pieces.append(complete)

@@ -68,7 +68,7 @@ class SocketLink(Link):
         peer: Who is on the other side.
     """
 
-    __slots__ = ("_descriptor", "_peer", "_read_size", "_socket")
+    __slots__ = ("_descriptor", "_is_woken", "_peer", "_read_size", "_socket")
 
     can_wake_receiver = True
 
@@ -79,6 +79,7 @@ class SocketLink(Link):
         self._descriptor = sock.fileno()
         self._peer = peer
         self._read_size = _SMALLEST_READ
+        self._is_woken = False
 
     def __repr__(self) -> str:
         state = "closed" if self._descriptor < 0 else f"fd {self._descriptor}"
@@ -142,9 +143,11 @@ class SocketLink(Link):
 
         Raises:
             ConnectionLost: The link is broken, or `aclose` was called meanwhile.
+            trio.WouldBlock: `wake_receiver` was called meanwhile.
 
         Cancellation: loses nothing.
         """
+        self._is_woken = False
         while True:
             try:
                 if (descriptor := self._descriptor) < 0:
@@ -152,22 +155,26 @@ class SocketLink(Link):
                 await trio.lowlevel.wait_readable(descriptor)
                 data = self._socket.recv(self._read_size)
             except BlockingIOError:
-                continue
+                # The kernel may wake a task for nothing, and then `wake_receiver` has found nobody asleep.
+                if self._is_woken:
+                    raise trio.WouldBlock from None
             except trio.ClosedResourceError as error:
                 if self._descriptor >= 0:
                     raise trio.WouldBlock from None
                 raise self._lost(error) from error
             except OSError as error:
                 raise self._lost(error) from error
-            # Few calls while much comes in, little memory while not.
-            if len(data) == self._read_size:
-                self._read_size = min(2 * self._read_size, _LARGEST_READ)
-            elif len(data) <= _SMALLEST_READ:
-                self._read_size = _SMALLEST_READ
-            return data
+            else:
+                # Few calls while much comes in, little memory while not.
+                if len(data) == self._read_size:
+                    self._read_size = min(2 * self._read_size, _LARGEST_READ)
+                elif len(data) <= _SMALLEST_READ:
+                    self._read_size = _SMALLEST_READ
+                return data
 
     def wake_receiver(self) -> None:
         """Let a task that waits in `receive` raise `trio.WouldBlock` instead, having lost nothing."""
+        self._is_woken = True
         # Trio has no other way to wake a task that waits for a socket. Nothing is closed by it.
         trio.lowlevel.notify_closing(self._socket)
 

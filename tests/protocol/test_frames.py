@@ -32,12 +32,12 @@ def test_what_comes_out_is_what_went_in_up_to_the_last_delimiter(chunks: list[by
         assert buffer.partial_size == len(seen) - end
 
 
-def test_completed_tells_one_partial_frame_from_the_next() -> None:
+def test_what_is_partial_is_what_follows_the_last_delimiter() -> None:
     buffer = FrameBuffer(b"\f", 100)
-    assert (buffer.feed(b"a"), buffer.completed, buffer.partial_size) == (b"", 0, 1)
-    assert (buffer.feed(b""), buffer.completed, buffer.partial_size) == (b"", 0, 1)
-    assert (buffer.feed(b"\fb"), buffer.completed, buffer.partial_size) == (b"a\f", 1, 1)
-    assert (buffer.feed(b"c\f"), buffer.completed, buffer.partial_size) == (b"bc\f", 2, 0)
+    assert (buffer.feed(b"a"), buffer.partial_size) == (b"", 1)
+    assert (buffer.feed(b""), buffer.partial_size) == (b"", 1)
+    assert (buffer.feed(b"\fb"), buffer.partial_size) == (b"a\f", 1)
+    assert (buffer.feed(b"c\f"), buffer.partial_size) == (b"bc\f", 0)
 
 
 def test_a_partial_frame_at_the_limit_and_over_it() -> None:
