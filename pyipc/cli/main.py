@@ -48,8 +48,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _after_help(exit)
     try:
         return trio.run(_supervise, arguments)
-    except KeyboardInterrupt:
-        return ExitCode.INTERRUPTED
+    except* KeyboardInterrupt:
+        pass  # one more signal than those that `interruptible` blocks wait for
+    return ExitCode.INTERRUPTED
 
 
 def make_parser() -> argparse.ArgumentParser:

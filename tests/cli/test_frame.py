@@ -197,3 +197,17 @@ async def test_verbose_logs_and_quiet_does_not(address: str) -> None:
         await run("emit", address, "x", "1", "--connect-timeout", "20")
         await server.line("event +x +1")
         assert (await server.interrupt()).err == ""
+
+
+async def test_an_interruption_that_nobody_waits_for_is_no_traceback() -> None:
+    program = (
+        "import sys, trio, pyipc.cli.main, pyipc.cli.emit\n"
+        "async def interrupted(arguments, console):\n"
+        "    async with trio.open_nursery() as nursery:\n"
+        "        nursery.start_soon(trio.sleep_forever)\n"
+        "        raise KeyboardInterrupt\n"
+        "pyipc.cli.emit.run = interrupted\n"
+        "sys.exit(pyipc.cli.main.main(['emit', 'world', 'x', '1']))\n"
+    )
+    result = await run(command=[sys.executable, "-c", program])
+    assert (result.status, result.err) == (ExitCode.INTERRUPTED, "")
