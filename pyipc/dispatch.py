@@ -12,7 +12,6 @@ connection gives up its slot, since the answer may depend on another request bei
 
 from __future__ import annotations
 
-import contextvars
 import inspect
 import logging
 import math
@@ -115,23 +114,20 @@ class Dispatcher:
 
     # --- the tasks ---
 
-    def begin(self, spawn: Callable[..., None]) -> None:
-        """Learn how to start tasks beside the first one, whose `work` comes next."""
-        # Tasks are started by handlers that are about to wait. They must not inherit what those have set.
-        pristine = contextvars.copy_context()
-        self._responder.spawn = lambda task, *args: pristine.copy().run(spawn, task, *args)
+    async def work(self, scope: trio.CancelScope) -> None:
+        """Be one of the connection's tasks, until it has ended or there are enough of them.
 
-    async def work(self) -> None:
-        """Be one of the connection's tasks, until it has ended or there are enough of them."""
-        with trio.CancelScope() as scope:
-            while not self._ended and not scope.cancel_called:
-                if self._leader is None:
-                    self._leader = scope
-                    await self._lead(scope)
-                elif len(self._spares) < _MAX_SPARE:
-                    await self._spares.park()
-                else:
-                    return
+        Args:
+            scope: The scope around this task alone.
+        """
+        while not self._ended and not scope.cancel_called:
+            if self._leader is None:
+                self._leader = scope
+                await self._lead(scope)
+            elif len(self._spares) < _MAX_SPARE:
+                await self._spares.park()
+            else:
+                return
 
     def _hand_over(self) -> None:
         """Let another task lead; the caller is about to wait."""
@@ -141,7 +137,8 @@ class Dispatcher:
         if self._spares:
             self._spares.unpark()
         else:
-            self._responder.spawn(self.work)
+            scope = trio.CancelScope()
+            self._responder.spawn(self.work, scope, scope=scope)
 
     async def _lead(self, scope: trio.CancelScope) -> None:
         """Read and dispatch until the peer has sent its last, or another task has the lead."""

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import trio
 
 from pyipc.calls import Calls
+from pyipc.crew import Crew
 from pyipc.dispatch import Dispatcher
 from pyipc.errors import ConnectionClosed, ConnectionLost, PeerRefused, Undelivered
 from pyipc.inbox import Inbox
+from pyipc.landmark import Landmark
 from pyipc.outbox import Outbox
 from pyipc.protocol.messages import Failure, Goaway, Goodbye, Introduced, Malformed, Reply
 from pyipc.reader import Reader
@@ -46,6 +48,7 @@ class Lifecycle:
     Args:
         link: Moves the bytes.
         conversation: Knows what they mean.
+        nursery: The owner's nursery, for tasks beside the one that calls `run`.
         router: Finds handlers.
         options: Limits and times.
         timers: The owner's clock.
@@ -62,6 +65,7 @@ class Lifecycle:
         link: Link,
         conversation: Conversation,
         *,
+        nursery: trio.Nursery,
         router: Router,
         options: Options,
         timers: Timers,
@@ -75,13 +79,13 @@ class Lifecycle:
         self._timers = timers
         # The clock's own method: `trio.current_time` is two calls more, for every batch and every request.
         self._now = trio.lowlevel.current_clock().current_time
-        self._nursery: trio.Nursery | None = None
+        self._crew = Crew(nursery)
+        self._running = False
         self._reason: Disconnected | None = None
         self._closing = False
         self.is_open: bool = True
-        self._winding_down = False
-        self._closed = trio.Event()
-        self._reading_ended = trio.Event()
+        self._closed = Landmark()
+        self._reading_ended = Landmark()
         self._introduced: trio.Event | None = None
         self._last_call: Timer | None = None
         self._waiting = 0
@@ -89,12 +93,13 @@ class Lifecycle:
         self._events_sent = 0
         self._malformed = 0
         self._dropped = 0
+        spawn, settle, overflow = self._crew.start, self._settle, self._on_overflow
         self._outbox = Outbox(
             link,
             flusher,
             high_water_size=options.outbox_high_water_size,
             max_size=options.max_outbox_size,
-            spawn=self._spawn,
+            spawn=spawn,
             broken=self._on_write_failure,
         )
         self._calls = Calls(timers, self._on_abandoned_call)
@@ -103,7 +108,7 @@ class Lifecycle:
             high_water_size=options.inbox_high_water_size,
             max_size=options.max_inbox_size,
             relieved=self._resume,
-            overflow=self._on_overflow,
+            overflow=overflow,
         )
         connection = cast("Connection", self)
         self._responder = Responder(
@@ -114,8 +119,9 @@ class Lifecycle:
             reader=self._reader,
             router=router,
             options=options,
-            settle=self._settle,
-            overflow=self._on_overflow,
+            spawn=spawn,
+            settle=settle,
+            overflow=overflow,
         )
         self._dispatcher = Dispatcher(
             connection,
@@ -126,7 +132,7 @@ class Lifecycle:
             responder=self._responder,
             router=router,
             options=options,
-            settle=self._settle,
+            settle=settle,
             greet=greet,
             greet_after_hello=require_hello,
         )
@@ -259,8 +265,9 @@ class Lifecycle:
 
         Cancellation: the connection is closed at once.
         """
+        self._running = True
         try:
-            async with trio.open_nursery() as self._nursery:
+            async with self._crew as scope:
                 if self._closing:
                     return
                 opening = self._conversation.open()
@@ -269,11 +276,7 @@ class Lifecycle:
                     self._outbox.flush_nowait()
                 self._vigil.begin()
                 task_status.started()
-                try:
-                    self._dispatcher.begin(self._spawn)
-                    await self._dispatcher.work()
-                finally:
-                    self._winding_down = True
+                await self._dispatcher.work(scope)
         finally:
             self._end("closed", "this side closed the connection", by_peer=False)
             self._vigil.end()
@@ -285,12 +288,6 @@ class Lifecycle:
                 await self._link.aclose()
             finally:
                 self._closed.set()
-
-    def _spawn(self, task: Callable[..., Any], *args: Any) -> None:
-        assert self._nursery is not None
-        if self._winding_down and not self._nursery.child_tasks:
-            return  # the nursery has closed; `run` is about to close the link
-        self._nursery.start_soon(task, *args)
 
     def _end(self, code: str, message: str, *, by_peer: bool, error: BaseException | None = None) -> None:
         """Note why it ended, wake whoever waits for the peer, and give handlers a while to answer."""
@@ -332,11 +329,11 @@ class Lifecycle:
 
     def _sever(self) -> None:
         """Give up on the link; handlers of events that arrived go on."""
-        if self._closed.is_set() or self._nursery is None:
+        if self._closed.is_set() or not self._running:
             return
         self._outbox.fail(ConnectionLost("the connection was closed"))
         self._responder.cancel_all()
-        self._spawn(self._link.aclose)
+        self._crew.start(self._link.aclose)
 
     async def aclose(self, code: str = "closed", message: str = "") -> None:
         """Send what is queued, say goodbye, and close.
@@ -352,7 +349,7 @@ class Lifecycle:
 
         Cancellation: closes at once.
         """
-        if self._closing or self._nursery is None:
+        if self._closing or not self._running:
             self._closing = True  # should it not be running yet, it will not start
             self.is_open = False
             await self._closed.wait()
@@ -379,7 +376,7 @@ class Lifecycle:
             if by_us:  # else the loss was reported with the connection's end
                 undelivered = self._outbox.count_events()
         finally:
-            self._nursery.cancel_scope.cancel()
+            self._crew.cancel()
         await self._closed.wait()
         if undelivered:
             raise Undelivered(

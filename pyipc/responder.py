@@ -51,11 +51,12 @@ class Responder:
         reader: Knows when the present request was read.
         router: Finds handlers.
         options: Limits.
+        spawn: Starts a task that lives as long as the connection.
         settle: Deals with a peer that breaks the protocol.
         overflow: Called when the peer does not read its answers.
 
     Attributes:
-        spawn: Starts a task that lives as long as the connection.
+        spawn: As given.
         held_up: Whether requests have to wait although there are slots.
         ended: Whether the task that sends an answer may be the connection's last.
         slots_used: Requests being handled.
@@ -73,6 +74,7 @@ class Responder:
         reader: Reader,
         router: Router,
         options: Options,
+        spawn: Callable[..., None],
         settle: Callable[[Inbound], None],
         overflow: Callable[[], None],
     ) -> None:
@@ -87,7 +89,7 @@ class Responder:
         self._settle = settle
         self._overflow = overflow
         self._running: dict[int, trio.CancelScope] = {}
-        self.spawn: Callable[..., None] = _not_running
+        self.spawn: Callable[..., None] = spawn
         self.held_up: bool = False
         self.ended: bool = False
         self.slots_used: int = 0
@@ -227,7 +229,3 @@ class Responder:
                 outbox.flush_nowait()  # this task may be the connection's last
         except ConnectionLost:
             pass  # nobody is left to answer to
-
-
-def _not_running(*args: object) -> None:
-    raise RuntimeError("the connection is not running")
