@@ -47,6 +47,8 @@ logger: logging.Logger = logging.getLogger("pyipc.dispatch")
 _MAX_SPARE = 1
 # A handler that does not wait must not keep everybody else waiting for a whole inbox.
 _TURN = 256
+# An iterator that is used up stays so: one will do for all.
+_NOTHING: Iterator[Inbound] = iter(())
 
 
 class Dispatcher:
@@ -100,9 +102,10 @@ class Dispatcher:
         self._greet = greet
         self._greet_after_hello = greet_after_hello
         self._leader: trio.CancelScope | None = None
-        self._spares = trio.lowlevel.ParkingLot()
-        self._pause = trio.lowlevel.ParkingLot()
-        self._items: Iterator[Inbound] = iter(())
+        # Made when they are first needed, which in most connections is never.
+        self._spares: trio.lowlevel.ParkingLot | None = None
+        self._pause: trio.lowlevel.ParkingLot | None = None
+        self._items: Iterator[Inbound] = _NOTHING
         self._lane_busy = False
         self._ended = False
         self._discarding = False
@@ -124,10 +127,12 @@ class Dispatcher:
             if self._leader is None:
                 self._leader = scope
                 await self._lead(scope)
-            elif len(self._spares) < _MAX_SPARE:
-                await self._spares.park()
-            else:
+                continue
+            if self._spares is None:
+                self._spares = trio.lowlevel.ParkingLot()
+            if len(self._spares) >= _MAX_SPARE:
                 return
+            await self._spares.park()
 
     def _hand_over(self) -> None:
         """Let another task lead; the caller is about to wait."""
@@ -223,6 +228,8 @@ class Dispatcher:
         """Read no more until enough of what has arrived is handled, or reading is the only way on."""
         while self._inbox.size >= self._high_water_size and not self._must_read():
             self.paused = True
+            if self._pause is None:
+                self._pause = trio.lowlevel.ParkingLot()
             await self._pause.park()
         if self.paused:
             self.paused = False
@@ -235,17 +242,18 @@ class Dispatcher:
     def _end(self) -> None:
         self._leader = None
         self._ended = self._responder.ended = True
-        self._spares.unpark_all()
+        if self._spares:
+            self._spares.unpark_all()
 
     def resume(self) -> None:
         """Look again whether reading may go on."""
-        if self.paused:
+        if self.paused and self._pause is not None:
             self._pause.unpark_all()
 
     def discard(self) -> None:
         """From now on read only to see the end; handlers at work go on."""
         self._discarding = True
-        self._items = iter(())
+        self._items = _NOTHING
         self._inbox.clear()
         self.resume()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import collections
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -15,6 +15,8 @@ __all__ = ["Inbox", "Read"]
 
 # What an item takes in memory besides its bytes; without it, a flood of tiny ones would weigh nothing.
 _ITEM_SIZE = 256
+# What has never held anything: a deque takes most of a kilobyte as soon as it is made. This one stays empty.
+_NOTHING: Any = collections.deque(maxlen=0)
 
 
 class Read:
@@ -71,7 +73,7 @@ class Inbox:
         self._overflow = overflow
         self._read_size = 0
         self._read: Read | None = None
-        self.events: collections.deque[tuple[Event, Read]] = collections.deque()
+        self.events: collections.deque[tuple[Event, Read]] = _NOTHING
         self.requests: dict[int, tuple[Request, Read]] = {}
         self.size: int = 0
 
@@ -82,6 +84,8 @@ class Inbox:
 
     def put_event(self, event: Event) -> None:
         """Let an event wait."""
+        if self.events is _NOTHING:
+            self.events = collections.deque()
         self.events.append((event, self._grow()))
         self._check()
 

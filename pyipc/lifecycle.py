@@ -77,8 +77,7 @@ class Lifecycle:
         self._conversation = conversation
         self._options = options
         self._timers = timers
-        # The clock's own method: `trio.current_time` is two calls more, for every batch and every request.
-        self._now = trio.lowlevel.current_clock().current_time
+        self._now = flusher.now
         self._crew = Crew(nursery)
         self._running = False
         self._reason: Disconnected | None = None
@@ -137,13 +136,13 @@ class Lifecycle:
             greet_after_hello=require_hello,
         )
         self._vigil = Vigil(
-            options,
+            connection,
+            options=options,
             conversation=conversation,
             outbox=self._outbox,
             dispatcher=self._dispatcher,
             reader=self._reader,
             timers=timers,
-            abort=self.abort,
             require_hello=require_hello,
         )
 

@@ -11,6 +11,7 @@ request, or for the leader, which reads again `REST` after the last answer.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -80,7 +81,7 @@ class Reader:
         self.is_due: bool = False
         self.is_free: bool = False
         self.passed: list[Inbound] | None = None
-        self.time: float = trio.current_time()
+        self.time: float = -math.inf
         self.row: int = 0
         self._has_passed = False
         self._resting = False
