@@ -75,6 +75,32 @@ class Dispatcher:
         failed: Handlers that raised.
     """
 
+    __slots__ = (
+        "_connection",
+        "_discarding",
+        "_ended",
+        "_greet",
+        "_greet_after_hello",
+        "_high_water_size",
+        "_inbox",
+        "_items",
+        "_lane_busy",
+        "_leader",
+        "_link",
+        "_outbox",
+        "_pause",
+        "_reader",
+        "_responder",
+        "_router",
+        "_settle",
+        "_spares",
+        "failed",
+        "paused",
+        "received",
+        "resumed_at",
+        "unheard",
+    )
+
     def __init__(
         self,
         connection: Connection,

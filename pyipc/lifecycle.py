@@ -60,6 +60,36 @@ class Lifecycle:
         is_open: Whether messages can be sent.
     """
 
+    __slots__ = (
+        "__weakref__",
+        "_bytes_received",
+        "_calls",
+        "_closed",
+        "_closing",
+        "_conversation",
+        "_crew",
+        "_dispatcher",
+        "_dropped",
+        "_events_sent",
+        "_inbox",
+        "_introduced",
+        "_last_call",
+        "_link",
+        "_malformed",
+        "_now",
+        "_options",
+        "_outbox",
+        "_reader",
+        "_reading_ended",
+        "_reason",
+        "_responder",
+        "_running",
+        "_timers",
+        "_vigil",
+        "_waiting",
+        "is_open",
+    )
+
     def __init__(
         self,
         link: Link,

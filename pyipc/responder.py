@@ -64,6 +64,26 @@ class Responder:
         failed: Handlers that raised.
     """
 
+    __slots__ = (
+        "_connection",
+        "_conversation",
+        "_inbox",
+        "_max_slots",
+        "_outbox",
+        "_overflow",
+        "_reader",
+        "_router",
+        "_running",
+        "_settle",
+        "_waiting",
+        "ended",
+        "failed",
+        "held_up",
+        "received",
+        "slots_used",
+        "spawn",
+    )
+
     def __init__(
         self,
         connection: Connection,

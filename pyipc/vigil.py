@@ -137,7 +137,9 @@ class Vigil:
         if not self._require_hello or timeout is None or self._conversation.protocol != "plain":
             return math.inf
         if now >= self._began + timeout:
-            self._connection.abort("handshake", f"the peer did not introduce itself within {timeout:g} s (handshake_timeout)")
+            self._connection.abort(
+                "handshake", f"the peer did not introduce itself within {timeout:g} s (handshake_timeout)"
+            )
             return math.inf
         return self._began + timeout
 
@@ -184,6 +186,8 @@ class Vigil:
             self._set_mark(now)
             return now + timeout
         if now >= since + timeout:
-            self._connection.abort("slow", f"the peer sent only {grown:,} bytes of a frame in {now - since:.0f} s (frame_timeout)")
+            self._connection.abort(
+                "slow", f"the peer sent only {grown:,} bytes of a frame in {now - since:.0f} s (frame_timeout)"
+            )
             return math.inf
         return since + timeout
