@@ -63,7 +63,6 @@ class Dispatcher:
         responder: Deals with requests.
         router: Finds the handlers of events.
         options: Limits.
-        settle: Deals with what is not for users.
         greet: Called before anything else, with the connection.
         greet_after_hello: Whether "anything else" includes the peer's introduction.
 
@@ -92,7 +91,6 @@ class Dispatcher:
         "_reader",
         "_responder",
         "_router",
-        "_settle",
         "_spares",
         "failed",
         "paused",
@@ -112,7 +110,6 @@ class Dispatcher:
         responder: Responder,
         router: Router,
         options: Options,
-        settle: Callable[[Inbound], None],
         greet: Callable[[Connection], object] | None,
         greet_after_hello: bool = False,
     ) -> None:
@@ -124,7 +121,6 @@ class Dispatcher:
         self._responder = responder
         self._router = router
         self._high_water_size = options.inbox_high_water_size
-        self._settle = settle
         self._greet = greet
         self._greet_after_hello = greet_after_hello
         self._leader: trio.CancelScope | None = None
@@ -220,7 +216,7 @@ class Dispatcher:
                 elif type(item) is Cancel:
                     responder.cancel(item.call)
                 else:
-                    self._settle(item)
+                    self._connection.settle(item)
                     if type(item) is Introduced and self._greet is not None:
                         await self._open(scope)
                         if self._leader is not scope:
@@ -237,10 +233,10 @@ class Dispatcher:
                 try:
                     chunk = await receive()
                 except ConnectionLost as error:
-                    reader.broken(error)
+                    connection.on_broken_link(error)
                     items = None
                 else:
-                    items = reader.digest(chunk)
+                    items = connection.digest(chunk)
             if items is None:
                 self._end()
                 return

@@ -6,8 +6,7 @@ import collections
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
+    from pyipc.connection import Connection
     from pyipc.protocol.codec import Event
     from pyipc.protocol.messages import Request
 
@@ -41,10 +40,9 @@ class Inbox:
     """Events, in order, and requests, by the numbers of their calls.
 
     Args:
+        connection: Reads on when something was taken and there is room; ends when it is too much.
         high_water_size: Weight below which there is room for more.
         max_size: Weight that must not be exceeded.
-        relieved: Called when something was taken and there is room.
-        overflow: Called when it is too much.
 
     Attributes:
         events: The events that wait, and what they weigh with; oldest first.
@@ -53,24 +51,20 @@ class Inbox:
     """
 
     __slots__ = (
+        "_connection",
         "_high_water_size",
         "_max_size",
-        "_overflow",
         "_read",
         "_read_size",
-        "_relieved",
         "events",
         "requests",
         "size",
     )
 
-    def __init__(
-        self, *, high_water_size: int, max_size: int, relieved: Callable[[], None], overflow: Callable[[], None]
-    ) -> None:
+    def __init__(self, connection: Connection, *, high_water_size: int, max_size: int) -> None:
         self._high_water_size = high_water_size
         self._max_size = max_size
-        self._relieved = relieved
-        self._overflow = overflow
+        self._connection = connection
         self._read_size = 0
         self._read: Read | None = None
         self.events: collections.deque[tuple[Event, Read]] = _NOTHING
@@ -104,14 +98,14 @@ class Inbox:
 
     def _check(self) -> None:
         if self.size > self._max_size:
-            self._overflow()
+            self._connection.on_overflow()
 
     def shed(self, read: Read) -> None:
         """One item of a read waits no more."""
         read.waiting -= 1
         self.size -= _ITEM_SIZE + (0 if read.waiting else read.size)
         if self.size < self._high_water_size:
-            self._relieved()
+            self._connection.resume_reading()
 
     def clear(self) -> None:
         """Forget everything."""

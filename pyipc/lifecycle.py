@@ -122,7 +122,8 @@ class Lifecycle:
         self._events_sent = 0
         self._malformed = 0
         self._dropped = 0
-        spawn, settle, overflow = self._crew.start, self._settle, self._on_overflow
+        connection = cast("Connection", self)
+        spawn = self._crew.start  # one method for all: ten thousand connections would have as many more
         self._outbox = Outbox(
             link,
             flusher,
@@ -132,14 +133,12 @@ class Lifecycle:
             broken=self._on_write_failure,
         )
         self._calls = Calls(timers, self._on_abandoned_call)
-        self._reader = Reader(link, self._digest, self._on_broken_link)
+        self._reader = Reader(link, connection)
         self._inbox = Inbox(
+            connection,
             high_water_size=options.inbox_high_water_size,
             max_size=options.max_inbox_size,
-            relieved=self._resume,
-            overflow=overflow,
         )
-        connection = cast("Connection", self)
         self._responder = Responder(
             connection,
             conversation=conversation,
@@ -149,8 +148,6 @@ class Lifecycle:
             router=router,
             options=options,
             spawn=spawn,
-            settle=settle,
-            overflow=overflow,
         )
         self._dispatcher = Dispatcher(
             connection,
@@ -161,7 +158,6 @@ class Lifecycle:
             responder=self._responder,
             router=router,
             options=options,
-            settle=settle,
             greet=greet,
             greet_after_hello=require_hello,
         )
@@ -202,13 +198,14 @@ class Lifecycle:
         """Why the connection ended, once it has."""
         return self._reason
 
-    # --- receiving ---
+    # --- what its parts tell it: by methods, as each has the connection anyway and a callback more would weigh ---
 
-    def _on_broken_link(self, error: ConnectionLost) -> None:
+    def on_broken_link(self, error: ConnectionLost) -> None:
+        """Reading failed."""
         self._end("lost", f"the connection broke: {error}", by_peer=True, error=error)
         self._reading_ended.set()
 
-    def _digest(self, chunk: bytes) -> list[Inbound] | None:
+    def digest(self, chunk: bytes) -> list[Inbound] | None:
         """What bytes that arrived say; ``None`` where they are the end."""
         if not chunk:
             self._end("eof", "the peer closed the connection", by_peer=True)
@@ -222,7 +219,7 @@ class Lifecycle:
         held = conversation.partial_size
         items = conversation.receive_data(chunk)
         if conversation.has_data_to_send and not self._offer(conversation.data_to_send()):
-            self._on_overflow()
+            self.on_overflow()
         self._reader.time = self._now()
         if conversation.partial_size or held:
             size += held - conversation.partial_size
@@ -231,7 +228,8 @@ class Lifecycle:
         self._inbox.begin_read(size)
         return items
 
-    def _resume(self) -> None:
+    def resume_reading(self) -> None:
+        """Something waits no more, and there is room to read on."""
         self._dispatcher.resume()
 
     def _offer(self, frame: bytes) -> bool:
@@ -241,7 +239,7 @@ class Lifecycle:
         except ConnectionLost:
             return True
 
-    def _settle(self, item: Inbound) -> None:
+    def settle(self, item: Inbound) -> None:
         """Deal with what arrived and is not for handlers."""
         if type(item) is Reply:  # nearly always
             self._calls.settle(item)
@@ -273,7 +271,8 @@ class Lifecycle:
         if self.is_open:
             self._offer(self._conversation.cancel(number))
 
-    def _on_overflow(self) -> None:
+    def on_overflow(self) -> None:
+        """More waits than may: end the connection."""
         self.abort(
             "slow",
             f"too much waits on this connection ({self._outbox.size:,} bytes to send, "

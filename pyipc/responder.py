@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pyipc.inbox import Inbox
     from pyipc.options import Options
     from pyipc.outbox import Outbox
-    from pyipc.protocol.conversation import Conversation, Inbound
+    from pyipc.protocol.conversation import Conversation
     from pyipc.protocol.messages import Request
     from pyipc.reader import Reader
     from pyipc.router import Router
@@ -44,7 +44,7 @@ class Responder:
     """Finds the handler of each request, awaits it in a slot, and sends what it returns.
 
     Args:
-        connection: What messages say they came from.
+        connection: What messages say they came from; it ends when the peer breaks the protocol, or does not read.
         conversation: Makes the bytes of answers.
         outbox: Takes them.
         inbox: Holds the requests that wait for a slot.
@@ -52,8 +52,6 @@ class Responder:
         router: Finds handlers.
         options: Limits.
         spawn: Starts a task that lives as long as the connection.
-        settle: Deals with a peer that breaks the protocol.
-        overflow: Called when the peer does not read its answers.
 
     Attributes:
         spawn: As given.
@@ -70,11 +68,9 @@ class Responder:
         "_inbox",
         "_max_slots",
         "_outbox",
-        "_overflow",
         "_reader",
         "_router",
         "_running",
-        "_settle",
         "_waiting",
         "ended",
         "failed",
@@ -95,8 +91,6 @@ class Responder:
         router: Router,
         options: Options,
         spawn: Callable[..., None],
-        settle: Callable[[Inbound], None],
-        overflow: Callable[[], None],
     ) -> None:
         self._connection = connection
         self._conversation = conversation
@@ -106,8 +100,6 @@ class Responder:
         self._reader = reader
         self._router = router
         self._max_slots = options.max_concurrent_requests
-        self._settle = settle
-        self._overflow = overflow
         self._running: dict[int, trio.CancelScope] = {}
         self.spawn: Callable[..., None] = spawn
         self.held_up: bool = False
@@ -120,7 +112,7 @@ class Responder:
         """Answer a request at once, let it wait, or return what is to be awaited for its answer."""
         if request.call in self._running or request.call in self._waiting:
             error = RemoteProtocolError("control", f"the peer used the number of call {request.call} twice")
-            self._settle(Malformed(error, fatal=True))
+            self._connection.settle(Malformed(error, fatal=True))
             return None
         if self.held_up or self._waiting or self.slots_used >= self._max_slots:
             self._inbox.put_request(request)
@@ -244,7 +236,7 @@ class Responder:
             if outbox.direct and not outbox.size:
                 outbox.push_now(frame, self._reader.time)  # nothing follows that could go in the same write
             elif not outbox.offer(frame):
-                self._overflow()
+                self._connection.on_overflow()
             elif self.ended:
                 outbox.flush_nowait()  # this task may be the connection's last
         except ConnectionLost:
