@@ -76,7 +76,8 @@ class Crew:
         if self._cancelled:
             scope.cancel()
         self._scopes.append(scope)
-        self._context.run(self._nursery.start_soon, self._help, scope, task, args)
+        start_soon: Callable[..., None] = self._nursery.start_soon
+        self._context.run(start_soon, self._help, scope, task, args, name=task)
 
     async def _help(self, scope: trio.CancelScope, task: Callable[..., Any], args: tuple[Any, ...]) -> None:
         try:
