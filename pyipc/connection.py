@@ -32,6 +32,8 @@ _FEW = 4
 class Connection(Lifecycle):
     """A connection to one peer. Made by servers and clients, which hand it to handlers."""
 
+    __slots__ = ()
+
     def statistics(self) -> ConnectionStatistics:
         """A snapshot of the counters."""
         return ConnectionStatistics(

@@ -12,7 +12,6 @@ connection gives up its slot, since the answer may depend on another request bei
 
 from __future__ import annotations
 
-import contextvars
 import logging
 import math
 from typing import TYPE_CHECKING, cast
@@ -47,6 +46,8 @@ logger: logging.Logger = logging.getLogger("pyipc.dispatch")
 _MAX_SPARE = 1
 # A handler that does not wait must not keep everybody else waiting for a whole inbox.
 _TURN = 256
+# An iterator that is used up stays so: one will do for all.
+_NOTHING: Iterator[Inbound] = iter(())
 
 
 class Dispatcher:
@@ -61,7 +62,6 @@ class Dispatcher:
         responder: Deals with requests.
         router: Finds the handlers of events.
         options: Limits.
-        settle: Deals with what is not for users.
         greet: Called before anything else, with the connection.
         greet_after_hello: Whether "anything else" includes the peer's introduction.
 
@@ -72,6 +72,31 @@ class Dispatcher:
         unheard: Events that no handler was interested in.
         failed: Handlers that raised.
     """
+
+    __slots__ = (
+        "_connection",
+        "_discarding",
+        "_ended",
+        "_greet",
+        "_greet_after_hello",
+        "_high_water_size",
+        "_inbox",
+        "_items",
+        "_lane_busy",
+        "_leader",
+        "_link",
+        "_outbox",
+        "_pause",
+        "_reader",
+        "_responder",
+        "_router",
+        "_spares",
+        "failed",
+        "paused",
+        "received",
+        "resumed_at",
+        "unheard",
+    )
 
     def __init__(
         self,
@@ -84,7 +109,6 @@ class Dispatcher:
         responder: Responder,
         router: Router,
         options: Options,
-        settle: Callable[[Inbound], None],
         greet: Callable[[Connection], object] | None,
         greet_after_hello: bool = False,
     ) -> None:
@@ -96,13 +120,13 @@ class Dispatcher:
         self._responder = responder
         self._router = router
         self._high_water_size = options.inbox_high_water_size
-        self._settle = settle
         self._greet = greet
         self._greet_after_hello = greet_after_hello
         self._leader: trio.CancelScope | None = None
-        self._spares = trio.lowlevel.ParkingLot()
-        self._pause = trio.lowlevel.ParkingLot()
-        self._items: Iterator[Inbound] = iter(())
+        # Made when they are first needed, which in most connections is never.
+        self._spares: trio.lowlevel.ParkingLot | None = None
+        self._pause: trio.lowlevel.ParkingLot | None = None
+        self._items: Iterator[Inbound] = _NOTHING
         self._lane_busy = False
         self._ended = False
         self._discarding = False
@@ -114,23 +138,22 @@ class Dispatcher:
 
     # --- the tasks ---
 
-    def begin(self, spawn: Callable[..., None]) -> None:
-        """Learn how to start tasks beside the first one, whose `work` comes next."""
-        # Tasks are started by handlers that are about to wait. They must not inherit what those have set.
-        pristine = contextvars.copy_context()
-        self._responder.spawn = lambda task, *args: pristine.copy().run(spawn, task, *args)
+    async def work(self, scope: trio.CancelScope) -> None:
+        """Be one of the connection's tasks, until it has ended or there are enough of them.
 
-    async def work(self) -> None:
-        """Be one of the connection's tasks, until it has ended or there are enough of them."""
-        with trio.CancelScope() as scope:
-            while not self._ended and not scope.cancel_called:
-                if self._leader is None:
-                    self._leader = scope
-                    await self._lead(scope)
-                elif len(self._spares) < _MAX_SPARE:
-                    await self._spares.park()
-                else:
-                    return
+        Args:
+            scope: The scope around this task alone.
+        """
+        while not self._ended and not scope.cancel_called:
+            if self._leader is None:
+                self._leader = scope
+                await self._lead(scope)
+                continue
+            if self._spares is None:
+                self._spares = trio.lowlevel.ParkingLot()
+            if len(self._spares) >= _MAX_SPARE:
+                return
+            await self._spares.park()
 
     def _hand_over(self) -> None:
         """Let another task lead; the caller is about to wait."""
@@ -140,7 +163,8 @@ class Dispatcher:
         if self._spares:
             self._spares.unpark()
         else:
-            self._responder.spawn(self.work)
+            scope = trio.CancelScope()
+            self._responder.spawn(self.work, scope, scope=scope)
 
     async def _lead(self, scope: trio.CancelScope) -> None:
         """Read and dispatch until the peer has sent its last, or another task has the lead."""
@@ -194,7 +218,7 @@ class Dispatcher:
                 elif type(item) is Cancel:
                     responder.cancel(item.call)
                 else:
-                    self._settle(item)
+                    self._connection.settle(item)
                     if type(item) is Introduced and self._greet is not None:
                         greeting = self._greet_peer()
                         if greeting is not None:
@@ -212,10 +236,10 @@ class Dispatcher:
                 try:
                     chunk = await receive()
                 except ConnectionLost as error:
-                    reader.broken(error)
+                    connection.on_broken_link(error)
                     items = None
                 else:
-                    items = reader.digest(chunk)
+                    items = connection.digest(chunk)
             if items is None:
                 self._end()
                 return
@@ -229,6 +253,8 @@ class Dispatcher:
         """Read no more until enough of what has arrived is handled, or reading is the only way on."""
         while self._inbox.size >= self._high_water_size and not self._must_read():
             self.paused = True
+            if self._pause is None:
+                self._pause = trio.lowlevel.ParkingLot()
             await self._pause.park()
         if self.paused:
             self.paused = False
@@ -241,17 +267,18 @@ class Dispatcher:
     def _end(self) -> None:
         self._leader = None
         self._ended = self._responder.ended = True
-        self._spares.unpark_all()
+        if self._spares:
+            self._spares.unpark_all()
 
     def resume(self) -> None:
         """Look again whether reading may go on."""
-        if self.paused:
+        if self.paused and self._pause is not None:
             self._pause.unpark_all()
 
     def discard(self) -> None:
         """From now on read only to see the end; handlers at work go on."""
         self._discarding = True
-        self._items = iter(())
+        self._items = _NOTHING
         self._inbox.clear()
         self.resume()
 

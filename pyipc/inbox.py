@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import collections
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
+    from pyipc.connection import Connection
     from pyipc.protocol.codec import Event
     from pyipc.protocol.messages import Request
 
@@ -15,6 +14,8 @@ __all__ = ["Inbox", "Read"]
 
 # What an item takes in memory besides its bytes; without it, a flood of tiny ones would weigh nothing.
 _ITEM_SIZE = 256
+# What has never held anything: a deque takes most of a kilobyte as soon as it is made. This one stays empty.
+_NOTHING: Any = collections.deque(maxlen=0)
 
 
 class Read:
@@ -39,10 +40,9 @@ class Inbox:
     """Events, in order, and requests, by the numbers of their calls.
 
     Args:
+        connection: Reads on when something was taken and there is room; ends when it is too much.
         high_water_size: Weight below which there is room for more.
         max_size: Weight that must not be exceeded.
-        relieved: Called when something was taken and there is room.
-        overflow: Called when it is too much.
 
     Attributes:
         events: The events that wait, and what they weigh with; oldest first.
@@ -53,10 +53,9 @@ class Inbox:
     """
 
     __slots__ = (
+        "_connection",
         "_high_water_size",
         "_max_size",
-        "_overflow",
-        "_relieved",
         "events",
         "read",
         "read_size",
@@ -64,21 +63,20 @@ class Inbox:
         "size",
     )
 
-    def __init__(
-        self, *, high_water_size: int, max_size: int, relieved: Callable[[], None], overflow: Callable[[], None]
-    ) -> None:
+    def __init__(self, connection: Connection, *, high_water_size: int, max_size: int) -> None:
         self._high_water_size = high_water_size
         self._max_size = max_size
-        self._relieved = relieved
-        self._overflow = overflow
+        self._connection = connection
+        self.events: collections.deque[tuple[Event, Read]] = _NOTHING
         self.read_size: int = 0
         self.read: Read | None = None
-        self.events: collections.deque[tuple[Event, Read]] = collections.deque()
         self.requests: dict[int, tuple[Request, Read]] = {}
         self.size: int = 0
 
     def put_event(self, event: Event) -> None:
         """Let an event wait."""
+        if self.events is _NOTHING:
+            self.events = collections.deque()
         self.events.append((event, self._grow()))
         self._check()
 
@@ -97,14 +95,14 @@ class Inbox:
 
     def _check(self) -> None:
         if self.size > self._max_size:
-            self._overflow()
+            self._connection.on_overflow()
 
     def shed(self, read: Read) -> None:
         """One item of a read waits no more."""
         read.waiting -= 1
         self.size -= _ITEM_SIZE + (0 if read.waiting else read.size)
         if self.size < self._high_water_size:
-            self._relieved()
+            self._connection.resume_reading()
 
     def clear(self) -> None:
         """Forget everything."""

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import trio
 
 from pyipc.calls import Calls
+from pyipc.crew import Crew
 from pyipc.dispatch import Dispatcher
 from pyipc.errors import ConnectionClosed, ConnectionLost, PeerRefused, Undelivered
 from pyipc.inbox import Inbox
+from pyipc.landmark import Landmark
 from pyipc.outbox import Outbox
 from pyipc.protocol.messages import Failure, Goaway, Goodbye, Introduced, Malformed, Reply
 from pyipc.reader import Reader
@@ -46,6 +48,7 @@ class Lifecycle:
     Args:
         link: Moves the bytes.
         conversation: Knows what they mean.
+        nursery: The owner's nursery, for tasks beside the one that calls `run`.
         router: Finds handlers.
         options: Limits and times.
         timers: The owner's clock.
@@ -57,11 +60,42 @@ class Lifecycle:
         is_open: Whether messages can be sent.
     """
 
+    __slots__ = (
+        "__weakref__",
+        "_bytes_received",
+        "_calls",
+        "_closed",
+        "_closing",
+        "_conversation",
+        "_crew",
+        "_dispatcher",
+        "_dropped",
+        "_events_sent",
+        "_inbox",
+        "_introduced",
+        "_last_call",
+        "_link",
+        "_malformed",
+        "_now",
+        "_options",
+        "_outbox",
+        "_reader",
+        "_reading_ended",
+        "_reason",
+        "_responder",
+        "_running",
+        "_timers",
+        "_vigil",
+        "_waiting",
+        "is_open",
+    )
+
     def __init__(
         self,
         link: Link,
         conversation: Conversation,
         *,
+        nursery: trio.Nursery,
         router: Router,
         options: Options,
         timers: Timers,
@@ -73,15 +107,14 @@ class Lifecycle:
         self._conversation = conversation
         self._options = options
         self._timers = timers
-        # The clock's own method: `trio.current_time` is two calls more, for every batch and every request.
-        self._now = trio.lowlevel.current_clock().current_time
-        self._nursery: trio.Nursery | None = None
+        self._now = flusher.now
+        self._crew = Crew(nursery)
+        self._running = False
         self._reason: Disconnected | None = None
         self._closing = False
         self.is_open: bool = True
-        self._winding_down = False
-        self._closed = trio.Event()
-        self._reading_ended = trio.Event()
+        self._closed = Landmark()
+        self._reading_ended = Landmark()
         self._introduced: trio.Event | None = None
         self._last_call: Timer | None = None
         self._waiting = 0
@@ -89,23 +122,23 @@ class Lifecycle:
         self._events_sent = 0
         self._malformed = 0
         self._dropped = 0
+        connection = cast("Connection", self)
+        spawn = self._crew.start  # one method for all: ten thousand connections would have as many more
         self._outbox = Outbox(
             link,
             flusher,
             high_water_size=options.outbox_high_water_size,
             max_size=options.max_outbox_size,
-            spawn=self._spawn,
+            spawn=spawn,
             broken=self._on_write_failure,
         )
         self._calls = Calls(timers, self._on_abandoned_call)
-        self._reader = Reader(link, self._digest, self._on_broken_link)
+        self._reader = Reader(link, connection)
         self._inbox = Inbox(
+            connection,
             high_water_size=options.inbox_high_water_size,
             max_size=options.max_inbox_size,
-            relieved=self._resume,
-            overflow=self._on_overflow,
         )
-        connection = cast("Connection", self)
         self._responder = Responder(
             connection,
             conversation=conversation,
@@ -114,8 +147,7 @@ class Lifecycle:
             reader=self._reader,
             router=router,
             options=options,
-            settle=self._settle,
-            overflow=self._on_overflow,
+            spawn=spawn,
         )
         self._dispatcher = Dispatcher(
             connection,
@@ -126,18 +158,17 @@ class Lifecycle:
             responder=self._responder,
             router=router,
             options=options,
-            settle=self._settle,
             greet=greet,
             greet_after_hello=require_hello,
         )
         self._vigil = Vigil(
-            options,
+            connection,
+            options=options,
             conversation=conversation,
             outbox=self._outbox,
             dispatcher=self._dispatcher,
             reader=self._reader,
             timers=timers,
-            abort=self.abort,
             require_hello=require_hello,
         )
 
@@ -167,13 +198,14 @@ class Lifecycle:
         """Why the connection ended, once it has."""
         return self._reason
 
-    # --- receiving ---
+    # --- what its parts tell it: by methods, as each has the connection anyway and a callback more would weigh ---
 
-    def _on_broken_link(self, error: ConnectionLost) -> None:
+    def on_broken_link(self, error: ConnectionLost) -> None:
+        """Reading failed."""
         self._end("lost", f"the connection broke: {error}", by_peer=True, error=error)
         self._reading_ended.set()
 
-    def _digest(self, chunk: bytes) -> list[Inbound] | None:
+    def digest(self, chunk: bytes) -> list[Inbound] | None:
         """What bytes that arrived say; ``None`` where they are the end."""
         if not chunk:
             self._end("eof", "the peer closed the connection", by_peer=True)
@@ -187,7 +219,7 @@ class Lifecycle:
         held = conversation.partial_size
         items = conversation.receive_data(chunk)
         if conversation.has_data_to_send and not self._offer(conversation.data_to_send()):
-            self._on_overflow()
+            self.on_overflow()
         self._reader.time = self._now()
         if conversation.partial_size or held:
             size += held - conversation.partial_size
@@ -197,7 +229,8 @@ class Lifecycle:
         self._inbox.read = None
         return items
 
-    def _resume(self) -> None:
+    def resume_reading(self) -> None:
+        """Something waits no more, and there is room to read on."""
         self._dispatcher.resume()
 
     def _offer(self, frame: bytes) -> bool:
@@ -207,7 +240,7 @@ class Lifecycle:
         except ConnectionLost:
             return True
 
-    def _settle(self, item: Inbound) -> None:
+    def settle(self, item: Inbound) -> None:
         """Deal with what arrived and is not for handlers."""
         if type(item) is Reply:  # nearly always
             self._calls.settle(item)
@@ -239,7 +272,8 @@ class Lifecycle:
         if self.is_open:
             self._offer(self._conversation.cancel(number))
 
-    def _on_overflow(self) -> None:
+    def on_overflow(self) -> None:
+        """More waits than may: end the connection."""
         self.abort(
             "slow",
             f"too much waits on this connection ({self._outbox.size:,} bytes to send, "
@@ -260,8 +294,9 @@ class Lifecycle:
 
         Cancellation: the connection is closed at once.
         """
+        self._running = True
         try:
-            async with trio.open_nursery() as self._nursery:
+            async with self._crew as scope:
                 if self._closing:
                     return
                 opening = self._conversation.open()
@@ -270,11 +305,7 @@ class Lifecycle:
                     self._outbox.flush_nowait()
                 self._vigil.begin()
                 task_status.started()
-                try:
-                    self._dispatcher.begin(self._spawn)
-                    await self._dispatcher.work()
-                finally:
-                    self._winding_down = True
+                await self._dispatcher.work(scope)
         finally:
             self._end("closed", "this side closed the connection", by_peer=False)
             self._vigil.end()
@@ -286,12 +317,6 @@ class Lifecycle:
                 await self._link.aclose()
             finally:
                 self._closed.set()
-
-    def _spawn(self, task: Callable[..., Any], *args: Any) -> None:
-        assert self._nursery is not None
-        if self._winding_down and not self._nursery.child_tasks:
-            return  # the nursery has closed; `run` is about to close the link
-        self._nursery.start_soon(task, *args)
 
     def _end(self, code: str, message: str, *, by_peer: bool, error: BaseException | None = None) -> None:
         """Note why it ended, wake whoever waits for the peer, and give handlers a while to answer."""
@@ -334,12 +359,12 @@ class Lifecycle:
 
     def _sever(self) -> None:
         """Give up on the link; handlers of events that arrived go on."""
-        if self._closed.is_set() or self._nursery is None:
+        if self._closed.is_set() or not self._running:
             return
         self._outbox.fail(ConnectionLost("the connection was closed"))
         self._responder.cancel_all()
         self._reader.call_back()
-        self._spawn(self._link.aclose)
+        self._crew.start(self._link.aclose)
 
     async def aclose(self, code: str = "closed", message: str = "") -> None:
         """Send what is queued, say goodbye, and close.
@@ -355,7 +380,7 @@ class Lifecycle:
 
         Cancellation: closes at once.
         """
-        if self._closing or self._nursery is None:
+        if self._closing or not self._running:
             self._closing = True  # should it not be running yet, it will not start
             self.is_open = False
             await self._closed.wait()
@@ -383,7 +408,7 @@ class Lifecycle:
             if by_us:  # else the loss was reported with the connection's end
                 undelivered = self._outbox.count_events()
         finally:
-            self._nursery.cancel_scope.cancel()
+            self._crew.cancel()
         await self._closed.wait()
         if undelivered:
             raise Undelivered(

@@ -9,6 +9,7 @@ ends with it.
 from __future__ import annotations
 
 import collections
+import math
 from typing import TYPE_CHECKING
 
 import trio
@@ -26,6 +27,8 @@ __all__ = ["Outbox"]
 # Frames are joined into writes of about this size; a larger frame is written by itself, uncopied. What
 # is being written when a link breaks is lost, so a larger size would lose more.
 _WRITE_SIZE = 64 * 1024
+# What has never held anything: a deque takes most of a kilobyte as soon as it is made. This one stays empty.
+_NOTHING: collections.deque[bytes] = collections.deque(maxlen=0)
 
 
 class Outbox:
@@ -89,13 +92,13 @@ class Outbox:
         self._writing = False
         self._error: ConnectionLost | None = None
         self._room: trio.lowlevel.ParkingLot | None = None
-        self.frames: collections.deque[bytes] = collections.deque()
+        self.frames: collections.deque[bytes] = _NOTHING
         self.high_water_size: int = high_water_size
         self.max_size: int = max_size
         self.size: int = 0
         self.corked: bool = False
         self.direct: bool = False
-        self.last_sent: float = trio.current_time()
+        self.last_sent: float = -math.inf
         self.bytes_sent: int = 0
 
     def __len__(self) -> int:
@@ -114,9 +117,13 @@ class Outbox:
         """
         if self._error is not None:
             raise self._lost()
-        if not self.frames and not self.corked and not self._writing:
-            self._flusher.add(self)
-        self.frames.append(frame)
+        frames = self.frames
+        if not frames:
+            if frames is _NOTHING:
+                frames = self.frames = collections.deque()
+            if not self.corked and not self._writing:
+                self._flusher.add(self)
+        frames.append(frame)
         self.size += len(frame)
 
     def push_now(self, frame: bytes, now: float) -> None:
@@ -142,14 +149,14 @@ class Outbox:
         try:
             sent = self._link.send_nowait(frame)
         except ConnectionLost as error:
-            self.frames.append(frame)
+            self.frames = collections.deque([frame])
             self.size += len(frame)
             self.fail(error)
             return
         self.last_sent = now
         self.bytes_sent += sent
         if sent < len(frame):
-            self.frames.append(frame)
+            self.frames = collections.deque([frame])
             self._head_sent = sent
             self.size += len(frame) - sent
             self._write_later()

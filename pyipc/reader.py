@@ -11,6 +11,7 @@ request, or for the leader, which reads again `REST` after the last answer.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -19,9 +20,8 @@ from pyipc.errors import ConnectionLost
 from pyipc.protocol.messages import Reply
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from pyipc.calls import Call, Calls
+    from pyipc.connection import Connection
     from pyipc.protocol.conversation import Inbound
     from pyipc.transports.port import Link
 
@@ -41,12 +41,9 @@ class Reader:
 
     Args:
         link: What is read.
-        digest: Makes items of a chunk and notes the `time`; ``None`` at the end of the stream.
-        broken: Told why the link broke.
+        connection: Makes items of what is read, and notes the `time`.
 
     Attributes:
-        digest: As given.
-        broken: As given.
         is_due: Whether the leader should rest before it reads on.
         is_free: Whether the leader rests and no asker reads, so that one may.
         passed: What an asker has read and could not use; ``None`` for the end of the stream.
@@ -59,13 +56,12 @@ class Reader:
     __slots__ = (
         "_asleep",
         "_back",
+        "_connection",
         "_has_passed",
         "_link",
         "_nap",
         "_prolong_at",
         "_resting",
-        "broken",
-        "digest",
         "is_due",
         "is_free",
         "passed",
@@ -74,16 +70,13 @@ class Reader:
         "time",
     )
 
-    def __init__(
-        self, link: Link, digest: Callable[[bytes], list[Inbound] | None], broken: Callable[[ConnectionLost], None]
-    ) -> None:
+    def __init__(self, link: Link, connection: Connection) -> None:
         self._link = link
-        self.digest: Callable[[bytes], list[Inbound] | None] = digest
-        self.broken: Callable[[ConnectionLost], None] = broken
+        self._connection = connection
         self.is_due: bool = False
         self.is_free: bool = False
         self.passed: list[Inbound] | None = None
-        self.time: float = trio.current_time()
+        self.time: float = -math.inf
         self.row: int = 0
         self.reads: int = 0
         self._has_passed = False
@@ -149,14 +142,14 @@ class Reader:
         except trio.WouldBlock:
             self._recall()  # woken, since the call has ended in another way
         except ConnectionLost as error:
-            self.broken(error)
+            self._connection.on_broken_link(error)
             self._pass_on(None)
         except BaseException:
             calls.abandon(call)
             self._recall()
             raise
         else:
-            items = self.digest(chunk)
+            items = self._connection.digest(chunk)
             if items is not None and len(items) == 1:
                 (item,) = items
                 if type(item) is Reply and item.call == call.number and calls.pending.pop(item.call, None) is not None:

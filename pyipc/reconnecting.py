@@ -205,16 +205,17 @@ class Reconnecting:
 
     async def _live(self, link: Link) -> tuple[Disconnected, bool]:
         """Live through one connection; say why it ended and whether the server ever spoke."""
+        assert self._nursery is not None
         connection = Connection(
             link,
             self._endpoint.converse(Role.CLIENT, self._options, agent=AGENT),
+            nursery=self._nursery,
             router=self._router,
             options=self._options,
             timers=self._timers,
             flusher=self._flusher,
             greet=self.on_connect.call if len(self.on_connect) else None,
         )
-        assert self._nursery is not None
         try:
             await self._nursery.start(self._run, connection)
         except trio.Cancelled:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pyipc.inbox import Inbox
     from pyipc.options import Options
     from pyipc.outbox import Outbox
-    from pyipc.protocol.conversation import Conversation, Inbound
+    from pyipc.protocol.conversation import Conversation
     from pyipc.protocol.messages import Request
     from pyipc.reader import Reader
     from pyipc.router import Router
@@ -64,24 +64,41 @@ class Responder:
     """Finds the handler of each request, awaits it in a slot, and sends what it returns.
 
     Args:
-        connection: What messages say they came from.
+        connection: What messages say they came from; it ends when the peer breaks the protocol, or does not read.
         conversation: Makes the bytes of answers.
         outbox: Takes them.
         inbox: Holds the requests that wait for a slot.
         reader: Knows when the present request was read.
         router: Finds handlers.
         options: Limits.
-        settle: Deals with a peer that breaks the protocol.
-        overflow: Called when the peer does not read its answers.
+        spawn: Starts a task that lives as long as the connection.
 
     Attributes:
-        spawn: Starts a task that lives as long as the connection.
+        spawn: As given.
         held_up: Whether requests have to wait although there are slots.
         ended: Whether the task that sends an answer may be the connection's last.
         slots_used: Requests being handled.
         received: Requests that were brought to handlers.
         failed: Handlers that raised.
     """
+
+    __slots__ = (
+        "_connection",
+        "_conversation",
+        "_inbox",
+        "_max_slots",
+        "_outbox",
+        "_reader",
+        "_router",
+        "_running",
+        "_waiting",
+        "ended",
+        "failed",
+        "held_up",
+        "received",
+        "slots_used",
+        "spawn",
+    )
 
     def __init__(
         self,
@@ -93,8 +110,7 @@ class Responder:
         reader: Reader,
         router: Router,
         options: Options,
-        settle: Callable[[Inbound], None],
-        overflow: Callable[[], None],
+        spawn: Callable[..., None],
     ) -> None:
         self._connection = connection
         self._conversation = conversation
@@ -104,10 +120,8 @@ class Responder:
         self._reader = reader
         self._router = router
         self._max_slots = options.max_concurrent_requests
-        self._settle = settle
-        self._overflow = overflow
         self._running: dict[int, trio.CancelScope] = {}
-        self.spawn: Callable[..., None] = _not_running
+        self.spawn: Callable[..., None] = spawn
         self.held_up: bool = False
         self.ended: bool = False
         self.slots_used: int = 0
@@ -118,7 +132,7 @@ class Responder:
         """Answer a request at once, or let it wait; if its handler waits, return what is to be `finish`-ed."""
         if request.call in self._running or request.call in self._waiting:
             error = RemoteProtocolError("control", f"the peer used the number of call {request.call} twice")
-            self._settle(Malformed(error, fatal=True))
+            self._connection.settle(Malformed(error, fatal=True))
             return None
         if self.held_up or self._waiting or self.slots_used >= self._max_slots:
             self._inbox.put_request(request)
@@ -252,12 +266,8 @@ class Responder:
             if outbox.direct and not outbox.size:
                 outbox.push_now(frame, self._reader.time)  # nothing follows that could go in the same write
             elif not outbox.offer(frame):
-                self._overflow()
+                self._connection.on_overflow()
             elif self.ended:
                 outbox.flush_nowait()  # this task may be the connection's last
         except ConnectionLost:
             pass  # nobody is left to answer to
-
-
-def _not_running(*args: object) -> None:
-    raise RuntimeError("the connection is not running")

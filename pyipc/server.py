@@ -319,10 +319,12 @@ class Server:
                 del self._per_peer[key]
 
     def _connection(self, link: Link, endpoint: Endpoint, refusal: tuple[str, str] | None = None) -> Connection:
+        assert self._nursery is not None
         require_hello = refusal is not None or not self._plain_peers
         return Connection(
             link,
             endpoint.converse(Role.SERVER, self._options, agent=AGENT, require_hello=require_hello, refusal=refusal),
+            nursery=self._nursery,
             router=self._router,
             options=self._options,
             timers=self._timers,

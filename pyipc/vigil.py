@@ -8,7 +8,7 @@ was blocked, judges nobody. One timer serves all of it, and an idle plain connec
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -16,6 +16,7 @@ from pyipc.errors import ConnectionLost
 from pyipc.timers import LAG
 
 if TYPE_CHECKING:
+    from pyipc.connection import Connection
     from pyipc.dispatch import Dispatcher
     from pyipc.options import Options
     from pyipc.outbox import Outbox
@@ -29,29 +30,23 @@ __all__ = ["Vigil"]
 _GRACE = 1.0
 
 
-class _Abort(Protocol):
-    """Ends the connection for a reason."""
-
-    def __call__(self, code: str, message: str, *, linger: bool = True) -> None: ...
-
-
 class Vigil:
     """Sends pings, and ends the connection when the peer is silent, dribbles or does not say hello.
 
     Args:
+        connection: What to end.
         options: The times.
         conversation: Says how much of a frame has arrived.
         outbox: Says when bytes last left, and takes pings.
         dispatcher: Says whether reading has paused.
         reader: Says when bytes last came.
         timers: The clock.
-        abort: Ends the connection.
         require_hello: Whether the peer must introduce itself.
     """
 
     __slots__ = (
-        "_abort",
         "_began",
+        "_connection",
         "_conversation",
         "_dispatcher",
         "_expected_interval",
@@ -67,23 +62,23 @@ class Vigil:
 
     def __init__(
         self,
-        options: Options,
+        connection: Connection,
         *,
+        options: Options,
         conversation: Conversation,
         outbox: Outbox,
         dispatcher: Dispatcher,
         reader: Reader,
         timers: Timers,
-        abort: _Abort,
         require_hello: bool,
     ) -> None:
+        self._connection = connection
         self._options = options
         self._conversation = conversation
         self._outbox = outbox
         self._dispatcher = dispatcher
         self._reader = reader
         self._timers = timers
-        self._abort = abort
         self._require_hello = require_hello
         self._promised_interval: float | None = None
         self._expected_interval: float | None = None
@@ -94,7 +89,7 @@ class Vigil:
 
     def begin(self) -> None:
         """The connection lives from now on."""
-        self._began = self._reader.time = trio.current_time()
+        self._began = self._reader.time = self._outbox.last_sent = trio.current_time()
         if self._require_hello and self._options.handshake_timeout is not None:
             self._wake_at(self._began + self._options.handshake_timeout)
 
@@ -142,7 +137,9 @@ class Vigil:
         if not self._require_hello or timeout is None or self._conversation.protocol != "plain":
             return math.inf
         if now >= self._began + timeout:
-            self._abort("handshake", f"the peer did not introduce itself within {timeout:g} s (handshake_timeout)")
+            self._connection.abort(
+                "handshake", f"the peer did not introduce itself within {timeout:g} s (handshake_timeout)"
+            )
             return math.inf
         return self._began + timeout
 
@@ -172,7 +169,7 @@ class Vigil:
             return heard + limit
         if late > min(LAG, interval):
             return now + min(_GRACE, interval)  # it was us: look again once what has arrived is read
-        self._abort("silent", f"the peer gave no sign of life for {now - heard:.1f} s", linger=False)
+        self._connection.abort("silent", f"the peer gave no sign of life for {now - heard:.1f} s", linger=False)
         return math.inf
 
     def _look_at_frame(self, now: float) -> float:
@@ -189,6 +186,8 @@ class Vigil:
             self._set_mark(now)
             return now + timeout
         if now >= since + timeout:
-            self._abort("slow", f"the peer sent only {grown:,} bytes of a frame in {now - since:.0f} s (frame_timeout)")
+            self._connection.abort(
+                "slow", f"the peer sent only {grown:,} bytes of a frame in {now - since:.0f} s (frame_timeout)"
+            )
             return math.inf
         return since + timeout

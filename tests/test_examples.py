@@ -90,7 +90,7 @@ async def test_the_readme_runs(tmp_path: Path, node_modules: NodeModules) -> Non
     """All of its programs, at once and unchanged but for the name, with the output that it shows."""
     name = f"world_{os.getpid()}"  # a word, since it becomes one in JavaScript
     server, client, node_client = blocks("python")[0], blocks("python")[1], blocks("js")[0]
-    assert [len(program.splitlines()) for program in (server, client, node_client)] == [12, 11, 5]
+    assert [len(program.splitlines()) for program in (server, client, node_client)] == [13, 11, 5]
     for file, source in (("server.py", server), ("client.py", client), ("client.js", node_client)):
         unique = re.sub(r"\bworld\b", name, source)
         assert unique != source

@@ -43,6 +43,8 @@ __all__ = ["JsonConversation"]
 
 _MAX_KNOWN_NAMES = 1_024
 _MAX_CALL = 2**53 - 1
+# An empty set takes more than any other empty container, and there may be many connections that say nothing.
+_NO_NAMES: frozenset[str] = frozenset()
 
 
 @final
@@ -87,11 +89,11 @@ class JsonConversation(Conversation):
         # What stands before the data in a frame, by the names that have been found fit to send.
         self._event_prefixes: dict[str, bytes] = {}
         self._request_prefixes: dict[str, bytes] = {}
-        self._incoming_names: set[str] = set()
+        self._incoming_names: set[str] | frozenset[str] = _NO_NAMES
         self._last_call = 0
         self._peer_speaks_pyipc = False
         self._failed = False
-        self._answers: list[bytes] = []
+        self._answers = b""
         self.has_data_to_send: bool = False
         self.partial_size: int = 0
         self.frames_completed: int = 0
@@ -381,7 +383,9 @@ class JsonConversation(Conversation):
                 f"{self._options.max_event_name_size:,} (max_event_name_size)",
             )
         if len(self._incoming_names) >= _MAX_KNOWN_NAMES:
-            self._incoming_names.clear()
+            self._incoming_names = _NO_NAMES
+        if isinstance(self._incoming_names, frozenset):
+            self._incoming_names = set()
         self._incoming_names.add(name)
 
     def _obey(self, name: str, data: Any, events: list[Inbound]) -> None:
@@ -456,13 +460,11 @@ class JsonConversation(Conversation):
         events.append(Introduced(self.protocol, heartbeat, peer.agent[:_MAX_TEXT]))
 
     def _answer(self, frame: bytes) -> None:
-        self._answers.append(frame)
+        self._answers += frame
         self.has_data_to_send = True
 
     def data_to_send(self) -> bytes:
-        if not self._answers:
-            return b""
-        answers, self._answers = b"".join(self._answers), []
+        answers, self._answers = self._answers, b""
         self.has_data_to_send = False
         return answers
 
