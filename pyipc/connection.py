@@ -106,7 +106,9 @@ class Connection(Lifecycle):
             if self._conversation.awaits_welcome and self._conversation.is_risky(event):
                 return False  # it may still turn out that this peer can take it
             raise
-        if outbox.frames:
+        if outbox.corked:
+            outbox.push_share(frame)
+        elif outbox.frames:
             outbox.frames.append(frame)
             outbox.size += len(frame)
         else:
@@ -147,7 +149,9 @@ class Connection(Lifecycle):
         """
         if not self.is_open:
             raise self._gone()
-        self._conversation.check(event, frame)
+        conversation = self._conversation
+        if event not in conversation.known_names or len(frame) > conversation.known_size:
+            conversation.check(event, frame)
         outbox = self._outbox
         if not outbox.frames:
             outbox.push(frame)  # which takes any frame when it is empty, as `offer` does
@@ -246,7 +250,7 @@ class Connection(Lifecycle):
             if len(calls.pending) < _FEW:
                 outbox.push_now(frame, now)
             else:
-                outbox.push(frame)  # others are likely to ask in this very turn, and one write serves all
+                outbox.push_share(frame)  # others are likely to ask in this very turn, and one write serves many
             self._events_sent += 1
             slot = current_slot.get()
             reads = self._conversation.frames_completed

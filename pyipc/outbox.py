@@ -22,7 +22,11 @@ if TYPE_CHECKING:
     from pyipc.flusher import Flusher
     from pyipc.transports.port import Link
 
-__all__ = ["Outbox"]
+__all__ = ["SHARE_SIZE", "Outbox"]
+
+#: Of what is sent in answer to a batch, so many bytes go at once, rather than all of it at the end: the peer can deal
+#: with them while the rest of the batch is dealt with here.
+SHARE_SIZE = 2_048
 
 # Frames are joined into writes of about this size; a larger frame is written by itself, uncopied. What
 # is being written when a link breaks is lost, so a larger size would lose more.
@@ -173,6 +177,16 @@ class Outbox:
             return False
         self.push(frame)
         return True
+
+    def push_share(self, frame: bytes) -> None:
+        """Append a frame, and hand the link what it takes if enough has come together; for one of many senders.
+
+        Raises:
+            ConnectionLost: Nothing more can be sent.
+        """
+        self.push(frame)
+        if self.size >= SHARE_SIZE:
+            self.flush_nowait()
 
     async def wait_for_room(self) -> None:
         """Wait until the outbox is below its high-water mark. Always a schedule point.

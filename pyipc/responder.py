@@ -14,6 +14,7 @@ import trio
 
 from pyipc.errors import ConnectionLost, InvalidData, LocalProtocolError, MessageTooLarge, RemoteProtocolError
 from pyipc.message import Message
+from pyipc.outbox import SHARE_SIZE
 from pyipc.protocol.codec import convert
 from pyipc.protocol.messages import Malformed
 from pyipc.slots import Slot, current_slot
@@ -128,20 +129,21 @@ class Responder:
         self.received: int = 0
         self.failed: int = 0
 
-    def take(self, request: Request) -> Answering | None:
-        """Answer a request at once, or let it wait; if its handler waits, return what is to be `finish`-ed."""
-        if request.call in self._running or request.call in self._waiting:
-            error = RemoteProtocolError("control", f"the peer used the number of call {request.call} twice")
-            self._connection.settle(Malformed(error, fatal=True))
-            return None
-        if self.held_up or self._waiting or self.slots_used >= self._max_slots:
-            self._inbox.put_request(request)
-            return None
-        answer = self._call(request)
-        return None if answer is None else self._begin(request, answer, Slot(self))
+    def take(self, request: Request, slot: Slot | None = None) -> Answering | None:
+        """Answer a request at once, or let it wait; if its handler waits, return what is to be `finish`-ed.
 
-    def _call(self, request: Request) -> Awaitable[object] | None:
-        """Call the handler, and answer unless what it returns is to be awaited."""
+        Args:
+            request: The request.
+            slot: The slot that it has, if it has waited for one.
+        """
+        if slot is None:
+            if request.call in self._running or request.call in self._waiting:
+                error = RemoteProtocolError("control", f"the peer used the number of call {request.call} twice")
+                self._connection.settle(Malformed(error, fatal=True))
+                return None
+            if self.held_up or self._waiting or self.slots_used >= self._max_slots:
+                self._inbox.put_request(request)
+                return None
         self.received += 1
         try:
             handler = self._router.responder_for(request.event)
@@ -156,7 +158,7 @@ class Responder:
             self._refuse(request, error)
             return None
         if type(result) not in _JSON_TYPES and hasattr(type(result), "__await__"):
-            return cast("Awaitable[object]", result)
+            return self._begin(request, cast("Awaitable[object]", result), slot or Slot(self))
         self._reply(request, result)
         return None
 
@@ -212,12 +214,10 @@ class Responder:
     async def _serve(self, scope: trio.CancelScope, request: Request, slot: Slot) -> None:
         """Handle a request that has waited, in a task of its own."""
         with scope:  # around the first step too: what it opens must be nested in the scope
-            answer = self._call(request)
-            answering = None if answer is None else self._begin(request, answer, slot)
+            answering = self.take(request, slot)
             if answering is not None:
                 await self.finish(scope, answering)
-            elif answer is None:
-                slot.release()
+        slot.release()
         self._running.pop(request.call, None)
 
     def cancel(self, call: int) -> None:
@@ -240,10 +240,15 @@ class Responder:
     def _reply(self, request: Request, result: object) -> None:
         try:
             frame = self._conversation.reply(request.call, result)
+            outbox = self._outbox
+            if outbox.direct and not outbox.size:
+                outbox.push_now(frame, self._reader.time)  # nothing follows that could go in the same write
+            else:
+                self._send(frame)
         except LocalProtocolError as error:
             self._refuse(request, error)
-        else:
-            self._send(frame)
+        except ConnectionLost:
+            pass  # nobody is left to answer to
 
     def _refuse(self, request: Request, error: Exception) -> None:
         """Tell the peer why its request has no answer."""
@@ -263,11 +268,10 @@ class Responder:
         """Queue an answer. A peer that asks but never reads is closed rather than waited for."""
         outbox = self._outbox
         try:
-            if outbox.direct and not outbox.size:
-                outbox.push_now(frame, self._reader.time)  # nothing follows that could go in the same write
-            elif not outbox.offer(frame):
+            if not outbox.offer(frame):
                 self._connection.on_overflow()
-            elif self.ended:
-                outbox.flush_nowait()  # this task may be the connection's last
+            elif self.ended or (outbox.corked and outbox.size >= SHARE_SIZE):
+                # Either this task may be the connection's last, or the peer can begin with what there is.
+                outbox.flush_nowait()
         except ConnectionLost:
             pass  # nobody is left to answer to

@@ -47,7 +47,9 @@ class Slot:
                 self._responder.slots_used += 1
 
     def release(self) -> None:
-        """Give the slot back for good: its handler is done."""
+        """Give the slot back for good: its handler is done. May be called more than once."""
+        if self._ended:
+            return
         self._ended = True
         if self._waiters == 0:
             self._free()

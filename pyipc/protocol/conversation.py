@@ -10,9 +10,13 @@ from __future__ import annotations
 
 import enum
 from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
 
 from pyipc.protocol.codec import Event
 from pyipc.protocol.messages import Cancel, Failure, Goaway, Goodbye, Introduced, Malformed, Reply, Request
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 __all__ = ["Conversation", "Inbound", "Role"]
 
@@ -35,6 +39,10 @@ class Conversation(ABC):
     frames_completed: int
     #: Whether `data_to_send` has something.
     has_data_to_send: bool
+    #: Names of events that may be sent to this peer, as far as that has been found out.
+    known_names: Collection[str]
+    #: Bytes that a frame may surely have.
+    known_size: int
     #: ``"pyipc/1"`` once the other side has introduced itself, ``"plain"`` until then.
     protocol: str
 

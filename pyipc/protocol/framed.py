@@ -85,9 +85,9 @@ class JsonConversation(Conversation):
         self._buffer = FrameBuffer(framing.delimiter, options.max_frame_size)
         self._send_limit = options.max_frame_size
         # Frames up to this size can be neither too deep nor too large.
-        self._depth_free_size = min(2 * options.max_depth, options.max_frame_size)
+        self.known_size: int = min(2 * options.max_depth, options.max_frame_size)
         # What stands before the data in a frame, by the names that have been found fit to send.
-        self._event_prefixes: dict[str, bytes] = {}
+        self.known_names: dict[str, bytes] = {}
         self._request_prefixes: dict[str, bytes] = {}
         self._incoming_names: set[str] | frozenset[str] = _NO_NAMES
         self._last_call = 0
@@ -124,12 +124,12 @@ class JsonConversation(Conversation):
 
     def encode(self, event: str, data: object) -> bytes:
         frame = codec.encode(event, data)
-        if len(frame) > self._depth_free_size:
+        if len(frame) > self.known_size:
             self._check_depth(frame, event)
         return frame + self._delimiter
 
     def check(self, event: str, frame: bytes) -> None:
-        if event not in self._event_prefixes:
+        if event not in self.known_names:
             self._vet_outgoing(event)
         if len(frame) - 1 > self._send_limit:
             raise MessageTooLarge(len(frame) - 1, self._send_limit)
@@ -146,13 +146,13 @@ class JsonConversation(Conversation):
 
     def event(self, event: str, data: object) -> bytes:
         # What `encode` and `check` do, in one: this is the hottest path there is.
-        prefix = self._event_prefixes.get(event) or self._vet_outgoing(event)
+        prefix = self.known_names.get(event) or self._vet_outgoing(event)
         try:
             text = codec.fast_json(data)
         except codec.UNENCODABLE:
             text = codec.encode_value(data, event)
         frame = b"".join((prefix, text, self._event_end))  # one copy, however large
-        if len(frame) > self._depth_free_size:
+        if len(frame) > self.known_size:
             self._check_fits(frame, event)
         return frame
 
@@ -167,9 +167,9 @@ class JsonConversation(Conversation):
                 f"a node-ipc program would take an event named {event!r} for its own, or stop; "
                 "choose another name, or pass unsafe_names=True",
             )
-        if len(self._event_prefixes) >= _MAX_KNOWN_NAMES:
-            self._event_prefixes.clear()
-        prefix = self._event_prefixes[event] = codec.event_prefix(event)
+        if len(self.known_names) >= _MAX_KNOWN_NAMES:
+            self.known_names.clear()
+        prefix = self.known_names[event] = codec.event_prefix(event)
         return prefix
 
     def request(self, event: str, data: object) -> tuple[int, bytes]:
@@ -184,7 +184,7 @@ class JsonConversation(Conversation):
         except codec.UNENCODABLE:
             text = codec.encode_value(data, event)
         frame = b"".join((_REQUEST_START % call, prefix, text, self._call_end))
-        if len(frame) > self._depth_free_size:
+        if len(frame) > self.known_size:
             self._check_fits(frame, event)
         self._last_call = call
         return call, frame
@@ -202,7 +202,7 @@ class JsonConversation(Conversation):
         except codec.UNENCODABLE:
             text = codec.encode_value(data, "the reply")
         frame = b"".join((_REPLY_START % call, text, self._call_end))
-        if len(frame) > self._depth_free_size:
+        if len(frame) > self.known_size:
             self._check_fits(frame, "the reply")
         return frame
 
@@ -287,7 +287,7 @@ class JsonConversation(Conversation):
 
     def _usual_call(self, data: bytes) -> Request | Reply | None:
         """Read a frame that is a call like others before; every other one is for `_take_frame` to judge."""
-        if len(data) > self._depth_free_size:
+        if len(data) > self.known_size:
             return None
         try:
             if data.startswith(_REPLY_TYPE):
@@ -303,7 +303,7 @@ class JsonConversation(Conversation):
     def _take_frame(self, frame: bytes, events: list[Inbound]) -> bool:
         """Read one frame and take it; say whether to go on with the next."""
         try:
-            if len(frame) > self._depth_free_size:
+            if len(frame) > self.known_size:
                 self._check_incoming(frame, len(frame))
             call = codec.decode_call(frame)
             if call is None:
@@ -453,7 +453,7 @@ class JsonConversation(Conversation):
             if peer.max_frame_size < 1:
                 raise RemoteProtocolError("control", "the peer accepts no frame at all (max_frame_size)")
             self._send_limit = min(self._send_limit, peer.max_frame_size)
-            self._depth_free_size = min(self._depth_free_size, self._send_limit)
+            self.known_size = min(self.known_size, self._send_limit)
         heartbeat = peer.heartbeat
         if heartbeat is not None:
             heartbeat = min(max(heartbeat, SHORTEST_HEARTBEAT), _LONGEST_HEARTBEAT)

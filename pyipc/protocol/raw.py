@@ -22,6 +22,8 @@ class RawConversation(Conversation):
     partial_size = 0
     frames_completed = 0
     has_data_to_send = False
+    known_names = ()
+    known_size = 0
     awaits_welcome = False
 
     def open(self) -> bytes:
