@@ -41,7 +41,12 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--only", nargs="+", metavar="WORKLOAD", help="only these workloads")
     made.add_argument("--peers", nargs="+", metavar="NAME", help="only these contenders")
     made.add_argument("--json", type=Path, metavar="FILE", help="write every figure there")
-    made.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables there, for a page")
+    made.add_argument(
+        "--markdown",
+        type=Path,
+        metavar="FILE",
+        help="write the tables there, between the marks if it is a page that has them",
+    )
     made.add_argument("--svg", type=Path, metavar="DIRECTORY", help="write a chart of each workload there")
     made.add_argument(
         "--against",
@@ -117,6 +122,18 @@ def show_progress(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
 
+#: Between these a page has its tables; all else in it is kept.
+MARKS = ("<!-- what follows is made by ./run bench -->\n", "<!-- made by ./run bench until here -->")
+
+
+def place(tables: str, page: Path) -> None:
+    """Write tables into a page: between the marks if it has them, else as the whole of it."""
+    text = page.read_text("utf-8") if page.exists() else ""
+    before, begin, rest = text.partition(MARKS[0])
+    _, end, after = rest.partition(MARKS[1])
+    page.write_text(f"{before}{begin}\n{tables}\n{end}{after}" if end else tables, "utf-8")
+
+
 def write(run: Run, json_file: Path | None, markdown: Path | None, svg: Path | None) -> None:
     """Write the files that are asked for."""
     if json_file is not None:
@@ -127,7 +144,7 @@ def write(run: Run, json_file: Path | None, markdown: Path | None, svg: Path | N
             (svg / f"{result.workload.name}.svg").write_text(bar_chart(result), "utf-8")
     if markdown is not None:
         charts = None if svg is None else Path(os.path.relpath(svg, markdown.parent)).as_posix()
-        markdown.write_text(run.markdown(charts), "utf-8")
+        place(run.markdown(charts), markdown)
 
 
 def main(arguments: Sequence[str]) -> None:

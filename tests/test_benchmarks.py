@@ -401,3 +401,14 @@ def test_a_page_without_charts_has_none() -> None:
     run = Run("./run bench", {"Python": "3"}, 1, [result_of("echo", {"pyipc": [1]})], [PYIPC])
     assert "![" not in run.markdown()
     assert "1 round; Python 3." in run.markdown()
+
+
+def test_tables_stand_between_the_marks_of_a_page(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    compare.place("tables\n", page)
+    assert page.read_text("utf-8") == "tables\n"
+    begin, end = compare.MARKS
+    page.write_text(f"before\n{begin}old\n{end}\nafter\n", "utf-8")
+    for tables in ("new\n", "newer\n"):
+        compare.place(tables, page)
+        assert page.read_text("utf-8") == f"before\n{begin}\n{tables}\n{end}\nafter\n"
