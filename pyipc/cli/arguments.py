@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import pyipc
 from pyipc.cli.exits import ExitCode, Failed
-from pyipc.cli.text import json_text
+from pyipc.cli.showing.text import json_text
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from pyipc.cli.console import Console
+    from pyipc.cli.showing.console import Console
 
 __all__ = [
     "CommandParser",

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import trio
 
 from pyipc.cli.exits import ExitCode, Failed
-from pyipc.cli.text import printable
+from pyipc.cli.showing.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator

@@ -16,16 +16,16 @@ import trio
 
 import pyipc
 from pyipc.cli.arguments import CommandParser
-from pyipc.cli.console import Console
 from pyipc.cli.exits import ExitCode, Failed, exit_code_of
 from pyipc.cli.interruption import Interrupted, interruptible
+from pyipc.cli.showing.console import Console
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 __all__ = ["COMMANDS", "main", "make_parser"]
 
-#: The commands in the order in which ``--help`` shows them: modules of this package.
+#: The commands in the order in which ``--help`` shows them: modules of `pyipc.cli.commands`.
 COMMANDS = ("serve", "listen", "emit", "request", "broadcast", "tap", "bench", "doctor")
 
 _DESCRIPTION = """\
@@ -67,7 +67,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=version)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=CommandParser)
     for name in COMMANDS:
-        importlib.import_module(f"pyipc.cli.{name}").add(commands)
+        importlib.import_module(f"pyipc.cli.commands.{name}").add(commands)
     return parser
 
 

@@ -15,10 +15,10 @@ import trio
 import trio.testing
 
 import pyipc
-from pyipc.cli.bench_server import make_server
-from pyipc.cli.cpu_time import cpu_seconds
-from pyipc.cli.figures import count, duration, size
-from pyipc.cli.workload import ECHO, REQUEST, Measurement, Plan, Work, measure, probe
+from pyipc.cli.benching.cpu_time import cpu_seconds
+from pyipc.cli.benching.server import make_server
+from pyipc.cli.benching.workload import ECHO, REQUEST, Measurement, Plan, Work, measure, probe
+from pyipc.cli.showing.figures import count, duration, size
 from tests.cli.processes import PATIENCE, environment, eventually, run, start
 from tests.cli.terminal import start_in_terminal, without_rich
 from tests.conftest import CANNOT_RUN
@@ -282,7 +282,7 @@ async def test_a_server_that_is_killed_is_told_with_what_was_measured(address: s
 
 async def test_the_server_does_not_outlive_whoever_started_it(address: str) -> None:
     process = await trio.lowlevel.open_process(
-        [sys.executable, "-m", "pyipc.cli.bench_server", address, "100000"],
+        [sys.executable, "-m", "pyipc.cli.benching.server", address, "100000"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env=environment(),

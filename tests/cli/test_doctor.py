@@ -14,10 +14,10 @@ import pytest
 import trio
 
 import pyipc
-from pyipc.cli.environment import examine_environment
-from pyipc.cli.examination import examine_place
-from pyipc.cli.findings import Level
-from pyipc.cli.visit import visit
+from pyipc.cli.examining.address import examine_place
+from pyipc.cli.examining.findings import Level
+from pyipc.cli.examining.machine import examine_environment
+from pyipc.cli.examining.visit import visit
 from tests.cli.processes import PATIENCE, eventually, run, start
 from tests.cli.terminal import start_in_terminal
 from tests.conftest import CANNOT_RUN, needs_node
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from pyipc.cli.findings import Finding
+    from pyipc.cli.examining.findings import Finding
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason=f"{CANNOT_RUN} there are no Unix sockets")
 

@@ -163,9 +163,9 @@ def test_missing_standard_descriptors(address: str, closed: str) -> None:
 
 async def test_a_bug_is_a_traceback(directory: Path) -> None:
     program = (
-        "import sys, pyipc.cli.main, pyipc.cli.emit\n"
+        "import sys, pyipc.cli.main, pyipc.cli.commands.emit\n"
         "async def broken(arguments, console): raise ZeroDivisionError('a bug')\n"
-        "pyipc.cli.emit.run = broken\n"
+        "pyipc.cli.commands.emit.run = broken\n"
         "sys.exit(pyipc.cli.main.main(['emit', 'world', 'x', '1']))\n"
     )
     result = await run(command=[sys.executable, "-c", program])
@@ -175,13 +175,13 @@ async def test_a_bug_is_a_traceback(directory: Path) -> None:
 
 async def test_several_errors_at_once_are_one_sentence() -> None:
     program = (
-        "import sys, trio, pyipc, pyipc.cli.main, pyipc.cli.emit\n"
+        "import sys, trio, pyipc, pyipc.cli.main, pyipc.cli.commands.emit\n"
         "async def fail(): raise pyipc.ConnectionLost('it broke')\n"
         "async def broken(arguments, console):\n"
         "    async with trio.open_nursery() as nursery:\n"
         "        nursery.start_soon(fail)\n"
         "        nursery.start_soon(fail)\n"
-        "pyipc.cli.emit.run = broken\n"
+        "pyipc.cli.commands.emit.run = broken\n"
         "sys.exit(pyipc.cli.main.main(['emit', 'world', 'x', '1']))\n"
     )
     result = await run(command=[sys.executable, "-c", program])
@@ -201,12 +201,12 @@ async def test_verbose_logs_and_quiet_does_not(address: str) -> None:
 
 async def test_an_interruption_that_nobody_waits_for_is_no_traceback() -> None:
     program = (
-        "import sys, trio, pyipc.cli.main, pyipc.cli.emit\n"
+        "import sys, trio, pyipc.cli.main, pyipc.cli.commands.emit\n"
         "async def interrupted(arguments, console):\n"
         "    async with trio.open_nursery() as nursery:\n"
         "        nursery.start_soon(trio.sleep_forever)\n"
         "        raise KeyboardInterrupt\n"
-        "pyipc.cli.emit.run = interrupted\n"
+        "pyipc.cli.commands.emit.run = interrupted\n"
         "sys.exit(pyipc.cli.main.main(['emit', 'world', 'x', '1']))\n"
     )
     result = await run(command=[sys.executable, "-c", program])

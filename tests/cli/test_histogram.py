@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyipc.cli.histogram import RELATIVE_ERROR, Histogram
+from pyipc.cli.benching.histogram import RELATIVE_ERROR, Histogram
 
 GREATEST = 2**63 - 1
 values = st.lists(

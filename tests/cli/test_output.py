@@ -15,7 +15,7 @@ import trio
 
 import pyipc
 from pyipc.cli.exits import ExitCode
-from pyipc.cli.text import json_text, payload, payload_text, printable
+from pyipc.cli.showing.text import json_text, payload, payload_text, printable
 from tests.cli.processes import PATIENCE, PYIPC, eventually, run, start
 from tests.conftest import CANNOT_RUN
 

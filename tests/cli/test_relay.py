@@ -15,10 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import pyipc
-from pyipc.cli.backlog import Backlog, Skipped
-from pyipc.cli.cutter import Cutter, Piece
-from pyipc.cli.relay import Direction, relay
-from pyipc.cli.transcript import Entry, Moment, Transcript
+from pyipc.cli.tapping.backlog import Backlog, Skipped
+from pyipc.cli.tapping.cutter import Cutter, Piece
+from pyipc.cli.tapping.relay import Direction, relay
+from pyipc.cli.tapping.transcript import Entry, Moment, Transcript
 from pyipc.transports import memory_link_pair, transport_for
 
 if TYPE_CHECKING:

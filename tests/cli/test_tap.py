@@ -15,7 +15,7 @@ import pytest
 import trio
 
 import pyipc
-from pyipc.cli.access import check_peer
+from pyipc.cli.peers import check_peer
 from pyipc.transports import Peer, memory_link_pair
 from tests.cli.processes import PATIENCE, eventually, run, start
 from tests.cli.terminal import start_in_terminal

@@ -10,18 +10,18 @@ import trio
 
 import pyipc
 from pyipc.cli import arguments as common
-from pyipc.cli import bench_server
-from pyipc.cli.bench_report import Report
-from pyipc.cli.cpu_time import cpu_seconds
+from pyipc.cli.benching import server as bench_server
+from pyipc.cli.benching.cpu_time import cpu_seconds
+from pyipc.cli.benching.report import Report
+from pyipc.cli.benching.workload import Measurement, Plan, measure, probe
 from pyipc.cli.exits import ExitCode, Failed
 from pyipc.cli.interruption import Interrupted, interruptible
-from pyipc.cli.progress import show_progress
-from pyipc.cli.workload import Measurement, Plan, measure, probe
+from pyipc.cli.showing.progress import show_progress
 
 if TYPE_CHECKING:
     import argparse
 
-    from pyipc.cli.console import Console
+    from pyipc.cli.showing.console import Console
 
 __all__ = ["add", "run"]
 

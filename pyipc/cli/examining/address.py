@@ -7,8 +7,8 @@ import stat
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
-from pyipc.cli.access import own_uid
-from pyipc.cli.findings import Finding, Level, ok, problem, warning
+from pyipc.cli.examining.findings import Finding, Level, ok, problem, warning
+from pyipc.cli.peers import own_uid
 from pyipc.transports import transport_for
 
 if TYPE_CHECKING:

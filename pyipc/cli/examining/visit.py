@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, Final
 import trio
 
 import pyipc
-from pyipc.cli.access import check_peer
-from pyipc.cli.examination import user_name
-from pyipc.cli.figures import duration
-from pyipc.cli.findings import Finding, ok, problem, warning
+from pyipc.cli.examining.address import user_name
+from pyipc.cli.examining.findings import Finding, ok, problem, warning
+from pyipc.cli.peers import check_peer
+from pyipc.cli.showing.figures import duration
 from pyipc.transports import Transport, transport_for
 
 if TYPE_CHECKING:

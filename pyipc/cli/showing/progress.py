@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from pyipc.cli.figures import count
+from pyipc.cli.showing.figures import count
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     import rich.console
 
-    from pyipc.cli.console import Console
+    from pyipc.cli.showing.console import Console
 
 __all__ = ["show_progress"]
 

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 import trio
 
-from pyipc.cli.cutter import Cutter, Piece
-from pyipc.cli.figures import duration, size
-from pyipc.cli.relay import Direction, relay
-from pyipc.cli.text import now
-from pyipc.cli.transcript import Entry, Moment, Transcript
+from pyipc.cli.showing.figures import duration, size
+from pyipc.cli.showing.text import now
+from pyipc.cli.tapping.cutter import Cutter, Piece
+from pyipc.cli.tapping.relay import Direction, relay
+from pyipc.cli.tapping.transcript import Entry, Moment, Transcript
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pyipc.cli.backlog import Backlog
+    from pyipc.cli.tapping.backlog import Backlog
     from pyipc.transports import Link, Peer
 
 __all__ = ["Conversation", "Reading"]

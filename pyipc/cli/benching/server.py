@@ -1,4 +1,4 @@
-"""The other end of ``pyipc bench``, in a process of its own: ``python -m pyipc.cli.bench_server``.
+"""The other end of ``pyipc bench``, in a process of its own: ``python -m pyipc.cli.benching.server``.
 
 It says on stdout where it listens, and ends with its standard input, so that it does not outlive
 whoever started it.
@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Final
 import trio
 
 import pyipc
+from pyipc.cli.benching.workload import ECHO, EVENT, REQUEST
 from pyipc.cli.exits import ExitCode, Failed
-from pyipc.cli.workload import ECHO, EVENT, REQUEST
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

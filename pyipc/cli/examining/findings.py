@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pyipc.cli.console import Line
+    from pyipc.cli.showing.console import Line
 
 __all__ = ["Finding", "Level", "ok", "problem", "warning"]
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 import pyipc
-from pyipc.cli.access import own_uid
-from pyipc.cli.figures import count
-from pyipc.cli.findings import Finding, ok, warning
+from pyipc.cli.examining.findings import Finding, ok, warning
+from pyipc.cli.peers import own_uid
+from pyipc.cli.showing.figures import count
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,13 +9,13 @@ import pyipc
 from pyipc.cli import arguments as common
 from pyipc.cli.data import json_argument
 from pyipc.cli.exits import ExitCode
-from pyipc.cli.journal import Journal
 from pyipc.cli.quota import Quota, add_quota_options
+from pyipc.cli.showing.journal import Journal
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
-    from pyipc.cli.console import Console
+    from pyipc.cli.showing.console import Console
 
 __all__ = ["add", "run"]
 

@@ -7,14 +7,14 @@ import platform
 from typing import TYPE_CHECKING, Any, Final
 
 import pyipc
-from pyipc.cli.figures import count, duration, size
+from pyipc.cli.showing.figures import count, duration, size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pyipc.cli.console import Line
-    from pyipc.cli.histogram import Histogram
-    from pyipc.cli.workload import Measurement
+    from pyipc.cli.benching.histogram import Histogram
+    from pyipc.cli.benching.workload import Measurement
+    from pyipc.cli.showing.console import Line
 
 __all__ = ["Report"]
 

@@ -10,18 +10,18 @@ import trio
 
 import pyipc
 from pyipc.cli import arguments as common
-from pyipc.cli.access import check_peer
-from pyipc.cli.backlog import Backlog, Skipped
-from pyipc.cli.conversation import Conversation
-from pyipc.cli.figures import count
 from pyipc.cli.interruption import Interrupted, interruptible
+from pyipc.cli.peers import check_peer
+from pyipc.cli.showing.figures import count
+from pyipc.cli.tapping.backlog import Backlog, Skipped
+from pyipc.cli.tapping.watching import Conversation
 from pyipc.transports import transport_for
 
 if TYPE_CHECKING:
     import argparse
 
-    from pyipc.cli.console import Console
-    from pyipc.cli.conversation import Reading
+    from pyipc.cli.showing.console import Console
+    from pyipc.cli.tapping.watching import Reading
     from pyipc.transports import Link, Listener
 
 __all__ = ["add", "run"]

@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pyipc
 from pyipc.cli import arguments as common
-from pyipc.cli.environment import examine_environment
-from pyipc.cli.examination import examine_place, examine_socket
+from pyipc.cli.examining.address import examine_place, examine_socket
+from pyipc.cli.examining.findings import Finding, Level, ok, problem, warning
+from pyipc.cli.examining.machine import examine_environment
+from pyipc.cli.examining.visit import visit
 from pyipc.cli.exits import ExitCode
-from pyipc.cli.findings import Finding, Level, ok, problem, warning
-from pyipc.cli.visit import visit
 from pyipc.transports import transport_for
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import AsyncGenerator
 
-    from pyipc.cli.console import Console
+    from pyipc.cli.showing.console import Console
 
 __all__ = ["add", "run"]
 

@@ -14,7 +14,7 @@ from pyipc.cli.interruption import interruptible
 if TYPE_CHECKING:
     import argparse
 
-    from pyipc.cli.console import Console
+    from pyipc.cli.showing.console import Console
 
 __all__ = ["add", "run"]
 

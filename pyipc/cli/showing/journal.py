@@ -5,11 +5,11 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING, Any
 
-from pyipc.cli.text import now, payload, payload_text, printable
+from pyipc.cli.showing.text import now, payload, payload_text, printable
 
 if TYPE_CHECKING:
     import pyipc
-    from pyipc.cli.console import Console
+    from pyipc.cli.showing.console import Console
 
 __all__ = ["Journal", "peer_record", "peer_text"]
 

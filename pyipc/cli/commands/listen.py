@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 import pyipc
 from pyipc.cli import arguments as common
 from pyipc.cli.exits import ExitCode
-from pyipc.cli.journal import Journal
 from pyipc.cli.quota import Quota, add_quota_options
+from pyipc.cli.showing.journal import Journal
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Awaitable
 
-    from pyipc.cli.console import Console
+    from pyipc.cli.showing.console import Console
 
 __all__ = ["add", "run"]
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 import trio
 
 import pyipc
-from pyipc.cli.histogram import Histogram
+from pyipc.cli.benching.histogram import Histogram
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -7,8 +7,8 @@ import os
 import sys
 from typing import IO, TYPE_CHECKING, Any, TypeAlias, cast
 
-from pyipc.cli.output import Output
-from pyipc.cli.text import json_text, printable
+from pyipc.cli.showing.output import Output
+from pyipc.cli.showing.text import json_text, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -11,15 +11,15 @@ import json
 import math
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
-from pyipc.cli.figures import duration, size
-from pyipc.cli.text import json_text
+from pyipc.cli.showing.figures import duration, size
+from pyipc.cli.showing.text import json_text
 
 if TYPE_CHECKING:
     import datetime
 
-    from pyipc.cli.console import Line
-    from pyipc.cli.cutter import Piece
-    from pyipc.cli.relay import Direction
+    from pyipc.cli.showing.console import Line
+    from pyipc.cli.tapping.cutter import Piece
+    from pyipc.cli.tapping.relay import Direction
 
 __all__ = ["Entry", "Moment", "Transcript"]
 

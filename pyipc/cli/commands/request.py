@@ -12,12 +12,12 @@ from pyipc.cli import arguments as common
 from pyipc.cli.data import add_data_options, read_values
 from pyipc.cli.exits import ExitCode, exit_code_of
 from pyipc.cli.interruption import interruptible
-from pyipc.cli.text import json_text
+from pyipc.cli.showing.text import json_text
 
 if TYPE_CHECKING:
     import argparse
 
-    from pyipc.cli.console import Console
+    from pyipc.cli.showing.console import Console
 
 __all__ = ["add", "run"]
 

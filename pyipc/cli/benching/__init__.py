@@ -1,0 +1,1 @@
+"""What ``pyipc bench`` is made of: a server, work for it, and figures."""

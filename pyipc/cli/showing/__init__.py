@@ -1,0 +1,1 @@
+"""What people and programs get to see: where it is written, as what text, and how fast."""
