@@ -6,6 +6,8 @@ import inspect
 import logging
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from pyipc.nursery import errors_told
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -45,9 +47,10 @@ class Callbacks(Generic[T]):
     async def call(self, about: T) -> None:
         """Tell everybody, one after the other. What one raises is logged and keeps nobody else from it."""
         for function in self._functions:
-            try:
+            with errors_told(self._tell):
                 result = function(about)
                 if inspect.isawaitable(result):
                     await result
-            except Exception:
-                logger.exception("an %s callback failed", self._name)
+
+    def _tell(self, error: Exception) -> None:
+        logger.error("an %s callback failed", self._name, exc_info=error)

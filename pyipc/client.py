@@ -225,7 +225,7 @@ class Client:
             try:
                 await _checkpoint_if_cancelled()
                 # Nearly always there is nothing to wait for, and a coroutine would cost as much as the rest.
-                if not connection.emit_at_once(event, data):
+                if not connection._emit_at_once(event, data):
                     await connection.emit(event, data)
             except ConnectionLost:
                 pass  # it was not sent, and goes the way of all that is emitted without a connection
@@ -286,7 +286,7 @@ class Client:
             if connection is None or not connection.is_open:
                 connection = await self._wait_for_connection(event, timeout, deadline)
             try:
-                return await connection.request_until(event, data, timeout, deadline, now, result)
+                return await connection._request_until(event, data, timeout, deadline, now, result)
             except ConnectionLost as lost:
                 if lost.maybe_handled or self._options.offline != "queue":
                     raise

@@ -74,13 +74,13 @@ class Connection(Lifecycle):
         ten times what a message does.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
-        if self.emit_at_once(event, data):
+        if self._emit_at_once(event, data):
             return
         if self._conversation.is_risky(event):
             await self.know_peer()
         frame = self._conversation.event(event, data)
         outbox = self._outbox
-        if outbox.size >= outbox.high_water_size:
+        if outbox.size + outbox.shared >= outbox.high_water_size:
             # Reading goes on meanwhile: two sides whose handlers both wait here would wait for ever.
             with self.waiting_for_peer():
                 await outbox.wait_for_room()
@@ -89,7 +89,7 @@ class Connection(Lifecycle):
         outbox.push(frame)
         self._events_sent += 1
 
-    def emit_at_once(self, event: str, data: object) -> bool:
+    def _emit_at_once(self, event: str, data: object) -> bool:
         """Send an event if that needs no waiting at all; say whether it was sent.
 
         Raises:
@@ -98,7 +98,7 @@ class Connection(Lifecycle):
         if not self.is_open:
             raise self._gone()
         outbox = self._outbox
-        if outbox.size >= outbox.high_water_size:
+        if outbox.size + outbox.shared >= outbox.high_water_size:
             return False
         try:
             frame = self._conversation.event(event, data)
@@ -133,10 +133,10 @@ class Connection(Lifecycle):
         self._events_sent += 1
 
     def encode(self, event: str, data: object) -> bytes:
-        """The bytes of an event for every peer with this framing; see `send_encoded`."""
+        """The bytes of an event for every peer with this framing; see `_send_encoded`."""
         return self._conversation.encode(event, data)
 
-    def send_encoded(self, event: str, frame: bytes) -> bool:
+    def _send_encoded(self, event: str, frame: bytes) -> bool:
         """Send bytes from `encode` without waiting, up to the outbox's cap.
 
         Returns:
@@ -154,7 +154,7 @@ class Connection(Lifecycle):
             conversation.check(event, frame)
         outbox = self._outbox
         if not outbox.frames:
-            outbox.push(frame)  # which takes any frame when it is empty, as `offer` does
+            outbox.push_later(frame)  # which takes any frame when it is empty, as `offer` does
         elif outbox.size + len(frame) <= outbox.max_size:
             outbox.frames.append(frame)
             outbox.size += len(frame)
@@ -218,9 +218,9 @@ class Connection(Lifecycle):
             timeout = self._options.request_timeout
         now = self._now()
         deadline = math.inf if timeout is None else now + timeout
-        return await self.request_until(event, data, timeout, deadline, now, result)
+        return await self._request_until(event, data, timeout, deadline, now, result)
 
-    async def request_until(
+    async def _request_until(
         self, event: str, data: object, timeout: float | None, deadline: float, now: float, result: Any
     ) -> Any:
         """Like `request`, for a caller that has looked at the clock already, and whether it is cancelled.

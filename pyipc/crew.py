@@ -3,12 +3,13 @@
 Nearly always there is one. A nursery to hold it would be a fourth of what an idle connection costs in time and memory,
 and there may be ten thousand of them. So the helpers that a task needs now and then are started in the nursery of the
 connection's owner, and a crew promises for them what a nursery would: they are cancelled with the first task, none
-outlives the block, and an error ends the owner.
+outlives the block, and an error of one cancels all.
 """
 
 from __future__ import annotations
 
 import contextvars
+import logging
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 __all__ = ["Crew"]
+
+logger: logging.Logger = logging.getLogger("pyipc.connection")
 
 
 class Crew:
@@ -49,8 +52,9 @@ class Crew:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool:
-        own = self._first.__exit__(kind, error, traceback)
+        own = False
         try:
+            own = self._first.__exit__(kind, error, traceback)
             if error is None or own:
                 await self._wait_for_helpers()
         finally:
@@ -83,6 +87,10 @@ class Crew:
         try:
             with scope:
                 await task(*args)
+        except Exception:
+            # It is a fault of ours, since what users' code raises is told elsewhere. It ends this connection alone.
+            logger.exception("a task of a connection failed")
+            self.cancel()
         finally:
             self._scopes.remove(scope)
             if not self._scopes and self._done is not None:

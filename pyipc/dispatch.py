@@ -12,14 +12,16 @@ connection gives up its slot, since the answer may depend on another request bei
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 from typing import TYPE_CHECKING, cast
 
 import trio
 
-from pyipc.errors import ConnectionLost, InvalidData
+from pyipc.errors import InvalidData
 from pyipc.message import Message
+from pyipc.nursery import errors_told
 from pyipc.protocol.codec import Event, convert
 from pyipc.protocol.messages import Cancel, Introduced, Request
 from pyipc.waiting import begin
@@ -158,8 +160,7 @@ class Dispatcher:
     def _hand_over(self) -> None:
         """Let another task lead; the caller is about to wait."""
         self._leader = None
-        self._outbox.direct = self._outbox.corked = False
-        self._outbox.flush_nowait()
+        self._outbox.uncork()
         if self._spares:
             self._spares.unpark()
         else:
@@ -201,8 +202,8 @@ class Dispatcher:
                             if result is None or not hasattr(type(result), "__await__"):
                                 continue
                             waiting = begin(result)
-                        except Exception:
-                            self._report("a handler", name)
+                        except Exception as error:
+                            self._report("a handler", name, error)
                             continue
                         if waiting is None:
                             continue
@@ -218,28 +219,29 @@ class Dispatcher:
                 elif type(item) is Cancel:
                     responder.cancel(item.call)
                 else:
-                    self._connection.settle(item)
+                    self._connection._settle(item)
                     if type(item) is Introduced and self._greet is not None:
                         greeting = self._greet_peer()
                         if greeting is not None:
                             await self._finish_greeting(greeting)
                             return
             outbox.direct = outbox.corked = False
+            outbox.shared = 0
             if outbox.size:
                 outbox.flush_nowait()
             if self._inbox.size >= self._high_water_size:
                 await self._wait_for_room()
             if reader.is_due and await reader.rest():
-                items = reader.passed
+                items, reader.passed = reader.passed, None
             else:
                 # Here and not in a method of the reader, as each level of coroutines is run through for every read.
                 try:
                     chunk = await receive()
-                except ConnectionLost as error:
-                    connection.on_broken_link(error)
+                except Exception as error:  # what a third party's link raises must not end more than its connection
+                    connection._on_broken_link(error)
                     items = None
                 else:
-                    items = connection.digest(chunk)
+                    items = connection._digest(chunk)
             if items is None:
                 self._end()
                 return
@@ -292,18 +294,16 @@ class Dispatcher:
             result = greet(self._connection)
             if hasattr(type(result), "__await__"):
                 return begin(cast("Awaitable[object]", result))
-        except Exception:
-            self._report("the on_connect handler", "on_connect")
+        except Exception as error:
+            self._report("the on_connect handler", "on_connect", error)
         return None
 
     async def _finish_greeting(self, greeting: Waiting) -> None:
         """Let everything that arrives wait for a greeting that waits itself."""
         self._lane_busy = self._responder.held_up = True
         self._hand_over()
-        try:
+        with errors_told(functools.partial(self._report, "the on_connect handler", "on_connect")):
             await greeting
-        except Exception:
-            self._report("the on_connect handler", "on_connect")
         self._responder.held_up = False
         self._responder.start_queued()
         await self._drain()
@@ -327,11 +327,14 @@ class Dispatcher:
                     address = self._connection.peer.address
                     logger.warning("%s sent %r with data that does not fit at %s", address, event.type, error.path)
                     continue
+                except Exception as error:  # converting runs code of the declared type
+                    self._report("the declared type of a handler for", event.type, error)
+                    continue
             try:
                 result = handler.call(given)
                 waiting = begin(result) if hasattr(type(result), "__await__") else None
-            except Exception:
-                self._report("a handler", event.type)
+            except Exception as error:
+                self._report("a handler", event.type, error)
             else:
                 if waiting is not None:
                     return waiting
@@ -349,10 +352,8 @@ class Dispatcher:
 
     async def _finish_handlers(self, event: Event, waiting: Waiting | None, others: Iterator[Handler]) -> None:
         while waiting is not None:
-            try:
+            with errors_told(functools.partial(self._report, "a handler", event.type)):
                 await waiting
-            except Exception:
-                self._report("a handler", event.type)
             waiting = self._call_handlers(event, others, heard=True)
 
     async def _drain(self) -> None:
@@ -370,6 +371,6 @@ class Dispatcher:
             if turn % _TURN == 0:
                 await trio.lowlevel.checkpoint()
 
-    def _report(self, what: str, name: str) -> None:
+    def _report(self, what: str, name: str, error: Exception) -> None:
         self.failed += 1
-        logger.exception("%s %r failed (%s)", what, name, self._connection.peer.address)
+        logger.error("%s %r failed (%s)", what, name, self._connection.peer.address, exc_info=error)

@@ -95,14 +95,16 @@ class Inbox:
 
     def _check(self) -> None:
         if self.size > self._max_size:
-            self._connection.on_overflow()
+            self._connection._on_overflow()
 
     def shed(self, read: Read) -> None:
         """One item of a read waits no more."""
+        if not self.size:
+            return  # all was forgotten while it was being handled
         read.waiting -= 1
         self.size -= _ITEM_SIZE + (0 if read.waiting else read.size)
         if self.size < self._high_water_size:
-            self._connection.resume_reading()
+            self._connection._resume_reading()
 
     def clear(self) -> None:
         """Forget everything."""

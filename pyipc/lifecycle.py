@@ -200,12 +200,14 @@ class Lifecycle:
 
     # --- what its parts tell it: by methods, as each has the connection anyway and a callback more would weigh ---
 
-    def on_broken_link(self, error: ConnectionLost) -> None:
+    def _on_broken_link(self, error: Exception) -> None:
         """Reading failed."""
+        if not isinstance(error, ConnectionLost):
+            logger.error("the link to %s failed", self._link.peer.address, exc_info=error)
         self._end("lost", f"the connection broke: {error}", by_peer=True, error=error)
         self._reading_ended.set()
 
-    def digest(self, chunk: bytes) -> list[Inbound] | None:
+    def _digest(self, chunk: bytes) -> list[Inbound] | None:
         """What bytes that arrived say; ``None`` where they are the end."""
         if not chunk:
             self._end("eof", "the peer closed the connection", by_peer=True)
@@ -219,7 +221,7 @@ class Lifecycle:
         held = conversation.partial_size
         items = conversation.receive_data(chunk)
         if conversation.has_data_to_send and not self._offer(conversation.data_to_send()):
-            self.on_overflow()
+            self._on_overflow()
         self._reader.time = self._now()
         if conversation.partial_size or held:
             size += held - conversation.partial_size
@@ -229,7 +231,7 @@ class Lifecycle:
         self._inbox.read = None
         return items
 
-    def resume_reading(self) -> None:
+    def _resume_reading(self) -> None:
         """Something waits no more, and there is room to read on."""
         self._dispatcher.resume()
 
@@ -240,7 +242,7 @@ class Lifecycle:
         except ConnectionLost:
             return True
 
-    def settle(self, item: Inbound) -> None:
+    def _settle(self, item: Inbound) -> None:
         """Deal with what arrived and is not for handlers."""
         if type(item) is Reply:  # nearly always
             self._calls.settle(item)
@@ -272,7 +274,7 @@ class Lifecycle:
         if self.is_open:
             self._offer(self._conversation.cancel(number))
 
-    def on_overflow(self) -> None:
+    def _on_overflow(self) -> None:
         """More waits than may: end the connection."""
         self.abort(
             "slow",
@@ -306,6 +308,10 @@ class Lifecycle:
                 self._vigil.begin()
                 task_status.started()
                 await self._dispatcher.work(scope)
+        except Exception as error:
+            # It is a fault of ours, since what users' code raises is told elsewhere. It ends this connection alone.
+            logger.exception("the connection to %s failed", self._link.peer.address)
+            self._end("failed", f"this side failed: {type(error).__name__}: {error}", by_peer=False, error=error)
         finally:
             self._end("closed", "this side closed the connection", by_peer=False)
             self._vigil.end()
@@ -428,7 +434,7 @@ class Lifecycle:
         """Take back the events of which nothing was sent before the connection ended."""
         return self._outbox.reclaim_events()
 
-    def send_kept(self, event: str | None, frame: bytes) -> None:
+    def _send_kept(self, event: str | None, frame: bytes) -> None:
         """Send what was accepted while there was no connection, however much it is.
 
         Args:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING
 
 import trio
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable, Iterator
 
-__all__ = ["hidden_nursery"]
+__all__ = ["errors_told", "hidden_nursery"]
 
 
 @asynccontextmanager
@@ -49,6 +49,25 @@ async def hidden_nursery() -> AsyncIterator[trio.Nursery]:
             raise kept
         finally:
             del kept
+
+
+@contextmanager
+def errors_told(tell: Callable[[Exception], None]) -> Iterator[None]:
+    """A context around a user's code whose errors are told, and go no further.
+
+    A handler's own nursery may be cancelled while one of its tasks fails; what comes out of it is neither an
+    `Exception` nor a cancellation, but both. The errors of it are told, and the cancellation alone goes on.
+    """
+    try:
+        yield
+    except Exception as error:
+        tell(error)
+    except BaseExceptionGroup as group:
+        errors, others = group.split(Exception)
+        if errors is not None:
+            tell(errors)
+        if others is not None:
+            raise others from None
 
 
 def _alone(errors: list[BaseException], own_group: bool) -> BaseException | None:

@@ -9,6 +9,7 @@ ends with it.
 from __future__ import annotations
 
 import collections
+import logging
 import math
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from pyipc.transports.port import Link
 
 __all__ = ["SHARE_SIZE", "Outbox"]
+
+logger: logging.Logger = logging.getLogger("pyipc.connection")
 
 #: Of what is sent in answer to a batch, so many bytes go at once, rather than all of it at the end: the peer can deal
 #: with them while the rest of the batch is dealt with here.
@@ -49,7 +52,10 @@ class Outbox:
     Attributes:
         frames: What waits, in order. While something does, a sender may append to it, and add to `size`, by itself.
         size: Bytes waiting.
+        is_queued: Whether the flusher has it for the next turn.
+        is_queued_later: Whether the flusher has it for one of the next.
         corked: Whether the owner will flush by itself before long.
+        shared: Bytes handed to the link since it was corked, which a sender that goes on and on must count as well.
         direct: Whether nothing follows, for now, that could go in the same write as an answer.
         last_sent: When bytes last left, in trio's time.
         bytes_sent: Bytes handed to the link.
@@ -71,8 +77,11 @@ class Outbox:
         "direct",
         "frames",
         "high_water_size",
+        "is_queued",
+        "is_queued_later",
         "last_sent",
         "max_size",
+        "shared",
         "size",
     )
 
@@ -102,16 +111,14 @@ class Outbox:
         self.size: int = 0
         self.corked: bool = False
         self.direct: bool = False
+        self.is_queued: bool = False
+        self.is_queued_later: bool = False
+        self.shared: int = 0
         self.last_sent: float = -math.inf
         self.bytes_sent: int = 0
 
     def __len__(self) -> int:
         return len(self.frames)
-
-    @property
-    def is_broken(self) -> bool:
-        """Whether nothing more can be sent."""
-        return self._error is not None
 
     def push(self, frame: bytes) -> None:
         """Append a frame, however full the outbox is.
@@ -121,14 +128,31 @@ class Outbox:
         """
         if self._error is not None:
             raise self._lost()
-        frames = self.frames
-        if not frames:
-            if frames is _NOTHING:
-                frames = self.frames = collections.deque()
-            if not self.corked and not self._writing:
-                self._flusher.add(self)
-        frames.append(frame)
+        if self.frames:
+            self.frames.append(frame)  # whoever flushes what is there takes it along
+            self.size += len(frame)
+        elif not self._put_first(frame) and not self.is_queued:
+            self.is_queued = True
+            self._flusher.add(self)
+
+    def push_later(self, frame: bytes) -> None:
+        """Append a frame of which there are many for as many peers: it need not go at the next turn."""
+        if self._error is not None:
+            raise self._lost()
+        if self.frames:
+            self.frames.append(frame)
+            self.size += len(frame)
+        elif not self._put_first(frame) and not self.is_queued and not self.is_queued_later:
+            self.is_queued_later = True
+            self._flusher.add_later(self)
+
+    def _put_first(self, frame: bytes) -> bool:
+        """Put a frame into the empty outbox; say whether somebody is going to flush by himself."""
+        if self.frames is _NOTHING:
+            self.frames = collections.deque()
+        self.frames.append(frame)
         self.size += len(frame)
+        return self.corked or self._writing
 
     def push_now(self, frame: bytes, now: float) -> None:
         """Append a frame and hand the link what it takes: for a sender that is about to wait.
@@ -152,13 +176,14 @@ class Outbox:
         # The usual case, without the queue.
         try:
             sent = self._link.send_nowait(frame)
-        except ConnectionLost as error:
+        except Exception as error:
             self.frames = collections.deque([frame])
             self.size += len(frame)
-            self.fail(error)
+            self._fail_by(error)
             return
-        self.last_sent = now
-        self.bytes_sent += sent
+        if sent:
+            self.last_sent = now
+            self.bytes_sent += sent
         if sent < len(frame):
             self.frames = collections.deque([frame])
             self._head_sent = sent
@@ -186,6 +211,16 @@ class Outbox:
         """
         self.push(frame)
         if self.size >= SHARE_SIZE:
+            size = self.size
+            self.flush_nowait()
+            if self.corked:
+                self.shared += size - self.size
+
+    def uncork(self) -> None:
+        """The batch that was answered is over; hand the link what it takes."""
+        self.corked = self.direct = False
+        self.shared = 0
+        if self.frames:
             self.flush_nowait()
 
     async def wait_for_room(self) -> None:
@@ -230,8 +265,8 @@ class Outbox:
             chunk, _ = self._next_chunk()
             try:
                 sent = self._link.send_nowait(chunk)
-            except ConnectionLost as error:
-                self.fail(error)
+            except Exception as error:
+                self._fail_by(error)
                 return
             self._sent(sent)
             if sent < len(chunk):
@@ -283,11 +318,11 @@ class Outbox:
                 chunk, self._in_flight = self._next_chunk()
                 try:
                     await self._link.send(chunk)
-                except ConnectionLost as error:
+                except Exception as error:
                     # How much of these frames arrived is unknown, so they are not to be sent again.
                     self._drop(self._in_flight)
                     self._in_flight = 0
-                    self.fail(error)
+                    self._fail_by(error)
                     return
                 self._in_flight = 0
                 self._sent(len(chunk))
@@ -300,6 +335,13 @@ class Outbox:
             self._lost_events += not _is_control(frame)
             self.size -= len(frame) - self._head_sent
             self._head_sent = 0
+
+    def _fail_by(self, error: Exception) -> None:
+        """The link raised. One of a third party may raise anything, and must not end what all connections share."""
+        if not isinstance(error, ConnectionLost):
+            logger.error("the link to %s failed", self._link.peer.address, exc_info=error)
+            error = ConnectionLost(f"the link failed: {type(error).__name__}: {error}", maybe_handled=True)
+        self.fail(error)
 
     def fail(self, error: ConnectionLost) -> None:
         """Take nothing more, and wake whoever waits here."""

@@ -139,17 +139,17 @@ class Reader:
                 chunk = await self._link.receive()
             finally:
                 call.wake = None
+            items = self._connection._digest(chunk)
         except trio.WouldBlock:
             self._recall()  # woken, since the call has ended in another way
         except ConnectionLost as error:
-            self._connection.on_broken_link(error)
+            self._connection._on_broken_link(error)
             self._pass_on(None)
         except BaseException:
             calls.abandon(call)
             self._recall()
             raise
         else:
-            items = self._connection.digest(chunk)
             if items is not None and len(items) == 1:
                 (item,) = items
                 if type(item) is Reply and item.call == call.number and calls.pending.pop(item.call, None) is not None:

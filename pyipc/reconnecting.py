@@ -252,7 +252,7 @@ class Reconnecting:
         """Put what was kept into a new connection, before anything else gets there."""
         for event, frame in self.offline.take_all():
             try:
-                connection.send_kept(event, frame)
+                connection._send_kept(event, frame)
             except LocalProtocolError as error:
                 self.offline.dropped += 1
                 logger.warning("an event that was queued cannot be sent to this server: %s", error)

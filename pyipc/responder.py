@@ -7,6 +7,7 @@ others meanwhile, since what it waits for may depend on another request being se
 
 from __future__ import annotations
 
+import functools
 import logging
 from typing import TYPE_CHECKING, Any, cast
 
@@ -14,6 +15,7 @@ import trio
 
 from pyipc.errors import ConnectionLost, InvalidData, LocalProtocolError, MessageTooLarge, RemoteProtocolError
 from pyipc.message import Message
+from pyipc.nursery import errors_told
 from pyipc.outbox import SHARE_SIZE
 from pyipc.protocol.codec import convert
 from pyipc.protocol.messages import Malformed
@@ -139,7 +141,7 @@ class Responder:
         if slot is None:
             if request.call in self._running or request.call in self._waiting:
                 error = RemoteProtocolError("control", f"the peer used the number of call {request.call} twice")
-                self._connection.settle(Malformed(error, fatal=True))
+                self._connection._settle(Malformed(error, fatal=True))
                 return None
             if self.held_up or self._waiting or self.slots_used >= self._max_slots:
                 self._inbox.put_request(request)
@@ -190,13 +192,10 @@ class Responder:
         request = answering.request
         self._running[request.call] = scope
         try:
-            result = await answering.waiting
-        except Exception as error:
-            self._refuse(request, error)
-        else:
-            self._reply(request, result)
+            with errors_told(functools.partial(self._refuse, request)):
+                self._reply(request, await answering.waiting)
         finally:
-            del self._running[request.call]
+            self._running.pop(request.call, None)
             current_slot.reset(answering.token)
             answering.slot.release()
 
@@ -209,16 +208,17 @@ class Responder:
             free -= 1
             # Slot and scope are taken now: until the task runs, the limit holds and a cancel finds it.
             scope = self._running[request.call] = trio.CancelScope()
-            self.spawn(self._serve, scope, request, Slot(self))
+            self.spawn(self._serve, scope, request, Slot(self), scope=scope)
 
     async def _serve(self, scope: trio.CancelScope, request: Request, slot: Slot) -> None:
         """Handle a request that has waited, in a task of its own."""
-        with scope:  # around the first step too: what it opens must be nested in the scope
+        try:
             answering = self.take(request, slot)
             if answering is not None:
                 await self.finish(scope, answering)
-        slot.release()
-        self._running.pop(request.call, None)
+        finally:
+            slot.release()
+            self._running.pop(request.call, None)
 
     def cancel(self, call: int) -> None:
         """Cancel a request that waits or is being handled; the peer wants no answer any more."""
@@ -231,7 +231,9 @@ class Responder:
 
     def cancel_all(self) -> None:
         """Cancel every request: nobody is left to answer to."""
-        self._waiting.clear()
+        while self._waiting:
+            _, (_, read) = self._waiting.popitem()
+            self._inbox.shed(read)
         for scope in list(self._running.values()):
             scope.cancel()
 
@@ -269,7 +271,7 @@ class Responder:
         outbox = self._outbox
         try:
             if not outbox.offer(frame):
-                self._connection.on_overflow()
+                self._connection._on_overflow()
             elif self.ended or (outbox.corked and outbox.size >= SHARE_SIZE):
                 # Either this task may be the connection's last, or the peer can begin with what there is.
                 outbox.flush_nowait()

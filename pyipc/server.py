@@ -406,7 +406,7 @@ class Server:
                 framing = endpoint.framing
                 frame = frames.get(framing)
             try:
-                taken = frame is not None and connection.send_encoded(event, frame)
+                taken = frame is not None and connection._send_encoded(event, frame)
             except ConnectionClosed:
                 continue
             except LocalProtocolError as error:

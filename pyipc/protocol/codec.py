@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MALFORMED",
-    "UNENCODABLE",
     "Event",
     "Reply",
     "Request",
@@ -109,10 +108,9 @@ _SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F]")
 #: is not just what this side would have sent; `decode` may still make sense of it.
 fast_request: Callable[[bytes], _RequestFrame] = _request_decoder.decode
 fast_reply: Callable[[bytes], _ReplyFrame] = _reply_decoder.decode
-#: The JSON of a value. On the hottest path there is, so without a function of ours around it: where it raises one
-#: of `UNENCODABLE`, ask `encode_value`, which knows a way round or says what is wrong.
+#: The JSON of a value. On the hottest path there is, so without a function of ours around it: where it raises, ask
+#: `encode_value`, which knows a way round or says what is wrong.
 fast_json: Callable[[object], bytes] = _encoder.encode
-UNENCODABLE = (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError)
 
 
 def encode_value(value: object, what: str) -> bytes:
@@ -129,7 +127,7 @@ def encode_value(value: object, what: str) -> bytes:
         return _encoder.encode(value)
     except UnicodeEncodeError:
         return _encode_surrogates(value, what)
-    except UNENCODABLE as error:
+    except Exception as error:  # encoding runs code of the value's type
         raise UnencodableData(f"the data of {what!r} has no JSON form: {error}") from error
 
 
@@ -152,7 +150,7 @@ def _encode_surrogates(value: object, what: str) -> bytes:
     try:
         plain = _finite(msgspec.to_builtins(value, str_keys=True))
         text = json.dumps(plain, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    except (TypeError, ValueError, RecursionError) as error:
+    except Exception as error:
         raise UnencodableData(f"the data of {what!r} has no JSON form: {error}") from error
     # Surrogates can stand only inside JSON strings, where Python's escape is JSON's too.
     return text.encode("utf-8", "backslashreplace")

@@ -129,5 +129,5 @@ class Conversation(ABC):
         """Whether it is still open if the peer speaks pyipc's protocol."""
 
     @abstractmethod
-    def is_risky(self, event: str) -> bool:
+    def is_risky(self, event: object) -> bool:
         """Whether the name may go only to a peer that has introduced itself."""

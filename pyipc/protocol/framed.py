@@ -1,26 +1,22 @@
-"""A conversation in frames of JSON: node-ipc's wire, with pyipc's own frames among the others."""
+"""A conversation in frames of JSON: node-ipc's wire, with pyipc's own frames among the others.
+
+The half that makes frames is in `outgoing`; here is the half that understands them.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, final
 
-from pyipc.errors import (
-    InvalidEventName,
-    LocalProtocolError,
-    MessageTooLarge,
-    PeerLacksFeature,
-    RemoteProtocolError,
-    UnencodableData,
-)
+from pyipc.errors import RemoteProtocolError
 from pyipc.options import SHORTEST_HEARTBEAT
 from pyipc.protocol import codec
-from pyipc.protocol.conversation import Conversation, Inbound, Role
+from pyipc.protocol.conversation import Inbound, Role
 from pyipc.protocol.frames import FrameBuffer
 from pyipc.protocol.messages import (
     CONTROL_PREFIX,
+    MAX_TEXT,
     PROTOCOL_VERSIONS,
     Cancel,
-    ControlFrame,
     Failure,
     Goaway,
     Goodbye,
@@ -32,7 +28,8 @@ from pyipc.protocol.messages import (
     Request,
     Welcome,
 )
-from pyipc.protocol.names import UNSAFE_NAMES, check_event_name
+from pyipc.protocol.names import MAX_KNOWN_NAMES
+from pyipc.protocol.outgoing import OutgoingFrames
 
 if TYPE_CHECKING:
     from pyipc.options import Options
@@ -41,14 +38,13 @@ if TYPE_CHECKING:
 
 __all__ = ["JsonConversation"]
 
-_MAX_KNOWN_NAMES = 1_024
 _MAX_CALL = 2**53 - 1
 # An empty set takes more than any other empty container, and there may be many connections that say nothing.
 _NO_NAMES: frozenset[str] = frozenset()
 
 
 @final
-class JsonConversation(Conversation):
+class JsonConversation(OutgoingFrames):
     """node-ipc's frames, with pyipc's own among them once both sides are known to speak them.
 
     Args:
@@ -72,32 +68,19 @@ class JsonConversation(Conversation):
         refusal: tuple[str, str] | None = None,
         agent: str = "",
     ) -> None:
-        self._role = role
-        self._delimiter = framing.delimiter
-        self._event_end = b"}" + framing.delimiter
-        self._call_end = b"}}" + framing.delimiter
-        self._options = options
+        super().__init__(role, framing, options)
         self._hello = hello
         self._require_hello = require_hello and role is Role.SERVER
         self._skips = options.malformed == "skip" and not self._require_hello
         self._refusal = refusal
         self._agent = agent
         self._buffer = FrameBuffer(framing.delimiter, options.max_frame_size)
-        self._send_limit = options.max_frame_size
-        # Frames up to this size can be neither too deep nor too large.
-        self.known_size: int = min(2 * options.max_depth, options.max_frame_size)
-        # What stands before the data in a frame, by the names that have been found fit to send.
-        self.known_names: dict[str, bytes] = {}
-        self._request_prefixes: dict[str, bytes] = {}
         self._incoming_names: set[str] | frozenset[str] = _NO_NAMES
-        self._last_call = 0
-        self._peer_speaks_pyipc = False
         self._failed = False
         self._answers = b""
         self.has_data_to_send: bool = False
         self.partial_size: int = 0
         self.frames_completed: int = 0
-        self.protocol: str = "plain"
 
     @property
     def awaits_welcome(self) -> bool:
@@ -116,125 +99,6 @@ class JsonConversation(Conversation):
             "heartbeat": options.heartbeat_interval,
             "agent": self._agent,
         }
-
-    def _control(self, body: ControlFrame) -> bytes:
-        return codec.control_frame(body) + self._delimiter
-
-    # --- calls in, bytes out ---
-
-    def encode(self, event: str, data: object) -> bytes:
-        frame = codec.encode(event, data)
-        if len(frame) > self.known_size:
-            self._check_depth(frame, event)
-        return frame + self._delimiter
-
-    def check(self, event: str, frame: bytes) -> None:
-        if event not in self.known_names:
-            self._vet_outgoing(event)
-        if len(frame) - 1 > self._send_limit:
-            raise MessageTooLarge(len(frame) - 1, self._send_limit)
-
-    def check_size(self, frame: bytes) -> None:
-        if len(frame) - 1 > self._send_limit:
-            raise MessageTooLarge(len(frame) - 1, self._send_limit)
-
-    def _check_depth(self, frame: bytes, what: str) -> None:
-        if codec.too_deep(frame, self._options.max_depth):
-            raise UnencodableData(
-                f"the data of {what!r} is nested deeper than {self._options.max_depth} levels (max_depth)"
-            )
-
-    def event(self, event: str, data: object) -> bytes:
-        # What `encode` and `check` do, in one: this is the hottest path there is.
-        prefix = self.known_names.get(event) or self._vet_outgoing(event)
-        try:
-            text = codec.fast_json(data)
-        except codec.UNENCODABLE:
-            text = codec.encode_value(data, event)
-        frame = b"".join((prefix, text, self._event_end))  # one copy, however large
-        if len(frame) > self.known_size:
-            self._check_fits(frame, event)
-        return frame
-
-    def is_risky(self, event: str) -> bool:
-        return self.protocol == "plain" and event in UNSAFE_NAMES and not self._options.unsafe_names
-
-    def _vet_outgoing(self, event: str) -> bytes:
-        check_event_name(event, self._options.max_event_name_size)
-        if self.is_risky(event):
-            raise InvalidEventName(
-                event,
-                f"a node-ipc program would take an event named {event!r} for its own, or stop; "
-                "choose another name, or pass unsafe_names=True",
-            )
-        if len(self.known_names) >= _MAX_KNOWN_NAMES:
-            self.known_names.clear()
-        prefix = self.known_names[event] = codec.event_prefix(event)
-        return prefix
-
-    def request(self, event: str, data: object) -> tuple[int, bytes]:
-        if self._role is Role.SERVER and not self._peer_speaks_pyipc:
-            raise PeerLacksFeature(
-                "request", "the peer has sent no pyipc frame, so it cannot be asked; emit an event instead"
-            )
-        prefix = self._request_prefixes.get(event) or self._vet_request(event)
-        call = self._last_call + 1
-        try:
-            text = codec.fast_json(data)
-        except codec.UNENCODABLE:
-            text = codec.encode_value(data, event)
-        frame = b"".join((_REQUEST_START % call, prefix, text, self._call_end))
-        if len(frame) > self.known_size:
-            self._check_fits(frame, event)
-        self._last_call = call
-        return call, frame
-
-    def _vet_request(self, event: str) -> bytes:
-        check_event_name(event, self._options.max_event_name_size)
-        if len(self._request_prefixes) >= _MAX_KNOWN_NAMES:
-            self._request_prefixes.clear()
-        prefix = self._request_prefixes[event] = b',"event":%b,"data":' % codec.encode_value(event, event)
-        return prefix
-
-    def reply(self, call: int, data: object) -> bytes:
-        try:
-            text = codec.fast_json(data)
-        except codec.UNENCODABLE:
-            text = codec.encode_value(data, "the reply")
-        frame = b"".join((_REPLY_START % call, text, self._call_end))
-        if len(frame) > self.known_size:
-            self._check_fits(frame, "the reply")
-        return frame
-
-    def _check_fits(self, frame: bytes, what: str) -> None:
-        self._check_depth(frame, what)
-        self.check_size(frame)
-
-    def failure(self, call: int, code: str, message: str, data: object = None) -> bytes:
-        body = {"call": call, "code": code, "message": message, "data": data}
-        try:
-            frame = codec.encode(Failure.type, body) + self._delimiter
-            self._check_fits(frame, "the error")
-        except LocalProtocolError:
-            # Whoever asked must hear that there is no answer, even where its details cannot be sent.
-            return self._control(Failure(call, code[:_MAX_TEXT], message[:_MAX_TEXT]))
-        return frame
-
-    def cancel(self, call: int) -> bytes:
-        return self._control(Cancel(call))
-
-    def ping(self) -> bytes:
-        return self._unasked(Ping())
-
-    def goaway(self, message: str) -> bytes:
-        return self._unasked(Goaway(message))
-
-    def goodbye(self, code: str, message: str) -> bytes:
-        return self._unasked(Goodbye(code, message))
-
-    def _unasked(self, body: ControlFrame) -> bytes:
-        """A frame that only a peer which has introduced itself may get."""
-        return self._control(body) if self.protocol != "plain" else b""
 
     # --- bytes in, events out ---
 
@@ -382,7 +246,7 @@ class JsonConversation(Conversation):
                 f"the peer sent an event whose name takes {size:,} bytes and the limit is "
                 f"{self._options.max_event_name_size:,} (max_event_name_size)",
             )
-        if len(self._incoming_names) >= _MAX_KNOWN_NAMES:
+        if len(self._incoming_names) >= MAX_KNOWN_NAMES:
             self._incoming_names = _NO_NAMES
         if isinstance(self._incoming_names, frozenset):
             self._incoming_names = set()
@@ -428,9 +292,9 @@ class JsonConversation(Conversation):
             return
         version = next((version for version in PROTOCOL_VERSIONS if version in hello.versions), None)
         if version is None:
-            offered = ", ".join(map(str, hello.versions[:_MAX_TEXT])) or "none"
+            offered = ", ".join(map(str, hello.versions[:MAX_TEXT])) or "none"
             message = f"this side speaks version {PROTOCOL_VERSIONS[0]} of the protocol, the other side {offered}"
-            message = message[:_MAX_TEXT]
+            message = message[:MAX_TEXT]
             self._answer(self._control(Goodbye("version", message)))
             raise RemoteProtocolError("version", message)
         if self._refusal is not None:
@@ -457,7 +321,7 @@ class JsonConversation(Conversation):
         heartbeat = peer.heartbeat
         if heartbeat is not None:
             heartbeat = min(max(heartbeat, SHORTEST_HEARTBEAT), _LONGEST_HEARTBEAT)
-        events.append(Introduced(self.protocol, heartbeat, peer.agent[:_MAX_TEXT]))
+        events.append(Introduced(self.protocol, heartbeat, peer.agent[:MAX_TEXT]))
 
     def _answer(self, frame: bytes) -> None:
         self._answers += frame
@@ -469,8 +333,6 @@ class JsonConversation(Conversation):
         return answers
 
 
-_REQUEST_START = b'{"type":"pyipc.request","data":{"call":%d'
-_REPLY_START = b'{"type":"pyipc.reply","data":{"call":%d,"data":'
 # A chunk that starts with a call is likely to hold nothing else, and calls are read one by one.
 _REQUEST_TYPE = b'{"type":"pyipc.request"'
 _REPLY_TYPE = b'{"type":"pyipc.reply"'
@@ -480,8 +342,6 @@ _LARGE = 65_536
 # Frames below this many are read as a batch.
 _SMALL = 2_048
 _LONGEST_HEARTBEAT = 86_400.0
-# Characters of a text that only people read.
-_MAX_TEXT = 256
 # What a plain peer may send and be heard further, with malformed="skip". A frame that is too large is not
 # among it: its end may never come.
 _SKIPPED = frozenset({"json", "utf8", "envelope", "depth", "name"})

@@ -17,6 +17,7 @@ from pyipc.protocol.codec import Request as Request
 
 __all__ = [
     "CONTROL_PREFIX",
+    "MAX_TEXT",
     "PROTOCOL_VERSIONS",
     "Cancel",
     "ControlFrame",
@@ -36,6 +37,8 @@ __all__ = [
 CONTROL_PREFIX = "pyipc."
 #: Versions of the protocol that this side speaks, best first.
 PROTOCOL_VERSIONS = (1,)
+#: Characters of a text that only people read.
+MAX_TEXT = 256
 
 
 class ControlFrame(Protocol):

@@ -5,7 +5,10 @@ from __future__ import annotations
 from pyipc.errors import InvalidEventName
 from pyipc.protocol.messages import CONTROL_PREFIX
 
-__all__ = ["UNSAFE_NAMES", "check_event_name"]
+__all__ = ["MAX_KNOWN_NAMES", "UNSAFE_NAMES", "check_event_name"]
+
+#: How many names a conversation remembers: both sides' programs choose them, so there must be an end.
+MAX_KNOWN_NAMES = 1_024
 
 #: Names that a node-ipc program takes for its own lifecycle, or that end it (versions 9 and 10 look
 #: handlers up in a plain object, so names of `Object.prototype` find functions that are none).

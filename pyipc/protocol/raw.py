@@ -9,6 +9,8 @@ from pyipc.protocol.codec import Event
 from pyipc.protocol.conversation import Conversation
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from pyipc.protocol.conversation import Inbound
 
 __all__ = ["RawConversation"]
@@ -22,7 +24,7 @@ class RawConversation(Conversation):
     partial_size = 0
     frames_completed = 0
     has_data_to_send = False
-    known_names = ()
+    known_names: Collection[str] = ()
     known_size = 0
     awaits_welcome = False
 
@@ -39,7 +41,7 @@ class RawConversation(Conversation):
     def check(self, event: str, frame: bytes) -> None:
         pass
 
-    def is_risky(self, event: str) -> bool:
+    def is_risky(self, event: object) -> bool:
         return False
 
     def _none(self) -> PeerLacksFeature:
