@@ -27,6 +27,7 @@ from harness.tables import number, result_table, target_table, with_spread
 from harness.targets import TARGETS, Target, judge
 from harness.workloads import WORKLOADS, WORKS, Workload
 
+BEGIN, END = compare.MARKS
 BY_NAME = {workload.name: workload for workload in WORKLOADS}
 PYIPC, NODE, ZMQ, BARE = (by_key(key) for key in ("pyipc", "node-ipc", "zmq", "bare-sockets"))
 
@@ -372,6 +373,7 @@ def test_a_run_writes_tables_charts_and_figures(
 
     told = json.loads(data.read_text("utf-8"))
     assert told["rounds"] == 2
+    assert told["seconds"] > 0
     assert [workload["name"] for workload in told["workloads"]] == ["events-64", "request"]
     for workload in told["workloads"]:
         assert workload["not_measured"].keys() == {"zmq"}
@@ -381,13 +383,16 @@ def test_a_run_writes_tables_charts_and_figures(
     assert {target["met"] for target in told["targets"]} <= {True, False, None}
 
     missing = "pyzmq: not measured: no-such-package is not installed"
-    assert missing in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert missing in text
+    assert max(map(len, text.partition("What each promises")[2].splitlines())) <= 120
     markdown = page.read_text("utf-8")
     assert missing in markdown
-    assert markdown.startswith("```console\n$ ./run bench --quick --rounds 2 --json ")
+    assert "```console\n$ ./run bench --quick --rounds 2 --json " in markdown
     assert "![One-way events of 64 B](charts/events-64.svg)" in markdown
     for contender in (PYIPC, BARE, absent):
         assert contender.promises in markdown
+        assert contender.promises in " ".join(text.split())
     for name in ("events-64", "request"):
         ET.fromstring((charts / f"{name}.svg").read_text("utf-8"))
 
@@ -398,17 +403,45 @@ def test_the_pyipc_of_another_checkout_is_a_contender() -> None:
 
 
 def test_a_page_without_charts_has_none() -> None:
-    run = Run("./run bench", {"Python": "3"}, 1, [result_of("echo", {"pyipc": [1]})], [PYIPC])
+    run = Run("./run bench", {"Python": "3"}, 1, 42.3, [result_of("echo", {"pyipc": [1]})], [PYIPC])
     assert "![" not in run.markdown()
-    assert "1 round; Python 3." in run.markdown()
+
+
+@pytest.mark.parametrize(
+    ("rounds", "seconds", "told"),
+    [(1, 42.3, "1 round in 42 s; Python 3."), (5, 1_859.6, "5 rounds in 31 min 0 s; Python 3.")],
+)
+def test_a_run_tells_how_long_it_took(rounds: int, seconds: float, told: str) -> None:
+    run = Run("./run bench", {"Python": "3"}, rounds, seconds, [result_of("echo", {"pyipc": [1]})], [PYIPC])
+    assert told in run.text()
+    assert told in run.markdown()
+    assert run.as_json()["seconds"] == seconds
 
 
 def test_tables_stand_between_the_marks_of_a_page(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     compare.place("tables\n", page)
-    assert page.read_text("utf-8") == "tables\n"
-    begin, end = compare.MARKS
-    page.write_text(f"before\n{begin}old\n{end}\nafter\n", "utf-8")
+    assert page.read_text("utf-8") == f"{BEGIN}\ntables\n\n{END}\n"
+    page.write_text(f"before\n{BEGIN}old\n{END}\nafter\n", "utf-8")
     for tables in ("new\n", "newer\n"):
         compare.place(tables, page)
-        assert page.read_text("utf-8") == f"before\n{begin}\n{tables}\n{end}\nafter\n"
+        assert page.read_text("utf-8") == f"before\n{BEGIN}\n{tables}\n{END}\nafter\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"before\n{BEGIN}old\nafter\n",
+        f"before\nold\n{END}\nafter\n",
+        f"{END}\n{BEGIN}",
+        f"{BEGIN}{END}{BEGIN}",
+        "a page of somebody\n",
+    ],
+    ids=["no end", "no begin", "changed places", "two begins", "neither"],
+)
+def test_a_page_without_its_marks_is_left_alone(tmp_path: Path, text: str) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(text, "utf-8")
+    with pytest.raises(SystemExit, match=r"page\.md is there but does not have both marks"):
+        compare.main(["--markdown", str(page)])
+    assert page.read_text("utf-8") == text
