@@ -1,4 +1,4 @@
-"""The harness of the benchmarks: what it computes and shows, and one very small run of the real thing.
+"""The harness of the benchmarks: what it computes and shows, and a very small run of everything that it measures.
 
 How fast anything is, no test says.
 """
@@ -6,19 +6,23 @@ How fast anything is, no test says.
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import json
 import os
+import re
 import sys
 import textwrap
+import tomllib
 import xml.etree.ElementTree as ET
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 import compare
 from harness import measuring, processes
 from harness.charts import bar_chart
-from harness.contenders import CONTENDERS, Contender, NotMeasured, by_key, other_pyipc
+from harness.contenders import CONTENDERS, NODE_IPC, Contender, NotMeasured, by_key, other_pyipc
 from harness.measuring import costs, measure, run_rounds
 from harness.processes import Usage
 from harness.report import Run
@@ -27,11 +31,17 @@ from harness.tables import number, result_table, target_table, with_spread
 from harness.targets import TARGETS, Target, judge
 from harness.workloads import WORKLOADS, WORKS, Workload
 
+if TYPE_CHECKING:
+    from tests.conftest import NodeModules
+
 BEGIN, END = compare.MARKS
 BY_NAME = {workload.name: workload for workload in WORKLOADS}
 PYIPC, NODE, ZMQ, BARE = (by_key(key) for key in ("pyipc", "node-ipc", "zmq", "bare-sockets"))
 
 unix_only = pytest.mark.skipif(sys.platform == "win32", reason="cannot run here: the peers need Unix sockets")
+linux_only = pytest.mark.skipif(
+    sys.platform != "linux", reason="cannot run here: only Linux pins processes and tells what they use"
+)
 
 
 def result_of(workload: str, rounds: dict[str, list[float]], **failures: str) -> Result:
@@ -83,7 +93,7 @@ def test_costs_are_for_each_message() -> None:
     assert costs((None, None), (None, None), 1) == {}
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="cannot run here: only Linux tells what a process has used")
+@linux_only
 def test_what_a_process_has_used_is_known() -> None:
     before = Usage.of(os.getpid())
     sum(range(1_000_000))
@@ -238,7 +248,7 @@ def test_keys_are_unique() -> None:
 
 
 def test_a_missing_package_is_a_reason() -> None:
-    absent = dataclasses.replace(ZMQ, module="no_such_package", package="no-such-package")
+    absent = dataclasses.replace(ZMQ, needs={"no_such_package": "no-such-package"})
     with pytest.raises(NotMeasured, match="no-such-package is not installed"):
         absent.check("events")
     with pytest.raises(NotMeasured, match="does not greet"):
@@ -333,6 +343,67 @@ def test_who_fails_is_not_tried_again(tmp_path: Path, monkeypatch: pytest.Monkey
     assert result.failures == {BARE.key: "it ended: RuntimeError: no"}
 
 
+# --- contenders at work -----------------------------------------------------------------------------------------
+
+#: As little of each work as shows that a contender does it.
+TINY = {
+    "request": {"count": 20},
+    "requests": {"count": 20, "tasks": 5},
+    "echo": {"count": 20, "tasks": 5},
+    "events": {"count": 50},
+    "large": {"count": 1, "size": 1_000_000},
+    "broadcast": {"count": 3, "clients": 20},
+    "idle": {"clients": 200},
+}
+#: The first plain workload of each work.
+PLAIN = {each.work: each for each in reversed(WORKLOADS) if each.transport == "unix" and not each.pinned}
+
+
+def at_work() -> list[object]:
+    """Every contender at all that it says it can do, and at something over TCP."""
+    cases = [(each, PLAIN[work]) for each in CONTENDERS for work in WORKS if work in each.works]
+    cases += [(each, BY_NAME["tcp-request"]) for each in CONTENDERS if "request" in each.works]
+    return [
+        pytest.param(
+            contender,
+            workload,
+            id=f"{contender.key}-{workload.name}",
+            marks=[
+                *([pytest.mark.interop] if contender is NODE else []),
+                *([linux_only] if workload.work == "idle" else []),
+            ],
+        )
+        for contender, workload in cases
+    ]
+
+
+@unix_only
+@pytest.mark.parametrize(("contender", "workload"), at_work())
+def test_a_contender_does_its_work(contender: Contender, workload: Workload, node_modules: NodeModules) -> None:
+    if contender is NODE:
+        node_modules(NODE_IPC)
+    for module in contender.needs:
+        if importlib.util.find_spec(module) is None:
+            pytest.skip(f"cannot run here: {module} comes with the dependency group 'bench' alone")
+    params = TINY[workload.work]
+    figures = measure(contender, workload, params)
+    assert figures[workload.figure] > 0
+    assert figures["count"] == params.get("count", 1) * params.get("clients", 1)
+
+
+@linux_only
+def test_a_contender_does_its_work_on_one_processor() -> None:
+    before = os.sched_getaffinity(0)
+    assert measure(PYIPC, BY_NAME["request-pinned"], TINY["request"])["count"] == 20
+    assert os.sched_getaffinity(0) == before
+
+
+def test_what_a_contender_needs_is_in_the_group() -> None:
+    pyproject = tomllib.loads((processes.PEERS.parent.parent / "pyproject.toml").read_text("utf-8"))
+    group = {re.split("[^a-z0-9]", entry.lower())[0] for entry in pyproject["dependency-groups"]["bench"]}
+    assert {package.lower() for each in CONTENDERS for package in each.needs.values()} == group
+
+
 # --- the command ------------------------------------------------------------------------------------------------
 
 
@@ -363,7 +434,7 @@ def test_the_list_names_all(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_run_writes_tables_charts_and_figures(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    absent = dataclasses.replace(ZMQ, module="no_such_package", package="no-such-package")
+    absent = dataclasses.replace(ZMQ, needs={"no_such_package": "no-such-package"})
     monkeypatch.setattr(compare, "CONTENDERS", [PYIPC, BARE, absent])
     counts = {"events-64": 500, "request": 50}
     tiny = [dataclasses.replace(BY_NAME[name], quick={"count": count}) for name, count in counts.items()]

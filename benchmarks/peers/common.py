@@ -52,6 +52,7 @@ is the library's point; a receiver looks the event name up in a dict and calls w
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -133,7 +134,8 @@ def arguments() -> Arguments:
     role, workload, address, params = sys.argv[1:5]
     signal.alarm(LIFETIME)
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    with contextlib.suppress(ValueError):  # macOS tells of no limit, and yet has one
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     if role == "serve":
         _end_with_stdin()
     return Arguments(role, workload, address, Params(**json.loads(params)))
