@@ -12,6 +12,7 @@ import os
 import re
 import sys
 import textwrap
+import time
 import tomllib
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -24,7 +25,7 @@ from harness import measuring, processes
 from harness.charts import bar_chart
 from harness.contenders import CONTENDERS, NODE_IPC, Contender, NotMeasured, by_key, other_pyipc
 from harness.measuring import costs, measure, run_rounds
-from harness.processes import Usage
+from harness.processes import Child, Usage
 from harness.report import Run
 from harness.results import Result, Spread, ratios
 from harness.tables import number, result_table, target_table, with_spread
@@ -321,9 +322,21 @@ def test_a_peer_that_fails_is_a_reason(
 
 @unix_only
 def test_a_peer_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measuring, "PATIENCE", 2.0)
-    monkeypatch.setattr(processes, "GRACE", 0.1)
     ids = tmp_path / "ids"
+    ids.touch()
+
+    class Impatient(Child):
+        """One whose time is up as soon as both processes hang, however long they took to start."""
+
+        def go(self) -> None:
+            super().go()
+            patience = time.monotonic() + 30
+            while len(ids.read_text().splitlines()) < 2 and time.monotonic() < patience:
+                time.sleep(0.01)
+            self._deadline = time.monotonic()
+
+    monkeypatch.setattr(measuring, "Child", Impatient)
+    monkeypatch.setattr(processes, "GRACE", 0.1)
     hanging = f"open({str(ids)!r}, 'a').write(str(os.getpid()) + chr(10)); time.sleep(60)"
     with pytest.raises(NotMeasured, match="it took too long"):
         measured(peer(tmp_path, monkeypatch, serve=hanging, drive=hanging))
