@@ -13,6 +13,7 @@ import json
 import os
 import shlex
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,7 +46,7 @@ def parser() -> argparse.ArgumentParser:
         "--markdown",
         type=Path,
         metavar="FILE",
-        help="write the tables there, between the marks if it is a page that has them",
+        help="write the tables there: a new page, or between the marks of one that is there",
     )
     made.add_argument("--svg", type=Path, metavar="DIRECTORY", help="write a chart of each workload there")
     made.add_argument(
@@ -126,12 +127,33 @@ def show_progress(text: str) -> None:
 MARKS = ("<!-- what follows is made by ./run bench -->\n", "<!-- made by ./run bench until here -->")
 
 
-def place(tables: str, page: Path) -> None:
-    """Write tables into a page: between the marks if it has them, else as the whole of it."""
-    text = page.read_text("utf-8") if page.exists() else ""
-    before, begin, rest = text.partition(MARKS[0])
+def around_tables(page: Path) -> tuple[str, str]:
+    """What stands before the first mark of a page and after the second; nothing if the page is to be made.
+
+    Raises:
+        SystemExit: The page is there, but without both marks, in order and once: its text would be lost.
+    """
+    if not page.exists():
+        return "", "\n"
+    text = page.read_text("utf-8")
+    before, _, rest = text.partition(MARKS[0])
     _, end, after = rest.partition(MARKS[1])
-    page.write_text(f"{before}{begin}\n{tables}\n{end}{after}" if end else tables, "utf-8")
+    if not end or any(text.count(mark) > 1 for mark in MARKS):
+        sys.exit(
+            f"{page} is there but does not have both marks, each once, and would be lost: give another file, or add "
+            f"the lines {MARKS[0].strip()!r} and {MARKS[1]!r} where the tables are to stand"
+        )
+    return before, after
+
+
+def place(tables: str, page: Path) -> None:
+    """Write tables into a page between its marks, or make the page.
+
+    Raises:
+        SystemExit: The page is there, but without both marks.
+    """
+    before, after = around_tables(page)
+    page.write_text(f"{before}{MARKS[0]}\n{tables}\n{MARKS[1]}{after}", "utf-8")
 
 
 def write(run: Run, json_file: Path | None, markdown: Path | None, svg: Path | None) -> None:
@@ -153,13 +175,17 @@ def main(arguments: Sequence[str]) -> None:
     if parsed.list:
         show_list()
         return
+    if parsed.markdown is not None:
+        around_tables(parsed.markdown)  # before half an hour of measuring
     rounds = parsed.rounds or (1 if parsed.quick else ROUNDS)
     workloads = chosen_workloads(parsed.only, quick=parsed.quick)
     contenders = chosen_contenders(parsed.peers, parsed.against, quick=parsed.quick)
+    began = time.monotonic()
     results = run_rounds(workloads, contenders, rounds, quick=parsed.quick, progress=show_progress)
+    seconds = time.monotonic() - began
     if sys.stderr.isatty():
         show_progress("")
-    run = Run(shlex.join(["./run", "bench", *arguments]), about(), rounds, results, contenders)
+    run = Run(shlex.join(["./run", "bench", *arguments]), about(), rounds, seconds, results, contenders)
     print(run.text(), end="")
     write(run, parsed.json, parsed.markdown, parsed.svg)
 

@@ -1,4 +1,4 @@
-"""The harness of the benchmarks: what it computes and shows, and one very small run of the real thing.
+"""The harness of the benchmarks: what it computes and shows, and a very small run of everything that it measures.
 
 How fast anything is, no test says.
 """
@@ -6,31 +6,43 @@ How fast anything is, no test says.
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import json
 import os
+import re
 import sys
 import textwrap
+import time
+import tomllib
 import xml.etree.ElementTree as ET
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 import compare
 from harness import measuring, processes
 from harness.charts import bar_chart
-from harness.contenders import CONTENDERS, Contender, NotMeasured, by_key, other_pyipc
+from harness.contenders import CONTENDERS, NODE_IPC, Contender, NotMeasured, by_key, other_pyipc
 from harness.measuring import costs, measure, run_rounds
-from harness.processes import Usage
+from harness.processes import Child, Usage
 from harness.report import Run
 from harness.results import Result, Spread, ratios
 from harness.tables import number, result_table, target_table, with_spread
 from harness.targets import TARGETS, Target, judge
 from harness.workloads import WORKLOADS, WORKS, Workload
 
+if TYPE_CHECKING:
+    from tests.conftest import NodeModules
+
+BEGIN, END = compare.MARKS
 BY_NAME = {workload.name: workload for workload in WORKLOADS}
 PYIPC, NODE, ZMQ, BARE = (by_key(key) for key in ("pyipc", "node-ipc", "zmq", "bare-sockets"))
 
 unix_only = pytest.mark.skipif(sys.platform == "win32", reason="cannot run here: the peers need Unix sockets")
+linux_only = pytest.mark.skipif(
+    sys.platform != "linux", reason="cannot run here: only Linux pins processes and tells what they use"
+)
 
 
 def result_of(workload: str, rounds: dict[str, list[float]], **failures: str) -> Result:
@@ -82,7 +94,7 @@ def test_costs_are_for_each_message() -> None:
     assert costs((None, None), (None, None), 1) == {}
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="cannot run here: only Linux tells what a process has used")
+@linux_only
 def test_what_a_process_has_used_is_known() -> None:
     before = Usage.of(os.getpid())
     sum(range(1_000_000))
@@ -237,7 +249,7 @@ def test_keys_are_unique() -> None:
 
 
 def test_a_missing_package_is_a_reason() -> None:
-    absent = dataclasses.replace(ZMQ, module="no_such_package", package="no-such-package")
+    absent = dataclasses.replace(ZMQ, needs={"no_such_package": "no-such-package"})
     with pytest.raises(NotMeasured, match="no-such-package is not installed"):
         absent.check("events")
     with pytest.raises(NotMeasured, match="does not greet"):
@@ -310,9 +322,21 @@ def test_a_peer_that_fails_is_a_reason(
 
 @unix_only
 def test_a_peer_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measuring, "PATIENCE", 2.0)
-    monkeypatch.setattr(processes, "GRACE", 0.1)
     ids = tmp_path / "ids"
+    ids.touch()
+
+    class Impatient(Child):
+        """One whose time is up as soon as both processes hang, however long they took to start."""
+
+        def go(self) -> None:
+            super().go()
+            patience = time.monotonic() + 30
+            while len(ids.read_text().splitlines()) < 2 and time.monotonic() < patience:
+                time.sleep(0.01)
+            self._deadline = time.monotonic()
+
+    monkeypatch.setattr(measuring, "Child", Impatient)
+    monkeypatch.setattr(processes, "GRACE", 0.1)
     hanging = f"open({str(ids)!r}, 'a').write(str(os.getpid()) + chr(10)); time.sleep(60)"
     with pytest.raises(NotMeasured, match="it took too long"):
         measured(peer(tmp_path, monkeypatch, serve=hanging, drive=hanging))
@@ -330,6 +354,67 @@ def test_who_fails_is_not_tried_again(tmp_path: Path, monkeypatch: pytest.Monkey
     [result] = run_rounds([BY_NAME["events-64"]], [failing], 3, quick=True, progress=said.append)
     assert said == ["round 1 of 3: events-64: bare sockets"]
     assert result.failures == {BARE.key: "it ended: RuntimeError: no"}
+
+
+# --- contenders at work -----------------------------------------------------------------------------------------
+
+#: As little of each work as shows that a contender does it.
+TINY = {
+    "request": {"count": 20},
+    "requests": {"count": 20, "tasks": 5},
+    "echo": {"count": 20, "tasks": 5},
+    "events": {"count": 50},
+    "large": {"count": 1, "size": 1_000_000},
+    "broadcast": {"count": 3, "clients": 20},
+    "idle": {"clients": 200},
+}
+#: The first plain workload of each work.
+PLAIN = {each.work: each for each in reversed(WORKLOADS) if each.transport == "unix" and not each.pinned}
+
+
+def at_work() -> list[object]:
+    """Every contender at all that it says it can do, and at something over TCP."""
+    cases = [(each, PLAIN[work]) for each in CONTENDERS for work in WORKS if work in each.works]
+    cases += [(each, BY_NAME["tcp-request"]) for each in CONTENDERS if "request" in each.works]
+    return [
+        pytest.param(
+            contender,
+            workload,
+            id=f"{contender.key}-{workload.name}",
+            marks=[
+                *([pytest.mark.interop] if contender is NODE else []),
+                *([linux_only] if workload.work == "idle" else []),
+            ],
+        )
+        for contender, workload in cases
+    ]
+
+
+@unix_only
+@pytest.mark.parametrize(("contender", "workload"), at_work())
+def test_a_contender_does_its_work(contender: Contender, workload: Workload, node_modules: NodeModules) -> None:
+    if contender is NODE:
+        node_modules(NODE_IPC)
+    for module in contender.needs:
+        if importlib.util.find_spec(module) is None:
+            pytest.skip(f"cannot run here: {module} comes with the dependency group 'bench' alone")
+    params = TINY[workload.work]
+    figures = measure(contender, workload, params)
+    assert figures[workload.figure] > 0
+    assert figures["count"] == params.get("count", 1) * params.get("clients", 1)
+
+
+@linux_only
+def test_a_contender_does_its_work_on_one_processor() -> None:
+    before = os.sched_getaffinity(0)
+    assert measure(PYIPC, BY_NAME["request-pinned"], TINY["request"])["count"] == 20
+    assert os.sched_getaffinity(0) == before
+
+
+def test_what_a_contender_needs_is_in_the_group() -> None:
+    pyproject = tomllib.loads((processes.PEERS.parent.parent / "pyproject.toml").read_text("utf-8"))
+    group = {re.split("[^a-z0-9]", entry.lower())[0] for entry in pyproject["dependency-groups"]["bench"]}
+    assert {package.lower() for each in CONTENDERS for package in each.needs.values()} == group
 
 
 # --- the command ------------------------------------------------------------------------------------------------
@@ -362,7 +447,7 @@ def test_the_list_names_all(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_run_writes_tables_charts_and_figures(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    absent = dataclasses.replace(ZMQ, module="no_such_package", package="no-such-package")
+    absent = dataclasses.replace(ZMQ, needs={"no_such_package": "no-such-package"})
     monkeypatch.setattr(compare, "CONTENDERS", [PYIPC, BARE, absent])
     counts = {"events-64": 500, "request": 50}
     tiny = [dataclasses.replace(BY_NAME[name], quick={"count": count}) for name, count in counts.items()]
@@ -372,6 +457,7 @@ def test_a_run_writes_tables_charts_and_figures(
 
     told = json.loads(data.read_text("utf-8"))
     assert told["rounds"] == 2
+    assert told["seconds"] > 0
     assert [workload["name"] for workload in told["workloads"]] == ["events-64", "request"]
     for workload in told["workloads"]:
         assert workload["not_measured"].keys() == {"zmq"}
@@ -381,13 +467,16 @@ def test_a_run_writes_tables_charts_and_figures(
     assert {target["met"] for target in told["targets"]} <= {True, False, None}
 
     missing = "pyzmq: not measured: no-such-package is not installed"
-    assert missing in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert missing in text
+    assert max(map(len, text.partition("What each promises")[2].splitlines())) <= 120
     markdown = page.read_text("utf-8")
     assert missing in markdown
-    assert markdown.startswith("```console\n$ ./run bench --quick --rounds 2 --json ")
+    assert "```console\n$ ./run bench --quick --rounds 2 --json " in markdown
     assert "![One-way events of 64 B](charts/events-64.svg)" in markdown
     for contender in (PYIPC, BARE, absent):
         assert contender.promises in markdown
+        assert contender.promises in " ".join(text.split())
     for name in ("events-64", "request"):
         ET.fromstring((charts / f"{name}.svg").read_text("utf-8"))
 
@@ -398,17 +487,45 @@ def test_the_pyipc_of_another_checkout_is_a_contender() -> None:
 
 
 def test_a_page_without_charts_has_none() -> None:
-    run = Run("./run bench", {"Python": "3"}, 1, [result_of("echo", {"pyipc": [1]})], [PYIPC])
+    run = Run("./run bench", {"Python": "3"}, 1, 42.3, [result_of("echo", {"pyipc": [1]})], [PYIPC])
     assert "![" not in run.markdown()
-    assert "1 round; Python 3." in run.markdown()
+
+
+@pytest.mark.parametrize(
+    ("rounds", "seconds", "told"),
+    [(1, 42.3, "1 round in 42 s; Python 3."), (5, 1_859.6, "5 rounds in 31 min 0 s; Python 3.")],
+)
+def test_a_run_tells_how_long_it_took(rounds: int, seconds: float, told: str) -> None:
+    run = Run("./run bench", {"Python": "3"}, rounds, seconds, [result_of("echo", {"pyipc": [1]})], [PYIPC])
+    assert told in run.text()
+    assert told in run.markdown()
+    assert run.as_json()["seconds"] == seconds
 
 
 def test_tables_stand_between_the_marks_of_a_page(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     compare.place("tables\n", page)
-    assert page.read_text("utf-8") == "tables\n"
-    begin, end = compare.MARKS
-    page.write_text(f"before\n{begin}old\n{end}\nafter\n", "utf-8")
+    assert page.read_text("utf-8") == f"{BEGIN}\ntables\n\n{END}\n"
+    page.write_text(f"before\n{BEGIN}old\n{END}\nafter\n", "utf-8")
     for tables in ("new\n", "newer\n"):
         compare.place(tables, page)
-        assert page.read_text("utf-8") == f"before\n{begin}\n{tables}\n{end}\nafter\n"
+        assert page.read_text("utf-8") == f"before\n{BEGIN}\n{tables}\n{END}\nafter\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"before\n{BEGIN}old\nafter\n",
+        f"before\nold\n{END}\nafter\n",
+        f"{END}\n{BEGIN}",
+        f"{BEGIN}{END}{BEGIN}",
+        "a page of somebody\n",
+    ],
+    ids=["no end", "no begin", "changed places", "two begins", "neither"],
+)
+def test_a_page_without_its_marks_is_left_alone(tmp_path: Path, text: str) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(text, "utf-8")
+    with pytest.raises(SystemExit, match=r"page\.md is there but does not have both marks"):
+        compare.main(["--markdown", str(page)])
+    assert page.read_text("utf-8") == text

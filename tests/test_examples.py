@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 import trio
+
+from pyipc.transports.safe_paths import default_directories
 
 if TYPE_CHECKING:
     import subprocess
@@ -33,7 +36,9 @@ PROGRAMS = sorted(
 )
 
 
-async def run(program: Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+async def run(
+    program: Path, *arguments: str, task_status: trio.TaskStatus[trio.Process] = trio.TASK_STATUS_IGNORED
+) -> subprocess.CompletedProcess[bytes]:
     with trio.fail_after(PATIENCE):
         return await trio.run_process(
             [sys.executable, "-W", "error", program, *arguments],
@@ -41,6 +46,7 @@ async def run(program: Path, *arguments: str) -> subprocess.CompletedProcess[byt
             capture_stdout=True,
             capture_stderr=True,
             env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"},
+            task_status=task_status,
         )
 
 
@@ -85,6 +91,14 @@ def output_of(command: str) -> str:
     return shown.partition("\n")[2]
 
 
+def files_of(name: str) -> set[Path]:
+    """Sockets and lock files of a bare name and of a node-ipc name, wherever they may be."""
+    places = [Path("/tmp"), *map(Path, default_directories(os.getuid()))]
+    return {
+        path for place in places if place.is_dir() for path in place.iterdir() if re.search(rf"\b{name}\b", path.name)
+    }
+
+
 @pytest.mark.interop
 async def test_the_readme_runs(tmp_path: Path, node_modules: NodeModules) -> None:
     """All of its programs, at once and unchanged but for the name, with the output that it shows."""
@@ -97,14 +111,17 @@ async def test_the_readme_runs(tmp_path: Path, node_modules: NodeModules) -> Non
         (tmp_path / file).write_text(unique, "utf-8")
     with trio.fail_after(PATIENCE):
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(run, tmp_path / "server.py")
+            server_process = await nursery.start(run, tmp_path / "server.py")
             result = await run(tmp_path / "client.py")
             node = await trio.run_process(
                 ["node", tmp_path / "client.js"],
                 capture_stdout=True,
                 env={**os.environ, "NODE_PATH": str(node_modules("9.2.1"))},
             )
-            nursery.cancel_scope.cancel()
+            while_it_ran = files_of(name)
+            server_process.send_signal(signal.SIGINT)  # as Ctrl-C does
     assert (result.returncode, result.stderr.decode()) == (0, "")
     assert result.stdout.decode() == output_of("python client.py")
     assert node.stdout.decode() == output_of("node client.js")
+    assert len(while_it_ran) == 4, while_it_ran  # two sockets, each with a lock file
+    assert files_of(name) == set()

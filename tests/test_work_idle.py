@@ -7,7 +7,9 @@ much, so who makes one of them grow should know, and have a reason.
 from __future__ import annotations
 
 import gc
+import math
 import socket
+import sys
 import tracemalloc
 from collections import Counter
 from contextlib import contextmanager
@@ -19,14 +21,34 @@ import trio.testing
 
 import pyipc
 
+if sys.platform != "win32":
+    import resource
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from trio.lowlevel import Task
 
-pytestmark = pytest.mark.time_limit(30)
-
 COUNT = 200
+#: Both ends of every connection, and what a test has open besides.
+FILES = 2 * COUNT + 50
+
+
+def files_allowed() -> float:
+    """How many files this process may have open."""
+    if sys.platform == "win32":
+        return math.inf
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return math.inf if soft == resource.RLIM_INFINITY else soft
+
+
+pytestmark = [
+    pytest.mark.time_limit(30),
+    pytest.mark.skipif(
+        files_allowed() < FILES, reason=f"cannot run here: it takes {FILES} open files, and ulimit -n allows fewer"
+    ),
+]
+
 HELLO = b'{"type":"pyipc.hello","data":{"versions":[1],"heartbeat":null}}\f'
 
 

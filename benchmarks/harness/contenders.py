@@ -35,8 +35,7 @@ class Contender:
         works: What it can do.
         cannot: For other work, why not. What is in neither is not listed.
         promises: What a user of it gets for the time it takes.
-        module: The package that it needs, as it is imported.
-        package: The same, as it is installed.
+        needs: The packages that it needs: as each is imported, and as it is installed.
         in_crowd: Whether ``crowd.py`` drives its broadcasts.
         at_most: For some work, the largest ``count`` that it is asked for, where more would take long.
         library: Where the ``pyipc`` is that it imports.
@@ -49,8 +48,7 @@ class Contender:
     works: frozenset[str]
     cannot: Mapping[str, str] = dataclasses.field(default_factory=dict)
     promises: str
-    module: str = ""
-    package: str = ""
+    needs: Mapping[str, str] = dataclasses.field(default_factory=dict)
     in_crowd: bool = False
     at_most: Mapping[str, int] = dataclasses.field(default_factory=dict)
     library: Path = ROOT
@@ -67,8 +65,9 @@ class Contender:
         """
         if work not in self.works:
             raise NotMeasured(self.cannot.get(work, "it has no such thing"))
-        if self.module and importlib.util.find_spec(self.module) is None:
-            raise NotMeasured(f"{self.package} is not installed (./run bench does that, or pip install {self.package})")
+        for module, package in self.needs.items():
+            if importlib.util.find_spec(module) is None:
+                raise NotMeasured(f"{package} is not installed (./run bench does that, or pip install {package})")
         if self.peer.endswith(".js"):
             node_modules()
 
@@ -197,8 +196,7 @@ CONTENDERS = (
         variant="uvloop",
         works=_ALL,
         in_crowd=True,
-        module="uvloop",
-        package="uvloop",
+        needs={"uvloop": "uvloop"},
         promises="The same.",
     ),
     Contender(
@@ -215,8 +213,7 @@ CONTENDERS = (
         peer="zmq_peer.py",
         works=_ALL - {"idle"},
         cannot={"idle": _NO_GREETING},
-        module="zmq",
-        package="pyzmq",
+        needs={"zmq": "pyzmq"},
         promises="Order, reconnect, back-pressure except to subscribers, who miss messages. Requests matched by the "
         "program. I/O in a thread of C++. JSON by msgspec.",
     ),
@@ -226,8 +223,7 @@ CONTENDERS = (
         peer="nng_peer.py",
         works=_ALL - {"idle"},
         cannot={"idle": _NO_GREETING},
-        module="pynng",
-        package="pynng",
+        needs={"pynng": "pynng"},
         promises="Order, reconnect, requests matched and asked again, back-pressure except to subscribers, who miss "
         "messages. I/O in threads of C. JSON by msgspec.",
     ),
@@ -237,8 +233,7 @@ CONTENDERS = (
         peer="websockets_peer.py",
         works=_ALL - {"idle"},
         cannot={"idle": _NO_GREETING},
-        module="websockets",
-        package="websockets",
+        needs={"websockets": "websockets"},
         at_most={"events": 20_000},
         promises="Order, back-pressure, pings, masked frames. Requests matched by the program. JSON by msgspec.",
     ),
@@ -248,8 +243,7 @@ CONTENDERS = (
         peer="pyro5_peer.py",
         works=frozenset({"request", "requests", "events", "large"}),
         cannot={"echo": _NO_CALL_BACK, "broadcast": _NO_CALL_BACK, "idle": _THREAD_EACH},
-        module="Pyro5",
-        package="Pyro5",
+        needs={"Pyro5": "Pyro5"},
         at_most={"events": 5_000},
         promises="Methods of remote objects, a thread and a connection for each caller; one-way calls may change "
         "places. Its own JSON.",
@@ -260,8 +254,7 @@ CONTENDERS = (
         peer="pyro5_peer.py",
         variant="batch",
         works=frozenset({"events"}),
-        module="Pyro5",
-        package="Pyro5",
+        needs={"Pyro5": "Pyro5"},
         promises="The same, in order.",
     ),
     Contender(
@@ -275,8 +268,7 @@ CONTENDERS = (
             "broadcast": "a call back is answered before anything else goes on",
             "idle": _THREAD_EACH,
         },
-        module="rpyc",
-        package="rpyc",
+        needs={"rpyc": "rpyc"},
         at_most={"events": 10_000},
         promises="Methods of remote objects, every call answered, matched. JSON by msgspec, inside its own brine.",
     ),
@@ -286,8 +278,7 @@ CONTENDERS = (
         peer="grpc_peer.py",
         works=_ALL - {"broadcast", "idle"},
         cannot={"broadcast": "it has no broadcast", "idle": _NO_GREETING},
-        module="grpc",
-        package="grpcio",
+        needs={"grpc": "grpcio"},
         at_most={"requests": 4_000, "echo": 10_000, "events": 10_000},
         promises="Order in a stream, back-pressure, requests matched, timed and cancelled, keep-alive, reconnect. "
         "JSON by msgspec, not protobuf.",
@@ -298,8 +289,7 @@ CONTENDERS = (
         peer="grpc_peer.py",
         variant="uvloop",
         works=frozenset({"request", "requests"}),
-        module="grpc",
-        package="grpcio",
+        needs={"grpc": "grpcio", "uvloop": "uvloop"},
         at_most={"requests": 4_000},
         promises="The same.",
     ),

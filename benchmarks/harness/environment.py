@@ -15,7 +15,12 @@ __all__ = ["about"]
 
 def about() -> dict[str, str]:
     """Names and versions of the machine, the languages and the packages that are here."""
-    packages = ["pyipc-sockets", "trio", "msgspec", *dict.fromkeys(each.package for each in CONTENDERS if each.package)]
+    packages = [
+        "pyipc-sockets",
+        "trio",
+        "msgspec",
+        *dict.fromkeys(package for each in CONTENDERS for package in each.needs.values()),
+    ]
     found = {package: number for package in packages if (number := _version(package))}
     return {
         "Python": platform.python_version(),

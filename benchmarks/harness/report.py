@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-from harness.tables import promise_table, result_table, target_table
+from harness.tables import duration, promise_table, promise_text, result_table, target_table
 from harness.targets import judge
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ class Run:
         command: How to do it again.
         about: On what.
         rounds: How often.
+        seconds: How long all of it took.
         results: What came out.
         contenders: Who took part.
     """
@@ -37,12 +38,14 @@ class Run:
     command: str
     about: dict[str, str]
     rounds: int
+    seconds: float
     results: Sequence[Result]
     contenders: Sequence[Contender]
 
     def _introduction(self) -> str:
         versions = ", ".join(f"{name} {value}" for name, value in self.about.items())
-        return f"{self.rounds} {'round' if self.rounds == 1 else 'rounds'}; {versions}."
+        rounds = "1 round" if self.rounds == 1 else f"{self.rounds} rounds"
+        return f"{rounds} in {duration(self.seconds)}; {versions}."
 
     def text(self) -> str:
         """For a terminal."""
@@ -50,7 +53,8 @@ class Run:
         verdicts = judge(self.results)
         if verdicts:
             tables.append(target_table(verdicts, self.results))
-        parts = [self._introduction(), HOW_TO_READ.replace("`", ""), *("\n".join(table.text()) for table in tables)]
+        blocks = [*(table.text() for table in tables), promise_text(self.contenders)]
+        parts = [self._introduction(), HOW_TO_READ.replace("`", ""), *("\n".join(block) for block in blocks)]
         return "\n\n".join(parts) + "\n"
 
     def markdown(self, charts: str | None = None) -> str:
@@ -77,6 +81,7 @@ class Run:
             "command": self.command,
             "about": self.about,
             "rounds": self.rounds,
+            "seconds": self.seconds,
             "contenders": {
                 each.key: {"name": each.name, "promises": each.promises, "variant": each.variant}
                 for each in self.contenders

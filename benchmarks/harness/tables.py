@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import textwrap
 from typing import TYPE_CHECKING
 
 from harness.contenders import by_key
@@ -15,7 +16,20 @@ if TYPE_CHECKING:
     from harness.contenders import Contender
     from harness.targets import Verdict
 
-__all__ = ["Table", "number", "promise_table", "result_table", "target_table", "with_spread"]
+__all__ = [
+    "Table",
+    "duration",
+    "number",
+    "promise_table",
+    "promise_text",
+    "result_table",
+    "target_table",
+    "with_spread",
+]
+
+
+#: Columns of a terminal that sentences may take.
+TEXT_WIDTH = 120
 
 
 @dataclasses.dataclass
@@ -55,6 +69,12 @@ def number(value: float) -> str:
         if abs(value) >= bound:
             return f"{value:,.{digits}f}"
     return f"{value:.2f}"
+
+
+def duration(seconds: float) -> str:
+    """How long something took, for people."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 def with_spread(spread: Spread) -> str:
@@ -124,3 +144,14 @@ def promise_table(contenders: Sequence[Contender]) -> Table:
     """What a user of each gets for the time it takes."""
     rows = [[each.name, each.promises] for each in contenders]
     return Table("What each promises", ["", "Promises"], rows, columns_of_text=2)
+
+
+def promise_text(contenders: Sequence[Contender]) -> list[str]:
+    """The same for a terminal, where long sentences are broken."""
+    table = promise_table(contenders)
+    width = max(len(name) for name, _ in table.rows)
+    rows = [
+        textwrap.wrap(promises, TEXT_WIDTH, initial_indent=f"{name:<{width}}  ", subsequent_indent=" " * (width + 2))
+        for name, promises in table.rows
+    ]
+    return [table.title, "-" * len(table.title), *(line for row in rows for line in row)]

@@ -31,7 +31,8 @@ is the library's point; a receiver looks the event name up in a dict and calls w
 ``request``    ``count`` times: send the payload, wait for it to come back. One in flight. `report_laps`.
                Warm up with ``count // 10 + 100`` before `begin`
 ``requests``   ``count`` requests, ``tasks`` of them outstanding, by so many tasks or threads, each of which gets
-               its own answer: ask with ``payload(size, 100 + task)`` and compare. `report_rate`
+               its own answer: ask with ``payload(size, 100 + task)`` and compare. `report_rate`. Connect before
+               `begin`, but neither this nor what follows is warmed up
 ``echo``       ``count`` events, answered by events; at most ``tasks`` outstanding, so: send ``tasks``, then one for
                each that comes back. `report_rate`
 ``events``     ``count`` events of ``size`` bytes one way, each through a handler. The clock stops when the receiver,
@@ -41,15 +42,17 @@ is the library's point; a receiver looks the event name up in a dict and calls w
 ``broadcast``  the server sends ``count`` events to each of ``clients`` clients, which one driver holds. `report_rate`
                with ``count * clients``. A server of frames that end in `DELIMITER` is driven by ``crowd.py``: it
                answers the event ``here`` (each client sends one at first) with an event ``here`` to that client,
-               and the event ``go`` (which one client sends) with the broadcast. Others bring their own driver
+               and the event ``go`` (which one client sends) with the broadcast. Others bring their own driver,
+               which compares the bytes of what arrives and decodes none of it
 ``idle``       ``crowd.py`` opens ``clients`` connections with plain sockets, says nothing, and waits until the
-               server's process holds so many more descriptors. The server accepts and keeps them, as it
-               would those of real clients
+               server's process holds so many more descriptors; where so many are not allowed it fails. The
+               server accepts and keeps them, as it would those of real clients
 =============  =================================================================================================
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -131,7 +134,8 @@ def arguments() -> Arguments:
     role, workload, address, params = sys.argv[1:5]
     signal.alarm(LIFETIME)
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    with contextlib.suppress(ValueError):  # macOS tells of no limit, and yet has one
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     if role == "serve":
         _end_with_stdin()
     return Arguments(role, workload, address, Params(**json.loads(params)))

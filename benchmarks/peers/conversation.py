@@ -13,7 +13,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
-from common import EVENT, Envelope, Params, begin, payload, report_laps, report_rate, warm_up
+from common import EVENT, Envelope, Params, begin, encode, payload, report_laps, report_rate, warm_up
 
 __all__ = ["Answer", "Handler", "check", "converse", "converse_async", "handlers", "hear"]
 
@@ -154,21 +154,21 @@ def _large(params: Params, send: Send, receive: Receive) -> None:
     report_laps(laps)
 
 
-def hear(params: Params, go: Callable[[], object], clients: list[Receive]) -> None:
-    """Measure a broadcast.
+def hear(params: Params, go: Callable[[], object], clients: list[Callable[[], bytes]]) -> None:
+    """Measure a broadcast. What arrives is compared and not decoded, as little as ``crowd.py`` does.
 
     Args:
         params: How much work.
         go: Has the server begin.
-        clients: Each client's `receive`, in the order in which the server sends to them.
+        clients: Each waits for a client's next message, in the order in which the server sends to them.
     """
-    data = payload(params.size)
+    expected = encode(EVENT, payload(params.size))
     begin()
     began = time.perf_counter()
     go()
     for _ in range(params.count):
         for receive in clients:
-            check(receive().data, data)
+            check(receive(), expected)
     report_rate(params.count * params.clients, time.perf_counter() - began)
 
 

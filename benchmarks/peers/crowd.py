@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import resource
 import selectors
+import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -75,11 +76,12 @@ def receive_all(clients: list[socket.socket], count: int) -> bytes:
 def idle(address: str, params: Params) -> None:
     """Open connections, and wait until the server has accepted them."""
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    count = min(params.clients, limit - SPARE)
+    if limit < params.clients + SPARE:
+        sys.exit(f"a process may open {limit:,} files here and this takes {params.clients + SPARE:,} (see ulimit -n)")
     before = descriptors(params.server_pid)
     begin()
     began = time.perf_counter()
-    clients = [connect(address) for _ in range(count)]
+    clients = [connect(address) for _ in range(params.clients)]
     while descriptors(params.server_pid) < before + len(clients):
         time.sleep(POLL_INTERVAL)
     report_rate(len(clients), time.perf_counter() - began)

@@ -79,6 +79,7 @@ async def serve(asked: Arguments) -> None:
 async def drive(asked: Arguments) -> None:
     codec = {"request_serializer": serialize, "response_deserializer": decode}
     channel = grpc.aio.insecure_channel(asked.address.removeprefix("tcp:"), options=OPTIONS)
+    await channel.channel_ready()  # it would connect at the first call, which is measured
     if asked.workload in ("request", "requests"):
         loop = request if asked.workload == "request" else requests
         await loop(channel.unary_unary(f"/bench/{EVENT}", **codec), asked.params)
@@ -112,7 +113,6 @@ async def requests(ask: Any, params: Params) -> None:
         for _ in calls:
             check((await ask((EVENT, data, 0))).data, data)
 
-    await ask((EVENT, payload(params.size), 0))
     begin()
     began = time.perf_counter()
     async with asyncio.TaskGroup() as asking:

@@ -71,7 +71,7 @@ def drive(asked: Arguments) -> None:
 
 
 def hear(clients: list[Connection], params: Params) -> None:
-    data = payload(params.size)
+    expected = pickle.dumps((EVENT, payload(params.size)))
     with selectors.DefaultSelector() as selector:
         for client in clients:
             check(receive(client).type, "here")
@@ -82,7 +82,7 @@ def hear(clients: list[Connection], params: Params) -> None:
         left = params.count * params.clients
         while left:
             for key, _ in selector.select():
-                check(receive(key.data).data, data)
+                check(key.data.recv_bytes(), expected)
                 left -= 1
         report_rate(params.count * params.clients, time.perf_counter() - began)
 

@@ -103,7 +103,7 @@ def drive(asked: Arguments) -> None:
             client.dial(where, block=True)  # when it has subscribed: what comes before is dropped
         told = [receive(client).data for client in clients]
         beside = pynng.Push0(dial=told[0], block_on_dial=True)
-        hear(params, lambda: send(beside, "go"), [functools.partial(receive, client) for client in clients])
+        hear(params, lambda: send(beside, "go"), [client.recv for client in clients])
     elif asked.workload == "requests":
         requests(pynng.Req0(dial=where, block_on_dial=True), params)
     else:

@@ -117,16 +117,12 @@ async def requests(client: pyipc.Client, params: Params) -> None:
         for _ in range(count):
             assert await client.request(EVENT, data) == data
 
-    async def ask_all(count: int) -> None:
-        async with trio.open_nursery() as nursery:
-            for task in range(params.tasks):
-                nursery.start_soon(ask, payload(params.size, 100 + task), count)
-
-    await ask_all(2)
     each = params.count // params.tasks
     begin()
     began = time.perf_counter()
-    await ask_all(each)
+    async with trio.open_nursery() as nursery:
+        for task in range(params.tasks):
+            nursery.start_soon(ask, payload(params.size, 100 + task), each)
     report_rate(each * params.tasks, time.perf_counter() - began)
 
 

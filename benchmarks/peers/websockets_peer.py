@@ -128,11 +128,11 @@ async def requests(connection: Connection, params: Params) -> None:
 
 async def hear(asked: Arguments) -> None:
     params = asked.params
-    data = payload(params.size)
+    expected = encode(EVENT, payload(params.size))
 
     async def listen_to(connection: Connection) -> None:
         for _ in range(params.count):
-            check((await receive(connection)).data, data)
+            check(await connection.recv(decode=False), expected)
 
     async with contextlib.AsyncExitStack() as stack:
         clients = [await stack.enter_async_context(connection_to(asked.address)) for _ in range(params.clients)]

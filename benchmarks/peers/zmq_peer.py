@@ -50,7 +50,9 @@ def listen_beside(address: str) -> tuple[Socket, str]:
 
 
 def send(socket: Socket, event: str, data: object = None, call: int = 0) -> None:
-    socket.send(encode(event, data, call), copy=False)
+    message = encode(event, data, call)
+    # What is handed over instead of copied costs more than the copy of a small message.
+    socket.send(message, copy=len(message) < zmq.COPY_THRESHOLD)
 
 
 def receive(socket: Socket) -> Envelope:
@@ -139,7 +141,7 @@ def listen_to(where: str, params: Params) -> None:
         clients.append(client)
     told = [receive(client).data for client in clients]
     beside = connect(zmq.PUSH, told[0])
-    hear(params, lambda: send(beside, "go"), [functools.partial(receive, client) for client in clients])
+    hear(params, lambda: send(beside, "go"), [client.recv for client in clients])
 
 
 def main() -> None:
