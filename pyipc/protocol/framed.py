@@ -57,6 +57,9 @@ class JsonConversation(OutgoingFrames):
         agent: What this side calls itself.
     """
 
+    protocol: str
+    known_size: int
+
     def __init__(
         self,
         role: Role,
