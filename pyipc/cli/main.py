@@ -10,7 +10,8 @@ import logging
 import os
 import platform
 import sys
-from typing import TYPE_CHECKING
+import textwrap
+from typing import TYPE_CHECKING, Any
 
 import trio
 
@@ -19,6 +20,7 @@ from pyipc.cli.arguments import CommandParser
 from pyipc.cli.exits import ExitCode, Failed, exit_code_of
 from pyipc.cli.interruption import Interrupted, interruptible
 from pyipc.cli.showing.console import Console
+from pyipc.cli.showing.text import Lines, printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -169,7 +171,19 @@ class _LogHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one record."""
-        self._console.error(self.format(record))
+        self._console.error(Lines(self.format(record)))
+
+
+class LineFormatter(logging.Formatter):
+    """Each message on one line, whatever a peer put into it; a traceback is indented, so that it is nothing else."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """The line without the traceback."""
+        return printable(super().formatMessage(record))
+
+    def formatException(self, ei: Any) -> str:
+        """The traceback."""
+        return textwrap.indent(super().formatException(ei), "    ")
 
 
 def _log_to(console: Console, arguments: argparse.Namespace) -> None:
@@ -179,7 +193,7 @@ def _log_to(console: Console, arguments: argparse.Namespace) -> None:
     logger.addHandler(handler)
     if arguments.verbose:
         logger.setLevel(logging.INFO if arguments.verbose == 1 else logging.DEBUG)
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
+        handler.setFormatter(LineFormatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
     else:
         logger.setLevel(logging.ERROR if arguments.quiet else logging.WARNING)
-        handler.setFormatter(logging.Formatter("pyipc: %(message)s"))
+        handler.setFormatter(LineFormatter("pyipc: %(message)s"))

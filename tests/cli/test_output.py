@@ -219,8 +219,7 @@ def test_text_that_a_terminal_would_obey_is_escaped(text: str, safe: str) -> Non
     assert not re.search("[\x00-\x1f\x7f-\x9f\u2028\u202e\ud800]", json_text([text]))
 
 
-def test_lines_may_be_kept() -> None:
-    assert printable("a\nb\tc\x1b", keep_lines=True) == "a\nb\tc\\x1b"
+def test_json_may_be_indented() -> None:
     assert json_text({"a": [1]}, indent=2) == '{\n  "a": [\n    1\n  ]\n}'
 
 

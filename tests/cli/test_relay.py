@@ -326,11 +326,24 @@ def test_requests_that_are_never_answered_are_forgotten() -> None:
     assert len(transcript._calls) < 10_000
 
 
-@pytest.mark.parametrize("kind", ["hello", "welcome", "ping", "goodbye", "something.new"])
+@pytest.mark.parametrize("kind", ["hello", "welcome", "ping", "goaway", "goodbye"])
 def test_other_frames_of_pyipc_are_named(kind: str) -> None:
     entry = read(Transcript(1, full=False), control(kind, agent="me"))
     assert text(entry).endswith(f'{kind} {{"agent":"me"}}')
     assert (entry.record["kind"], entry.record["event"]) == (kind, f"pyipc.{kind}")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", "new", "skipped", "closed", "connected", "end", "event", "bytes", "large", "malformed", "control"],
+)
+def test_a_peer_cannot_choose_the_kind(name: str) -> None:
+    """A script that counts what is closed or skipped counts what really was."""
+    entry = read(Transcript(1, full=False), control(name, count=5))
+    assert text(entry).endswith(f'control "pyipc.{name}" {{"count":5}}')
+    assert (entry.record["kind"], entry.record["event"]) == ("control", f"pyipc.{name}")
+    assert entry.record["data"] == {"count": 5}
+    assert "count" not in entry.record
 
 
 @pytest.mark.parametrize(

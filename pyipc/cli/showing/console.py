@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["Console", "Line"]
 
 #: A line for people: text, or pieces of text with a style of rich each; the style ``"json"`` colors JSON.
+#: Line ends in it are escaped, but for those of `pyipc.cli.showing.text.Lines`.
 Line: TypeAlias = "str | Sequence[tuple[str, str]]"
 
 # Coloring takes a millisecond for a text of this size, and nobody reads a longer one by its colors.
@@ -54,9 +55,9 @@ class Console:
         """
         await self.output.wait_for_room()
         if isinstance(line, str):
-            self.output.put(printable(line, keep_lines=True) + "\n")
+            self.output.put(printable(line) + "\n")
             return
-        pieces = [(printable(text, keep_lines=True), style) for text, style in line]
+        pieces = [(printable(text), style) for text, style in line]
         terminal = self.rich()
         if terminal is None or sum(len(text) for text, _ in pieces) > _MAX_COLORED:
             self.output.put("".join(text for text, _ in pieces) + "\n")
@@ -85,8 +86,8 @@ class Console:
             self.error(text)
 
     def error(self, text: str) -> None:
-        """Write a line on stderr."""
-        self.errors.put(printable(text, keep_lines=True) + "\n")
+        """Write a line on stderr; control characters in it are escaped, as in `line`."""
+        self.errors.put(printable(text) + "\n")
 
     async def drain(self) -> None:
         """Wait until everything is written.

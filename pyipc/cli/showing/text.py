@@ -13,7 +13,7 @@ import math
 import re
 from typing import Any
 
-__all__ = ["json_text", "now", "payload", "payload_text", "printable"]
+__all__ = ["Lines", "json_text", "now", "payload", "payload_text", "printable"]
 
 # Control characters, and those that reorder text or hide in it; lone surrogates have no bytes.
 _UNSAFE = r"\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff"
@@ -46,14 +46,18 @@ def _finite(value: Any) -> Any:
     return value
 
 
-def printable(text: str, *, keep_lines: bool = False) -> str:
-    """Text with an escape in the place of every character that a terminal would obey.
+class Lines(str):
+    """Text of which the line ends and tabs are our own, and so are meant.
 
-    Args:
-        text: What may have come from anywhere.
-        keep_lines: Leave line ends and tabs as they are.
+    In any other text they are escaped, for whoever sends a line end could write whole lines in our name.
     """
-    pattern = _UNSAFE_BUT_LINES if keep_lines else _UNSAFE_CHARACTER
+
+    __slots__ = ()
+
+
+def printable(text: str) -> str:
+    """Text with an escape in the place of every character that a terminal would obey, but for those of `Lines`."""
+    pattern = _UNSAFE_BUT_LINES if isinstance(text, Lines) else _UNSAFE_CHARACTER
     return pattern.sub(lambda found: repr(found[0])[1:-1], text)
 
 
