@@ -12,10 +12,9 @@ import pytest
 
 from pyipc.cli.exits import ExitCode
 from pyipc.cli.main import COMMANDS
-from tests.cli.processes import PATIENCE, PYIPC, ROOT, environment, run, start
+from tests.cli.processes import PATIENCE, PYIPC, ROOT, SCRIPT, environment, run, start
 from tests.conftest import CANNOT_RUN
 
-SCRIPT = Path(sys.executable).with_name("pyipc.exe" if sys.platform == "win32" else "pyipc")
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason=f"{CANNOT_RUN} it needs a POSIX shell")
 
 
