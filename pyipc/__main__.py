@@ -2,7 +2,11 @@
 
 import sys
 
-from pyipc.cli.main import main
-
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        from pyipc.cli.main import main
+
+        status = main()
+    except KeyboardInterrupt:
+        status = 130  # that is ExitCode.INTERRUPTED, which may not be there yet
+    sys.exit(status)
