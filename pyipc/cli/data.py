@@ -1,7 +1,7 @@
 """JSON in: from arguments, from files, from standard input.
 
-Standard input is read with the operating system's own call in a thread: a read that never ends is
-left to it, and a buffered stream would still be locked by it when the program ends.
+All is read with the operating system's own calls in a thread: one that never ends, as with a pipe
+or a terminal, is left to it, and a buffered stream would still be locked by it when the program ends.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import json
 import math
 import os
 import sys
-from contextlib import aclosing
+from contextlib import ExitStack, aclosing
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import trio
@@ -139,16 +139,23 @@ def _finite_float(text: str) -> float:
 
 
 async def _read_file(name: str, lines: bool) -> AsyncGenerator[tuple[str, str], None]:
+    flags = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOCTTY", 0)
     try:
-        descriptor = await trio.to_thread.run_sync(os.open, name, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        # A pipe with a name opens when somebody else opens its other end.
+        descriptor = await trio.to_thread.run_sync(os.open, name, flags, abandon_on_cancel=True)
     except OSError as error:
         raise Failed(ExitCode.IO, f"cannot read {printable(name)}: {error.strerror}") from None
-    try:
-        async with aclosing(_read_descriptor(descriptor, printable(name), lines)) as texts:
-            async for text in texts:
-                yield text
-    finally:
-        os.close(descriptor)
+    with ExitStack() as stack:
+        stack.callback(os.close, descriptor)
+        try:
+            async with aclosing(_read_descriptor(descriptor, printable(name), lines)) as texts:
+                async for text in texts:
+                    yield text
+        except trio.Cancelled:
+            # A thread reads on, and must not find something else under this number. The end of the program, which is
+            # near, closes it.
+            stack.pop_all()
+            raise
 
 
 async def _read_descriptor(descriptor: int, name: str, lines: bool) -> AsyncGenerator[tuple[str, str], None]:
@@ -159,8 +166,7 @@ async def _read_descriptor(descriptor: int, name: str, lines: bool) -> AsyncGene
     chunk = b"not the end yet"
     while chunk:
         try:
-            # Only standard input may be silent for ever. A file must not be closed while a thread reads it.
-            chunk = await trio.to_thread.run_sync(os.read, descriptor, _CHUNK_SIZE, abandon_on_cancel=descriptor == 0)
+            chunk = await trio.to_thread.run_sync(os.read, descriptor, _CHUNK_SIZE, abandon_on_cancel=True)
             text = decoder.decode(chunk, final=not chunk)
         except OSError as error:
             raise Failed(ExitCode.IO, f"cannot read {name}: {error.strerror}") from None
