@@ -2,11 +2,7 @@
 
 import sys
 
-if __name__ == "__main__":
-    try:
-        from pyipc.cli.main import main
+from pyipc.cli.entry import main
 
-        status = main()
-    except KeyboardInterrupt:
-        status = 130  # that is ExitCode.INTERRUPTED, which may not be there yet
-    sys.exit(status)
+if __name__ == "__main__":
+    sys.exit(main())
