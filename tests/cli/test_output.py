@@ -15,6 +15,7 @@ import trio
 
 import pyipc
 from pyipc.cli.exits import ExitCode
+from pyipc.cli.showing.console import Console
 from pyipc.cli.showing.text import json_text, payload, payload_text, printable
 from tests.cli.processes import PATIENCE, PYIPC, eventually, run, start
 from tests.conftest import CANNOT_RUN
@@ -238,3 +239,31 @@ def test_bytes_are_shown_as_text_or_base64() -> None:
     assert payload(b"\xff") == {"base64": "/w=="}
     assert payload({"a": 1}) == {"data": {"a": 1}}
     assert payload_text(b"\x1b[1m\xff") == r"'\x1b[1m\xff'"
+
+
+# --- stderr ---
+
+
+async def test_errors_that_nobody_reads_are_counted_and_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    reading, writing = os.pipe()
+    with os.fdopen(writing, "w", encoding="utf-8") as stream, os.fdopen(reading, "rb") as pipe:
+        monkeypatch.setattr(sys, "stderr", stream)
+        console = Console(json=False, quiet=False, on_failure=lambda error: None)
+        for number in range(100_000):
+            console.error(f"warning {number:99,}")
+        said = b""
+        with trio.fail_after(PATIENCE):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(console.errors.run)
+                nursery.start_soon(console.drain)
+                while b"left out" not in said:
+                    said += await trio.to_thread.run_sync(pipe.read1, 65_536)
+                console.error("the next one")
+                while b"the next one" not in said:
+                    said += await trio.to_thread.run_sync(pipe.read1, 65_536)
+                nursery.cancel_scope.cancel()
+    *lines, count, last = said.decode().splitlines()
+    assert [line.split()[-1] for line in lines] == [f"{number:,}" for number in range(len(lines))]
+    assert len(said) < 128 * 1024
+    assert count == f"pyipc: {100_000 - len(lines):,} lines were left out here, as nobody read them"
+    assert last == "the next one"

@@ -40,6 +40,7 @@ class Console:
         self.output: Output = Output(sys.stdout, on_failure)
         # Who does not read the errors may still read the output.
         self.errors: Output = Output(sys.stderr, lambda error: None)
+        self._left_out = 0
         self._rich: rich.console.Console | None = None
 
     @property
@@ -86,16 +87,28 @@ class Console:
             self.error(text)
 
     def error(self, text: str) -> None:
-        """Write a line on stderr; control characters in it are escaped, as in `line`."""
-        self.errors.put(printable(text) + "\n")
+        """Write a line on stderr; control characters in it are escaped, as in `line`.
+
+        While much is pending that nobody reads, lines are left out, and then it is said how many: no
+        peer can fill the memory by causing warnings.
+        """
+        said = _left_out(self._left_out) if self._left_out else ""
+        if self.errors.offer(f"{said}{printable(text)}\n"):
+            self._left_out = 0
+        else:
+            self._left_out += 1
 
     async def drain(self) -> None:
-        """Wait until everything is written.
+        """Wait until everything is written, and say how much of stderr was left out.
 
         Cancellation: what is pending stays so.
         """
         await self.output.drain()
         await self.errors.drain()
+        if self._left_out:
+            self.errors.put(_left_out(self._left_out))
+            self._left_out = 0
+            await self.errors.drain()
 
     def rich(self) -> rich.console.Console | None:
         """rich's console, for tables and colors, where it is installed and somebody looks.
@@ -119,6 +132,10 @@ class Console:
                 highlight=False,
             )
         return self._rich
+
+
+def _left_out(count: int) -> str:
+    return f"pyipc: {count:,} lines were left out here, as nobody read them\n"
 
 
 def _print_colored(terminal: rich.console.Console, pieces: Sequence[tuple[str, str]]) -> None:
