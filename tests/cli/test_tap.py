@@ -332,6 +332,29 @@ async def test_a_target_that_is_not_there_costs_that_client_alone(address: str, 
             assert (await run("request", spied, "add", "1")).out == "1\n"
 
 
+async def test_too_many_are_turned_away_and_told(address: str, spied: str) -> None:
+    program = (
+        "import sys, pyipc.cli.main, pyipc.cli.commands.tap as tap\n"
+        "tap._MAX_CONVERSATIONS = 2\n"
+        "sys.exit(pyipc.cli.main.main(sys.argv[1:]))\n"
+    )
+    path = spied.removeprefix("unix:")
+    with trio.fail_after(2 * PATIENCE):
+        async with pyipc.Server(address), start("tap", spied, address, command=[sys.executable, "-c", program]) as tap:
+            await tap.listening()
+            first, second = [await trio.open_unix_socket(path) for _ in range(2)]
+            await tap.line("#2    connected")
+            async with second:
+                async with first, await trio.open_unix_socket(path) as third:
+                    assert await third.receive_some() == b""
+                await tap.line("#1    closed")
+                # Its place is free again.
+                async with await trio.open_unix_socket(path):
+                    await tap.line("#4    connected")
+            result = await tap.interrupt()
+    assert "pyipc: turned away #3: 2 connections are passed on already\n" in result.err
+
+
 async def test_many_at_once(address: str, spied: str) -> None:
     async with pyipc.Server(address) as server, start("tap", spied, address, "--json") as tap:
         server.on("double", lambda message: 2 * message.data)

@@ -9,7 +9,7 @@ import trio
 
 from pyipc.cli.showing.figures import duration, size
 from pyipc.cli.showing.text import now
-from pyipc.cli.tapping.cutter import Cutter, Piece
+from pyipc.cli.tapping.cutter import Budget, Cutter, Piece
 from pyipc.cli.tapping.relay import Direction, relay
 from pyipc.cli.tapping.transcript import Entry, Moment, Transcript
 
@@ -36,6 +36,7 @@ class Conversation:
         backlog: Where everything goes that is to be shown.
         delimiter: Ends each frame; ``None`` for bytes as they come.
         max_kept_size: Bytes of each frame that are kept to be shown.
+        budget: Bytes that all conversations together may keep of frames that have not ended.
         full: Whether data is shown in full length.
         lossless: Whether the conversation waits while the backlog is full; else frames are skipped.
     """
@@ -47,6 +48,7 @@ class Conversation:
         *,
         delimiter: bytes | None,
         max_kept_size: int,
+        budget: Budget,
         full: bool,
         lossless: bool,
     ) -> None:
@@ -54,7 +56,9 @@ class Conversation:
         self._lossless = lossless
         self._max_kept_size = max_kept_size
         self._transcript = Transcript(number, full=full)
-        self._cutters = {each: Cutter(delimiter, max_kept_size) for each in Direction} if delimiter is not None else {}
+        self._cutters = (
+            {each: Cutter(delimiter, max_kept_size, budget) for each in Direction} if delimiter is not None else {}
+        )
         self._sizes = dict.fromkeys(Direction, 0)
 
     async def run(self, client: Link, server: Link) -> None:
@@ -64,7 +68,11 @@ class Conversation:
         """
         began = trio.current_time()
         await self._happened("connected", f": {_who(client.peer)}", peer=_facts(client.peer))
-        await relay(client, server, self._watch)
+        try:
+            await relay(client, server, self._watch)
+        finally:
+            for cutter in self._cutters.values():
+                cutter.drop()
         seconds = trio.current_time() - began
         there, back = (self._sizes[each] for each in (Direction.TO_SERVER, Direction.TO_CLIENT))
         text = f" after {duration(seconds * 1e9)}: {size(there)} ->, {size(back)} <-"
