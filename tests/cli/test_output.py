@@ -8,6 +8,7 @@ import json
 import os
 import re
 import sys
+import unicodedata
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -212,12 +213,24 @@ async def _flood(client: pyipc.Client) -> None:
         ("a\nb\tc\r\0\x7f", r"a\nb\tc\r\x00\x7f"),
         ("\u202eright\u2028\u200b\ufeff", r"\u202eright\u2028\u200b\ufeff"),
         ("\ud800", r"\ud800"),
+        ("\u2800\ufe0f\u034f", r"\u2800\ufe0f\u034f"),
+        ("\U000e0041", r"\U000e0041"),
     ],
 )
 def test_text_that_a_terminal_would_obey_is_escaped(text: str, safe: str) -> None:
     assert printable(text) == safe
     assert json.loads(json_text([text])) == [text]
     assert not re.search("[\x00-\x1f\x7f-\x9f\u2028\u202e\ud800]", json_text([text]))
+
+
+HIDING = "\xad\u034f\u115f\u180e\u3164\ufe0f\ufff9\u2800\U000e0000\U000e007f"
+
+
+def test_whatever_reorders_or_hides_text_is_escaped() -> None:
+    every = [chr(number) for number in range(sys.maxunicode + 1)]
+    unsafe = [one for one in every if unicodedata.category(one) in ("Cc", "Cf", "Cs", "Zl", "Zp")] + list(HIDING)
+    assert [one for one in unsafe if not printable(one).isascii()] == []
+    assert [one for one in unsafe if not json_text(one).isascii() or json.loads(json_text(one)) != one] == []
 
 
 def test_json_may_be_indented() -> None:
