@@ -42,6 +42,7 @@ class Console:
         self.errors: Output = Output(sys.stderr, lambda error: None)
         self._left_out = 0
         self._rich: rich.console.Console | None = None
+        self._has_rich = True
 
     @property
     def is_terminal(self) -> bool:
@@ -116,12 +117,19 @@ class Console:
         What is printed there is pending like all else, so it blocks nobody; `line` and `drain`
         wait for room. Use it from the main thread only: no ``auto_refresh``.
         """
-        if self.json or not self.is_terminal or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+        if (
+            self.json
+            or not self.is_terminal
+            or not self._has_rich
+            or os.environ.get("NO_COLOR")
+            or os.environ.get("TERM") == "dumb"
+        ):
             return None
         if self._rich is None:
             try:
                 from rich.console import Console as RichConsole
             except ImportError:
+                self._has_rich = False  # looking for it again takes long
                 return None
             self._rich = RichConsole(
                 file=cast("IO[str]", _Terminal(self.output)),
