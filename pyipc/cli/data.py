@@ -9,16 +9,16 @@ from __future__ import annotations
 import argparse
 import codecs
 import json
-import math
 import os
 import sys
 from contextlib import ExitStack, aclosing
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import trio
 
 from pyipc.cli.exits import ExitCode, Failed
 from pyipc.cli.showing.text import printable
+from pyipc.cli.strict_json import read_json
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -101,7 +101,7 @@ def parse_json(text: str, where: str) -> Any:
         Failed: It is not JSON.
     """
     try:
-        return json.loads(text, parse_constant=_no_constant, parse_float=_finite_float)
+        return read_json(text)
     except json.JSONDecodeError as error:
         why = f"{error.msg} at line {error.lineno}, column {error.colno}" if text.strip() else "it is empty"
     except RecursionError:
@@ -125,17 +125,6 @@ def json_argument(text: str) -> Any:
         return parse_json(text, "it")
     except Failed as failed:
         raise argparse.ArgumentTypeError(failed.sentence) from None
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"JSON has no {name}")
-
-
-def _finite_float(text: str) -> float:
-    value = float(text)
-    if math.isinf(value):
-        raise ValueError(f"{text} is out of range")
-    return value
 
 
 async def _read_file(name: str, lines: bool) -> AsyncGenerator[tuple[str, str], None]:

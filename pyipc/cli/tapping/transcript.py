@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import json
-import math
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final
 
 from pyipc.cli.showing.figures import duration, size
 from pyipc.cli.showing.text import Lines, json_text
+from pyipc.cli.strict_json import read_json
 
 if TYPE_CHECKING:
     import datetime
@@ -197,7 +196,7 @@ def _read(frame: bytes) -> tuple[str, Any]:
         ValueError: There is none; the message says why.
     """
     try:
-        envelope = json.loads(frame.decode("utf-8"), parse_constant=_no_constant, parse_float=_finite)
+        envelope = read_json(frame.decode("utf-8"))
     except UnicodeDecodeError as error:
         raise ValueError(f"not UTF-8 ({error.reason} at byte {error.start})") from None
     except RecursionError:
@@ -207,17 +206,6 @@ def _read(frame: bytes) -> tuple[str, Any]:
     if not isinstance(envelope, dict) or not isinstance(envelope.get("type"), str):
         raise ValueError('not an event {"type": ..., "data": ...}')
     return envelope["type"], envelope.get("data")
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no number of JSON")
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if math.isinf(value):
-        raise ValueError(f"{text} is out of range")
-    return value
 
 
 def _hex_and_text(data: bytes) -> str:

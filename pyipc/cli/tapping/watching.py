@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 import trio
 
 from pyipc.cli.showing.figures import duration, size
+from pyipc.cli.showing.journal import peer_record, peer_text
 from pyipc.cli.showing.text import now
 from pyipc.cli.tapping.cutter import Budget, Cutter, Piece
 from pyipc.cli.tapping.relay import Direction, relay
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pyipc.cli.tapping.backlog import Backlog
-    from pyipc.transports import Link, Peer
+    from pyipc.transports import Link
 
 __all__ = ["Conversation", "Reading"]
 
@@ -67,7 +68,7 @@ class Conversation:
         Cancellation: closes both.
         """
         began = trio.current_time()
-        await self._happened("connected", f": {_who(client.peer)}", peer=_facts(client.peer))
+        await self._happened("connected", f": {peer_text(client.peer)}", peer=peer_record(client.peer))
         try:
             await relay(client, server, self._watch)
         finally:
@@ -111,13 +112,3 @@ class Conversation:
 
 def _moment() -> Moment:
     return Moment(now(), trio.current_time())
-
-
-def _facts(peer: Peer) -> dict[str, object]:
-    facts = {"address": peer.address, "pid": peer.pid, "uid": peer.uid, "gid": peer.gid}
-    return {name: value for name, value in facts.items() if value is not None}
-
-
-def _who(peer: Peer) -> str:
-    known = {"pid": peer.pid, "uid": peer.uid}
-    return ", ".join(f"{name} {value}" for name, value in known.items() if value is not None) or peer.address
