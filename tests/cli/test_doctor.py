@@ -101,7 +101,7 @@ async def test_how_it_reads(address: str) -> None:
     assert lines[0] == address
     assert lines[1].startswith(f"  ok       means {path_of(address)} ({len(path_of(address))} of 1")
     assert f"  ok       {path_of(address)} is a socket of user {os.geteuid()}" in lines[2]
-    assert lines[3].startswith(f"  ok       process {pid} (")
+    assert lines[3].startswith(f"  ok       process {pid} ")
     assert lines[4].startswith("  ok       it speaks pyipc/1, and answered a hello in ")
 
 
