@@ -2,7 +2,7 @@
 
 import sys
 
-from pyipc.cli.main import main
+from pyipc.cli.entry import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,7 +1,7 @@
 """JSON in: from arguments, from files, from standard input.
 
-Standard input is read with the operating system's own call in a thread: a read that never ends is
-left to it, and a buffered stream would still be locked by it when the program ends.
+All is read with the operating system's own calls in a thread: one that never ends, as with a pipe
+or a terminal, is left to it, and a buffered stream would still be locked by it when the program ends.
 """
 
 from __future__ import annotations
@@ -9,16 +9,16 @@ from __future__ import annotations
 import argparse
 import codecs
 import json
-import math
 import os
 import sys
-from contextlib import aclosing
-from typing import TYPE_CHECKING, Any, NoReturn
+from contextlib import ExitStack, aclosing
+from typing import TYPE_CHECKING, Any
 
 import trio
 
 from pyipc.cli.exits import ExitCode, Failed
 from pyipc.cli.showing.text import printable
+from pyipc.cli.strict_json import read_json
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -101,7 +101,7 @@ def parse_json(text: str, where: str) -> Any:
         Failed: It is not JSON.
     """
     try:
-        return json.loads(text, parse_constant=_no_constant, parse_float=_finite_float)
+        return read_json(text)
     except json.JSONDecodeError as error:
         why = f"{error.msg} at line {error.lineno}, column {error.colno}" if text.strip() else "it is empty"
     except RecursionError:
@@ -127,28 +127,24 @@ def json_argument(text: str) -> Any:
         raise argparse.ArgumentTypeError(failed.sentence) from None
 
 
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"JSON has no {name}")
-
-
-def _finite_float(text: str) -> float:
-    value = float(text)
-    if math.isinf(value):
-        raise ValueError(f"{text} is out of range")
-    return value
-
-
 async def _read_file(name: str, lines: bool) -> AsyncGenerator[tuple[str, str], None]:
+    flags = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOCTTY", 0)
     try:
-        descriptor = await trio.to_thread.run_sync(os.open, name, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        # A pipe with a name opens when somebody else opens its other end.
+        descriptor = await trio.to_thread.run_sync(os.open, name, flags, abandon_on_cancel=True)
     except OSError as error:
         raise Failed(ExitCode.IO, f"cannot read {printable(name)}: {error.strerror}") from None
-    try:
-        async with aclosing(_read_descriptor(descriptor, printable(name), lines)) as texts:
-            async for text in texts:
-                yield text
-    finally:
-        os.close(descriptor)
+    with ExitStack() as stack:
+        stack.callback(os.close, descriptor)
+        try:
+            async with aclosing(_read_descriptor(descriptor, printable(name), lines)) as texts:
+                async for text in texts:
+                    yield text
+        except trio.Cancelled:
+            # A thread reads on, and must not find something else under this number. The end of the program, which is
+            # near, closes it.
+            stack.pop_all()
+            raise
 
 
 async def _read_descriptor(descriptor: int, name: str, lines: bool) -> AsyncGenerator[tuple[str, str], None]:
@@ -159,8 +155,7 @@ async def _read_descriptor(descriptor: int, name: str, lines: bool) -> AsyncGene
     chunk = b"not the end yet"
     while chunk:
         try:
-            # Only standard input may be silent for ever. A file must not be closed while a thread reads it.
-            chunk = await trio.to_thread.run_sync(os.read, descriptor, _CHUNK_SIZE, abandon_on_cancel=descriptor == 0)
+            chunk = await trio.to_thread.run_sync(os.read, descriptor, _CHUNK_SIZE, abandon_on_cancel=True)
             text = decoder.decode(chunk, final=not chunk)
         except OSError as error:
             raise Failed(ExitCode.IO, f"cannot read {name}: {error.strerror}") from None

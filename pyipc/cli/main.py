@@ -6,11 +6,13 @@ import argparse
 import contextlib
 import errno
 import importlib
+import io
 import logging
 import os
 import platform
 import sys
-from typing import TYPE_CHECKING
+import textwrap
+from typing import TYPE_CHECKING, Any
 
 import trio
 
@@ -19,6 +21,7 @@ from pyipc.cli.arguments import CommandParser
 from pyipc.cli.exits import ExitCode, Failed, exit_code_of
 from pyipc.cli.interruption import Interrupted, interruptible
 from pyipc.cli.showing.console import Console
+from pyipc.cli.showing.text import Lines, printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,10 +45,17 @@ _LAST_WORDS_TIMEOUT = 1.0
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``pyipc`` with the arguments of the process, or with these; return the exit status."""
     _occupy_standard_descriptors()
+    parser = make_parser()
+    words = io.StringIO()
     try:
-        arguments = make_parser().parse_args(argv)
+        # argparse itself would not notice that its words cannot be written.
+        with contextlib.redirect_stdout(words):
+            arguments = parser.parse_args(argv)
     except SystemExit as exit:
-        return _after_help(exit)
+        return _tell(words.getvalue()) or (exit.code if isinstance(exit.code, int) else ExitCode.OK)
+    if arguments.command is None:
+        parser.print_help(sys.stderr)
+        return ExitCode.USAGE
     try:
         return trio.run(_supervise, arguments)
     except* KeyboardInterrupt:
@@ -65,7 +75,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     version = f"pyipc {pyipc.__version__} (Python {platform.python_version()})"
     parser.add_argument("--version", action="version", version=version)
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=CommandParser)
+    commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND", parser_class=CommandParser)
     for name in COMMANDS:
         importlib.import_module(f"pyipc.cli.commands.{name}").add(commands)
     return parser
@@ -78,16 +88,17 @@ def _occupy_standard_descriptors() -> None:
     os.close(descriptor)
 
 
-def _after_help(exit: SystemExit) -> int:
-    """argparse has written its own words; whoever should read them may be gone."""
+def _tell(words: str) -> int:
+    """Write what was asked for before there is a console, as help is; return how that went."""
     try:
         if sys.stdout is not None:
+            sys.stdout.write(words)
             sys.stdout.flush()
-    except BrokenPipeError:
+    except OSError as error:
         # The interpreter would try again at its end, and complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return ExitCode.BROKEN_PIPE
-    return exit.code if isinstance(exit.code, int) else ExitCode.OK
+        return _after_failure(error)
+    return ExitCode.OK
 
 
 async def _supervise(arguments: argparse.Namespace) -> int:
@@ -169,7 +180,19 @@ class _LogHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one record."""
-        self._console.error(self.format(record))
+        self._console.error(Lines(self.format(record)))
+
+
+class LineFormatter(logging.Formatter):
+    """Each message on one line, whatever a peer put into it; a traceback is indented, so that it is nothing else."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """The line without the traceback."""
+        return printable(super().formatMessage(record))
+
+    def formatException(self, ei: Any) -> str:
+        """The traceback."""
+        return textwrap.indent(super().formatException(ei), "    ")
 
 
 def _log_to(console: Console, arguments: argparse.Namespace) -> None:
@@ -179,7 +202,7 @@ def _log_to(console: Console, arguments: argparse.Namespace) -> None:
     logger.addHandler(handler)
     if arguments.verbose:
         logger.setLevel(logging.INFO if arguments.verbose == 1 else logging.DEBUG)
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
+        handler.setFormatter(LineFormatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
     else:
         logger.setLevel(logging.ERROR if arguments.quiet else logging.WARNING)
-        handler.setFormatter(logging.Formatter("pyipc: %(message)s"))
+        handler.setFormatter(LineFormatter("pyipc: %(message)s"))

@@ -18,11 +18,13 @@ import trio
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
-__all__ = ["PATIENCE", "PYIPC", "Program", "Result", "eventually", "run", "start"]
+__all__ = ["PATIENCE", "PYIPC", "ROOT", "SCRIPT", "Program", "Result", "eventually", "run", "start"]
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 #: The command line, with every warning an error.
 PYIPC = (sys.executable, "-W", "error", "-m", "pyipc")
+#: The command as it is installed, beside the interpreter.
+SCRIPT = Path(sys.executable).with_name("pyipc.exe" if sys.platform == "win32" else "pyipc")
 #: Seconds that anything a process does may take on a busy machine.
 PATIENCE = 25.0
 
@@ -123,7 +125,7 @@ class Program:
 @asynccontextmanager
 async def start(
     *arguments: str | os.PathLike[str],
-    command: Sequence[str] = PYIPC,
+    command: Sequence[str | os.PathLike[str]] = PYIPC,
     env: Mapping[str, str] | None = None,
     stdin: int = subprocess.PIPE,
     stdout: int = subprocess.PIPE,
@@ -140,7 +142,7 @@ async def start(
         cwd: The directory it runs in.
     """
     process = await trio.lowlevel.open_process(
-        [*command, *(os.fspath(argument) for argument in arguments)],
+        [os.fspath(word) for word in (*command, *arguments)],
         stdin=stdin,
         stdout=stdout,
         stderr=subprocess.PIPE,
@@ -169,7 +171,7 @@ async def start(
 
 async def run(
     *arguments: str | os.PathLike[str],
-    command: Sequence[str] = PYIPC,
+    command: Sequence[str | os.PathLike[str]] = PYIPC,
     input: str | bytes = b"",
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,

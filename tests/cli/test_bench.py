@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -19,7 +20,7 @@ from pyipc.cli.benching.cpu_time import cpu_seconds
 from pyipc.cli.benching.server import make_server
 from pyipc.cli.benching.workload import ECHO, REQUEST, Measurement, Plan, Work, measure, probe
 from pyipc.cli.showing.figures import count, duration, size
-from tests.cli.processes import PATIENCE, environment, eventually, run, start
+from tests.cli.processes import PATIENCE, ROOT, SCRIPT, environment, eventually, run, start
 from tests.cli.terminal import start_in_terminal, without_rich
 from tests.conftest import CANNOT_RUN
 
@@ -248,7 +249,33 @@ async def test_large_messages() -> None:
     assert "2.86 MiB of data" in result.lines[0]
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason=f"{CANNOT_RUN} there are no signals to send")
+async def test_nothing_in_the_current_directory_is_run(tmp_path: Path) -> None:
+    for name in ("trio", "pyipc", "tempfile", "sitecustomize"):
+        (tmp_path / f"{name}.py").write_text(f"open('{name}.ran', 'w').close()\n", "utf-8")
+    result = await run("bench", "--count", "3", command=[SCRIPT], cwd=tmp_path)
+    assert (result.status, result.err) == (0, "")
+    assert not list(tmp_path.glob("*.ran"))
+
+
+async def test_a_checkout_in_the_current_directory_is_measured_itself(tmp_path: Path) -> None:
+    """``python -m pyipc`` finds it there, and so does the other process."""
+    copy = shutil.copytree(ROOT / "pyipc", tmp_path / "pyipc", ignore=shutil.ignore_patterns("__pycache__"))
+    with open(copy / "cli/benching/server.py", "a", encoding="utf-8") as module:  # noqa: ASYNC230
+        module.write("\nopen(f'{os.getpid()}.ran', 'w').close()\n")
+    result = await run("bench", "--count", "3", env={"PYTHONPATH": ""}, cwd=tmp_path)
+    assert (result.status, result.err) == (0, "")
+    assert len(list(tmp_path.glob("*.ran"))) == 2
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason=f"{CANNOT_RUN} there are no Unix sockets")
+async def test_temporary_files_in_a_deep_directory(tmp_path: Path) -> None:
+    deep = tmp_path / ("d" * 110)
+    deep.mkdir()
+    result = await run("bench", "--count", "3", env={"TMPDIR": str(deep)})
+    assert (result.status, result.err) == (0, "")
+
+
+@only_linux
 async def test_ctrl_c_still_tells_what_was_measured(directory: Path) -> None:
     """And leaves nothing behind: the server of its own ends as well."""
     async with start("bench", "--seconds", "600", "--json", env={"TMPDIR": str(directory)}) as bench:
@@ -267,6 +294,7 @@ def cpu_is_used(pid: int) -> bool:
     return (cpu_seconds(pid) or 0.0) > 2.0
 
 
+@only_linux
 async def test_a_server_that_is_killed_is_told_with_what_was_measured(address: str) -> None:
     async with (
         start("serve", address, "--echo", "-q", stdout=subprocess.DEVNULL) as server,

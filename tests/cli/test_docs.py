@@ -1,20 +1,31 @@
-"""Every command that the help and the guides show is one that the parser takes; those of the guide are run."""
+"""The help and the pages against the program.
+
+Every command that they show is one that the parser takes, and those of clients are run. The reference
+has all options, all records and all findings that there are, and no others.
+"""
 
 from __future__ import annotations
 
 import argparse
+import ast
+import datetime
+import json
 import re
 import shlex
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
 
 import pyipc
 from pyipc.cli.main import COMMANDS, make_parser
+from pyipc.cli.tapping.cutter import Piece
+from pyipc.cli.tapping.relay import Direction
+from pyipc.cli.tapping.transcript import Moment, Transcript
 from tests.cli.processes import PATIENCE, ROOT, eventually, run, start
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 PAGES = ("docs/how-to/command-line.md", "docs/reference/command-line.md", "README.md")
@@ -58,7 +69,10 @@ def test_there_are_examples() -> None:
 
 @pytest.mark.parametrize("line", [*in_help(), *in_pages()])
 def test_an_example_is_taken(line: str) -> None:
-    assert callable(make_parser().parse_args(arguments_in(line)).run)
+    try:
+        make_parser().parse_args(arguments_in(line))
+    except SystemExit:
+        pytest.fail(f"the parser refuses: {line}")
 
 
 #: Those that end by themselves; the others are run in tests of their own.
@@ -88,3 +102,150 @@ async def test_an_example_of_a_client_works(line: str, address: str, tmp_path: P
                 for event in ("news", "orders.new", "done"):
                     await server.broadcast(event, event)
                 await program.line("done" if "news" not in arguments else "orders.new")
+
+
+# --- the reference ---
+
+REFERENCE = (ROOT / "docs/reference/command-line.md").read_text("utf-8")
+SOURCES = [ast.parse(path.read_text("utf-8"), str(path)) for path in sorted((ROOT / "pyipc/cli").rglob("*.py"))]
+
+
+def table(heading: str) -> list[list[str]]:
+    """The rows of the first table below a heading, without its head."""
+    section = REFERENCE.split(f"# {heading}\n", 1)[1].split("\n#", 1)[0]
+    rows = [line.strip("|").split(" | ") for line in section.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in row] for row in rows[2:]]
+
+
+def quoted(cell: str) -> set[str]:
+    """What stands in code in a cell."""
+    return set(re.findall(r"`([^`]+)`", cell))
+
+
+def by_name(heading: str) -> dict[str, set[str]]:
+    """For each name in the first column, what stands in the last."""
+    return {name: quoted(row[-1]) for row in table(heading) for name in quoted(row[0])}
+
+
+def parsers() -> dict[str, argparse.ArgumentParser]:
+    whole = make_parser()
+    (subparsers,) = [action for action in whole._actions if isinstance(action, argparse._SubParsersAction)]
+    return {"pyipc": whole, **{name: subparsers.choices[name] for name in COMMANDS}}
+
+
+def test_the_reference_has_every_option_of_every_command_and_no_others() -> None:
+    written = set()
+    for options, commands, _ in table("Options"):
+        names = quoted(commands) | (set(COMMANDS) if commands.startswith("all") else set())
+        written |= {(name, option.split()[0]) for name in names for option in quoted(options)}
+    taken = {
+        (name, option)
+        for name, parser in parsers().items()
+        for action in parser._actions
+        for option in action.option_strings
+    }
+    assert written == taken
+
+
+def strings_in(node: ast.AST) -> set[str]:
+    return {each.value for each in ast.walk(node) if isinstance(each, ast.Constant) and isinstance(each.value, str)}
+
+
+def kinds_in_source() -> Iterator[str]:
+    """Whatever is written for ``"kind"``: in a record, in a variable of that name, as an argument of that name."""
+    nodes = [node for tree in SOURCES for node in ast.walk(tree)]
+    positions: dict[str, int] = {}
+    for node in nodes:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            names = [each.arg for each in node.args.args if each.arg != "self"]
+            if "kind" in names:
+                positions[node.name] = names.index("kind")
+    for node in nodes:
+        if isinstance(node, ast.Dict):
+            for key, value in zip(node.keys, node.values, strict=True):
+                if isinstance(key, ast.Constant) and key.value == "kind":
+                    assert isinstance(value, ast.Constant) or (isinstance(value, ast.Name) and value.id == "kind")
+                    yield from strings_in(value)
+        elif isinstance(node, ast.Assign) and any(
+            isinstance(each, ast.Name) and each.id == "kind" for each in node.targets
+        ):
+            yield from strings_in(node.value)
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in positions:
+            for value in node.args[positions[node.func.attr] :][:1]:
+                if isinstance(value, ast.Constant) and isinstance(value.value, str):
+                    yield value.value
+
+
+def tapped(name: str, data: Any) -> dict[str, Any]:
+    """The record of ``tap`` for a frame, which may be the answer to a request seen before."""
+    transcript = Transcript(1, full=False)
+
+    def record(direction: Direction, name: str, data: Any) -> dict[str, Any]:
+        frame = json.dumps({"type": name, "data": data}).encode()
+        moment = Moment(datetime.datetime.now(datetime.UTC), 0.0)
+        return transcript.frame(moment, direction, Piece(frame, len(frame))).record
+
+    record(Direction.TO_SERVER, "pyipc.request", {"call": 1, "event": "greet"})
+    return record(Direction.TO_SERVER if name == "pyipc.cancel" else Direction.TO_CLIENT, name, data)
+
+
+def control_frames() -> set[str]:
+    """The names of pyipc's own frames, from the source of the protocol, and one that it does not have."""
+    sources = [path.read_text("utf-8") for path in sorted((ROOT / "pyipc/protocol").glob("*.py"))]
+    return {name for source in sources for name in re.findall(r'"(pyipc\.[a-z]+)"[,}\]\n]', source)} | {"pyipc.other"}
+
+
+CONTROL_FRAMES = sorted(control_frames())
+
+
+def test_the_reference_has_every_kind_of_record_and_no_others() -> None:
+    written = set(by_name("Output")) | set(by_name("The records of `tap`"))
+    assert written == {*kinds_in_source(), *(tapped(name, {"call": 1})["kind"] for name in CONTROL_FRAMES)}
+
+
+def test_the_reference_has_every_field_of_the_records_that_the_source_spells_out() -> None:
+    words = quoted(REFERENCE.split("\n## Output\n", 1)[1])
+    for tree in SOURCES:
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Dict):
+                keys = {key.value for key in node.keys if isinstance(key, ast.Constant)}
+                assert "kind" not in keys or keys <= words, keys - words
+
+
+@pytest.mark.parametrize("name", CONTROL_FRAMES)
+def test_the_reference_has_every_field_of_a_frame(name: str) -> None:
+    record = tapped(name, {"call": 1, "event": "greet", "code": "failed", "message": "no", "data": None})
+    fields = by_name("The records of `tap`")[record["kind"]]
+    assert record.keys() <= fields | {"kind", "time", "connection", "direction", "size"}
+    assert record["event"] == name
+
+
+def checks_in_source() -> set[str]:
+    """The names of all checks of ``doctor``, from where it makes its findings."""
+    makers = {"ok", "warning", "problem", "Finding"}
+    found = set()
+    for tree in SOURCES:
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and makers & {
+                each.id for each in ast.walk(node.func) if isinstance(each, ast.Name)
+            }:
+                check = node.args[1 if isinstance(node.func, ast.Name) and node.func.id == "Finding" else 0]
+                found |= strings_in(check)
+    return found
+
+
+def test_the_reference_has_every_check_of_doctor_and_no_others() -> None:
+    assert set(by_name("The records of `doctor`")) == checks_in_source()
+
+
+async def test_the_reference_has_every_field_of_a_finding(address: str) -> None:
+    facts = by_name("The records of `doctor`")
+    common = by_name("Output")["finding"] | {"kind"}
+    checks = set()
+    with trio.fail_after(2 * PATIENCE):
+        async with pyipc.Server(address):
+            result = await run("doctor", address, "tcp://127.0.0.1:0", "tcp://0.0.0.0:0", "no:such:address", "--json")
+    for finding in map(json.loads, result.lines):
+        checks.add(finding["check"])
+        assert finding.keys() <= common | facts[finding["check"]], finding
+    assert checks >= {"place", "peer", "protocol", "connect", "allow", "address"}

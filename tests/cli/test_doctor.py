@@ -8,16 +8,19 @@ import json
 import os
 import socket
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
 
 import pyipc
+from pyipc.cli.commands import doctor
 from pyipc.cli.examining.address import examine_place
 from pyipc.cli.examining.findings import Level
 from pyipc.cli.examining.machine import examine_environment
 from pyipc.cli.examining.visit import visit
+from pyipc.cli.main import make_parser
 from tests.cli.processes import PATIENCE, eventually, run, start
 from tests.cli.terminal import start_in_terminal
 from tests.conftest import CANNOT_RUN, needs_node
@@ -25,7 +28,6 @@ from tests.interop.node import Place, start_node
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from pyipc.cli.examining.findings import Finding
 
@@ -82,7 +84,8 @@ async def test_a_live_server(address: str, directory: Path) -> None:
     peer = of(findings, "peer")
     assert (peer["pid"], peer["uid"]) == (os.getpid(), os.geteuid())
     if sys.platform == "linux":
-        assert "pytest" in peer["process"]
+        own = Path("/proc/self/cmdline").read_bytes().rstrip(b"\0").replace(b"\0", b" ").decode("utf-8", "replace")
+        assert peer["process"][:77] == own[:77]
     protocol = of(findings, "protocol")
     assert protocol["protocol"] == "pyipc/1"
     assert protocol["round_trip"] > 0
@@ -98,7 +101,7 @@ async def test_how_it_reads(address: str) -> None:
     assert lines[0] == address
     assert lines[1].startswith(f"  ok       means {path_of(address)} ({len(path_of(address))} of 1")
     assert f"  ok       {path_of(address)} is a socket of user {os.geteuid()}" in lines[2]
-    assert lines[3].startswith(f"  ok       process {pid} (")
+    assert lines[3].startswith(f"  ok       process {pid} ")
     assert lines[4].startswith("  ok       it speaks pyipc/1, and answered a hello in ")
 
 
@@ -338,6 +341,29 @@ async def test_the_environment() -> None:
     if sys.platform == "linux":
         assert of(findings, "events")["backend"] == "epoll"
     assert {finding["check"] for finding in findings} >= {"open-files", "directory"}
+
+
+async def test_more_sockets_than_are_visited(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pyipc.transports.unix.default_directories", lambda uid, platform: (str(directory),))
+    monkeypatch.setattr(doctor, "_MAX_VISITS", 2)
+    directory.chmod(0o700)
+    for name in "abc":
+        with bare_socket(str(directory / name), listening=False):
+            pass
+    found = [finding async for finding in doctor._environment(make_parser().parse_args(["doctor"]))]
+    [summary] = [finding for finding in found if finding.check == "directory"]
+    assert summary.sentence == f"{directory} is for your servers; sockets in it: 3, 2 of which are looked at"
+    assert [one.facts["path"] for one in found if one.check == "socket"] == [f"{directory}/{name}" for name in "ab"]
+
+
+def test_a_socket_that_goes_meanwhile_is_not_counted(directory: Path) -> None:
+    with bare_socket(str(directory / "a"), listening=False), os.scandir(directory) as entries:
+        [entry] = entries
+        assert doctor._is_socket(entry)
+    with os.scandir(directory) as entries:
+        [entry] = entries
+        (directory / "a").unlink()
+        assert not doctor._is_socket(entry)
 
 
 @pytest.mark.parametrize(("limit", "level"), [(256, Level.WARNING), (20_000, Level.OK)])

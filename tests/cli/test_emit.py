@@ -106,7 +106,7 @@ async def test_much_is_all_delivered(address: str) -> None:
     [
         (["{a: 1}"], "", "the argument is not JSON: {a: 1} (Expecting property name"),
         (["hello"], "", "put JSON in single quotes, as '{\"n\": 1}'"),
-        (["NaN"], "", "JSON has no NaN"),
+        (["NaN"], "", "NaN is no number of JSON"),
         (["1e999"], "", "1e999 is out of range"),
         (["["], "", "the argument is not JSON"),
         (["[" * 100_000], "", "it is nested too deep"),

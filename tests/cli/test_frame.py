@@ -7,15 +7,18 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from pyipc.cli.exits import ExitCode
 from pyipc.cli.main import COMMANDS
-from tests.cli.processes import PATIENCE, PYIPC, ROOT, environment, run, start
+from tests.cli.processes import PATIENCE, PYIPC, ROOT, SCRIPT, environment, run, start
 from tests.conftest import CANNOT_RUN
 
-SCRIPT = Path(sys.executable).with_name("pyipc.exe" if sys.platform == "win32" else "pyipc")
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason=f"{CANNOT_RUN} it needs a POSIX shell")
 
 
@@ -77,7 +80,7 @@ def test_help_is_quick_and_loads_nothing_it_does_not_use() -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ([], "the following arguments are required: COMMAND"),
+        ([], "'pyipc COMMAND --help' has examples."),
         (["dance"], "invalid choice: 'dance'"),
         (["serve"], "the following arguments are required: ADDRESS"),
         (["serve", "a b"], "is not an address"),
@@ -145,6 +148,41 @@ def test_a_full_disk_is_told(directory: Path) -> None:
     assert result.returncode == ExitCode.IO
     assert result.stderr.splitlines()[-1] == "pyipc: the output cannot be written: No space left on device"
     assert list(directory.iterdir()) == []
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason=f"{CANNOT_RUN} there is no /dev/full")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("arguments", ["--help", "serve --help", "--version"])
+def test_help_on_a_full_disk_is_told(arguments: str, unbuffered: str) -> None:
+    result = shell(f"pyipc {arguments} > /dev/full", PYTHONUNBUFFERED=unbuffered)
+    assert result.returncode == ExitCode.IO
+    assert result.stderr == "pyipc: the output cannot be written: No space left on device\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "module"),
+    [
+        # While the library itself is imported, nothing of ours has been run yet.
+        ([SCRIPT], "pyipc.cli.main"),
+        ([SCRIPT], "pyipc.cli.commands.tap"),
+        (PYIPC, "pyipc.cli.main"),
+        (PYIPC, "pyipc.cli.commands.tap"),
+    ],
+)
+async def test_ctrl_c_while_it_starts(command: Sequence[str | Path], module: str, tmp_path: Path) -> None:
+    """It comes while this module is imported."""
+    (tmp_path / "interruption.py").write_text(
+        "import signal, sys\n"
+        "class Interruption:\n"
+        "    def find_spec(self, name, path, target=None):\n"
+        f"        if name == {module!r}:\n"
+        "            signal.raise_signal(signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Interruption())\n",
+        "utf-8",
+    )
+    (tmp_path / "sitecustomize.py").write_text("import interruption\n", "utf-8")
+    result = await run("serve", "world", command=command, env={"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"})
+    assert (result.status, result.out, result.err) == (ExitCode.INTERRUPTED, "", "")
 
 
 @POSIX

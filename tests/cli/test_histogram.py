@@ -1,4 +1,4 @@
-"""The histogram: what it promises about its error, its memory and merging, against sorted lists."""
+"""The histogram: what it promises about its error and its memory, against sorted lists."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyipc.cli.benching.histogram import RELATIVE_ERROR, Histogram
+from pyipc.cli.benching.histogram import Histogram
 
 GREATEST = 2**63 - 1
 values = st.lists(
@@ -31,7 +31,7 @@ def test_a_percentile_is_never_too_low_and_hardly_too_high(numbers: list[int], p
     found = of(numbers).percentile(percent)
     assert true <= found
     # In whole numbers: floats are too coarse up there.
-    assert (found - true) * round(1 / RELATIVE_ERROR) <= true
+    assert (found - true) * 128 <= true
 
 
 @given(values)
@@ -40,15 +40,6 @@ def test_count_mean_and_extremes_are_exact(numbers: list[int]) -> None:
     assert (histogram.count, histogram.minimum, histogram.maximum) == (len(numbers), min(numbers), max(numbers))
     assert histogram.mean == sum(numbers) / len(numbers)
     assert histogram.percentile(100) == max(numbers)
-
-
-@given(values, values)
-def test_merging_is_recording_in_one(left: list[int], right: list[int]) -> None:
-    merged, together = of(left), of(left + right)
-    merged.merge(of(right))
-    assert [merged.percentile(p) for p in range(0, 101, 5)] == [together.percentile(p) for p in range(0, 101, 5)]
-    assert (merged.count, merged.mean, merged.minimum) == (together.count, together.mean, together.minimum)
-    assert merged.rows() == together.rows()
 
 
 @given(values, st.integers(1, 40))
@@ -63,15 +54,6 @@ def test_rows_join_up_and_hold_exactly_what_is_in_their_range(numbers: list[int]
 def test_small_values_are_exact() -> None:
     for number in range(256):
         assert of([number, 255]).percentile(50) == number
-
-
-def test_merging_with_nothing_changes_nothing() -> None:
-    histogram = of([5, 7])
-    histogram.merge(Histogram())
-    assert (histogram.count, histogram.minimum, histogram.maximum) == (2, 5, 7)
-    empty = Histogram()
-    empty.merge(of([5, 7]))
-    assert (empty.count, empty.minimum, empty.maximum, empty.mean) == (2, 5, 7, 6)
 
 
 def test_nothing_recorded() -> None:

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import sys
+import unicodedata
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,6 +16,7 @@ import trio
 
 import pyipc
 from pyipc.cli.exits import ExitCode
+from pyipc.cli.showing.console import Console
 from pyipc.cli.showing.text import json_text, payload, payload_text, printable
 from tests.cli.processes import PATIENCE, PYIPC, eventually, run, start
 from tests.conftest import CANNOT_RUN
@@ -211,6 +213,8 @@ async def _flood(client: pyipc.Client) -> None:
         ("a\nb\tc\r\0\x7f", r"a\nb\tc\r\x00\x7f"),
         ("\u202eright\u2028\u200b\ufeff", r"\u202eright\u2028\u200b\ufeff"),
         ("\ud800", r"\ud800"),
+        ("\u2800\ufe0f\u034f", r"\u2800\ufe0f\u034f"),
+        ("\U000e0041", r"\U000e0041"),
     ],
 )
 def test_text_that_a_terminal_would_obey_is_escaped(text: str, safe: str) -> None:
@@ -219,8 +223,17 @@ def test_text_that_a_terminal_would_obey_is_escaped(text: str, safe: str) -> Non
     assert not re.search("[\x00-\x1f\x7f-\x9f\u2028\u202e\ud800]", json_text([text]))
 
 
-def test_lines_may_be_kept() -> None:
-    assert printable("a\nb\tc\x1b", keep_lines=True) == "a\nb\tc\\x1b"
+HIDING = "\xad\u034f\u115f\u180e\u3164\ufe0f\ufff9\u2800\U000e0000\U000e007f"
+
+
+def test_whatever_reorders_or_hides_text_is_escaped() -> None:
+    every = [chr(number) for number in range(sys.maxunicode + 1)]
+    unsafe = [one for one in every if unicodedata.category(one) in ("Cc", "Cf", "Cs", "Zl", "Zp")] + list(HIDING)
+    assert [one for one in unsafe if not printable(one).isascii()] == []
+    assert [one for one in unsafe if not json_text(one).isascii() or json.loads(json_text(one)) != one] == []
+
+
+def test_json_may_be_indented() -> None:
     assert json_text({"a": [1]}, indent=2) == '{\n  "a": [\n    1\n  ]\n}'
 
 
@@ -239,3 +252,31 @@ def test_bytes_are_shown_as_text_or_base64() -> None:
     assert payload(b"\xff") == {"base64": "/w=="}
     assert payload({"a": 1}) == {"data": {"a": 1}}
     assert payload_text(b"\x1b[1m\xff") == r"'\x1b[1m\xff'"
+
+
+# --- stderr ---
+
+
+async def test_errors_that_nobody_reads_are_counted_and_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    reading, writing = os.pipe()
+    with os.fdopen(writing, "w", encoding="utf-8") as stream, os.fdopen(reading, "rb") as pipe:
+        monkeypatch.setattr(sys, "stderr", stream)
+        console = Console(json=False, quiet=False, on_failure=lambda error: None)
+        for number in range(100_000):
+            console.error(f"warning {number:99,}")
+        said = b""
+        with trio.fail_after(PATIENCE):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(console.errors.run)
+                nursery.start_soon(console.drain)
+                while b"left out" not in said:
+                    said += await trio.to_thread.run_sync(pipe.read1, 65_536)
+                console.error("the next one")
+                while b"the next one" not in said:
+                    said += await trio.to_thread.run_sync(pipe.read1, 65_536)
+                nursery.cancel_scope.cancel()
+    *lines, count, last = said.decode().splitlines()
+    assert [line.split()[-1] for line in lines] == [f"{number:,}" for number in range(len(lines))]
+    assert len(said) < 128 * 1024
+    assert count == f"pyipc: {100_000 - len(lines):,} lines were left out here, as nobody read them"
+    assert last == "the next one"

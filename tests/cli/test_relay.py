@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 import pyipc
 from pyipc.cli.tapping.backlog import Backlog, Skipped
-from pyipc.cli.tapping.cutter import Cutter, Piece
+from pyipc.cli.tapping.cutter import Budget, Cutter, Piece
 from pyipc.cli.tapping.relay import Direction, relay
 from pyipc.cli.tapping.transcript import Entry, Moment, Transcript
 from pyipc.transports import memory_link_pair, transport_for
@@ -206,7 +206,8 @@ frames = st.lists(st.binary(max_size=30).map(lambda data: data.replace(b"\f", b"
 @given(frames, st.binary(max_size=10).map(lambda data: data.replace(b"\f", b"")), st.data())
 def test_however_chunks_fall_the_pieces_are_the_same(parts: list[bytes], rest: bytes, data: st.DataObject) -> None:
     stream = b"".join(part + b"\f" for part in parts) + rest
-    cutter = Cutter(b"\f", 10)
+    budget = Budget(10)
+    cutter = Cutter(b"\f", 10, budget)
     pieces: list[Piece] = []
     while stream:
         size = data.draw(st.integers(1, len(stream)))
@@ -215,14 +216,30 @@ def test_however_chunks_fall_the_pieces_are_the_same(parts: list[bytes], rest: b
     assert pieces == [Piece(part[:10], len(part)) for part in parts]
     assert cutter.rest() == (Piece(rest[:10], len(rest), finished=False) if rest else None)
     assert cutter.rest() is None
+    # All is given back.
+    assert budget.take(11) == 10
 
 
 def test_a_large_frame_is_kept_in_part_only() -> None:
-    cutter = Cutter(b"\f", 100)
+    cutter = Cutter(b"\f", 100, Budget(100))
     for _ in range(1_000):
         assert list(cutter.feed(bytes(10_000))) == []
         assert len(cutter._kept) == 100
     assert list(cutter.feed(b"\f")) == [Piece(bytes(100), 10_000_000)]
+
+
+def test_all_cutters_together_keep_no_more_than_the_budget() -> None:
+    budget = Budget(150)
+    first, second = (Cutter(b"\f", 100, budget) for _ in range(2))
+    assert list(first.feed(b"a" * 90)) == list(second.feed(b"b" * 90)) == []
+    # What is left free meanwhile does not make a frame whole that lacks its middle.
+    assert list(first.feed(b"\f")) == [Piece(b"a" * 90, 90)]
+    assert list(second.feed(b"c\f")) == [Piece(b"b" * 60, 91)]
+    assert list(second.feed(b"d" * 90 + b"\f")) == [Piece(b"d" * 90, 90)]
+    list(second.feed(b"e" * 90))
+    assert budget.take(200) == 60
+    second.drop()
+    assert budget.take(200) == 90
 
 
 # --- the backlog ---
@@ -326,11 +343,24 @@ def test_requests_that_are_never_answered_are_forgotten() -> None:
     assert len(transcript._calls) < 10_000
 
 
-@pytest.mark.parametrize("kind", ["hello", "welcome", "ping", "goodbye", "something.new"])
+@pytest.mark.parametrize("kind", ["hello", "welcome", "ping", "goaway", "goodbye"])
 def test_other_frames_of_pyipc_are_named(kind: str) -> None:
     entry = read(Transcript(1, full=False), control(kind, agent="me"))
     assert text(entry).endswith(f'{kind} {{"agent":"me"}}')
     assert (entry.record["kind"], entry.record["event"]) == (kind, f"pyipc.{kind}")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", "new", "skipped", "closed", "connected", "end", "event", "bytes", "large", "malformed", "control"],
+)
+def test_a_peer_cannot_choose_the_kind(name: str) -> None:
+    """A script that counts what is closed or skipped counts what really was."""
+    entry = read(Transcript(1, full=False), control(name, count=5))
+    assert text(entry).endswith(f'control "pyipc.{name}" {{"count":5}}')
+    assert (entry.record["kind"], entry.record["event"]) == ("control", f"pyipc.{name}")
+    assert entry.record["data"] == {"count": 5}
+    assert "count" not in entry.record
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from typing import TYPE_CHECKING
@@ -125,6 +126,25 @@ async def test_what_the_parent_ignores_stays_ignored(address: str) -> None:
         server.process.send_signal(signal.SIGHUP)
         assert (await run("request", address, "x", "1")).status == 0
         assert (await server.interrupt(signal.SIGTERM)).status == ExitCode.TERMINATED
+
+
+@pytest.mark.parametrize("opened", [False, True])
+async def test_a_pipe_with_a_name_that_is_silent_does_not_keep_it_from_ending(
+    address: str, directory: Path, opened: bool
+) -> None:
+    """Whether nobody opens its other end, or whoever did writes nothing."""
+    pipe = directory / "pipe"
+    os.mkfifo(pipe)
+    other_end = os.open(pipe, os.O_RDWR) if opened else None
+    heard: list[object] = []
+    with trio.fail_after(2 * PATIENCE):
+        async with pyipc.Server(address) as server, start("emit", address, "x", "1", f"@{pipe}") as program:
+            server.on("x", heard.append)
+            await eventually(lambda: heard, "the event before it")
+            result = await program.interrupt()
+    if other_end is not None:
+        os.close(other_end)
+    assert (result.status, result.out, result.err) == (ExitCode.INTERRUPTED, "", "")
 
 
 async def test_input_that_never_comes_does_not_keep_it_from_ending(address: str) -> None:

@@ -12,15 +12,12 @@ import math
 from array import array
 from typing import Final
 
-__all__ = ["RELATIVE_ERROR", "Histogram", "Row"]
+__all__ = ["Histogram", "Row"]
 
 _BITS: Final = 7
 _BUCKETS_PER_OCTAVE: Final = 1 << _BITS
 _GREATEST: Final = 2**63 - 1
 _NARROWEST_ROW: Final = _BUCKETS_PER_OCTAVE // 8
-
-#: How far above the true value a percentile may be, as a part of it. It is never below.
-RELATIVE_ERROR: Final = 1 / _BUCKETS_PER_OCTAVE
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -39,7 +36,7 @@ class Row:
 
 
 class Histogram:
-    """Counts how often each value was recorded, to within `RELATIVE_ERROR`.
+    """Counts how often each value was recorded, to within 1/128 of it.
 
     Attributes:
         count: Values recorded.
@@ -72,18 +69,6 @@ class Histogram:
             self.maximum = value
         self.count += 1
 
-    def merge(self, other: Histogram) -> None:
-        """Add all that another histogram has counted; the result is as if all had been recorded here."""
-        if not other.count:
-            return
-        for index, number in enumerate(other._counts):
-            if number:
-                self._counts[index] += number
-        self.minimum = min(self.minimum, other.minimum) if self.count else other.minimum
-        self.maximum = max(self.maximum, other.maximum)
-        self._total += other._total
-        self.count += other.count
-
     @property
     def mean(self) -> float:
         """The exact mean; 0 if nothing was recorded."""
@@ -96,7 +81,7 @@ class Histogram:
             percent: From 0 to 100.
 
         Returns:
-            At least the true value, and at most `RELATIVE_ERROR` more; 0 if nothing was recorded.
+            At least the true value, and at most 1/128 of it more; 0 if nothing was recorded.
 
         Raises:
             ValueError: ``percent`` is not from 0 to 100.

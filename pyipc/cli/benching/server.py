@@ -6,11 +6,13 @@ whoever started it.
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
 import tempfile
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
@@ -27,6 +29,12 @@ __all__ = ["make_server", "serve", "start"]
 #: Seconds that it may take to start and to end.
 _START_TIMEOUT: Final = 20.0
 _STOP_TIMEOUT: Final = 5.0
+
+_PREFIX: Final = "pyipc-bench-"
+#: Bytes of a socket's path that every system takes.
+_PATH_LIMIT: Final = 103
+#: Where the package lies that runs now.
+_HOME: Final = Path(pyipc.__file__).parent.parent
 
 
 def make_server(address: str, max_frame_size: int) -> pyipc.Server:
@@ -73,12 +81,14 @@ async def start(max_frame_size: int) -> AsyncIterator[str]:
 
     Cancellation: ends the process.
     """
-    with tempfile.TemporaryDirectory(prefix="pyipc-bench-") as directory:
+    with tempfile.TemporaryDirectory(prefix=_PREFIX, dir=_short_place()) as directory:
         address = "tcp://127.0.0.1:0" if sys.platform == "win32" else f"unix:{directory}/s"
         process = await trio.lowlevel.open_process(
-            [sys.executable, "-m", __spec__.name, address, str(max_frame_size)],
+            # Without -P, what lies in the current directory would come before what is installed, and be run.
+            [sys.executable, "-P", "-m", __spec__.name, address, str(max_frame_size)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            env=_environment(),
             # Ctrl-C is for the measurement, which has to end first.
             start_new_session=True,
         )
@@ -87,6 +97,18 @@ async def start(max_frame_size: int) -> AsyncIterator[str]:
         finally:
             with trio.CancelScope(shield=True):
                 await _stop(process)
+
+
+def _short_place() -> str | None:
+    """Where a socket may lie: ``None`` for the usual place, unless paths there are too long for one."""
+    usual = os.path.join(tempfile.gettempdir(), f"{_PREFIX}12345678", "s")
+    return None if sys.platform == "win32" or len(os.fsencode(usual)) <= _PATH_LIMIT else "/tmp"
+
+
+def _environment() -> dict[str, str]:
+    """That of this process; and pyipc is found where it is now, even if that is the current directory."""
+    paths = [str(_HOME), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
 
 
 async def _first_line(process: trio.Process) -> str:

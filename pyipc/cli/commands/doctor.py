@@ -113,7 +113,9 @@ async def _environment(arguments: argparse.Namespace) -> AsyncGenerator[Finding,
             yield _unused(directory, place.obstacle)
             continue
         sockets = _sockets(directory)
-        yield ok("directory", f"{directory} is for your servers; sockets in it: {len(sockets)}", path=directory)
+        visited = "" if len(sockets) <= _MAX_VISITS else f", {_MAX_VISITS} of which are looked at"
+        text = f"{directory} is for your servers; sockets in it: {len(sockets)}{visited}"
+        yield ok("directory", text, path=directory, sockets=len(sockets))
         for path in sockets[:_MAX_VISITS]:
             for found in examine_socket(path):
                 yield found
@@ -136,6 +138,13 @@ def _sockets(directory: str) -> list[str]:
     """The sockets in a directory, in order."""
     try:
         with os.scandir(directory) as entries:
-            return sorted(entry.path for entry in entries if stat.S_ISSOCK(entry.stat(follow_symlinks=False).st_mode))
+            return sorted(entry.path for entry in entries if _is_socket(entry))
     except FileNotFoundError:
         return []
+
+
+def _is_socket(entry: os.DirEntry[str]) -> bool:
+    try:
+        return stat.S_ISSOCK(entry.stat(follow_symlinks=False).st_mode)
+    except FileNotFoundError:  # its server has just ended
+        return False

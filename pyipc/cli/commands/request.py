@@ -12,7 +12,7 @@ from pyipc.cli import arguments as common
 from pyipc.cli.data import add_data_options, read_values
 from pyipc.cli.exits import ExitCode, exit_code_of
 from pyipc.cli.interruption import interruptible
-from pyipc.cli.showing.text import json_text
+from pyipc.cli.showing.text import Lines, json_text
 
 if TYPE_CHECKING:
     import argparse
@@ -106,7 +106,7 @@ class _Asking:
 
     async def _show(self, answer: Any) -> None:
         text = json_text(answer, indent=2 if self._console.is_terminal else None)
-        await self._console.record({"kind": "reply", "event": self._event, "data": answer}, [(text, "json")])
+        await self._console.record({"kind": "reply", "event": self._event, "data": answer}, [(Lines(text), "json")])
 
     async def _show_error(self, error: pyipc.RequestError) -> None:
         status = exit_code_of(error)

@@ -14,6 +14,7 @@ from pyipc.cli.interruption import Interrupted, interruptible
 from pyipc.cli.peers import check_peer
 from pyipc.cli.showing.figures import count
 from pyipc.cli.tapping.backlog import Backlog, Skipped
+from pyipc.cli.tapping.cutter import Budget
 from pyipc.cli.tapping.watching import Conversation
 from pyipc.transports import transport_for
 
@@ -32,6 +33,10 @@ _KEPT_SIZE_IN_FULL: Final = 4 * 1024 * 1024
 #: What may wait to be shown, in bytes and in frames.
 _BACKLOG_SIZE: Final = 8 * 1024 * 1024
 _BACKLOG_FRAMES: Final = 4_096
+#: What may be kept of frames that have not ended, in bytes, in all conversations together.
+_UNFINISHED_SIZE: Final = 32 * 1024 * 1024
+#: Conversations at a time: as many as a server takes.
+_MAX_CONVERSATIONS: Final = pyipc.Options().max_connections
 #: Seconds to wait for the target, after a failure to accept, and for the last lines to be shown.
 _CONNECT_TIMEOUT: Final = 10.0
 _ACCEPT_PAUSE: Final = 0.1
@@ -51,7 +56,8 @@ def add(commands: Any) -> None:
 
             The conversation does not notice: every byte arrives unchanged, a side that reads slowly holds
             back the other one, and each side's end reaches the other. What goes past faster than it can be
-            shown is counted instead; with --lossless the conversation waits for the display.
+            shown is counted instead; with --lossless the conversation waits for the display. Of a frame
+            beyond 64 KiB only the beginning is shown; with --full, of one beyond 4 MiB.
         """,
         examples="""
             pyipc tap spied world                      # clients connect to 'spied' instead of 'world'
@@ -64,7 +70,9 @@ def add(commands: Any) -> None:
     parser.add_argument("target", type=common.address, metavar="TARGET", help="where the server is")
     parser.add_argument("--full", action="store_true", help="show data in full length, up to 4 MiB of each frame")
     parser.add_argument(
-        "--lossless", action="store_true", help="show everything, and hold the conversation while the display is behind"
+        "--lossless",
+        action="store_true",
+        help="leave out no frame, but hold the conversation while the display is behind",
     )
     common.add_framing_options(parser)
 
@@ -108,6 +116,8 @@ class _Tap:
         self._lossless: bool = arguments.lossless
         self._full: bool = arguments.full
         self._transport = transport_for(self.target.parsed.scheme)
+        self._budget = Budget(_UNFINISHED_SIZE)
+        self._conversations = 0
 
     async def listen(self) -> Listener:
         """Take the address where clients are to connect."""
@@ -119,7 +129,14 @@ class _Tap:
         try:
             async with trio.open_nursery() as nursery:
                 for number in itertools.count(1):
-                    nursery.start_soon(self._join, number, await self._accept(listener))
+                    link = await self._accept(listener)
+                    if self._conversations < _MAX_CONVERSATIONS:
+                        self._conversations += 1
+                        nursery.start_soon(self._join, number, link)
+                    else:
+                        most = count(_MAX_CONVERSATIONS)
+                        self._console.error(f"pyipc: turned away #{number}: {most} connections are passed on already")
+                        nursery.start_soon(link.aclose)
         finally:
             with trio.CancelScope(shield=True):
                 await listener.aclose()
@@ -149,7 +166,13 @@ class _Tap:
                 return link
 
     async def _join(self, number: int, client: Link) -> None:
-        """Live through one conversation."""
+        """Live through one conversation, and give back its place."""
+        try:
+            await self._pass_on(number, client)
+        finally:
+            self._conversations -= 1
+
+    async def _pass_on(self, number: int, client: Link) -> None:
         async with aclosing(client):
             try:
                 server = await self._connect()
@@ -163,6 +186,7 @@ class _Tap:
                 self.backlog,
                 delimiter=framing.delimiter if isinstance(framing, pyipc.Json) else None,
                 max_kept_size=_KEPT_SIZE_IN_FULL if self._full else _KEPT_SIZE,
+                budget=self._budget,
                 full=self._full,
                 lossless=self._lossless,
             ).run(client, server)

@@ -6,6 +6,8 @@ import dataclasses
 import enum
 from typing import TYPE_CHECKING, Any, Final
 
+from pyipc.cli.showing.text import Lines
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -22,6 +24,7 @@ class Level(enum.Enum):
     PROBLEM = "problem"
 
 
+_NEXT_LINE: Final = Lines("\n           ")
 _STYLES: Final = {Level.OK: "green", Level.WARNING: "yellow", Level.PROBLEM: "bold red"}
 
 
@@ -57,7 +60,7 @@ class Finding:
 
     def line(self) -> Line:
         """The finding for people."""
-        remedy = [] if self.remedy is None else [(f"\n           -> {self.remedy}", "bold")]
+        remedy = [] if self.remedy is None else [(_NEXT_LINE, ""), (f"-> {self.remedy}", "bold")]
         return [(f"  {self.level.value:<7}  ", _STYLES[self.level]), (self.sentence, ""), *remedy]
 
 

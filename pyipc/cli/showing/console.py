@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["Console", "Line"]
 
 #: A line for people: text, or pieces of text with a style of rich each; the style ``"json"`` colors JSON.
+#: Line ends in it are escaped, but for those of `pyipc.cli.showing.text.Lines`.
 Line: TypeAlias = "str | Sequence[tuple[str, str]]"
 
 # Coloring takes a millisecond for a text of this size, and nobody reads a longer one by its colors.
@@ -39,7 +40,9 @@ class Console:
         self.output: Output = Output(sys.stdout, on_failure)
         # Who does not read the errors may still read the output.
         self.errors: Output = Output(sys.stderr, lambda error: None)
+        self._left_out = 0
         self._rich: rich.console.Console | None = None
+        self._has_rich = True
 
     @property
     def is_terminal(self) -> bool:
@@ -54,9 +57,9 @@ class Console:
         """
         await self.output.wait_for_room()
         if isinstance(line, str):
-            self.output.put(printable(line, keep_lines=True) + "\n")
+            self.output.put(printable(line) + "\n")
             return
-        pieces = [(printable(text, keep_lines=True), style) for text, style in line]
+        pieces = [(printable(text), style) for text, style in line]
         terminal = self.rich()
         if terminal is None or sum(len(text) for text, _ in pieces) > _MAX_COLORED:
             self.output.put("".join(text for text, _ in pieces) + "\n")
@@ -85,16 +88,28 @@ class Console:
             self.error(text)
 
     def error(self, text: str) -> None:
-        """Write a line on stderr."""
-        self.errors.put(printable(text, keep_lines=True) + "\n")
+        """Write a line on stderr; control characters in it are escaped, as in `line`.
+
+        While much is pending that nobody reads, lines are left out, and then it is said how many: no
+        peer can fill the memory by causing warnings.
+        """
+        said = _left_out(self._left_out) if self._left_out else ""
+        if self.errors.offer(f"{said}{printable(text)}\n"):
+            self._left_out = 0
+        else:
+            self._left_out += 1
 
     async def drain(self) -> None:
-        """Wait until everything is written.
+        """Wait until everything is written, and say how much of stderr was left out.
 
         Cancellation: what is pending stays so.
         """
         await self.output.drain()
         await self.errors.drain()
+        if self._left_out:
+            self.errors.put(_left_out(self._left_out))
+            self._left_out = 0
+            await self.errors.drain()
 
     def rich(self) -> rich.console.Console | None:
         """rich's console, for tables and colors, where it is installed and somebody looks.
@@ -102,12 +117,19 @@ class Console:
         What is printed there is pending like all else, so it blocks nobody; `line` and `drain`
         wait for room. Use it from the main thread only: no ``auto_refresh``.
         """
-        if self.json or not self.is_terminal or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+        if (
+            self.json
+            or not self.is_terminal
+            or not self._has_rich
+            or os.environ.get("NO_COLOR")
+            or os.environ.get("TERM") == "dumb"
+        ):
             return None
         if self._rich is None:
             try:
                 from rich.console import Console as RichConsole
             except ImportError:
+                self._has_rich = False  # looking for it again takes long
                 return None
             self._rich = RichConsole(
                 file=cast("IO[str]", _Terminal(self.output)),
@@ -118,6 +140,10 @@ class Console:
                 highlight=False,
             )
         return self._rich
+
+
+def _left_out(count: int) -> str:
+    return f"pyipc: {count:,} lines were left out here, as nobody read them\n"
 
 
 def _print_colored(terminal: rich.console.Console, pieces: Sequence[tuple[str, str]]) -> None:

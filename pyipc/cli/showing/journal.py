@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING, Any
 
-from pyipc.cli.showing.text import now, payload, payload_text, printable
+from pyipc.cli.showing.text import now, payload, payload_text
 
 if TYPE_CHECKING:
     import pyipc
@@ -54,7 +54,7 @@ class Journal:
         Cancellation: nothing was written.
         """
         record = {"event": message.event, **payload(message.data)}
-        name = (printable(message.event), "bold")
+        name = (message.event, "bold")
         await self._write(kind, message.connection, record, name, ("  ", ""), (payload_text(message.data), "json"))
 
     async def _write(self, kind: str, connection: object, record: dict[str, Any], *pieces: tuple[str, str]) -> None:
@@ -76,4 +76,4 @@ def peer_text(peer: pyipc.Peer) -> str:
     """The same for people."""
     known = {"process": peer.pid, "user": peer.uid}
     who = ", ".join(f"{name} {value}" for name, value in known.items() if value is not None)
-    return printable(who or peer.address)
+    return who or peer.address

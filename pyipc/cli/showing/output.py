@@ -47,6 +47,13 @@ class Output:
         self._news = trio.lowlevel.ParkingLot()
         self._progress = trio.lowlevel.ParkingLot()
 
+    def offer(self, text: str) -> bool:
+        """As `put` if not too much is pending, else drop the text; return whether there was room."""
+        if self._size >= _HIGH_WATER_SIZE:
+            return False
+        self.put(text)
+        return True
+
     def put(self, text: str) -> None:
         """Add text to what is pending, at once. What the stream's encoding lacks is escaped."""
         if not self._failed:

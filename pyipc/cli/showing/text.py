@@ -13,10 +13,16 @@ import math
 import re
 from typing import Any
 
-__all__ = ["json_text", "now", "payload", "payload_text", "printable"]
+__all__ = ["Lines", "json_text", "now", "payload", "payload_text", "printable"]
 
-# Control characters, and those that reorder text or hide in it; lone surrogates have no bytes.
-_UNSAFE = r"\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff"
+# Control and format characters, which reorder text or hide in it (the categories Cc, Cf, Zl and Zp of Unicode); lone
+# surrogates, which have no bytes; tags and variation selectors, which hide too; and letters and symbols that are blank.
+_UNSAFE = (
+    r"\x00-\x1f\x7f-\x9f\xad\u034f\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u115f\u1160\u17b4\u17b5"
+    r"\u180b-\u180f\u200b-\u200f\u2028-\u202e\u2060-\u206f\u2800\u3164\ud800-\udfff\ufe00-\ufe0f\ufeff\uffa0"
+    r"\ufff0-\ufffb\U000110bd\U000110cd\U00013430-\U0001343f\U0001bca0-\U0001bca3\U0001d173-\U0001d17a"
+    r"\U000e0000-\U000e0fff"
+)
 _UNSAFE_CHARACTER = re.compile(f"[{_UNSAFE}]")
 # What `json.dumps` leaves raw; it has escaped the ASCII control characters.
 _UNSAFE_BUT_LINES = re.compile(f"(?![\n\t])[{_UNSAFE}]")
@@ -33,7 +39,12 @@ def json_text(value: Any, *, indent: int | None = None, ascii_only: bool = False
     except ValueError:
         return json_text(_finite(value), indent=indent, ascii_only=ascii_only)
     # The escapes of JSON mean the same inside its strings, and outside of them there is nothing to escape.
-    return _UNSAFE_BUT_LINES.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    return _UNSAFE_BUT_LINES.sub(lambda found: _json_escape(found[0]), text)
+
+
+def _json_escape(character: str) -> str:
+    """One escape, or the two of a character beyond 16 bits."""
+    return re.sub("....", r"\\u\g<0>", character.encode("utf-16-be", "surrogatepass").hex())
 
 
 def _finite(value: Any) -> Any:
@@ -46,15 +57,19 @@ def _finite(value: Any) -> Any:
     return value
 
 
-def printable(text: str, *, keep_lines: bool = False) -> str:
-    """Text with an escape in the place of every character that a terminal would obey.
+class Lines(str):
+    """Text of which the line ends and tabs are our own, and so are meant.
 
-    Args:
-        text: What may have come from anywhere.
-        keep_lines: Leave line ends and tabs as they are.
+    In any other text they are escaped, for whoever sends a line end could write whole lines in our name.
     """
-    pattern = _UNSAFE_BUT_LINES if keep_lines else _UNSAFE_CHARACTER
-    return pattern.sub(lambda found: repr(found[0])[1:-1], text)
+
+    __slots__ = ()
+
+
+def printable(text: str) -> str:
+    """Text with an escape in the place of every character that a terminal would obey, but for those of `Lines`."""
+    pattern = _UNSAFE_BUT_LINES if isinstance(text, Lines) else _UNSAFE_CHARACTER
+    return pattern.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
 
 
 def payload(data: Any) -> dict[str, Any]:

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import json
-import math
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final
 
 from pyipc.cli.showing.figures import duration, size
-from pyipc.cli.showing.text import json_text
+from pyipc.cli.showing.text import Lines, json_text
+from pyipc.cli.strict_json import read_json
 
 if TYPE_CHECKING:
     import datetime
@@ -27,6 +26,10 @@ __all__ = ["Entry", "Moment", "Transcript"]
 _MAX_CALLS: Final = 4_096
 _SHORTENED: Final = 160
 _CONTROL_PREFIX: Final = "pyipc."
+#: The frames of pyipc's protocol. A peer may put any name behind the prefix, and so none of our own kinds.
+_CONTROL_KINDS: Final = frozenset(
+    ("hello", "welcome", "request", "reply", "error", "cancel", "ping", "goaway", "goodbye")
+)
 
 _STYLES: Final = {"malformed": "red", "error": "red", "request": "green", "reply": "green", "event": "bold"}
 
@@ -79,7 +82,7 @@ class Transcript:
         more = "" if text.count("\n") or len(piece.data) <= _SHORTENED or self._full else " ..."
         return Entry(
             {**record, "hex": piece.data.hex()},
-            [*self._margin(moment, direction.value), (f"{size(piece.size)} {text}{more}", "")],
+            [*self._margin(moment, direction.value), (f"{size(piece.size)} ", ""), (text, ""), (more, "")],
         )
 
     def frame(self, moment: Moment, direction: Direction, piece: Piece) -> Entry:
@@ -95,11 +98,13 @@ class Transcript:
             return self._unread(moment, facts, "malformed", str(error), piece.data)
         if event.startswith(_CONTROL_PREFIX):
             return self._control(moment, direction, facts, event, data)
-        return self._entry(moment, facts, "event", json_text(event), {"event": event}, data)
+        return self._entry(moment, facts, "event", self._brief(json_text(event)), {"event": event}, data)
 
     def _control(self, moment: Moment, direction: Direction, facts: dict[str, Any], event: str, data: Any) -> Entry:
         """One of pyipc's own frames."""
         kind = event.removeprefix(_CONTROL_PREFIX)
+        if kind not in _CONTROL_KINDS:
+            return self._entry(moment, facts, "control", self._brief(json_text(event)), {"event": event}, data)
         fields = data if isinstance(data, dict) else {}
         call = fields.get("call")
         if not isinstance(call, int) or kind not in ("request", "reply", "error", "cancel"):
@@ -109,19 +114,19 @@ class Transcript:
             name = fields.get("event")
             about["request"] = name
             self._remember(direction, call, str(name), moment)
-            return self._entry(moment, facts, kind, f"{call} {json_text(name)}", about, fields.get("data"))
+            return self._entry(moment, facts, kind, f"{call} {self._brief(json_text(name))}", about, fields.get("data"))
         asked = self._recall(direction, call, own=kind == "cancel")
         text = str(call)
         if asked is not None:
             name, seconds = asked
             elapsed = moment.seconds - seconds
             about |= {"request": name, "elapsed": elapsed}
-            text += f" to {json_text(name)} after {duration(elapsed * 1e9)}"
+            text += f" to {self._brief(json_text(name))} after {duration(elapsed * 1e9)}"
         if kind == "cancel":
             return self._entry(moment, facts, kind, text, about, None, with_data=False)
         if kind == "error":
             about |= {"code": fields.get("code"), "message": fields.get("message")}
-            text += f" {fields.get('code')}: {fields.get('message')}"
+            text += self._brief(f" {fields.get('code')}: {fields.get('message')}")
             return self._entry(moment, facts, kind, text, about, fields.get("data"), with_data="data" in fields)
         return self._entry(moment, facts, kind, text, about, fields.get("data"))
 
@@ -168,6 +173,9 @@ class Transcript:
         # Bytes that are no text keep their values this way, and JSON can carry them.
         return Entry({"kind": kind, **facts, "reason": why, "text": data.decode("utf-8", "backslashreplace")}, line)
 
+    def _brief(self, text: str) -> str:
+        return "".join(self._shorten(text))
+
     def _shorten(self, text: str) -> tuple[str, str]:
         if self._full or len(text) <= _SHORTENED:
             return text, ""
@@ -188,7 +196,7 @@ def _read(frame: bytes) -> tuple[str, Any]:
         ValueError: There is none; the message says why.
     """
     try:
-        envelope = json.loads(frame.decode("utf-8"), parse_constant=_no_constant, parse_float=_finite)
+        envelope = read_json(frame.decode("utf-8"))
     except UnicodeDecodeError as error:
         raise ValueError(f"not UTF-8 ({error.reason} at byte {error.start})") from None
     except RecursionError:
@@ -200,17 +208,6 @@ def _read(frame: bytes) -> tuple[str, Any]:
     return envelope["type"], envelope.get("data")
 
 
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no number of JSON")
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if math.isinf(value):
-        raise ValueError(f"{text} is out of range")
-    return value
-
-
 def _hex_and_text(data: bytes) -> str:
     """All bytes as text if they are text, else lines of hexadecimal numbers with the text beside them."""
     try:
@@ -220,7 +217,7 @@ def _hex_and_text(data: bytes) -> str:
     if text and all(character.isprintable() or character in "\n\t\f\r" for character in text):
         return repr(text)
     rows = [data[start : start + 16] for start in range(0, len(data), 16)]
-    return "".join(f"\n  {row.hex(' '):<47}  {_dotted(row)}" for row in rows)
+    return Lines("".join(f"\n  {row.hex(' '):<47}  {_dotted(row)}" for row in rows))
 
 
 def _dotted(row: bytes) -> str:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 import trio
 
 from pyipc.cli.showing.figures import duration, size
+from pyipc.cli.showing.journal import peer_record, peer_text
 from pyipc.cli.showing.text import now
-from pyipc.cli.tapping.cutter import Cutter, Piece
+from pyipc.cli.tapping.cutter import Budget, Cutter, Piece
 from pyipc.cli.tapping.relay import Direction, relay
 from pyipc.cli.tapping.transcript import Entry, Moment, Transcript
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pyipc.cli.tapping.backlog import Backlog
-    from pyipc.transports import Link, Peer
+    from pyipc.transports import Link
 
 __all__ = ["Conversation", "Reading"]
 
@@ -36,6 +37,7 @@ class Conversation:
         backlog: Where everything goes that is to be shown.
         delimiter: Ends each frame; ``None`` for bytes as they come.
         max_kept_size: Bytes of each frame that are kept to be shown.
+        budget: Bytes that all conversations together may keep of frames that have not ended.
         full: Whether data is shown in full length.
         lossless: Whether the conversation waits while the backlog is full; else frames are skipped.
     """
@@ -47,6 +49,7 @@ class Conversation:
         *,
         delimiter: bytes | None,
         max_kept_size: int,
+        budget: Budget,
         full: bool,
         lossless: bool,
     ) -> None:
@@ -54,7 +57,9 @@ class Conversation:
         self._lossless = lossless
         self._max_kept_size = max_kept_size
         self._transcript = Transcript(number, full=full)
-        self._cutters = {each: Cutter(delimiter, max_kept_size) for each in Direction} if delimiter is not None else {}
+        self._cutters = (
+            {each: Cutter(delimiter, max_kept_size, budget) for each in Direction} if delimiter is not None else {}
+        )
         self._sizes = dict.fromkeys(Direction, 0)
 
     async def run(self, client: Link, server: Link) -> None:
@@ -63,8 +68,12 @@ class Conversation:
         Cancellation: closes both.
         """
         began = trio.current_time()
-        await self._happened("connected", f": {_who(client.peer)}", peer=_facts(client.peer))
-        await relay(client, server, self._watch)
+        await self._happened("connected", f": {peer_text(client.peer)}", peer=peer_record(client.peer))
+        try:
+            await relay(client, server, self._watch)
+        finally:
+            for cutter in self._cutters.values():
+                cutter.drop()
         seconds = trio.current_time() - began
         there, back = (self._sizes[each] for each in (Direction.TO_SERVER, Direction.TO_CLIENT))
         text = f" after {duration(seconds * 1e9)}: {size(there)} ->, {size(back)} <-"
@@ -103,13 +112,3 @@ class Conversation:
 
 def _moment() -> Moment:
     return Moment(now(), trio.current_time())
-
-
-def _facts(peer: Peer) -> dict[str, object]:
-    facts = {"address": peer.address, "pid": peer.pid, "uid": peer.uid, "gid": peer.gid}
-    return {name: value for name, value in facts.items() if value is not None}
-
-
-def _who(peer: Peer) -> str:
-    known = {"pid": peer.pid, "uid": peer.uid}
-    return ", ".join(f"{name} {value}" for name, value in known.items() if value is not None) or peer.address

@@ -1,0 +1,61 @@
+"""Every command through the script that is installed, as a person types it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pyipc.cli.main import COMMANDS
+from tests.cli.processes import SCRIPT, run, start
+from tests.conftest import CANNOT_RUN
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason=f"{CANNOT_RUN} there are no Unix sockets")
+
+SCRIPTED = [SCRIPT]
+
+
+async def test_serve_request_emit_tap_and_doctor(address: str, directory: Path) -> None:
+    spied = f"unix:{directory / 't'}"
+    async with start("serve", address, "--echo", command=SCRIPTED) as server:
+        await server.listening()
+        async with start("tap", spied, address, command=SCRIPTED) as tap:
+            await tap.listening()
+            asked = await run("request", spied, "add", "[1, 2]", command=SCRIPTED)
+            assert (asked.status, asked.out, asked.err) == (0, "[1,2]\n", "")
+            emitted = await run("emit", spied, "seen", "7", command=SCRIPTED)
+            assert (emitted.status, emitted.out, emitted.err) == (0, "", "")
+            await server.line("event +seen +7$")
+            await tap.line('request 1 "add" ')
+            await tap.line('event "seen" 7$')
+            assert (await tap.interrupt()).status == 130
+        looked = await run("doctor", address, command=SCRIPTED)
+        assert (looked.status, looked.err) == (0, "")
+        assert f"process {server.process.pid} " in looked.out
+        assert (await server.interrupt()).status == 130
+    assert list(directory.iterdir()) == []
+
+
+async def test_broadcast_and_listen(address: str) -> None:
+    async with start("broadcast", address, "news", "1", command=SCRIPTED) as broadcast:
+        await broadcast.listening()
+        listened = await run("listen", address, "--count", "1", "--json", "-q", command=SCRIPTED)
+        assert (await broadcast.finish()).out == "sent to 1, dropped for 0\n"
+    assert (listened.status, listened.err) == (0, "")
+    [event] = map(json.loads, listened.lines)
+    assert (event["kind"], event["event"], event["data"]) == ("event", "news", 1)
+
+
+async def test_bench() -> None:
+    result = await run("bench", "--count", "10", "--json", command=SCRIPTED)
+    assert (result.status, result.err) == (0, "")
+    assert json.loads(result.out)["count"] == 10
+
+
+def test_all_of_them_are_here() -> None:
+    assert set(COMMANDS) == {"serve", "request", "emit", "tap", "doctor", "broadcast", "listen", "bench"}
