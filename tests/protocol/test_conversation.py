@@ -166,6 +166,38 @@ def test_a_frame_of_the_largest_size_passes_and_one_byte_more_does_not(role: Rol
     assert told(items) == [repr(Event("e", 1)), "size (fatal)"]  # also where others are skipped: its end may never come
 
 
+LARGE = "x" * 100_000
+
+
+@both_roles
+def test_a_large_frame_in_pieces_and_what_follows_it(role: Role) -> None:
+    side = conversation(role)
+    whole = frame(f'"{LARGE}"'.encode()) + FF
+    assert side.receive_data(whole[:70_000]) == []
+    assert side.receive_data(whole[70_000:] + b'{"type"') == [Event("e", LARGE)]
+    assert (side.partial_size, side.frames_completed) == (7, 1)
+    assert side.receive_data(b':"e","data":3}' + FF) == [Event("e", 3)]
+
+
+@both_roles
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [
+        (f'"{LARGE}', "json"),
+        (f'["{LARGE}",' + "[" * 64 + "]" * 64 + "]", "depth"),
+        (f'"{LARGE}","type":1', "envelope"),
+    ],
+)
+def test_a_large_frame_that_is_refused(role: Role, data: str, code: str) -> None:
+    side = conversation(role)
+    whole = frame(data.encode()) + FF + frame(b"2") + FF
+    assert side.receive_data(whole[:70_000]) == []
+    (refused,) = side.receive_data(whole[70_000 : whole.index(FF) + 1])
+    assert isinstance(refused, Malformed)
+    assert (refused.error.code, refused.fatal) == (code, True)
+    assert side.receive_data(whole[whole.index(FF) + 1 :]) == []
+
+
 @both_roles
 def test_a_partial_frame_over_the_limit(role: Role) -> None:
     side = conversation(role, max_frame_size=500)
