@@ -40,6 +40,12 @@ def in_ci() -> bool:
 
 def pytest_configure(config: pytest.Config) -> None:
     hypothesis.settings.load_profile("ci" if in_ci() else "dev")
+    # Programs started here inherit what is ignored, as under nohup or in the background of a script; tests of what a
+    # program does when it is interrupted or hung up need it as on a terminal.
+    for name, handler in (("SIGINT", signal.default_int_handler), ("SIGHUP", signal.SIG_DFL)):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 # --- the time bound ---------------------------------------------------------------------------------------------

@@ -169,7 +169,7 @@ async def test_a_listener_turns_a_stranger_away(caplog: pytest.LogCaptureFixture
     with trio.fail_after(5):
         async with (
             pyipc.Server(Endpoint("memory:door", allow=nobody)) as server,
-            pyipc.connect("memory:door", wait=False) as client,
+            pyipc.connect("memory:door", wait=False, reconnect=False) as client,
         ):
             await trio.testing.wait_all_tasks_blocked()
             assert server.statistics().denied == 1
