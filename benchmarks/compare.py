@@ -39,6 +39,7 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--quick", action="store_true", help="one round of less work, under a minute: to see it work")
     made.add_argument("--rounds", type=int, metavar="N", help=f"how often to measure each ({ROUNDS}; 1 with --quick)")
+    made.add_argument("--every", action="store_true", help="also what takes as long again: all over TCP, all pinned")
     made.add_argument("--only", nargs="+", metavar="WORKLOAD", help="only these workloads")
     made.add_argument("--peers", nargs="+", metavar="NAME", help="only these contenders")
     made.add_argument("--json", type=Path, metavar="FILE", help="write every figure there")
@@ -60,7 +61,7 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def chosen_workloads(names: Sequence[str] | None, *, quick: bool) -> list[Workload]:
+def chosen_workloads(names: Sequence[str] | None, *, quick: bool, every: bool = False) -> list[Workload]:
     """Those that are asked for.
 
     Raises:
@@ -68,7 +69,8 @@ def chosen_workloads(names: Sequence[str] | None, *, quick: bool) -> list[Worklo
     """
     check_names(names, [workload.name for workload in WORKLOADS], "workload")
     if names is None:
-        return [workload for workload in WORKLOADS if not quick or workload.quick is not None]
+        usual = [workload for workload in WORKLOADS if every or not workload.extra]
+        return [workload for workload in usual if not quick or workload.quick is not None]
     return [workload for workload in WORKLOADS if workload.name in names]
 
 
@@ -178,7 +180,7 @@ def main(arguments: Sequence[str]) -> None:
     if parsed.markdown is not None:
         around_tables(parsed.markdown)  # before half an hour of measuring
     rounds = parsed.rounds or (1 if parsed.quick else ROUNDS)
-    workloads = chosen_workloads(parsed.only, quick=parsed.quick)
+    workloads = chosen_workloads(parsed.only, quick=parsed.quick, every=parsed.every)
     contenders = chosen_contenders(parsed.peers, parsed.against, quick=parsed.quick)
     began = time.monotonic()
     results = run_rounds(workloads, contenders, rounds, quick=parsed.quick, progress=show_progress)

@@ -529,3 +529,14 @@ def test_a_page_without_its_marks_is_left_alone(tmp_path: Path, text: str) -> No
     with pytest.raises(SystemExit, match=r"page\.md is there but does not have both marks"):
         compare.main(["--markdown", str(page)])
     assert page.read_text("utf-8") == text
+
+
+def test_every_work_is_there_over_both_transports_and_pinned() -> None:
+    usual = compare.chosen_workloads(None, quick=False)
+    everything = compare.chosen_workloads(None, quick=False, every=True)
+    assert usual == everything[: len(usual)] != everything
+    kinds = {(each.work, each.params.get("size"), each.transport, each.pinned) for each in everything}
+    for each in usual:
+        for transport, pinned in (("unix", False), ("tcp", False), ("unix", True)):
+            assert (each.work, each.params.get("size"), transport, pinned) in kinds
+    assert compare.chosen_workloads(["tcp-large"], quick=False)[0].transport == "tcp"
