@@ -3,16 +3,17 @@
 ``docs/`` has a tutorial, how-to guides and the reference; the README shows the first steps.
 """
 
+from pyipc.admission import ANYONE as ANYONE
 from pyipc.client import Client as Client
 from pyipc.client import connect as connect
 from pyipc.connection import Connection as Connection
-from pyipc.endpoint import ANYONE as ANYONE
 from pyipc.endpoint import Endpoint as Endpoint
 from pyipc.errors import AddressError as AddressError
 from pyipc.errors import AddressInUse as AddressInUse
 from pyipc.errors import ConnectError as ConnectError
 from pyipc.errors import ConnectionClosed as ConnectionClosed
 from pyipc.errors import ConnectionLost as ConnectionLost
+from pyipc.errors import HandshakeFailed as HandshakeFailed
 from pyipc.errors import InsecureAddress as InsecureAddress
 from pyipc.errors import InvalidData as InvalidData
 from pyipc.errors import InvalidEventName as InvalidEventName
@@ -46,6 +47,7 @@ from pyipc.statistics import ClientStatistics as ClientStatistics
 from pyipc.statistics import ConnectionStatistics as ConnectionStatistics
 from pyipc.statistics import Disconnected as Disconnected
 from pyipc.statistics import ServerStatistics as ServerStatistics
+from pyipc.transports.port import Certificate as Certificate
 from pyipc.transports.port import Peer as Peer
 
 __version__ = "0.1.0"
@@ -56,6 +58,7 @@ __all__ = [
     "AddressError",
     "AddressInUse",
     "BroadcastReport",
+    "Certificate",
     "Client",
     "ClientStatistics",
     "ConnectError",
@@ -66,6 +69,7 @@ __all__ = [
     "Disconnected",
     "Endpoint",
     "EventStream",
+    "HandshakeFailed",
     "IPCError",
     "InsecureAddress",
     "InvalidData",

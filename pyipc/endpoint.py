@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final
 
-from pyipc.errors import AddressError, InsecureAddress, PeerNotAllowed
+from pyipc import identity
+from pyipc.admission import admit, check_allow
+from pyipc.errors import AddressError
+from pyipc.options import UNSET, Unset
 from pyipc.protocol.addresses import Address, parse_address
 from pyipc.protocol.conversation import Conversation, Role
 from pyipc.protocol.framed import JsonConversation
@@ -13,30 +16,15 @@ from pyipc.protocol.framing import Json, Raw
 from pyipc.protocol.raw import RawConversation
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
-
+    from pyipc.admission import Allow
     from pyipc.options import Options
     from pyipc.protocol.framing import Framing
     from pyipc.transports.port import Peer, Transport
 
-__all__ = ["ANYONE", "Allow", "Anyone", "Endpoint"]
+__all__ = ["Endpoint", "as_endpoint"]
 
-
-class Anyone:
-    """The type of `ANYONE`."""
-
-    def __repr__(self) -> str:
-        return "ANYONE"
-
-
-#: For ``allow=``: talk to whoever is there. The handlers have to know what they may be asked.
-ANYONE: Final = Anyone()
-
-# Where the kernel tells the user on the other side.
-_USER_SCHEMES = frozenset({"local", "unix", "node-ipc"})
-
-#: Who may be on the other side: user ids, a function of the `Peer`, `ANYONE`; ``None`` for this user.
-Allow: TypeAlias = "Collection[int] | Callable[[Peer], bool] | Anyone | None"
+# What can be encrypted: an inherited socket by whoever inherits it.
+_TLS_SCHEMES: Final = frozenset({"tls", "fd", "systemd"})
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -45,13 +33,16 @@ class Endpoint:
 
     Args:
         address: Such as ``"world"``, ``"unix:/run/app.sock"`` or ``"tcp://127.0.0.1:4000"``.
-        allow: Who may be on the other side. By default, on local sockets, processes of this user;
-            plain network addresses beyond this host need `ANYONE` or a function.
+        allow: Who may be on the other side: user ids, names or fingerprints of certificates, a function of
+            the `Peer`, or `ANYONE`. By default, on local sockets, processes of this user; over TLS, whom the
+            certificate authorities vouch for. Plain network addresses beyond this host need `ANYONE` or a function.
         framing: `Json` or `Raw`.
         hello: Whether to introduce this side and to answer introductions. Never on ``node-ipc:``.
         transport: Moves the bytes, instead of the one registered for the address's scheme.
         mode: Permissions of a Unix socket that is listened on, such as ``0o660``.
         group: The group (name or id) that such a socket belongs to.
+        tls: Certificates and whom to trust, for ``tls://`` and for sockets that were inherited.
+        trust_sources: Whether ``udp://`` may send to any source address without having seen that it is really there.
 
     Raises:
         AddressError: The address is malformed.
@@ -66,27 +57,17 @@ class Endpoint:
     transport: Transport | None = None
     mode: int | None = None
     group: str | int | None = None
+    tls: Any = None
+    trust_sources: bool = False
 
     def __post_init__(self) -> None:
         address = parse_address(self.address)
         object.__setattr__(self, "address", address)
         if not isinstance(self.framing, Json | Raw):
             raise TypeError(f"framing must be pyipc.Json(...) or pyipc.Raw(), not {self.framing!r}")
-        allow = self.allow
-        if isinstance(allow, str | bytes) or not (
-            allow is None or isinstance(allow, Anyone) or callable(allow) or hasattr(allow, "__contains__")
-        ):
-            raise TypeError(f"allow must be user ids, a function of the peer, or pyipc.ANYONE, not {allow!r}")
-        if address.leaves_host and not (isinstance(allow, Anyone) or callable(allow)):
-            raise InsecureAddress(
-                f"{address} would send plain text beyond this host, to whoever is there; use a loopback "
-                "address, or say allow=pyipc.ANYONE if that is meant"
-            )
-        if address.scheme == "tcp" and not (allow is None or isinstance(allow, Anyone) or callable(allow)):
-            raise AddressError(
-                f"{address}: over tcp nobody can tell which user a peer is, so user ids in allow= would admit "
-                "nobody; use a function of the peer, or a Unix socket"
-            )
+        if self.tls is not None and address.scheme not in _TLS_SCHEMES:
+            raise AddressError(f"{address} has no TLS; write tls://host:port, or leave out tls=")
+        check_allow(address, self.allow, tls=self.is_tls)
         if self.mode is not None and (self.mode & ~0o777 or not self.mode & 0o200):
             raise ValueError(f"mode must be permissions such as 0o600 or 0o660, not {self.mode!r}")
 
@@ -97,9 +78,19 @@ class Endpoint:
         return self.address
 
     @property
+    def is_tls(self) -> bool:
+        """Whether what is said here is encrypted, and the other side identified by its certificate."""
+        return self.tls is not None or self.parsed.scheme == "tls"
+
+    @property
+    def connect_options(self) -> dict[str, object]:
+        """What a transport is told when it connects to here."""
+        return {} if self.tls is None else {"tls": self.tls}
+
+    @property
     def listen_options(self) -> dict[str, object]:
         """What a transport is told when it listens here."""
-        given = {"mode": self.mode, "group": self.group}
+        given = {"mode": self.mode, "group": self.group, "tls": self.tls}
         return {name: value for name, value in given.items() if value is not None}
 
     @property
@@ -129,51 +120,22 @@ class Endpoint:
             agent=agent,
         )
 
-    def admit(self, peer: Peer, *, own_uid: int | None, overflow_uid: int | None = None) -> None:
+    def admit(
+        self, peer: Peer, *, own_uid: int | Unset | None = UNSET, overflow_uid: int | Unset | None = UNSET
+    ) -> None:
         """Check that the process on the other side is one to talk to.
 
         Args:
-            peer: What the kernel told about it.
-            own_uid: The user this process runs as; ``None`` where there is no such thing.
-            overflow_uid: The user id by which the kernel shows users it cannot map.
+            peer: What the kernel or TLS told about it.
+            own_uid: The user this process runs as; ``None`` where there is no such thing. Looked up by default.
+            overflow_uid: The user id by which the kernel shows users it cannot map. Looked up by default.
 
         Raises:
             PeerNotAllowed: It is not, or who it is could not be found out.
         """
-        allow = self.allow
-        if isinstance(allow, Anyone):
-            return
-        if callable(allow):
-            try:
-                admitted = allow(peer) is True
-            except Exception as error:
-                # What cannot be decided is denied.
-                raise PeerNotAllowed(f"allow= failed for the peer at {peer.address} ({_who(peer)})", peer) from error
-            if not admitted:
-                raise PeerNotAllowed(f"allow= does not admit the peer at {peer.address} ({_who(peer)})", peer)
-            return
-        if allow is None and self.parsed.scheme not in _USER_SCHEMES:
-            return
-        if peer.uid is None:
-            raise PeerNotAllowed(f"it could not be found out who the peer at {peer.address} is", peer)
-        if peer.uid == overflow_uid:
-            raise PeerNotAllowed(
-                f"the peer at {peer.address} belongs to a user of another namespace (uid {peer.uid}), "
-                "who could be anyone",
-                peer,
-            )
-        allowed: Any = {own_uid} if allow is None else allow
-        if peer.uid not in allowed:
-            raise PeerNotAllowed(
-                f"the peer at {peer.address} ({_who(peer)}) is not an allowed user; "
-                f"say allow={{{peer.uid}}} to admit it",
-                peer,
-            )
-
-
-def _who(peer: Peer) -> str:
-    known = {"uid": peer.uid, "pid": peer.pid, "host": peer.host}
-    return ", ".join(f"{name} {value}" for name, value in known.items() if value is not None) or "unknown"
+        own = identity.own_uid() if isinstance(own_uid, Unset) else own_uid
+        overflow = identity.overflow_uid() if isinstance(overflow_uid, Unset) else overflow_uid
+        admit(self.parsed, self.allow, peer, tls=self.is_tls, own_uid=own, overflow_uid=overflow)
 
 
 def as_endpoint(address: Endpoint | Address | str) -> Endpoint:

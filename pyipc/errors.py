@@ -10,6 +10,7 @@
     │   └── UnsafePath                 the socket's directory or file is not safely ours
     ├── ConnectError                   no connection could be made; the operating system's error is chained
     │   ├── PeerRefused                the other side answered and said no (.code, .message)
+    │   ├── HandshakeFailed            TLS could not be agreed on, or a certificate not be verified (.code)
     │   └── PeerNotAllowed             the other side is not somebody we talk to (.peer)
     ├── ConnectionClosed               this side closed it, or it is closed already
     │   └── ConnectionLost             it broke, or the peer left (.maybe_handled)
@@ -40,6 +41,7 @@ __all__ = [
     "ConnectError",
     "ConnectionClosed",
     "ConnectionLost",
+    "HandshakeFailed",
     "IPCError",
     "InsecureAddress",
     "InvalidData",
@@ -105,6 +107,20 @@ class PeerRefused(ConnectError):
         self.code = code
         self.message = message
         super().__init__(f"the peer refused the connection ({code}): {message}")
+
+
+class HandshakeFailed(ConnectError):
+    """The peer was reached, but no secure connection could be agreed on.
+
+    Attributes:
+        code: A short, stable name for the reason: ``"expired"``, ``"not-yet-valid"``, ``"wrong-host"``,
+            ``"unknown-ca"``, ``"certificate-required"``, ``"not-tls"``, ``"timeout"``, ``"closed"`` or ``"tls"`` for
+            any other.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        self.code = code
+        super().__init__(message)
 
 
 class PeerNotAllowed(ConnectError):

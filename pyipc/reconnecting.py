@@ -24,7 +24,7 @@ from pyipc.errors import (
     UnsafePath,
 )
 from pyipc.flusher import Flusher
-from pyipc.identity import AGENT, overflow_uid, own_uid
+from pyipc.identity import AGENT
 from pyipc.offline import OfflineQueue
 from pyipc.protocol.conversation import Role
 from pyipc.timers import Timers
@@ -194,9 +194,9 @@ class Reconnecting:
     async def _dial(self) -> Link:
         timeout = self._options.connect_timeout
         with trio.move_on_after(math.inf if timeout is None else timeout):
-            link = await self._transport.connect(self._endpoint.parsed, {})
+            link = await self._transport.connect(self._endpoint.parsed, self._endpoint.connect_options)
             try:
-                self._endpoint.admit(link.peer, own_uid=own_uid(), overflow_uid=overflow_uid())
+                self._endpoint.admit(link.peer)
             except PeerNotAllowed:
                 await link.aclose()
                 raise

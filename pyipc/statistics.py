@@ -76,6 +76,7 @@ class ServerStatistics:
         accepted: Connections taken so far.
         refused: Connections turned away because of a limit.
         denied: Connections turned away because of who it was.
+        handshake_errors: Connections that never came to be, because their handshake failed or took too long.
         accept_errors: Times that accepting failed.
         broadcasts: Broadcasts made.
         broadcasts_dropped: Copies of them that slow peers did not get.
@@ -85,6 +86,7 @@ class ServerStatistics:
     accepted: int
     refused: int
     denied: int
+    handshake_errors: int
     accept_errors: int
     broadcasts: int
     broadcasts_dropped: int

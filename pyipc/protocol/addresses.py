@@ -16,7 +16,7 @@ from pyipc.errors import AddressError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Address", "parse_address"]
+__all__ = ["Address", "is_loopback", "parse_address"]
 
 _NETWORK = frozenset({"tcp", "tls", "udp"})
 _AMQP_PORTS = {"amqp": 5672, "amqps": 5671}
@@ -89,7 +89,7 @@ class Address:
         ``False`` for what cannot be told: inherited sockets and schemes of third parties.
         """
         if self.scheme in _NETWORK or self.scheme in _AMQP_PORTS:
-            return _is_loopback(self.host)
+            return is_loopback(self.host)
         return self.scheme in _ON_THIS_HOST
 
     @property
@@ -100,7 +100,7 @@ class Address:
         ``::`` leave it. ``tls`` never does by this measure. A host name other than ``localhost``
         counts as leaving, since only a resolver could say otherwise.
         """
-        return self.scheme in ("tcp", "udp") and not _is_loopback(self.host)
+        return self.scheme in ("tcp", "udp") and not is_loopback(self.host)
 
 
 def parse_address(text: str | Address) -> Address:
@@ -347,7 +347,8 @@ def _host(text: str, host: str) -> str:
     return host.lower()
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether a host name or IP address is surely this host's own."""
     if host == "localhost":
         return True
     try:

@@ -8,10 +8,12 @@ system are imported when they are first used. Nothing in here knows messages or 
 from __future__ import annotations
 
 from pyipc.transports.memory import memory_link_pair as memory_link_pair
+from pyipc.transports.port import Certificate as Certificate
 from pyipc.transports.port import Link as Link
 from pyipc.transports.port import Listener as Listener
 from pyipc.transports.port import Peer as Peer
+from pyipc.transports.port import Place as Place
 from pyipc.transports.port import Transport as Transport
 from pyipc.transports.registry import transport_for as transport_for
 
-__all__ = ["Link", "Listener", "Peer", "Transport", "memory_link_pair", "transport_for"]
+__all__ = ["Certificate", "Link", "Listener", "Peer", "Place", "Transport", "memory_link_pair", "transport_for"]

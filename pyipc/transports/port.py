@@ -8,6 +8,7 @@ what the bytes mean.
 from __future__ import annotations
 
 import dataclasses
+import math
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,24 @@ if TYPE_CHECKING:
 
     from pyipc.protocol.addresses import Address
 
-__all__ = ["Link", "Listener", "Peer", "Place", "Transport"]
+__all__ = ["Certificate", "Link", "Listener", "Peer", "Place", "Transport"]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Certificate:
+    """The certificate by which a peer was authenticated, once it was verified.
+
+    Attributes:
+        subject: The common name of its subject; empty if there is none.
+        names: The DNS names and IP addresses that it is for.
+        fingerprint: ``"sha256:"`` and the hash of the whole certificate in 64 small hexadecimal digits.
+        not_after: When it expires, in seconds since the epoch.
+    """
+
+    subject: str = ""
+    names: tuple[str, ...] = ()
+    fingerprint: str
+    not_after: float = math.inf
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +46,8 @@ class Peer:
         pid: Process id, where the kernel reports it. Informational: ids are reused.
         uid: User id, where the kernel reports it.
         gid: Group id, where the kernel reports it.
+        sid: Security identifier of the user, where the kernel is Windows.
+        certificate: What the peer was authenticated by over TLS, if it had to be.
         host: The network source that quotas are counted by, such as an IP address, if there is one.
         protocol: ``"pyipc/1"`` once the peer has introduced itself, ``"plain"`` until then.
     """
@@ -36,6 +56,8 @@ class Peer:
     pid: int | None = None
     uid: int | None = None
     gid: int | None = None
+    sid: str | None = None
+    certificate: Certificate | None = None
     host: str | None = None
     protocol: str = "plain"
 
@@ -70,14 +92,31 @@ class Link(ABC):
     max_chunk_size: int | None = None
     #: Whether `wake_receiver` works.
     can_wake_receiver: bool = False
+    #: Whether `handshake` must be done before anything else.
+    needs_handshake: bool = False
 
     @property
     @abstractmethod
     def peer(self) -> Peer:
         """Who is on the other side."""
 
+    async def handshake(self) -> None:
+        """Do what has to be done before bytes can move; what `peer` says is final only afterwards.
+
+        A server does it with what a listener hands out, in a task and within a time of its own. What
+        `Transport.connect` returns is past it.
+
+        Raises:
+            HandshakeFailed: The peer cannot be talked to.
+
+        Cancellation: the link can then only be closed.
+        """
+        raise NotImplementedError
+
     def send_nowait(self, data: bytes | bytearray | memoryview) -> int:
         """Hand over as much of ``data`` as goes without waiting.
+
+        What was not taken is offered again before anything else.
 
         Returns:
             How many bytes were taken, from the front; ``0`` if none. A link that cannot send
@@ -181,6 +220,7 @@ class Transport(ABC):
 
         Raises:
             ConnectError: Nobody answered; the operating system's error is the cause.
+            HandshakeFailed: Somebody did, who cannot be talked to.
             AddressError: The address cannot be used on this system.
 
         Cancellation: nothing stays open.

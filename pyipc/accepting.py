@@ -1,0 +1,232 @@
+"""Letting peers in: listening, handshakes, who may be there, and how many."""
+
+from __future__ import annotations
+
+import collections
+import logging
+import math
+from typing import TYPE_CHECKING
+
+import trio
+
+from pyipc.errors import ConnectionClosed, HandshakeFailed, PeerNotAllowed
+from pyipc.transports.registry import transport_for
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from pyipc.endpoint import Endpoint
+    from pyipc.options import Options
+    from pyipc.transports.port import Link, Listener, Peer
+
+__all__ = ["Acceptor"]
+
+logger: logging.Logger = logging.getLogger("pyipc.server")
+
+# After a failed accept, such as for want of descriptors, others get the chance to close theirs.
+_ACCEPT_PAUSE = 0.1
+# A peer that is turned away may still be told why, but only so many at a time.
+_MAX_REFUSALS = 64
+
+
+class Acceptor:
+    """Takes links from listeners, or from elsewhere, and passes on those that may be here.
+
+    Args:
+        endpoints: Where to listen.
+        options: Limits and times.
+        serve: Called with each link that may be here and its endpoint. It must call `leave` when that has ended.
+        refuse: Called with a link, its endpoint and the reason where a limit is reached; it tells the peer.
+
+    Attributes:
+        listeners: The listeners, once there are any; in the order of the endpoints.
+        accepted: Links passed on.
+        refused: Links turned away because of a limit.
+        denied: Links turned away because of who it was.
+        handshake_errors: Links whose handshake failed, or took too long.
+        accept_errors: Times that accepting failed.
+    """
+
+    def __init__(
+        self,
+        endpoints: Sequence[Endpoint],
+        options: Options,
+        *,
+        serve: Callable[[Link, Endpoint], None],
+        refuse: Callable[[Link, Endpoint, str], Awaitable[None]],
+    ) -> None:
+        self._endpoints = endpoints
+        self._options = options
+        self._serve = serve
+        self._refuse = refuse
+        self._seats_taken = 0
+        self._seats_by_origin: collections.Counter[object] = collections.Counter()
+        self._refusals = 0
+        self._scope = trio.CancelScope()
+        self._nursery: trio.Nursery | None = None
+        self.listeners: list[Listener] = []
+        self.accepted: int = 0
+        self.refused: int = 0
+        self.denied: int = 0
+        self.handshake_errors: int = 0
+        self.accept_errors: int = 0
+
+    async def listen(self) -> None:
+        """Take all addresses.
+
+        Raises:
+            AddressInUse, ListenError, AddressError: As `Transport.listen`. What was taken is released by `stop`.
+        """
+        for endpoint in self._endpoints:
+            transport = endpoint.transport or transport_for(endpoint.parsed.scheme)
+            listener = await transport.listen(endpoint.parsed, endpoint.listen_options)
+            self.listeners.append(listener)
+            logger.info("listening on %s", listener.address)
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Accept on all addresses until `stop` is called."""
+        with self._scope:
+            async with trio.open_nursery() as self._nursery:
+                for listener, endpoint in zip(self.listeners, self._endpoints, strict=True):
+                    self._nursery.start_soon(self._accept, listener, endpoint)
+                task_status.started()
+                await trio.sleep_forever()  # links may come without a listener
+
+    async def stop(self) -> None:
+        """Accept no more, and release the addresses.
+
+        Cancellation: they are released all the same.
+        """
+        self._scope.cancel()
+        for listener in self.listeners:
+            # Even under cancellation a listener is closed before it gives way.
+            with trio.CancelScope(shield=True):
+                await listener.aclose()
+
+    async def _accept(self, listener: Listener, endpoint: Endpoint) -> None:
+        while True:
+            try:
+                link = await listener.accept()
+            except ConnectionClosed:
+                return
+            except OSError as error:
+                self.accept_errors += 1
+                logger.error("cannot accept on %s for now: %s", listener.address.redacted, error)
+                await trio.sleep(_ACCEPT_PAUSE)
+            else:
+                try:
+                    self.admit(link, endpoint)
+                except PeerNotAllowed as error:
+                    self._log_denial(error)
+                    await link.aclose()
+
+    def admit(self, link: Link, endpoint: Endpoint) -> None:
+        """Pass a link on if it may be here, once its handshake is done if it needs one.
+
+        Raises:
+            PeerNotAllowed: Not this one; nothing was done with the link.
+        """
+        assert self._nursery is not None
+        if link.needs_handshake:
+            # Who it is will turn out. How many there may be holds from now on, as each of them costs something.
+            refusal = self._take_seat(link.peer)
+            if refusal is None:
+                self._nursery.start_soon(self._shake_hands, link, endpoint)
+            else:
+                self._turn_away(link, refusal)
+                self._nursery.start_soon(link.aclose)
+            return
+        self._check(link, endpoint)
+        refusal = self._take_seat(link.peer)
+        if refusal is None:
+            self.accepted += 1
+            self._serve(link, endpoint)
+            return
+        self._turn_away(link, refusal)
+        if self._refusals < _MAX_REFUSALS:
+            self._nursery.start_soon(self._explain, link, endpoint, refusal)
+        else:
+            self._nursery.start_soon(link.aclose)
+
+    def _check(self, link: Link, endpoint: Endpoint) -> None:
+        try:
+            endpoint.admit(link.peer)
+        except PeerNotAllowed:
+            self.denied += 1
+            raise
+
+    def _log_denial(self, error: PeerNotAllowed) -> None:
+        # Where the function given as allow= failed, whoever wrote it needs the traceback.
+        logger.warning("turned away: %s", error, exc_info=error.__cause__)
+
+    async def _shake_hands(self, link: Link, endpoint: Endpoint) -> None:
+        timeout = self._options.handshake_timeout
+        admitted = False
+        try:
+            with trio.move_on_after(math.inf if timeout is None else timeout) as scope:
+                await link.handshake()
+            if scope.cancelled_caught:
+                raise HandshakeFailed("timeout", f"no handshake within {timeout:g} s (handshake_timeout)")
+            self._check(link, endpoint)
+            admitted = True
+        except PeerNotAllowed as error:
+            self._log_denial(error)
+        except HandshakeFailed as error:
+            self.handshake_errors += 1
+            logger.warning("%s could not connect: %s", link.peer.address, error)
+        except Exception as error:  # what a third party's link raises must not end more than its connection
+            self.handshake_errors += 1
+            logger.error("the link to %s failed", link.peer.address, exc_info=error)
+        finally:
+            if not admitted:
+                self.leave(link.peer)
+                await link.aclose()
+        if admitted:
+            self.accepted += 1
+            self._serve(link, endpoint)
+
+    def _turn_away(self, link: Link, why: str) -> None:
+        self.refused += 1
+        logger.warning("turned away %s: %s", link.peer.address, why)
+
+    async def _explain(self, link: Link, endpoint: Endpoint, why: str) -> None:
+        """Hear the peer's hello, so that it can be told why it is turned away, and close."""
+        self._refusals += 1
+        try:
+            with trio.move_on_after(self._options.close_timeout):
+                await self._refuse(link, endpoint, why)
+        finally:
+            self._refusals -= 1
+            await link.aclose()
+
+    def _take_seat(self, peer: Peer) -> str | None:
+        """Count a peer in, or say why there is no room for it."""
+        options = self._options
+        if self._seats_taken >= options.max_connections:
+            return f"the server has {options.max_connections:,} connections already (max_connections)"
+        origin = _origin(peer)
+        if origin is not None and self._seats_by_origin[origin] >= options.max_connections_per_peer:
+            count = self._seats_by_origin[origin]
+            return f"{origin[0]} {origin[1]} has {count:,} connections already (max_connections_per_peer)"
+        self._seats_taken += 1
+        if origin is not None:
+            self._seats_by_origin[origin] += 1
+        return None
+
+    def leave(self, peer: Peer) -> None:
+        """The connection of a link that was passed on has ended."""
+        self._seats_taken -= 1
+        origin = _origin(peer)
+        if origin is not None:
+            self._seats_by_origin[origin] -= 1
+            if not self._seats_by_origin[origin]:
+                del self._seats_by_origin[origin]
+
+
+def _origin(peer: Peer) -> tuple[str, object] | None:
+    """What connections of one origin are counted by. A handshake must not change it."""
+    if peer.host is not None:
+        return "host", peer.host
+    if peer.uid is not None:
+        return "uid", peer.uid
+    return None if peer.sid is None else ("user", peer.sid)

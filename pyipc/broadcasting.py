@@ -1,0 +1,133 @@
+"""Sending one event to everybody: encoded once, and nobody waits for the slowest."""
+
+from __future__ import annotations
+
+import collections
+import logging
+from typing import TYPE_CHECKING
+
+from pyipc.connection import Connection
+from pyipc.endpoint import Endpoint
+from pyipc.errors import ConnectionClosed, LocalProtocolError
+from pyipc.identity import AGENT
+from pyipc.protocol.conversation import Role
+from pyipc.protocol.framing import Json
+from pyipc.protocol.names import check_event_name
+from pyipc.statistics import BroadcastReport
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Sequence
+
+    from pyipc.options import Options
+    from pyipc.protocol.conversation import Conversation
+    from pyipc.protocol.framing import Framing
+
+__all__ = ["Audience"]
+
+logger: logging.Logger = logging.getLogger("pyipc.server")
+
+
+class Audience:
+    """The connections of a server, and how to tell all of them something.
+
+    Args:
+        endpoints: Where the server listens.
+        options: Limits and times.
+
+    Attributes:
+        broadcasts: Broadcasts made.
+        dropped: Copies of them that slow peers did not get.
+    """
+
+    def __init__(self, endpoints: Sequence[Endpoint], options: Options) -> None:
+        self._endpoints = endpoints
+        self._options = options
+        self._members: dict[Connection, Endpoint] = {}
+        # How many connections have each: to ask them all for every broadcast would cost as much as sending it.
+        self._framings: collections.Counter[Framing] = collections.Counter()
+        # Encode what is broadcast, one for each framing.
+        self._templates: dict[Framing, Conversation] = {}
+        self.broadcasts: int = 0
+        self.dropped: int = 0
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    @property
+    def connections(self) -> frozenset[Connection]:
+        """The connections there are now."""
+        return frozenset(self._members)
+
+    def join(self, connection: Connection, endpoint: Endpoint) -> None:
+        """From now on a connection gets what is broadcast."""
+        self._members[connection] = endpoint
+        self._framings[endpoint.framing] += 1
+
+    def leave(self, connection: Connection) -> None:
+        """From now on it does not."""
+        endpoint = self._members.pop(connection)
+        self._framings[endpoint.framing] -= 1
+
+    def broadcast(
+        self,
+        event: str,
+        data: object,
+        exclude: Connection | Collection[Connection] | None,
+        where: Callable[[Connection], bool] | None,
+    ) -> BroadcastReport:
+        """Send an event to every connection, without waiting; see `Server.broadcast`.
+
+        Raises:
+            LocalProtocolError: The name or the data cannot be sent; nothing was.
+        """
+        frames = self._encode(event, data)
+        excluded = (exclude,) if isinstance(exclude, Connection) else exclude or ()
+        sent = dropped = 0
+        framing: Framing | None = None
+        frame: bytes | None = None
+        for connection, endpoint in list(self._members.items()):
+            if not connection.is_open or connection in excluded or (where is not None and not where(connection)):
+                continue
+            if endpoint.framing is not framing:  # looked up for each run of connections to one endpoint
+                framing = endpoint.framing
+                frame = frames.get(framing)
+            try:
+                taken = frame is not None and connection._send_encoded(event, frame)
+            except ConnectionClosed:
+                continue
+            except LocalProtocolError as error:
+                # What this client cannot take is no reason for the others not to get it.
+                logger.warning("%s does not get %r: %s", connection.peer.address, event, error)
+                taken = False
+            if taken:
+                sent += 1
+            else:
+                dropped += 1
+        self.broadcasts += 1
+        self.dropped += dropped
+        return BroadcastReport(sent, dropped)
+
+    def _encode(self, event: str, data: object) -> dict[Framing, bytes]:
+        """The bytes of an event for every framing that can carry it.
+
+        Raises:
+            LocalProtocolError: No framing can.
+        """
+        check_event_name(event, self._options.max_event_name_size)
+        frames: dict[Framing, bytes] = {}
+        error: LocalProtocolError | None = None
+        for framing in {*(point.framing for point in self._endpoints), *+self._framings} or {Json()}:
+            template = self._templates.get(framing)
+            if template is None:
+                point = Endpoint("memory:template", framing=framing)
+                template = self._templates[framing] = point.converse(Role.SERVER, self._options, agent=AGENT)
+            try:
+                frame = template.encode(event, data)
+                template.check_size(frame)
+            except LocalProtocolError as refused:
+                error = refused
+            else:
+                frames[framing] = frame
+        if error is not None and not frames:
+            raise error
+        return frames
