@@ -64,8 +64,8 @@ def check_allow(address: Address, allow: Allow, *, tls: bool) -> None:
         )
     if is_list and address.scheme in ("tcp", "udp"):
         raise AddressError(
-            f"{address}: over {address.scheme} nobody can tell who a peer is, so user ids or names in allow= would admit "
-            "nobody; use a function of the peer, a Unix socket, or tls:// with client certificates"
+            f"{address}: over {address.scheme} nobody can tell who a peer is, so user ids or names in allow= would "
+            "admit nobody; use a function of the peer, a Unix socket, or tls:// with client certificates"
         )
     # A range, say, may be endless; what it holds is looked at only where it is sure to be small.
     named = isinstance(allow, list | tuple | set | frozenset) and any(isinstance(one, str) for one in allow)
