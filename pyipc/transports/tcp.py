@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pyipc.protocol.addresses import Address
     from pyipc.transports.port import Link, Listener
 
-__all__ = ["TcpTransport", "bind", "dial", "peer_of"]
+__all__ = ["TcpTransport", "bind", "dial", "peer_of", "tune"]
 
 #: A host with addresses of both families gets one port on all of them; this often another is tried
 #: if the first is free on one family only.
@@ -109,7 +109,7 @@ async def dial(address: Address) -> socket.socket:
     except OSError as error:
         sock.close()
         raise _nobody(address, error) from error
-    _tune(sock)
+    tune(sock)
     return sock
 
 
@@ -168,7 +168,7 @@ def _nobody(address: Address, error: OSError) -> ConnectError:
 
 
 def _adopt(sock: socket.socket, scheme: str) -> Link:
-    _tune(sock)
+    tune(sock)
     return SocketLink(sock, peer_of(sock, scheme))
 
 
@@ -231,7 +231,7 @@ def _refusal(error: OSError, address: Address) -> ListenError:
     return ListenError(f"cannot listen on {address}: {error.strerror}; use another address")
 
 
-def _tune(sock: socket.socket) -> None:
+def tune(sock: socket.socket) -> None:
     """No waiting to fill packets, and probes while it is quiet. Where that fails, TCP works all the same."""
     try:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
