@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import secrets
+import sys
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -70,7 +72,11 @@ class RawWire:
 TRANSPORTS: dict[str, Callable[[Path], str]] = {
     "memory": lambda folder: f"memory:{folder.name}",
     "tcp": lambda folder: "tcp://127.0.0.1:0",
-    "unix": lambda folder: f"unix:{folder}/socket",
+    **(
+        {"pipe": lambda folder: f"pipe:pyipc-{secrets.token_hex(16)}"}
+        if sys.platform == "win32"
+        else {"unix": lambda folder: f"unix:{folder}/socket"}
+    ),
 }
 
 
