@@ -28,10 +28,12 @@ _BUILT_IN: Final[Mapping[str, str]] = {
     "node-ipc": "pyipc.transports.unix:UnixTransport",
     "tcp": "pyipc.transports.tcp:TcpTransport",
     "memory": "pyipc.transports.memory:MemoryTransport",
+    "fd": "pyipc.transports.inherited:InheritedTransport",
+    "systemd": "pyipc.transports.inherited:InheritedTransport",
 }
 #: Schemes that are pyipc's although this version has no transport for them. They are kept from
 #: third parties, whose transport would silently give way on the day pyipc brings its own.
-_RESERVED: Final = frozenset({"pipe", "tls", "udp", "amqp", "amqps", "fd", "systemd"})
+_RESERVED: Final = frozenset({"pipe", "tls", "udp", "amqp", "amqps"})
 
 
 @functools.cache
