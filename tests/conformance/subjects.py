@@ -26,6 +26,7 @@ import dataclasses
 import enum
 import importlib
 import os
+import secrets
 import socket
 import sys
 from typing import TYPE_CHECKING, ClassVar, Final
@@ -178,9 +179,26 @@ class InheritedConnection(Subject):
         return self._clients
 
 
+class Pipe(Subject):
+    name = "pipe"
+    promises = STREAM - {Feature.HALF_CLOSE} | {Feature.USER}
+    platforms = frozenset({"win32"})
+
+    def server_endpoint(self) -> Endpoint:
+        return Endpoint(f"pipe:pyipc-{secrets.token_hex(16)}")  # the names of pipes belong to the whole machine
+
+
 #: Every transport that must conform, in the order of the feature matrix.
 SUBJECTS: Mapping[str, type[Subject]] = {
-    subject.name: subject for subject in (Unix, Tcp, Memory, Inherited, InheritedConnection)
+    subject.name: subject
+    for subject in (
+        Unix,
+        Pipe,
+        Tcp,
+        Memory,
+        Inherited,
+        InheritedConnection,
+    )
 }
 
 
