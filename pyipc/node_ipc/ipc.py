@@ -159,7 +159,7 @@ class IPC:
             client.disconnect()
 
     def _needs_client(self, id: str) -> bool:
-        if not isinstance(id, str) or not id:
+        if not id or not isinstance(id, str):
             raise TypeError(f"a client needs an id, which is a text, not {id!r}")
         return id not in self.of or self.of[id].destroyed
 

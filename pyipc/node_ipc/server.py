@@ -11,6 +11,7 @@ import trio
 
 import pyipc
 from pyipc.node_ipc.config import connection_options
+from pyipc.node_ipc.dialing import Dialing
 from pyipc.node_ipc.emitter import Emitter
 from pyipc.node_ipc.encoding import to_bytes
 from pyipc.node_ipc.places import local_endpoint, network_endpoint
@@ -24,6 +25,8 @@ __all__ = ["Server"]
 
 logger: logging.Logger = logging.getLogger("pyipc.node_ipc")
 
+#: Over UDP there are no connections to be counted, and what is sent to an address must not be in want of a place.
+_LIMITS: Final = ("max_connections", "max_connections_per_peer")
 #: What happens to a server here, and what no client can make it believe.
 _LIFECYCLE: Final = frozenset({"start", "connect", "socket.disconnected", "close", "error"})
 
@@ -61,6 +64,7 @@ class Server(Emitter):
         self.server: pyipc.Server | None = None
         self._raw = False
         self._sockets: dict[pyipc.Connection, Socket] = {}
+        self._dialing: Dialing | None = None
         self._stopping: trio.Event | None = None
 
     def __repr__(self) -> str:
@@ -94,7 +98,7 @@ class Server(Emitter):
         else:
             endpoint = network_endpoint(config, self.path, self.port, udp=self.udp, listens=True)
         self._raw = config.raw_buffer
-        limit = {"max_connections": config.max_connections, "max_connections_per_peer": config.max_connections}
+        limit = {} if self.udp else dict.fromkeys(_LIMITS, config.max_connections)
         server = pyipc.Server(endpoint, **{**limit, **connection_options(config)})
         self._stopping = trio.Event()
         self._tasks.start_service(self._run, server, endpoint, self._stopping)
@@ -119,6 +123,8 @@ class Server(Emitter):
             self._refuse_to_replace(endpoint)
             async with server:
                 self.server = server
+                if self.udp is not None:
+                    self._dialing = Dialing(server, self._start, lambda error: self._announce("error", error))
                 self._announce("start", self._where(server))
                 started.set()
                 await stopping.wait()
@@ -126,7 +132,7 @@ class Server(Emitter):
             logger.warning("%s", error)
             self._announce("error", error)
         finally:
-            self.server = self._stopping = None
+            self.server = self._dialing = self._stopping = None
 
     def _refuse_to_replace(self, endpoint: pyipc.Endpoint) -> None:
         if not self.config.unlink and self.port is None and os.path.lexists(self.path):
@@ -159,9 +165,12 @@ class Server(Emitter):
             if not socket.get("address") or not socket.get("port"):
                 self.broadcast(event, data)
                 return
-            connection = self._dial(str(socket["address"]), int(socket["port"]))
-        else:
-            connection = socket.connection
+            if self._dialing is None:
+                raise RuntimeError("only a UDP server that listens sends to an address; emit to a socket")
+            name, data = self._outgoing(event, data)
+            self._dialing.emit(str(socket["address"]), int(socket["port"]), name, data)
+            return
+        connection = socket.connection
         name, data = self._outgoing(event, data)
         try:
             connection.emit_nowait(name, data)
@@ -193,15 +202,12 @@ class Server(Emitter):
     def _outgoing(self, event: Any, data: object) -> tuple[str, object]:
         return ("data", to_bytes(event, self.config.encoding)) if self._raw else (event, data)
 
-    def _dial(self, host: str, port: int) -> pyipc.Connection:
-        if self.server is None or self.udp is None:
-            raise RuntimeError("only a UDP server that listens sends to an address; emit to a socket")
-        raise NotImplementedError
-
     # --- what happens to it ---
 
     def _on_disconnect(self, reason: pyipc.Disconnected) -> None:
         assert isinstance(reason.connection, pyipc.Connection)
+        if self._dialing is not None:
+            self._dialing.forget(reason.connection)
         socket = self._sockets.pop(reason.connection, None)
         if socket is None:
             return  # it ended before anybody was told of it

@@ -35,7 +35,8 @@ def server_tls(tls: Settings) -> pyipc.TLS | ssl.SSLContext:
     ca = _trusted(tls)
     if tls.get("request_cert") and not tls.get("reject_unauthorized", True):
         raise ValueError(
-            "config.tls asks for certificates and then takes everybody; leave out 'request_cert' or 'reject_unauthorized'"
+            "config.tls asks for certificates and then takes everybody; leave out 'request_cert', or "
+            "'reject_unauthorized'"
         )
     if tls.get("request_cert") and ca is None:
         raise ValueError("config.tls needs 'trusted_connections', the file by which client certificates are checked")
