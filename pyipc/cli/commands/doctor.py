@@ -56,6 +56,7 @@ def add(commands: Any) -> None:
     parser.add_argument("addresses", nargs="*", metavar="ADDRESS", help="what to look at")
     common.add_connect_options(parser)
     common.add_framing_options(parser, raw=False)
+    common.add_tls_options(parser, connects=True)
 
 
 async def run(arguments: argparse.Namespace, console: Console) -> int:

@@ -55,7 +55,7 @@ async def visit(endpoint: pyipc.Endpoint, timeout: float) -> AsyncGenerator[Find
 async def _connect(endpoint: pyipc.Endpoint, timeout: float) -> Link:
     address = endpoint.parsed
     with trio.move_on_after(timeout):
-        link = await transport_for(address.scheme).connect(address, {})
+        link = await transport_for(address.scheme).connect(address, endpoint.connect_options)
         await check_peer(endpoint, link)
         return link
     raise pyipc.ConnectError(
