@@ -175,6 +175,7 @@ def endpoint(arguments: argparse.Namespace, where: str, *others: str) -> pyipc.E
 
     Raises:
         AddressError: It cannot be used like this.
+        Failed: So little is said about TLS that it means nothing.
     """
     framing = pyipc.Raw() if arguments.raw else arguments.delimiter or pyipc.Json()
     allow = pyipc.ANYONE if arguments.allow_anyone else None if arguments.allow is None else frozenset(arguments.allow)
@@ -187,7 +188,14 @@ def _takes_tls(where: str) -> bool:
 
 
 def _tls(arguments: argparse.Namespace) -> pyipc.TLS | None:
-    """What the options of `add_tls_options` say, if they say anything."""
+    """What the options of `add_tls_options` say, if they say anything.
+
+    Raises:
+        Failed: They say half of it.
+    """
+    for name, what in (("key", "the certificate that it is the key of"), ("client_ca", "our own certificate")):
+        if arguments.cert is None and getattr(arguments, name, None) is not None:
+            raise Failed(ExitCode.USAGE, f"--{name.replace('_', '-')} needs --cert as well, {what}")
     names = ("cert", "key", "ca", "client_ca", "insecure")
     given = {name: value for name in names if (value := getattr(arguments, name, None))}
     return pyipc.TLS(**given) if given else None

@@ -168,7 +168,12 @@ def _only_expected(group: BaseExceptionGroup[BaseException]) -> BaseException:
 
 def _hint(error: pyipc.IPCError) -> str:
     """What the library's own sentence cannot know."""
-    return " (here: --allow-anyone)" if isinstance(error, pyipc.InsecureAddress | pyipc.PeerNotAllowed) else ""
+    match error:
+        case pyipc.PeerNotAllowed():
+            return " (here: --allow, or --allow-anyone)"
+        case pyipc.InsecureAddress():
+            return " (here: --allow-anyone)"
+    return ""
 
 
 class _LogHandler(logging.Handler):

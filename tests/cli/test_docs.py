@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-PAGES = ("docs/how-to/command-line.md", "docs/reference/command-line.md", "README.md")
+PAGES = ("docs/how-to/command-line.md", "docs/reference/command-line.md", "docs/how-to/tls.md", "README.md")
 
 
 def commands_of(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
@@ -97,7 +97,9 @@ def test_an_example_is_taken(line: str) -> None:
 
 #: Those that end by themselves; the others are run in tests of their own.
 OF_CLIENTS = sorted(
-    line for line in {*in_help(), *in_pages()} if arguments_in(line)[0] in ("emit", "request", "listen")
+    line
+    for line in {*in_help(), *in_pages()}
+    if arguments_in(line)[0] in ("emit", "request", "listen") and "tls://" not in line
 )
 
 
