@@ -69,6 +69,11 @@ async def _connect(endpoint: pyipc.Endpoint, timeout: float) -> Link:
 
 def _who(peer: Peer, seconds: float) -> Finding:
     facts: dict[str, Any] = {"pid": peer.pid, "uid": peer.uid, "gid": peer.gid, "sid": peer.sid, "seconds": seconds}
+    if peer.certificate is not None:
+        facts["fingerprint"] = peer.certificate.fingerprint
+        holder = peer.certificate.subject or ", ".join(peer.certificate.names)
+        text = f"{holder} listens at {peer.address} and has proved it; connected in {duration(seconds * 1e9)}"
+        return ok("peer", text, **facts)
     if peer.pid is None:
         return ok("peer", f"somebody listens at {peer.address}; connected in {duration(seconds * 1e9)}", **facts)
     facts["process"] = name = _process_name(peer.pid)
