@@ -27,11 +27,12 @@ _BUILT_IN: Final[Mapping[str, str]] = {
     "unix": "pyipc.transports.unix:UnixTransport",
     "node-ipc": "pyipc.transports.unix:UnixTransport",
     "tcp": "pyipc.transports.tcp:TcpTransport",
+    "udp": "pyipc.transports.udp:UdpTransport",
     "memory": "pyipc.transports.memory:MemoryTransport",
 }
 #: Schemes that are pyipc's although this version has no transport for them. They are kept from
 #: third parties, whose transport would silently give way on the day pyipc brings its own.
-_RESERVED: Final = frozenset({"pipe", "tls", "udp", "amqp", "amqps", "fd", "systemd"})
+_RESERVED: Final = frozenset({"pipe", "tls", "amqp", "amqps", "fd", "systemd"})
 
 
 @functools.cache
