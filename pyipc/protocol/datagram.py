@@ -54,6 +54,8 @@ class DatagramConversation(JsonConversation):
         agent: What this side calls itself.
     """
 
+    frames_completed: int
+
     def __init__(
         self,
         role: Role,

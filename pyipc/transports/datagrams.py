@@ -157,10 +157,8 @@ class DatagramLink(Link):
         where: Its address, for a socket that is not connected to it.
     """
 
-    __slots__ = ("_closed", "_peer", "_socket", "_where", "_why", "dropped")
-
-    reliable = False
-    max_chunk_size = MAX_DATAGRAM_SIZE
+    reliable: bool = False
+    max_chunk_size: int | None = MAX_DATAGRAM_SIZE
 
     def __init__(self, sock: DatagramSocket, peer: Peer, where: Any = None) -> None:
         self._socket = sock

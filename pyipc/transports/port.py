@@ -191,13 +191,15 @@ class Link(ABC):
 class Listener(ABC):
     """Waits for peers on one address."""
 
-    #: Chunks that belong to no link and were lost on this side; of a listener for unreliable links.
-    dropped: int = 0
-
     @property
     @abstractmethod
     def address(self) -> Address:
         """Where it listens, with the port that was really taken."""
+
+    @property
+    def dropped(self) -> int:
+        """How many chunks that belong to no link were lost on this side; of a listener for unreliable links."""
+        return 0
 
     @abstractmethod
     async def accept(self) -> Link:

@@ -94,8 +94,6 @@ class UdpTransport(Transport):
 class UdpLink(DatagramLink):
     """A connected socket: what a client sends and hears through."""
 
-    __slots__ = ()
-
     async def receive(self) -> bytes:
         """Wait for the next datagram. Always a schedule point.
 

@@ -45,9 +45,16 @@ def peer_at(where: tuple[Any, ...]) -> Peer:
 
 
 class SourceLink(DatagramLink):
-    """One of the peers of a listener. Made by the listener; see there for the arguments."""
+    """One of the peers of a listener, which makes it.
 
-    __slots__ = ("_allowance", "_listener", "_queue", "_queue_size", "_waiting", "expires", "verified")
+    Args:
+        listener: Whose peer it is.
+        source: Where its datagrams come from.
+        verified: Whether it is no stranger.
+        expires: Whether it is to be forgotten when it is silent.
+    """
+
+    dropped: int
 
     def __init__(self, listener: UdpListener, source: _Source, *, verified: bool, expires: bool) -> None:
         sock, where = source
@@ -192,7 +199,7 @@ class UdpListener(Listener):
         return self._address
 
     @property
-    def dropped(self) -> int:  # type: ignore[override]
+    def dropped(self) -> int:
         """Datagrams that belong to no link and were lost: there was no room for their source, or they were cut."""
         return self._lost + sum(sock.dropped for sock in self._sockets)
 
