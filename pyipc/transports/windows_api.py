@@ -307,7 +307,6 @@ class WindowsApi:
         return code
 
 
-
 def error_code(error: OSError) -> int:
     """The number of a Windows error, such as 231; 0 for an error that has none."""
     return getattr(error, "winerror", None) or 0
