@@ -31,14 +31,14 @@ def maker(
     return make_streams
 
 
-@needs(Feature.ORDER, Feature.DELIVERY, Feature.CHUNKS)
+@needs(Feature.ORDER, Feature.DELIVERY, Feature.CHUNKS, Feature.MANY)
 async def test_links_pass_the_checks_of_trio_for_streams(subject: Subject) -> None:
     async with open_pairs(subject) as make:
         for turned in (False, True):
             await trio.testing.check_two_way_stream(maker(make, LinkStream, turned=turned), None)
 
 
-@needs(Feature.HALF_CLOSE)
+@needs(Feature.HALF_CLOSE, Feature.MANY)
 async def test_links_pass_the_checks_of_trio_for_streams_that_can_be_half_closed(subject: Subject) -> None:
     async with open_pairs(subject) as make:
         for turned in (False, True):
