@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
+import trio.testing
 
 from pyipc import parse_address
 from pyipc.errors import AddressError, AddressInUse, ConnectError, ConnectionClosed, ConnectionLost, ListenError
@@ -21,10 +22,6 @@ from pyipc.transports.port import Peer
 from tests.windows import ME, SOMEBODY, FakeWindows
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    import trio.testing
-
     from pyipc.transports.port import Link
 
 ADDRESS = parse_address("pipe:world")
@@ -43,13 +40,13 @@ def windows() -> FakeWindows:
     return FakeWindows()
 
 
-async def listen(windows: FakeWindows, text: str = "pipe:world", **options: object) -> PipeListener:
+async def listen(windows: FakeWindows, text: str = "pipe:world", **options: Any) -> PipeListener:
     listener = await PipeTransport(windows=windows).listen(parse_address(text), options)
     assert isinstance(listener, PipeListener)
     return listener
 
 
-async def connect(windows: FakeWindows, text: str = "pipe:world", **options: object) -> Link:
+async def connect(windows: FakeWindows, text: str = "pipe:world", **options: Any) -> Link:
     return await PipeTransport(windows=windows).connect(parse_address(text), options)
 
 
@@ -80,7 +77,7 @@ async def test_how_instances_are_created(windows: FakeWindows) -> None:
         ({"allow": ("S-1-1-0",)}, f"O:{ME}D:P(A;;GA;;;{ME})(A;;0x12019b;;;S-1-1-0)"),
     ],
 )
-async def test_who_may_use_the_pipe(windows: FakeWindows, options: Mapping[str, object], sddl: str) -> None:
+async def test_who_may_use_the_pipe(windows: FakeWindows, options: dict[str, Any], sddl: str) -> None:
     listener = await listen(windows, **options)
     assert windows.named("security") == [(sddl,)]
     assert {instance.security.sddl for instance in windows.instances.values()} == {sddl}

@@ -54,7 +54,7 @@ class FakeWindows(WindowsApi):
     """
 
     def __init__(self) -> None:
-        self.calls: list[tuple[str, tuple[object, ...]]] = []
+        self.calls: list[tuple[str, tuple[Any, ...]]] = []
         self.instances: dict[int, Instance] = {}
         self.open: set[int] = set()
         self.registered: set[int] = set()
@@ -67,7 +67,7 @@ class FakeWindows(WindowsApi):
         self.client: str | None = ME
         self._handles = itertools.count(100, 4)
 
-    def named(self, name: str) -> list[tuple[object, ...]]:
+    def named(self, name: str) -> list[tuple[Any, ...]]:
         """The arguments of all calls of one kind."""
         return [arguments for call, arguments in self.calls if call == name]
 
