@@ -127,6 +127,14 @@ class Tcp(Subject):
         return Endpoint("tcp://127.0.0.1:0")
 
 
+class Udp(Subject):
+    name = "udp"
+    promises = frozenset({Feature.MESSAGES, Feature.CANCEL, Feature.MANY, Feature.BROADCAST, Feature.HOST})
+
+    def server_endpoint(self) -> Endpoint:
+        return Endpoint("udp://127.0.0.1:0")
+
+
 class Unix(Subject):
     name = "unix"
     promises = STREAM | {Feature.USER}
@@ -137,7 +145,7 @@ class Unix(Subject):
 
 
 #: Every transport that must conform, in the order of the feature matrix.
-SUBJECTS: Mapping[str, type[Subject]] = {subject.name: subject for subject in (Unix, Tcp, Memory)}
+SUBJECTS: Mapping[str, type[Subject]] = {subject.name: subject for subject in (Unix, Tcp, Udp, Memory)}
 
 
 def _named(reference: str) -> dict[str, type[Subject]]:
