@@ -188,6 +188,7 @@ def main() -> int:
     target = Path(sys.argv[1]).resolve()
     arguments = sys.argv[2:]
     wine = Wine(target)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that it ends what it started
     with (target / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # two runs at a time would end each other
         if arguments == ["--windows-10"]:
