@@ -22,8 +22,8 @@ from tests.cli.terminal import start_in_terminal, without_rich
 from tests.conftest import CANNOT_RUN
 
 if TYPE_CHECKING:
-    from pathlib import Path
     from collections.abc import Callable
+    from pathlib import Path
 
 DAY = datetime.timedelta(days=1)
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason=f"{CANNOT_RUN} there are no permissions of this kind")

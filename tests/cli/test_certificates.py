@@ -23,6 +23,7 @@ from pyipc.cli.certificates.names import client_name, domain, server_name
 
 if TYPE_CHECKING:
     from pathlib import Path
+
     from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes
 
     from pyipc.cli.certificates.names import Name

@@ -108,6 +108,9 @@ async def _talk(endpoint: pyipc.Endpoint, link: Link) -> Finding:
             await connection.know_peer()
             seconds = trio.current_time() - began
             protocol = connection.peer.protocol
+    except pyipc.HandshakeFailed as error:
+        # Over TLS 1.3 a client is told only now what the server thinks of its certificate.
+        return problem("handshake", str(error), code=error.code)
     except pyipc.IPCError as error:
         return problem("protocol", f"it ended the connection at once: {error}", "look at what the server logs")
     if protocol != "plain":
