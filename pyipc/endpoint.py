@@ -6,7 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Any, Final
 
 from pyipc import identity
-from pyipc.admission import admit, check_allow
+from pyipc.admission import admit, check_allow, users_of_pipe
 from pyipc.errors import AddressError
 from pyipc.options import UNSET, Unset
 from pyipc.protocol.addresses import Address, parse_address
@@ -90,7 +90,8 @@ class Endpoint:
     @property
     def listen_options(self) -> dict[str, object]:
         """What a transport is told when it listens here."""
-        given = {"mode": self.mode, "group": self.group, "tls": self.tls}
+        users = users_of_pipe(self.parsed, self.allow)
+        given = {"mode": self.mode, "group": self.group, "tls": self.tls, "allow": users}
         return {name: value for name, value in given.items() if value is not None}
 
     @property
@@ -135,7 +136,8 @@ class Endpoint:
         """
         own = identity.own_uid() if isinstance(own_uid, Unset) else own_uid
         overflow = identity.overflow_uid() if isinstance(overflow_uid, Unset) else overflow_uid
-        admit(self.parsed, self.allow, peer, tls=self.is_tls, own_uid=own, overflow_uid=overflow)
+        sid = identity.own_sid() if peer.sid is not None else None
+        admit(self.parsed, self.allow, peer, tls=self.is_tls, own_uid=own, overflow_uid=overflow, own_sid=sid)
 
 
 def as_endpoint(address: Endpoint | Address | str) -> Endpoint:

@@ -376,7 +376,8 @@ class Lifecycle:
         """Send what is queued, say goodbye, and close.
 
         Reads and discards what still comes until the peer has closed too, since closing with
-        unread input would reset some connections and so lose what was sent. Takes at most the
+        unread input would reset some connections and so lose what was sent; not where the link has no
+        end of the stream but its closing, and keeps what was sent. Takes at most the
         option ``close_timeout``. Handlers at work are cancelled at the end. May be called more
         than once.
 
@@ -406,11 +407,13 @@ class Lifecycle:
                     if by_us:
                         self._offer(self._conversation.goodbye(code, message))
                     await self._outbox.flush()
-                    self._link.send_eof()
+                    is_eof_sent = self._link.send_eof()
                 except ConnectionLost:
                     pass  # what was not sent is counted below
                 else:
-                    await self._reading_ended.wait()
+                    # A peer that is not told of the end would not close either.
+                    if is_eof_sent or not self._link.keeps_sent:
+                        await self._reading_ended.wait()
             if by_us:  # else the loss was reported with the connection's end
                 undelivered = self._outbox.count_events()
         finally:

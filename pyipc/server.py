@@ -293,6 +293,21 @@ class Server:
         await trio.lowlevel.checkpoint()
         return self._audience.broadcast(event, data, exclude, where)
 
+    def broadcast_nowait(
+        self,
+        event: str,
+        data: object = None,
+        *,
+        exclude: Connection | Collection[Connection] | None = None,
+        where: Callable[[Connection], bool] | None = None,
+    ) -> BroadcastReport:
+        """Like `broadcast`, for plain functions: without giving way to other tasks.
+
+        Raises:
+            LocalProtocolError: The name or the data cannot be sent; nothing was.
+        """
+        return self._audience.broadcast(event, data, exclude, where)
+
     async def aclose(self) -> None:
         """Stop listening; send every client what is queued for it, say goodbye, and close.
 

@@ -92,6 +92,8 @@ class Link(ABC):
     max_chunk_size: int | None = None
     #: Whether `wake_receiver` works.
     can_wake_receiver: bool = False
+    #: Whether the peer can read all that was sent also after `aclose`, whatever of its own was not read here.
+    keeps_sent: bool = False
     #: Whether `handshake` must be done before anything else.
     needs_handshake: bool = False
 

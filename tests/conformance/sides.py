@@ -171,3 +171,12 @@ async def until(condition: Callable[[], bool]) -> None:
     """Wait for something that another task or process will make true; bounded by the test's own bound."""
     while not condition():  # noqa: ASYNC110 - what makes it true has no event to wait for
         await trio.sleep(0.002)
+
+
+async def until_quiet(count: Callable[[], int]) -> None:
+    """Wait until a number above 0 has not changed for a while: no more of it is under way in the kernel."""
+    seen = unchanged = 0
+    while seen == 0 or unchanged < 20:
+        await trio.sleep(0.002)
+        unchanged = unchanged + 1 if count() == seen else 0
+        seen = count()

@@ -26,12 +26,15 @@ import dataclasses
 import enum
 import importlib
 import os
+import secrets
+import socket
 import sys
 from typing import TYPE_CHECKING, ClassVar, Final
 
 import pytest
 
 from pyipc import Endpoint
+from pyipc.transports.inherited import InheritedTransport
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -136,8 +139,67 @@ class Unix(Subject):
         return Endpoint(f"unix:{self.folder}/socket")
 
 
+def _for_one_test(descriptor: int) -> Endpoint:
+    # Within this process numbers come again and again, which InheritedTransport does not let pass.
+    return Endpoint(f"fd:{descriptor}", transport=InheritedTransport(taken=set()))
+
+
+class Inherited(Subject):
+    """A listening socket that was passed on; clients know it by its path."""
+
+    name = "fd"
+    promises = STREAM | {Feature.USER}
+    platforms = POSIX
+
+    def server_endpoint(self) -> Endpoint:
+        path = self.folder / "socket"
+        path.unlink(missing_ok=True)
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock.bind(str(path))
+        sock.listen()
+        return _for_one_test(sock.detach())
+
+    def server_endpoint_again(self, address: Address) -> Endpoint:
+        return self.server_endpoint()
+
+
+class InheritedConnection(Subject):
+    """Two processes, each of which was passed one end of a socket pair."""
+
+    name = "fd-connected"
+    promises = (STREAM | {Feature.USER}) - {Feature.MANY, Feature.BROADCAST, Feature.ABSENCE, Feature.RECONNECT}
+    platforms = POSIX
+
+    def server_endpoint(self) -> Endpoint:
+        servers, clients = socket.socketpair()
+        self._clients = _for_one_test(clients.detach())
+        return _for_one_test(servers.detach())
+
+    def client_endpoint(self, address: Address) -> Endpoint:
+        return self._clients
+
+
+class Pipe(Subject):
+    name = "pipe"
+    promises = STREAM - {Feature.HALF_CLOSE} | {Feature.USER}
+    platforms = frozenset({"win32"})
+
+    def server_endpoint(self) -> Endpoint:
+        return Endpoint(f"pipe:pyipc-{secrets.token_hex(16)}")  # the names of pipes belong to the whole machine
+
+
 #: Every transport that must conform, in the order of the feature matrix.
-SUBJECTS: Mapping[str, type[Subject]] = {subject.name: subject for subject in (Unix, Tcp, Memory)}
+SUBJECTS: Mapping[str, type[Subject]] = {
+    subject.name: subject
+    for subject in (
+        Unix,
+        Pipe,
+        Tcp,
+        Memory,
+        Inherited,
+        InheritedConnection,
+    )
+}
 
 
 def _named(reference: str) -> dict[str, type[Subject]]:

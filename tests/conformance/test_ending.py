@@ -34,7 +34,8 @@ async def test_closing_delivers_what_was_emitted(stage: Stage) -> None:
     assert (wire.theirs.ended[0].code, wire.theirs.ended[0].by_peer) == ("goodbye", True)
 
 
-@needs(Feature.DELIVERY, Feature.ENDING, Feature.PRESSURE)
+# What the other side still had to send waits for its next connection.
+@needs(Feature.DELIVERY, Feature.ENDING, Feature.PRESSURE, Feature.RECONNECT)
 async def test_closing_while_the_peer_sends_ten_megabytes_loses_nothing_of_ours(stage: Stage) -> None:
     got: list[int] = []
     theirs = pyipc.Router()
@@ -209,6 +210,19 @@ async def test_a_client_comes_back_and_sends_what_it_queued(stage: Stage) -> Non
                 await client.emit("e", 4)
                 await until(lambda: got == [1, 2, 3, 4])
                 assert client.statistics().connects == 2
+
+
+@needs(Feature.ENDING)
+@lacks(Feature.RECONNECT)
+async def test_a_client_that_cannot_come_back_says_so_and_gives_up(stage: Stage) -> None:
+    async with stage.open(reconnect_interval=0.0) as wire:
+        await wire.server.aclose()
+        with pytest.raises(pyipc.AddressError, match="again"):
+            while True:
+                await wire.client.wait_connected()
+                await trio.lowlevel.checkpoint()
+        with pytest.raises(pyipc.ConnectionLost, match="given up"):
+            await wire.client.emit("e")
 
 
 @needs(Feature.ABSENCE, Feature.RECONNECT)
