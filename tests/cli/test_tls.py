@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import sys
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ import pyipc
 from pyipc.cli.exits import ExitCode
 from tests.cli.processes import PATIENCE, ROOT, SCRIPT, run, start
 from tests.cli.test_docs import arguments_in
-from tests.conftest import CANNOT_RUN
+from tests.conftest import CANNOT_RUN, NODE_IPC_VERSIONS, needs_node
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -266,20 +267,66 @@ async def test_the_guide_does_what_it_says(tmp_path: Path) -> None:
     assert len(lines) >= 12
 
 
-@POSIX
-async def test_the_programs_of_the_guide_talk_to_each_other(certificates: Path, tmp_path: Path) -> None:
+_NODE = "const loaded = require('node-ipc'); const ipc = loaded.default || loaded; ipc.config.silent = true;\n"
+
+
+@pytest.fixture(params=NODE_IPC_VERSIONS)
+def node(request: pytest.FixtureRequest) -> dict[str, str]:
+    """The environment of a Node program that finds a version of node-ipc."""
+    return {"NODE_PATH": str(needs_node(request.param))}
+
+
+@pytest.fixture
+def laid_out(certificates: Path, tmp_path: Path) -> Path:
+    """The directory that the guide works in."""
+    shutil.copytree(certificates, tmp_path / "here")
+    (tmp_path / "here" / "certs").mkdir()
+    shutil.copy(certificates / "ca.pem", tmp_path / "here" / "certs")
+    return tmp_path / "here"
+
+
+async def test_the_programs_of_the_guide_talk_to_each_other(laid_out: Path) -> None:
     of_server, of_client = blocks("python")
     [said] = blocks("text")
-    (tmp_path / "certs").mkdir()
-    for name in ("localhost.pem", "localhost-key.pem", "ada.pem", "ada-key.pem"):
-        (tmp_path / name).write_bytes((certificates / name).read_bytes())
-        (tmp_path / name).chmod(0o600)
-    (tmp_path / "certs" / "ca.pem").write_bytes((certificates / "ca.pem").read_bytes())
     tell = "async def main():\n    async with server:\n        print(server.addresses[0].port, flush=True)\n"
     tell += "        await trio.sleep_forever()\ntrio.run(main)\n"
-    (tmp_path / "server.py").write_text(of_server.replace(":8000", ":0").replace("trio.run(server.run)\n", tell))
-    async with start("server.py", command=[sys.executable], cwd=tmp_path) as server:
+    (laid_out / "server.py").write_text(of_server.replace(":8000", ":0").replace("trio.run(server.run)\n", tell))
+    async with start("server.py", command=[sys.executable], cwd=laid_out) as server:
         port = (await server.line(r"^(\d+)$"))[1]
-        (tmp_path / "client.py").write_text(of_client.replace(":8000", f":{port}"))
-        result = await run("client.py", command=[sys.executable], cwd=tmp_path)
+        (laid_out / "client.py").write_text(of_client.replace(":8000", f":{port}"))
+        result = await run("client.py", command=[sys.executable], cwd=laid_out)
         assert (result.status, result.out, result.err) == (0, said, "")
+
+
+@pytest.mark.interop
+async def test_the_node_client_of_the_guide(node: dict[str, str], laid_out: Path) -> None:
+    options = (*SERVER, "--client-ca", "ca.pem", "--allow", "ada", "--echo")
+    async with start("serve", "tls://localhost:0", *options, cwd=laid_out) as server:
+        port = (await server.listening()).rpartition(":")[2]
+        talk = (
+            "ipc.of.world.on('connect', () => ipc.of.world.emit('greet', 'hello'));\n"
+            "ipc.of.world.on('greet', (data) => { console.log(data); ipc.disconnect('world'); });\n"
+        )
+        (laid_out / "client.js").write_text(_NODE + blocks("js")[0].replace("8000", port) + talk)
+        result = await run("client.js", command=["node"], env=node, cwd=laid_out)
+        assert (result.status, result.out, result.err) == (0, "hello\n", "")
+        await server.line("connected +ada at tls://")
+
+
+@pytest.mark.interop
+async def test_the_node_server_of_the_guide(node: dict[str, str], laid_out: Path) -> None:
+    tell = (
+        "ipc.server.on('start', () => console.log('port', ipc.server.server.address().port));\n"
+        "ipc.server.on('seen', (data) => console.log(JSON.stringify(data)));\n"
+    )
+    (laid_out / "server.js").write_text(_NODE + blocks("js")[1].replace("8000", "0") + tell)
+    async with start("server.js", command=["node"], env=node, cwd=laid_out) as server:
+        address = "tls://localhost:" + (await server.line(r"^port (\d+)$"))[1]
+        assert (await run("emit", address, "seen", '{"page": 7}', *ADA, cwd=laid_out)).status == 0
+        await server.line('^{"page":7}$')
+        found = await examine(address, *ADA, status=0, cwd=laid_out)
+        assert (found["tls"]["alpn"], found["protocol"]["protocol"]) == (None, "plain")
+        # A stranger is refused, and harms nobody.
+        assert (await run("emit", address, "seen", "8", *CLIENT, cwd=laid_out)).status != 0
+        assert (await run("emit", address, "seen", "9", *ADA, cwd=laid_out)).status == 0
+        await server.line("^9$")
