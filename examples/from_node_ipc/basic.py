@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import trio
-from place import Place, read_command_line
 
 import pyipc
+from place import Place, read_command_line
 
 
 async def world(place: Place) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import functools
 
 import trio
-from place import Place, read_command_line
 
 import pyipc
+from place import Place, read_command_line
 
 
 async def world(place: Place) -> None:

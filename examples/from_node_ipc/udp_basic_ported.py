@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import Any
 
 import trio
-from place import Place, read_command_line
 
 import pyipc
+from place import Place, read_command_line
 from pyipc.node_ipc import IPC, Socket
 
 
