@@ -12,17 +12,17 @@ DATA = bytes.fromhex("00ff80c3a90c")
 
 async def world(place: Place) -> None:
     server = pyipc.Server(place.endpoint(pyipc.Raw(), listens=True))
-    gone = trio.Event()
+    done = trio.Event()
 
     @server.on("data")
     async def turn_round(message: pyipc.Message[bytes]) -> None:
         print("heard", message.data.hex())
         await message.connection.emit("data", message.data[::-1])
+        done.set()
 
-    server.on_disconnect(lambda reason: gone.set())
     async with server:
         place.say(server.addresses[0].port)
-        await gone.wait()
+        await done.wait()
 
 
 async def hello(place: Place) -> None:
