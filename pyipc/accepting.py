@@ -27,6 +27,8 @@ logger: logging.Logger = logging.getLogger("pyipc.server")
 _ACCEPT_PAUSE = 0.1
 # A peer that is turned away may still be told why, but only so many at a time.
 _MAX_REFUSALS = 64
+# Seconds between two warnings that a datagram was turned away.
+_QUIET_TIME = 10.0
 
 
 class Acceptor:
@@ -62,6 +64,7 @@ class Acceptor:
         self._seats_taken = 0
         self._seats_by_origin: collections.Counter[object] = collections.Counter()
         self._refusals = 0
+        self._quiet_until = -math.inf
         self._scope = trio.CancelScope()
         self._nursery: trio.Nursery | None = None
         self.listeners: list[Listener] = []
@@ -117,7 +120,7 @@ class Acceptor:
                 try:
                     self.admit(link, endpoint)
                 except PeerNotAllowed as error:
-                    self._log_denial(error)
+                    self._log_denial(link, error)
                     await link.aclose()
 
     def admit(self, link: Link, endpoint: Endpoint) -> None:
@@ -143,7 +146,7 @@ class Acceptor:
             self._serve(link, endpoint)
             return
         self._turn_away(link, refusal)
-        if self._refusals < _MAX_REFUSALS:
+        if link.reliable and self._refusals < _MAX_REFUSALS:
             self._nursery.start_soon(self._explain, link, endpoint, refusal)
         else:
             self._nursery.start_soon(link.aclose)
@@ -155,9 +158,17 @@ class Acceptor:
             self.denied += 1
             raise
 
-    def _log_denial(self, error: PeerNotAllowed) -> None:
+    def _log_denial(self, link: Link, error: PeerNotAllowed) -> None:
         # Where the function given as allow= failed, whoever wrote it needs the traceback.
-        logger.warning("turned away: %s", error, exc_info=error.__cause__)
+        logger.log(self._level(link), "turned away: %s", error, exc_info=error.__cause__)
+
+    def _level(self, link: Link) -> int:
+        """How loudly to tell that a link was turned away: a datagram costs its sender nothing, and each may be one."""
+        now = trio.current_time()
+        if not link.reliable and now < self._quiet_until:
+            return logging.DEBUG
+        self._quiet_until = now + _QUIET_TIME
+        return logging.WARNING
 
     async def _shake_hands(self, link: Link, endpoint: Endpoint) -> None:
         timeout = self._options.handshake_timeout
@@ -170,7 +181,7 @@ class Acceptor:
             self._check(link, endpoint)
             admitted = True
         except PeerNotAllowed as error:
-            self._log_denial(error)
+            self._log_denial(link, error)
         except HandshakeFailed as error:
             self.handshake_errors += 1
             logger.warning("%s could not connect: %s", link.peer.address, error)
@@ -187,7 +198,7 @@ class Acceptor:
 
     def _turn_away(self, link: Link, why: str) -> None:
         self.refused += 1
-        logger.warning("turned away %s: %s", link.peer.address, why)
+        logger.log(self._level(link), "turned away %s: %s", link.peer.address, why)
 
     async def _explain(self, link: Link, endpoint: Endpoint, why: str) -> None:
         """Hear the peer's hello, so that it can be told why it is turned away, and close."""

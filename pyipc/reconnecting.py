@@ -211,7 +211,7 @@ class Reconnecting:
         assert self._nursery is not None
         connection = Connection(
             link,
-            self._endpoint.converse(Role.CLIENT, self._options, agent=AGENT),
+            self._endpoint.converse(Role.CLIENT, self._options, agent=AGENT, link=link),
             nursery=self._nursery,
             router=self._router,
             options=self._options,

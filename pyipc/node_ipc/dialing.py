@@ -29,9 +29,7 @@ class Dialing:
         failed: Called with the error if an event cannot be sent.
     """
 
-    def __init__(
-        self, server: pyipc.Server, start: Callable[..., None], failed: Callable[[Exception], None]
-    ) -> None:
+    def __init__(self, server: pyipc.Server, start: Callable[..., None], failed: Callable[[Exception], None]) -> None:
         self._server = server
         self._start = start
         self._failed = failed
