@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -30,6 +31,8 @@ ANYONE: Final = Anyone()
 #: Who may be on the other side: user ids, Windows SIDs, names or fingerprints of certificates, a function of the
 #: `Peer`, `ANYONE`; ``None`` for whom the kind of address admits by default.
 Allow: TypeAlias = "Collection[int | str] | Callable[[Peer], bool] | Anyone | None"
+
+_FINGERPRINT: Final = "sha256:"
 
 # Where the kernel tells the user on the other side, and where it does if the socket is one of those.
 _USER_SCHEMES: Final = frozenset({"local", "unix", "node-ipc", "pipe"})
@@ -75,6 +78,12 @@ def check_allow(address: Address, allow: Allow, *, tls: bool) -> None:
     numbered = isinstance(allow, range) or (
         isinstance(allow, list | tuple | set | frozenset) and any(isinstance(one, int) for one in allow)
     )
+    for name in allow if isinstance(allow, list | tuple | set | frozenset) else ():
+        if isinstance(name, str) and name.startswith(_FINGERPRINT) and not re.fullmatch("sha256:[0-9a-f]{64}", name):
+            raise AddressError(
+                f"{address}: {name!r} in allow= is no fingerprint, so it would admit nobody; write 'sha256:' and 64 "
+                "small hexadecimal digits, without colons"
+            )
     if numbered and address.scheme == "tls":
         raise AddressError(
             f"{address}: TLS tells certificates and not users, so user ids in allow= would admit nobody; give the "
@@ -159,7 +168,9 @@ def _admit_certificate(allow: Collection[int | str] | None, peer: Peer) -> None:
             "a server asks for certificates with client_ca=",
             peer,
         )
-    if not any(name in allow for name in (certificate.fingerprint, certificate.subject, *certificate.names) if name):
+    # Who signs certificates vouches for the names in them, of which none may pass for a fingerprint.
+    names = {name for name in (certificate.subject, *certificate.names) if name and not name.startswith(_FINGERPRINT)}
+    if not any(name in allow for name in (certificate.fingerprint, *names)):
         raise PeerNotAllowed(
             f"the peer at {peer.address} has a certificate for {certificate.subject or 'no name'!r}, which is not "
             f"allowed; say allow={{{certificate.fingerprint!r}}} to admit it",

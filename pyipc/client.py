@@ -319,6 +319,8 @@ class Client:
                 self._check_usable()
                 if self._up.connection is not None and self._up.connection.is_open:
                     return self._up.connection
+                if self._up.refusal is not None:
+                    raise ConnectionLost(f"not connected ({self._up.why_not})") from self._up.refusal
                 await self._up.wait_for_change()
         assert timeout is not None
         raise RequestTimeout(event, timeout, f"; there was no connection ({self._up.why_not})")

@@ -17,7 +17,7 @@ from pyipc.calls import Calls
 from pyipc.crew import Crew
 from pyipc.datagram_vigil import DatagramVigil
 from pyipc.dispatch import Dispatcher
-from pyipc.errors import ConnectionClosed, ConnectionLost, PeerRefused, Undelivered
+from pyipc.errors import ConnectionClosed, ConnectionLost, HandshakeFailed, PeerRefused, Undelivered
 from pyipc.inbox import Inbox
 from pyipc.landmark import Landmark
 from pyipc.outbox import STREAM_WRITE_SIZE, Outbox
@@ -206,7 +206,10 @@ class Lifecycle:
         """Reading failed."""
         if not isinstance(error, ConnectionLost):
             logger.error("the link to %s failed", self._link.peer.address, exc_info=error)
-        self._end("lost", f"the connection broke: {error}", by_peer=True, error=error)
+        if isinstance(refusal := error.__cause__, HandshakeFailed):
+            self._end(refusal.code, str(refusal), by_peer=True, error=refusal)
+        else:
+            self._end("lost", f"the connection broke: {error}", by_peer=True, error=error)
         self._reading_ended.set()
 
     def _digest(self, chunk: bytes) -> list[Inbound] | None:
@@ -354,7 +357,7 @@ class Lifecycle:
             self._reason = Disconnected(self, code, message, by_peer, error)
             self._sever_later()
         # A peer that refused the connection has looked at nothing else.
-        refused = isinstance(error, PeerRefused) and self._conversation.protocol == "plain"
+        refused = isinstance(error, PeerRefused | HandshakeFailed) and self._conversation.protocol == "plain"
         self._calls.fail_all(message, lost=code != "closed", maybe_handled=not refused)
         if self._introduced is not None:
             self._introduced.set()

@@ -316,8 +316,8 @@ class Server:
             self._serving_tasks -= 1
             self._served.unpark_all()
 
-    async def _refuse(self, link: Link, endpoint: Endpoint, why: str) -> None:
-        await self._connection(link, endpoint, ("full", why)).run()
+    async def _refuse(self, link: Link, endpoint: Endpoint, code: str, why: str) -> None:
+        await self._connection(link, endpoint, (code, why)).run()
 
     # --- sending ---
 

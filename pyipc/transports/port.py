@@ -51,7 +51,8 @@ class Peer:
         sid: Security identifier of the user, where the kernel is Windows.
         certificate: What the peer was authenticated by over TLS, if it had to be.
         host: The network source that quotas are counted by, such as an IP address, if there is one.
-        protocol: ``"pyipc/1"`` once the peer has introduced itself, ``"plain"`` until then.
+        protocol: ``"pyipc/1"`` once the peer has introduced itself, or the transport has agreed on that with it;
+            ``"plain"`` until then.
     """
 
     address: str

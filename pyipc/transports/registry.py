@@ -35,13 +35,14 @@ _BUILT_IN: Final[Mapping[str, str]] = {
     "pipe": _PIPE,
     "tcp": "pyipc.transports.tcp:TcpTransport",
     "udp": "pyipc.transports.udp:UdpTransport",
+    "tls": "pyipc.transports.tls:TlsTransport",
     "memory": "pyipc.transports.memory:MemoryTransport",
     "fd": "pyipc.transports.inherited:InheritedTransport",
     "systemd": "pyipc.transports.inherited:InheritedTransport",
 }
 #: Schemes that are pyipc's although this version has no transport for them. They are kept from
 #: third parties, whose transport would silently give way on the day pyipc brings its own.
-_RESERVED: Final = frozenset({"tls", "amqp", "amqps"})
+_RESERVED: Final = frozenset({"amqp", "amqps"})
 
 
 @functools.cache

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pyipc.protocol.addresses import Address
     from pyipc.transports.port import Link, Listener
 
-__all__ = ["TcpTransport", "bind", "dial", "peer_of", "tcp_link"]
+__all__ = ["TcpTransport", "bind", "dial", "peer_of", "tcp_link", "tune"]
 
 #: Keepalive: seconds of silence before the first probe, seconds between probes, probes. A plain
 #: peer that vanished is noticed after a minute.
@@ -103,7 +103,7 @@ async def dial(address: Address) -> socket.socket:
     except OSError as error:
         sock.close()
         raise _nobody(address, error) from error
-    _tune(sock)
+    tune(sock)
     return sock
 
 
@@ -146,7 +146,7 @@ def tcp_link(sock: socket.socket, scheme: str = "tcp") -> SocketLink:
     Raises:
         OSError: The connection is broken already.
     """
-    _tune(sock)
+    tune(sock)
     return SocketLink(sock, peer_of(sock, scheme))
 
 
@@ -178,7 +178,7 @@ def _bind_one(family: int, where: tuple[object, ...]) -> socket.socket:
     return sock
 
 
-def _tune(sock: socket.socket) -> None:
+def tune(sock: socket.socket) -> None:
     """No waiting to fill packets, and probes while it is quiet. Where that fails, TCP works all the same."""
     try:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -120,7 +120,7 @@ class Stage:
                 async with _closing(await dial()) as link:
                     yield RawWire(side, link, dial)
             return
-        endpoint = self.subject.server_endpoint()
+        endpoint = self.subject.raw_server_endpoint()
         listener = await _transport(endpoint).listen(endpoint.parsed, endpoint.listen_options)
         async with _closing(listener), hidden_nursery() as nursery:
             accepted, links = trio.open_memory_channel[Link](1)

@@ -233,7 +233,7 @@ async def test_a_server_counts_connections_and_says_why_it_turns_one_away(subjec
             assert one.connected
             await until(lambda: len(server.connections) == 2)
             reasons: list[pyipc.Disconnected] = []
-            async with pyipc.connect(where, on_disconnect=reasons.append, reconnect_interval=0.01):
+            async with pyipc.connect(where, wait=False, on_disconnect=reasons.append, reconnect_interval=0.01):
                 await until(lambda: bool(reasons))
                 assert reasons[0].code == "full"
                 assert "max_connections" in reasons[0].message
