@@ -107,7 +107,7 @@ async def test_node_calls_with_raw_bytes(node: StartNode, certificates: Certific
                 await message.connection.emit("data", message.data)
 
             peer = await node()
-            raw = {"rawBuffer": True, "encoding": "hex", "tls": certificates.node_client(mutual=True)}
+            raw: dict[str, Any] = {"rawBuffer": True, "encoding": "hex", "tls": certificates.node_client(mutual=True)}
             await peer.connect(where(server), on=["data"], **raw)
             await peer.command("emit", id="world", hex=SEEN.hex())
             assert (await peer.event("data"))["data"] == {"$bytes": SEEN.hex()}

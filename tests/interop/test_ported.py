@@ -258,7 +258,8 @@ async def test_a_ported_server(
             assert served.all[-2][2] == "hello"
             ipc.server.stop()
             await first.event("disconnect")
-    assert "error" not in served.names
+    # Over TLS, node-ipc leaves without the word that it has finished, which could as well be an attack.
+    assert served.names.count("error") == (0 if strength is None else 1)
 
 
 async def test_a_ported_server_and_a_sync_client(ipc: IPC, node: StartNode, place: Place) -> None:
