@@ -121,7 +121,7 @@ class Stage:
                 async with _closing(await dial()) as link:
                     yield RawWire(side, link, dial)
             return
-        endpoint = self.subject.server_endpoint()
+        endpoint = self.subject.raw_server_endpoint()
         listener = await _transport(endpoint).listen(endpoint.parsed, endpoint.listen_options)
         async with _closing(listener), hidden_nursery() as nursery:
             accepted, links = trio.open_memory_channel[Link](1)
@@ -180,3 +180,12 @@ async def until(condition: Callable[[], bool]) -> None:
     """Wait for something that another task or process will make true; bounded by the test's own bound."""
     while not condition():  # noqa: ASYNC110 - what makes it true has no event to wait for
         await trio.sleep(0.002)
+
+
+async def until_quiet(count: Callable[[], int]) -> None:
+    """Wait until a number above 0 has not changed for a while: no more of it is under way in the kernel."""
+    seen = unchanged = 0
+    while seen == 0 or unchanged < 20:
+        await trio.sleep(0.002)
+        unchanged = unchanged + 1 if count() == seen else 0
+        seen = count()

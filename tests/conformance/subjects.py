@@ -24,15 +24,19 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import functools
 import importlib
 import os
+import secrets
 import socket
+import ssl
 import sys
 from typing import TYPE_CHECKING, ClassVar, Final
 
 import pytest
+import trustme
 
-from pyipc import Endpoint
+from pyipc import TLS, Endpoint
 from pyipc.transports.inherited import InheritedTransport
 
 if TYPE_CHECKING:
@@ -101,6 +105,10 @@ class Subject:
         """Where the server is to listen. Called once."""
         raise NotImplementedError
 
+    def raw_server_endpoint(self) -> Endpoint:
+        """Where a test itself is to listen, which introduces itself to nobody, instead of a server."""
+        return self.server_endpoint()
+
     def server_endpoint_again(self, address: Address) -> Endpoint:
         """The same for another server, which takes the place of one that was at ``address`` and is closed."""
         return dataclasses.replace(self.server_endpoint(), address=address)
@@ -127,6 +135,57 @@ class Tcp(Subject):
 
     def server_endpoint(self) -> Endpoint:
         return Endpoint("tcp://127.0.0.1:0")
+
+
+@functools.cache
+def authority() -> trustme.CA:
+    """Who signs the certificates of all tests."""
+    return trustme.CA()
+
+
+@functools.cache
+def certificate(name: str) -> trustme.LeafCert:
+    """The certificate of a host or of a client."""
+    return authority().issue_cert(name)
+
+
+class Tls(Subject):
+    name = "tls"
+    promises = STREAM | {Feature.HOST, Feature.SERVER_CERTIFICATE}
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        authority().cert_pem.write_to_path(self._file("authority"))
+        for name, of in (("server", "127.0.0.1"), ("client", "client.example")):
+            self._file(name).touch(0o600)
+            certificate(of).private_key_and_cert_chain_pem.write_to_path(self._file(name))
+
+    def _file(self, name: str) -> Path:
+        return self.folder / f"{name}.pem"
+
+    def server_endpoint(self) -> Endpoint:
+        return Endpoint("tls://127.0.0.1:0", tls=TLS(cert=self._file("server")))
+
+    def raw_server_endpoint(self) -> Endpoint:
+        plain = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)  # agrees on no protocol, and so promises no introduction
+        certificate("127.0.0.1").configure_cert(plain)
+        return Endpoint("tls://127.0.0.1:0", tls=plain)
+
+    def client_endpoint(self, address: Address) -> Endpoint:
+        return Endpoint(address, tls=TLS(ca=self._file("authority")))
+
+
+class MutualTls(Tls):
+    name = "mutual-tls"
+    promises = Tls.promises | {Feature.CLIENT_CERTIFICATE}
+
+    def server_endpoint(self) -> Endpoint:
+        tls = TLS(cert=self._file("server"), client_ca=self._file("authority"))
+        return Endpoint("tls://127.0.0.1:0", tls=tls, allow={"client.example"})
+
+    def client_endpoint(self, address: Address) -> Endpoint:
+        tls = TLS(cert=self._file("client"), ca=self._file("authority"))
+        return Endpoint(address, tls=tls, allow={"127.0.0.1"})
 
 
 class Unix(Subject):
@@ -178,9 +237,28 @@ class InheritedConnection(Subject):
         return self._clients
 
 
+class Pipe(Subject):
+    name = "pipe"
+    promises = STREAM - {Feature.HALF_CLOSE} | {Feature.USER}
+    platforms = frozenset({"win32"})
+
+    def server_endpoint(self) -> Endpoint:
+        return Endpoint(f"pipe:pyipc-{secrets.token_hex(16)}")  # the names of pipes belong to the whole machine
+
+
 #: Every transport that must conform, in the order of the feature matrix.
 SUBJECTS: Mapping[str, type[Subject]] = {
-    subject.name: subject for subject in (Unix, Tcp, Memory, Inherited, InheritedConnection)
+    subject.name: subject
+    for subject in (
+        Unix,
+        Pipe,
+        Tcp,
+        Tls,
+        MutualTls,
+        Memory,
+        Inherited,
+        InheritedConnection,
+    )
 }
 
 
