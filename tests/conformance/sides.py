@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import random
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -186,6 +187,14 @@ async def _closing(resource: T) -> AsyncIterator[T]:
     finally:
         with trio.CancelScope(shield=True):
             await resource.aclose()
+
+
+_CHANCE = random.Random(1)
+
+
+def noise(size: int) -> str:
+    """Text that no transport can make much smaller, so that it fills what is to be filled."""
+    return _CHANCE.randbytes(size // 2).hex()
 
 
 async def until(condition: Callable[[], bool]) -> None:
