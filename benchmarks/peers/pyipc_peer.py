@@ -6,6 +6,7 @@ frame and the number of connections are raised to what the work needs; everythin
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import Any
 
@@ -29,8 +30,10 @@ FRAME_SIZE = 256 * 1024**2
 CONNECTIONS = 100_000
 
 
-def pyipc_address(address: str) -> str:
-    return address.replace("tcp:", "tcp://", 1)
+def endpoint(address: str) -> pyipc.Endpoint:
+    """What pyipc calls an address of the benchmarks."""
+    scheme, _, place = address.partition(":")
+    return pyipc.Endpoint(f"{scheme}://{place}" if scheme == "tcp" else address)
 
 
 # --- the server ---
@@ -82,17 +85,26 @@ def handle(server: pyipc.Server, workload: str, params: Params) -> None:
                 assert report.sent == params.clients
 
 
-async def serve(args: Arguments) -> None:
+def make_server(args: Arguments) -> pyipc.Server:
     server = pyipc.Server(
-        pyipc_address(args.address),
+        endpoint(args.address),
         max_frame_size=FRAME_SIZE,
         max_inbox_size=FRAME_SIZE,
         max_connections=CONNECTIONS,
         max_connections_per_peer=CONNECTIONS,
     )
     handle(server, args.workload, args.params)
-    async with server:
-        ready(str(server.addresses[0]).replace("tcp://", "tcp:", 1))
+    return server
+
+
+async def serve(args: Arguments) -> None:
+    if args.address.startswith("memory:"):
+        ready(args.address)
+        await trio.sleep_forever()
+    async with make_server(args) as server:
+        where = server.addresses[0]
+        scheme, _, _ = args.address.partition(":")
+        ready(f"{scheme}:{where.host}:{where.port}" if where.port else args.address)
         await trio.sleep_forever()
 
 
@@ -181,15 +193,19 @@ async def large(client: pyipc.Client, params: Params) -> None:
 WORK = {"request": request, "requests": requests, "echo": echo, "events": events, "large": large}
 
 
+async def drive(args: Arguments) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        if args.address.startswith("memory:"):
+            await stack.enter_async_context(make_server(args))
+        there = endpoint(args.address)
+        connecting = pyipc.connect(there, max_frame_size=FRAME_SIZE, max_outbox_size=FRAME_SIZE)
+        client = await stack.enter_async_context(connecting)
+        await WORK[args.workload](client, args.params)
+
+
 async def main() -> None:
     args = arguments()
-    if args.role == "serve":
-        await serve(args)
-    else:
-        async with pyipc.connect(
-            pyipc_address(args.address), max_frame_size=FRAME_SIZE, max_outbox_size=FRAME_SIZE
-        ) as client:
-            await WORK[args.workload](client, args.params)
+    await (serve if args.role == "serve" else drive)(args)
 
 
 if __name__ == "__main__":
