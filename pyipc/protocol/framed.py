@@ -5,7 +5,7 @@ The half that makes frames is in `outgoing`; here is the half that understands t
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any
 
 from pyipc.errors import RemoteProtocolError
 from pyipc.options import SHORTEST_HEARTBEAT
@@ -41,9 +41,10 @@ __all__ = ["JsonConversation"]
 _MAX_CALL = 2**53 - 1
 # An empty set takes more than any other empty container, and there may be many connections that say nothing.
 _NO_NAMES: frozenset[str] = frozenset()
+# The first byte of what TLS begins with, an alert or a handshake. No JSON begins with one of these.
+_TLS_STARTS = (b"\x15", b"\x16")
 
 
-@final
 class JsonConversation(OutgoingFrames):
     """node-ipc's frames, with pyipc's own among them once both sides are known to speak them.
 
@@ -103,12 +104,23 @@ class JsonConversation(OutgoingFrames):
             "agent": self._agent,
         }
 
+    def _welcome(self, version: int) -> Welcome:
+        return Welcome(version, **self._introduction())
+
     # --- bytes in, events out ---
 
     def receive_data(self, data: bytes) -> list[Inbound]:
         if self._failed:
             return []
         events: list[Inbound] = []
+        if not self.frames_completed and self._begins_tls(data):
+            # Else it would be a frame without an end.
+            error = RemoteProtocolError(
+                "tls",
+                "the peer speaks TLS, and this side plain text; use tls:// on both sides, or on neither",
+            )
+            self._reject(error, events)
+            return events
         buffer = self._buffer
         if data and data.find(self._delimiter) == len(data) - 1 and not self.partial_size:
             # A single frame, whole: the usual case where each side waits for the other.
@@ -151,6 +163,11 @@ class JsonConversation(OutgoingFrames):
         except RemoteProtocolError as error:
             self._reject(error, events)
         return events
+
+    def _begins_tls(self, data: bytes) -> bool:
+        """Whether the peer's first byte is of TLS."""
+        first = data[:1]
+        return first in _TLS_STARTS and first != self._delimiter and not self.partial_size
 
     def _usual_call(self, data: bytes) -> Request | Reply | None:
         """Read a frame that is a call like others before; every other one is for `_take_frame` to judge."""
@@ -304,7 +321,7 @@ class JsonConversation(OutgoingFrames):
             self._answer(self._control(Goodbye(*self._refusal)))
             raise RemoteProtocolError(*self._refusal)
         self._meet(version, hello, events)
-        self._answer(self._control(Welcome(version, **self._introduction())))
+        self._answer(self._control(self._welcome(version)))
 
     def _on_welcome(self, welcome: Welcome, events: list[Inbound]) -> None:
         if self._role is Role.SERVER or not self._hello or self.protocol != "plain":

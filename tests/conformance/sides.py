@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import trio
 
 import pyipc
-from pyipc import parse_address
-from pyipc.transports.registry import transport_for
+from pyipc.nursery import hidden_nursery
+from pyipc.transports import Link, Listener, Transport, transport_for
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
-    from pathlib import Path
 
-    from pyipc.transports import Link
+    from tests.conformance.subjects import Subject
 
 
 class Closable(Protocol):
@@ -66,19 +66,11 @@ class RawWire:
     again: Callable[[], Awaitable[Link]]
 
 
-#: Every transport that must conform. A later one adds a line here and nothing else.
-TRANSPORTS: dict[str, Callable[[Path], str]] = {
-    "memory": lambda folder: f"memory:{folder.name}",
-    "tcp": lambda folder: "tcp://127.0.0.1:0",
-    "unix": lambda folder: f"unix:{folder}/socket",
-}
-
-
 @dataclasses.dataclass
 class Stage:
     """Opens wires of one transport, with this side in one role."""
 
-    address: str
+    subject: Subject
     role: str
 
     @asynccontextmanager
@@ -98,13 +90,13 @@ class Stage:
         server_side, server_options = (their, their_all) if self.role == "client" else (our, our_all)
         client_side.router.on("conformance.ready", lambda message: True)
         server_side.router.on("conformance.ready", lambda message: True)
-        server = pyipc.Server(self.address, router=server_side.router, **server_options)
+        server = pyipc.Server(self.subject.server_endpoint(), router=server_side.router, **server_options)
         server.on_connect(server_side.begin)
         server.on_disconnect(server_side.ended.append)
         async with (
             server,
             pyipc.connect(
-                str(server.addresses[0]),
+                self.subject.client_endpoint(server.addresses[0]),
                 router=client_side.router,
                 on_connect=client_side.begin,
                 on_disconnect=client_side.ended.append,
@@ -119,29 +111,51 @@ class Stage:
     async def open_raw(self, router: pyipc.Router, **options: Any) -> AsyncIterator[RawWire]:
         """This side, and a link in the hands of the test where the other would be."""
         side = Side(router)
-        transport = transport_for(parse_address(self.address).scheme)
         if self.role == "server":
-            server = pyipc.Server(self.address, router=router, **options)
+            server = pyipc.Server(self.subject.server_endpoint(), router=router, **options)
             server.on_connect(side.begin)
             server.on_disconnect(side.ended.append)
             async with server:
-                address = server.addresses[0]
-                async with _closing(await transport.connect(address, {})) as link:
-                    yield RawWire(side, link, lambda: transport.connect(address, {}))
-        else:
-            listener = await transport.listen(parse_address(self.address), {})
+                dial = partial(_dial, self.subject.client_endpoint(server.addresses[0]))
+                async with _closing(await dial()) as link:
+                    yield RawWire(side, link, dial)
+            return
+        endpoint = self.subject.raw_server_endpoint()
+        listener = await _transport(endpoint).listen(endpoint.parsed, endpoint.listen_options)
+        async with _closing(listener), hidden_nursery() as nursery:
+            accepted, links = trio.open_memory_channel[Link](1)
+
+            async def accept_one() -> None:
+                await accepted.send(await _accept(listener))
+
+            # Beside the client, which does not get in before a handshake is answered.
+            nursery.start_soon(accept_one)
             async with (
-                _closing(listener),
                 pyipc.connect(
-                    str(listener.address),
+                    self.subject.client_endpoint(listener.address),
                     router=router,
                     on_connect=side.begin,
                     on_disconnect=side.ended.append,
                     **options,
                 ),
-                _closing(await listener.accept()) as link,
+                _closing(await links.receive()) as link,
             ):
-                yield RawWire(side, link, listener.accept)
+                yield RawWire(side, link, partial(_accept, listener))
+
+
+def _transport(endpoint: pyipc.Endpoint) -> Transport:
+    return endpoint.transport or transport_for(endpoint.parsed.scheme)
+
+
+async def _dial(endpoint: pyipc.Endpoint) -> Link:
+    return await _transport(endpoint).connect(endpoint.parsed, endpoint.connect_options)
+
+
+async def _accept(listener: Listener) -> Link:
+    link = await listener.accept()
+    if link.needs_handshake:
+        await link.handshake()
+    return link
 
 
 @asynccontextmanager
@@ -157,3 +171,12 @@ async def until(condition: Callable[[], bool]) -> None:
     """Wait for something that another task or process will make true; bounded by the test's own bound."""
     while not condition():  # noqa: ASYNC110 - what makes it true has no event to wait for
         await trio.sleep(0.002)
+
+
+async def until_quiet(count: Callable[[], int]) -> None:
+    """Wait until a number above 0 has not changed for a while: no more of it is under way in the kernel."""
+    seen = unchanged = 0
+    while seen == 0 or unchanged < 20:
+        await trio.sleep(0.002)
+        unchanged = unchanged + 1 if count() == seen else 0
+        seen = count()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,9 +12,11 @@ import trio
 
 import pyipc
 from tests.conformance.sides import until
+from tests.conformance.subjects import Feature, lacks, needs
 
 if TYPE_CHECKING:
     from tests.conformance.sides import Stage
+    from tests.conformance.subjects import Subject
 
 PAYLOADS: list[Any] = [
     *(None, True, False, 0, -1, 2**53 + 1, 1.5, "", "text", 'caf\u00e9 \U0001f600 \u2028 \f\n\r\t\0\x7f"\\/', "\ud800"),
@@ -25,6 +28,7 @@ def frame(event: str, data: object) -> bytes:
     return json.dumps({"type": event, "data": data}, separators=(",", ":")).encode() + b"\f"
 
 
+@needs(Feature.MESSAGES)
 async def test_every_kind_of_payload_arrives_as_it_was_sent(stage: Stage) -> None:
     got: list[Any] = []
     theirs = pyipc.Router()
@@ -38,6 +42,7 @@ async def test_every_kind_of_payload_arrives_as_it_was_sent(stage: Stage) -> Non
         assert got == PAYLOADS
 
 
+@needs(Feature.DELIVERY, Feature.ORDER)
 async def test_order_is_kept_in_both_directions_at_once(stage: Stage) -> None:
     count = 5_000
     got: dict[str, list[int]] = {"ours": [], "theirs": []}
@@ -62,6 +67,7 @@ async def test_order_is_kept_in_both_directions_at_once(stage: Stage) -> None:
     assert got == {"ours": list(range(count)), "theirs": list(range(count))}
 
 
+@needs(Feature.LARGE, Feature.ORDER)
 async def test_the_largest_frame_passes_and_one_byte_more_does_not(stage: Stage) -> None:
     limit = 100_000
     theirs = pyipc.Router()
@@ -80,6 +86,7 @@ async def test_the_largest_frame_passes_and_one_byte_more_does_not(stage: Stage)
         assert wire.theirs.conn.statistics().events_received == 3 - (stage.role == "server")
 
 
+@needs(Feature.MESSAGES)
 async def test_the_smaller_limit_of_the_two_holds_for_both(stage: Stage) -> None:
     async with stage.open(their_options={"max_frame_size": 1_000}) as wire:
         with pytest.raises(pyipc.MessageTooLarge, match="1,000"):
@@ -89,6 +96,7 @@ async def test_the_smaller_limit_of_the_two_holds_for_both(stage: Stage) -> None
         assert await wire.ours.conn.request("conformance.ready")
 
 
+@needs(Feature.LARGE)
 @pytest.mark.parametrize("size", [1, 64 * 1024, 1_000_000])
 async def test_a_large_frame_is_whole(stage: Stage, size: int) -> None:
     theirs = pyipc.Router()
@@ -98,6 +106,35 @@ async def test_a_large_frame_is_whole(stage: Stage, size: int) -> None:
         assert await wire.ours.conn.request("echo", text) == text
 
 
+@needs(Feature.MESSAGES)
+@lacks(Feature.LARGE)
+async def test_what_is_too_large_for_the_transport_is_an_error_here(stage: Stage) -> None:
+    async with stage.open() as wire:
+        for send in (wire.ours.conn.emit, wire.ours.conn.request):
+            with pytest.raises(pyipc.MessageTooLarge):
+                await send("big", "x" * 1_000_000)
+        assert await wire.ours.conn.request("conformance.ready")
+
+
+@needs(Feature.BROADCAST, Feature.MANY)
+async def test_a_broadcast_reaches_every_client(subject: Subject) -> None:
+    got: list[Any] = []
+    router = pyipc.Router()
+    router.on("news", lambda message: got.append(message.data))
+    served = pyipc.Router()
+    served.on("hello", lambda message: None)
+    async with pyipc.Server(subject.server_endpoint(), router=served) as server:
+        where = subject.client_endpoint(server.addresses[0])
+        async with AsyncExitStack() as stack:
+            for _ in range(3):
+                client = await stack.enter_async_context(pyipc.connect(where, router=router))
+                await client.request("hello")
+            report = await server.broadcast("news", {"n": 1})
+            assert (report.sent, report.dropped) == (3, 0)
+            await until(lambda: got == [{"n": 1}] * 3)
+
+
+@needs(Feature.DELIVERY, Feature.ORDER, Feature.PRESSURE)
 async def test_many_small_events_all_arrive(stage: Stage) -> None:
     count, got = 20_000, 0
     theirs = pyipc.Router()
@@ -115,6 +152,7 @@ async def test_many_small_events_all_arrive(stage: Stage) -> None:
     assert got == count
 
 
+@needs(Feature.CHUNKS)
 @pytest.mark.parametrize("seed", range(4))
 async def test_the_bytes_may_be_cut_anywhere(stage: Stage, seed: int) -> None:
     got: list[Any] = []
@@ -134,6 +172,7 @@ async def test_the_bytes_may_be_cut_anywhere(stage: Stage, seed: int) -> None:
     assert got == payloads
 
 
+@needs(Feature.CHUNKS)
 async def test_a_complete_frame_is_not_held_back_by_the_start_of_the_next(stage: Stage) -> None:
     got: list[Any] = []
     router = pyipc.Router()
@@ -145,6 +184,7 @@ async def test_a_complete_frame_is_not_held_back_by_the_start_of_the_next(stage:
         await until(lambda: got == [1, 2])
 
 
+@needs(Feature.CHUNKS, Feature.MESSAGES)
 async def test_a_plain_peer_is_sent_exactly_the_bytes_of_node_ipc(stage: Stage) -> None:
     async with stage.open_raw(pyipc.Router()) as wire:
         await until(lambda: wire.ours.connection is not None)

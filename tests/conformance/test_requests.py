@@ -10,11 +10,13 @@ import trio
 
 import pyipc
 from tests.conformance.sides import until
+from tests.conformance.subjects import Feature, needs
 
 if TYPE_CHECKING:
     from tests.conformance.sides import Stage
 
 
+@needs(Feature.MESSAGES)
 async def test_calls_a_hundred_deep_finish_with_one_slot(stage: Stage) -> None:
     ours, theirs = pyipc.Router(), pyipc.Router()
 
@@ -32,6 +34,7 @@ async def test_calls_a_hundred_deep_finish_with_one_slot(stage: Stage) -> None:
         assert wire.theirs.conn.statistics().concurrent_requests == 0
 
 
+@needs(Feature.CANCEL, Feature.DELIVERY)
 @pytest.mark.time_limit(120)
 async def test_twenty_thousand_requests_a_third_of_them_cancelled(stage: Stage) -> None:
     total, at_once = 20_000, 50
@@ -75,6 +78,7 @@ async def test_twenty_thousand_requests_a_third_of_them_cancelled(stage: Stage) 
         await until(lambda: wire.theirs.conn.statistics().concurrent_requests == 0)
 
 
+@needs(Feature.CANCEL)
 async def test_a_cancelled_request_cancels_its_handler(stage: Stage) -> None:
     theirs = pyipc.Router()
     started, ended = trio.Event(), trio.Event()
@@ -95,6 +99,7 @@ async def test_a_cancelled_request_cancels_its_handler(stage: Stage) -> None:
             await ended.wait()
 
 
+@needs(Feature.CANCEL, Feature.MESSAGES)
 async def test_a_request_times_out_and_its_late_answer_hurts_nobody(stage: Stage) -> None:
     theirs = pyipc.Router()
     release = trio.Event()
@@ -114,6 +119,7 @@ async def test_a_request_times_out_and_its_late_answer_hurts_nobody(stage: Stage
         assert await wire.ours.conn.request("conformance.ready") is True
 
 
+@needs(Feature.MESSAGES)
 async def test_requests_run_beside_events_and_up_to_the_limit(stage: Stage) -> None:
     theirs = pyipc.Router()
     running, most, release = 0, 0, trio.Event()
@@ -151,6 +157,7 @@ async def test_requests_run_beside_events_and_up_to_the_limit(stage: Stage) -> N
     assert most == 4
 
 
+@needs(Feature.MESSAGES)
 async def test_failures_say_what_went_wrong(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
     theirs = pyipc.Router()
 

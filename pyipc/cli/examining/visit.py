@@ -44,6 +44,9 @@ async def visit(endpoint: pyipc.Endpoint, timeout: float) -> AsyncGenerator[Find
     except pyipc.PeerNotAllowed as error:
         yield problem("peer", f"somebody listens, but {error}")
         return
+    except pyipc.HandshakeFailed as error:
+        yield problem("handshake", str(error), code=error.code)
+        return
     except pyipc.IPCError as error:
         yield problem("connect", str(error))
         return
@@ -55,7 +58,7 @@ async def visit(endpoint: pyipc.Endpoint, timeout: float) -> AsyncGenerator[Find
 async def _connect(endpoint: pyipc.Endpoint, timeout: float) -> Link:
     address = endpoint.parsed
     with trio.move_on_after(timeout):
-        link = await transport_for(address.scheme).connect(address, {})
+        link = await transport_for(address.scheme).connect(address, endpoint.connect_options)
         await check_peer(endpoint, link)
         return link
     raise pyipc.ConnectError(
@@ -65,7 +68,12 @@ async def _connect(endpoint: pyipc.Endpoint, timeout: float) -> Link:
 
 
 def _who(peer: Peer, seconds: float) -> Finding:
-    facts: dict[str, Any] = {"pid": peer.pid, "uid": peer.uid, "gid": peer.gid, "seconds": seconds}
+    facts: dict[str, Any] = {"pid": peer.pid, "uid": peer.uid, "gid": peer.gid, "sid": peer.sid, "seconds": seconds}
+    if peer.certificate is not None:
+        facts["fingerprint"] = peer.certificate.fingerprint
+        holder = peer.certificate.subject or ", ".join(peer.certificate.names)
+        text = f"{holder} listens at {peer.address} and has proved it; connected in {duration(seconds * 1e9)}"
+        return ok("peer", text, **facts)
     if peer.pid is None:
         return ok("peer", f"somebody listens at {peer.address}; connected in {duration(seconds * 1e9)}", **facts)
     facts["process"] = name = _process_name(peer.pid)
