@@ -196,7 +196,7 @@ class Outbox:
 
     def push_ahead(self, frames: bytes) -> None:
         """Hand an unreliable link what must not wait behind what does. It is lost where that is not possible now."""
-        if self._error is None:
+        if frames and self._error is None:
             try:
                 self.bytes_sent += self._link.send_nowait(frames)
             except Exception as error:
