@@ -40,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--quick", action="store_true", help="one round of less work, under a minute: to see it work")
     made.add_argument("--rounds", type=int, metavar="N", help=f"how often to measure each ({ROUNDS}; 1 with --quick)")
-    made.add_argument("--every", action="store_true", help="also what takes as long again: all over TCP, all pinned")
+    made.add_argument("--every", action="store_true", help="what takes much longer too: all over TCP, TLS and pinned")
     made.add_argument("--only", nargs="+", metavar="WORKLOAD", help="only these workloads")
     made.add_argument("--peers", nargs="+", metavar="NAME", help="only these contenders")
     made.add_argument("--json", type=Path, metavar="FILE", help="write every figure there")

@@ -256,8 +256,8 @@ def test_who_is_measured_over_one_transport_is_in_the_tables_of_transports_alone
         others = {who.takes_part(workload) for who in CONTENDERS if who.alone_over is None}
         assert (True in others, True in alone) == (workload.transport is not None, workload.transport is None)
     together = [who for who in CONTENDERS if who.takes_part(BY_NAME["each-request"])]
-    assert {who.transport_at(BY_NAME["each-request"]) for who in together} <= set(TRANSPORTS)
-    assert NODE.transport_at(BY_NAME["tls-request"]) is TLS
+    assert {who.transport_at(BY_NAME["each-request"]) for who in together} == set(TRANSPORTS)
+    assert PYIPC.transport_at(BY_NAME["tls-request"]) is TLS
 
 
 def test_keys_are_unique() -> None:

@@ -36,7 +36,9 @@ def make_certificates(directory: Path) -> None:
         issued = _valid(_named(side), name, key, authority).add_extension(places, critical=False)
         _write(directory / f"{side}.pem", issued, authority)
         secret = key.private_bytes(PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-        (directory / f"{side}-key.pem").write_bytes(secret)
+        file = directory / f"{side}-key.pem"
+        file.touch(0o600)
+        file.write_bytes(secret)
 
 
 def _write(file: Path, certificate: x509.CertificateBuilder, authority: ec.EllipticCurvePrivateKey) -> None:

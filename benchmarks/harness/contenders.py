@@ -6,7 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from harness.contender import NODE_IPC, Contender, NotMeasured
-from harness.transports import MEMORY, TCP, TLS, UDP, UNIX, Transport
+from harness.transports import FD, MEMORY, MUTUAL_TLS, TCP, TLS, UDP, UNIX, Transport
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -62,9 +62,10 @@ CONTENDERS = (
         name="pyipc",
         peer="pyipc_peer.py",
         works=_ALL,
+        transports=_STREAMS | {UDP},
         in_crowd=True,
         promises="Order, back-pressure, limits on everything, requests matched, timed and cancelled, heartbeats, "
-        "reconnect, the peer's user checked. JSON.",
+        "reconnect, the peer's user checked. JSON. Over UDP no order and no back-pressure.",
     ),
     Contender(
         key="pyipc-async",
@@ -289,6 +290,16 @@ CONTENDERS = (
         "Order, back-pressure, limits on everything, requests matched, timed and cancelled, heartbeats, reconnect, the "
         "peer's user checked. JSON.",
     ),
+    _pyipc_over(FD, "The same, on a listening socket that was there already."),
     _pyipc_over(MEMORY, "The same, inside one process."),
     _pyipc_over(TCP, "The same, but of the peer only its address is known."),
+    _pyipc_over(TLS, "The same, encrypted, the server's certificate verified."),
+    _pyipc_over(MUTUAL_TLS, "The same, encrypted, the certificates of both sides verified."),
+    _pyipc_over(
+        UDP,
+        "Limits on everything, requests matched, timed and cancelled. What is lost is lost, and what comes twice or "
+        "late comes so.",
+        works=frozenset({"request"}),
+        cannot={"events": "it may lose events"},
+    ),
 )

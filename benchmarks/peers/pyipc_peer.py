@@ -19,6 +19,7 @@ from common import (
     Params,
     arguments,
     begin,
+    listen,
     payload,
     ready,
     report_laps,
@@ -30,10 +31,25 @@ FRAME_SIZE = 256 * 1024**2
 CONNECTIONS = 100_000
 
 
-def endpoint(address: str) -> pyipc.Endpoint:
-    """What pyipc calls an address of the benchmarks."""
+def endpoint(address: str, role: str) -> pyipc.Endpoint:
+    """What pyipc calls an address of the benchmarks, for either side."""
     scheme, _, place = address.partition(":")
-    return pyipc.Endpoint(f"{scheme}://{place}" if scheme == "tcp" else address)
+    if scheme in ("tcp", "udp"):
+        return pyipc.Endpoint(f"{scheme}://{place}")
+    if scheme in ("tls", "mtls"):
+        return pyipc.Endpoint(f"tls://{place}", tls=TLS[scheme, role]())
+    if scheme == "fd":
+        return pyipc.Endpoint(f"fd:{listen(address).detach()}" if role == "serve" else f"unix:{place}")
+    return pyipc.Endpoint(address)
+
+
+#: Made where they are needed, as they read the files.
+TLS = {
+    ("tls", "serve"): lambda: pyipc.TLS(cert="server.pem", key="server-key.pem"),
+    ("tls", "drive"): lambda: pyipc.TLS(ca="ca.pem"),
+    ("mtls", "serve"): lambda: pyipc.TLS(cert="server.pem", key="server-key.pem", client_ca="ca.pem"),
+    ("mtls", "drive"): lambda: pyipc.TLS(cert="client.pem", key="client-key.pem", ca="ca.pem"),
+}
 
 
 # --- the server ---
@@ -87,7 +103,7 @@ def handle(server: pyipc.Server, workload: str, params: Params) -> None:
 
 def make_server(args: Arguments) -> pyipc.Server:
     server = pyipc.Server(
-        endpoint(args.address),
+        endpoint(args.address, "serve"),
         max_frame_size=FRAME_SIZE,
         max_inbox_size=FRAME_SIZE,
         max_connections=CONNECTIONS,
@@ -197,7 +213,7 @@ async def drive(args: Arguments) -> None:
     async with contextlib.AsyncExitStack() as stack:
         if args.address.startswith("memory:"):
             await stack.enter_async_context(make_server(args))
-        there = endpoint(args.address)
+        there = endpoint(args.address, "drive")
         connecting = pyipc.connect(there, max_frame_size=FRAME_SIZE, max_outbox_size=FRAME_SIZE)
         client = await stack.enter_async_context(connecting)
         await WORK[args.workload](client, args.params)
