@@ -27,6 +27,8 @@ logger: logging.Logger = logging.getLogger("pyipc.server")
 _ACCEPT_PAUSE = 0.1
 # A peer that is turned away may still be told why, but only so many at a time.
 _MAX_REFUSALS = 64
+# Seconds between two warnings that a datagram was turned away.
+_QUIET_TIME = 10.0
 
 
 class Acceptor:
@@ -62,6 +64,7 @@ class Acceptor:
         self._seats_taken = 0
         self._seats_by_origin: collections.Counter[object] = collections.Counter()
         self._refusals = 0
+        self._quiet_until = -math.inf
         self._scope = trio.CancelScope()
         self._nursery: trio.Nursery | None = None
         self.listeners: list[Listener] = []
@@ -117,7 +120,7 @@ class Acceptor:
                 try:
                     self.admit(link, endpoint)
                 except PeerNotAllowed as error:
-                    self._log_denial(error)
+                    self._log_denial(link, error)
                     await link.aclose()
 
     def admit(self, link: Link, endpoint: Endpoint) -> None:
@@ -133,7 +136,7 @@ class Acceptor:
         refusal = self._take_seat(link.peer)
         if refusal is not None:
             self.refused += 1
-            logger.warning("turned away %s: %s", link.peer.address, refusal)
+            logger.log(self._level(link), "turned away %s: %s", link.peer.address, refusal)
             self._nursery.start_soon(self._explain, link, endpoint, "full", refusal)
         elif link.needs_handshake:
             self._nursery.start_soon(self._meet, link, endpoint)
@@ -148,9 +151,17 @@ class Acceptor:
             self.denied += 1
             raise
 
-    def _log_denial(self, error: PeerNotAllowed) -> None:
+    def _log_denial(self, link: Link, error: PeerNotAllowed) -> None:
         # Where the function given as allow= failed, whoever wrote it needs the traceback.
-        logger.warning("turned away: %s", error, exc_info=error.__cause__)
+        logger.log(self._level(link), "turned away: %s", error, exc_info=error.__cause__)
+
+    def _level(self, link: Link) -> int:
+        """How loudly to tell that a link was turned away: a datagram costs its sender nothing, and each may be one."""
+        now = trio.current_time()
+        if not link.reliable and now < self._quiet_until:
+            return logging.DEBUG
+        self._quiet_until = now + _QUIET_TIME
+        return logging.WARNING
 
     async def _meet(self, link: Link, endpoint: Endpoint) -> None:
         """Find out by a handshake who it is, and pass the link on if it may be here."""
@@ -160,7 +171,7 @@ class Acceptor:
                 self._check(link, endpoint)
                 admitted = True
         except PeerNotAllowed as error:
-            self._log_denial(error)
+            self._log_denial(link, error)
             await self._explain(link, endpoint, "not-allowed", _denial(link.peer))
         finally:
             if not admitted:
@@ -190,7 +201,8 @@ class Acceptor:
         """Hear the peer's hello, so that it can be told why it is turned away, and close."""
         self._refusals += 1
         try:
-            if self._refusals <= _MAX_REFUSALS:
+            # Whoever sent a datagram may be somebody else than its source says.
+            if link.reliable and self._refusals <= _MAX_REFUSALS:
                 with trio.move_on_after(self._options.close_timeout):
                     if await self._shake_hands(link):
                         await self._refuse(link, endpoint, code, why)

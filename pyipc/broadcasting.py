@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pyipc.options import Options
     from pyipc.protocol.conversation import Conversation
     from pyipc.protocol.framing import Framing
+    from pyipc.transports.port import Link
 
 __all__ = ["Audience"]
 
@@ -58,6 +59,10 @@ class Audience:
         """The connections there are now."""
         return frozenset(self._members)
 
+    def find(self, link: Link) -> Connection | None:
+        """The connection over a link, if there is one."""
+        return next((connection for connection in self._members if connection._link is link), None)
+
     def join(self, connection: Connection, endpoint: Endpoint) -> None:
         """From now on a connection gets what is broadcast."""
         self._members[connection] = endpoint
@@ -87,6 +92,8 @@ class Audience:
         frame: bytes | None = None
         for connection, endpoint in list(self._members.items()):
             if not connection.is_open or connection in excluded or (where is not None and not where(connection)):
+                continue
+            if not connection._link.verified:  # nobody may make us send to who did not ask for it
                 continue
             if endpoint.framing is not framing:  # looked up for each run of connections to one endpoint
                 framing = endpoint.framing

@@ -44,7 +44,7 @@ class Connection(Lifecycle):
             unheard=self._dispatcher.unheard,
             handler_errors=self._dispatcher.failed + self._responder.failed,
             malformed=self._malformed,
-            dropped=self._dropped,
+            dropped=self._dropped + self._link.dropped,
             late_answers=self._calls.late_answers,
             outbox_size=self._outbox.size,
             inbox_size=self._inbox.size,
@@ -59,7 +59,8 @@ class Connection(Lifecycle):
         """Send an event; nobody answers.
 
         Returns when the message is in the outbox, which is at once unless the outbox is above its
-        high-water mark. Messages arrive in the order in which they were emitted.
+        high-water mark. Messages arrive in the order in which they were emitted. Over UDP nothing waits: above the
+        high-water mark the event is dropped, which is counted, and so is any that gets lost on this side.
 
         Args:
             event: Its name.
@@ -81,9 +82,13 @@ class Connection(Lifecycle):
         frame = self._conversation.event(event, data)
         outbox = self._outbox
         if outbox.size + outbox.shared >= outbox.high_water_size:
-            # Reading goes on meanwhile: two sides whose handlers both wait here would wait for ever.
-            with self.waiting_for_peer():
-                await outbox.wait_for_room()
+            if self._link.reliable:
+                # Reading goes on meanwhile: two sides whose handlers both wait here would wait for ever.
+                with self.waiting_for_peer():
+                    await outbox.wait_for_room()
+            elif not await outbox.make_room():
+                self._dropped += 1  # where any of it may be lost, nobody waits
+                return
             if not self.is_open:
                 raise self._gone()
         outbox.push(frame)
@@ -160,7 +165,7 @@ class Connection(Lifecycle):
             outbox.size += len(frame)
         else:
             self._dropped += 1
-            if self._options.slow_peer == "close":
+            if self._options.slow_peer == "close" and self._link.reliable:
                 self.abort("slow", f"the peer read too slowly: {outbox.size:,} bytes wait for it (max_outbox_size)")
             return False
         self._events_sent += 1

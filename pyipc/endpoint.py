@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import secrets
 from typing import TYPE_CHECKING, Final
 
 from pyipc import identity
-from pyipc.admission import admit, check_allow
+from pyipc.admission import admit, check_allow, users_of_pipe
 from pyipc.errors import AddressError
 from pyipc.options import UNSET, Unset
 from pyipc.protocol.addresses import Address, parse_address
 from pyipc.protocol.conversation import Conversation, Role
+from pyipc.protocol.datagram import DatagramConversation
 from pyipc.protocol.framed import JsonConversation
 from pyipc.protocol.framing import Json, Raw
 from pyipc.protocol.raw import RawConversation
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from pyipc.admission import Allow
     from pyipc.options import Options
     from pyipc.protocol.framing import Framing
-    from pyipc.transports.port import Peer, Transport
+    from pyipc.transports.port import Link, Peer, Transport
     from pyipc.transports.tls_settings import AnyTLS
 
 __all__ = ["Endpoint", "as_endpoint"]
@@ -68,6 +70,8 @@ class Endpoint:
         object.__setattr__(self, "address", address)
         if not isinstance(self.framing, Json | Raw):
             raise TypeError(f"framing must be pyipc.Json(...) or pyipc.Raw(), not {self.framing!r}")
+        if self.trust_sources and address.scheme != "udp":
+            raise AddressError(f"{address} has no sources to trust; trust_sources is for udp://host:port")
         if self.tls is not None:
             check_tls(self.tls)
             if address.scheme not in _TLS_SCHEMES:
@@ -95,7 +99,15 @@ class Endpoint:
     @property
     def listen_options(self) -> dict[str, object]:
         """What a transport is told when it listens here."""
-        given = {"mode": self.mode, "group": self.group, "tls": self.tls}
+        users = users_of_pipe(self.parsed, self.allow)
+        trust_sources = self.trust_sources or None
+        given = {
+            "mode": self.mode,
+            "group": self.group,
+            "tls": self.tls,
+            "allow": users,
+            "trust_sources": trust_sources,
+        }
         return {name: value for name, value in given.items() if value is not None}
 
     @property
@@ -109,12 +121,25 @@ class Endpoint:
         options: Options,
         *,
         agent: str,
+        link: Link | None = None,
         require_hello: bool = False,
         refusal: tuple[str, str] | None = None,
     ) -> Conversation:
-        """A new conversation with a peer at this endpoint."""
+        """A new conversation with a peer at this endpoint, over a link; without one, as over a stream."""
+        max_size = None if link is None or link.reliable else link.max_chunk_size
         if isinstance(self.framing, Raw):
-            return RawConversation()
+            return RawConversation(max_size)
+        if max_size is not None:
+            return DatagramConversation(
+                role,
+                self.framing,
+                options,
+                max_size=max_size,
+                token=secrets.token_hex(16) if role is Role.SERVER else "",
+                hello=self.says_hello or role is Role.SERVER,
+                require_hello=require_hello,
+                agent=agent,
+            )
         return JsonConversation(
             role,
             self.framing,
@@ -140,7 +165,8 @@ class Endpoint:
         """
         own = identity.own_uid() if isinstance(own_uid, Unset) else own_uid
         overflow = identity.overflow_uid() if isinstance(overflow_uid, Unset) else overflow_uid
-        admit(self.parsed, self.allow, peer, tls=self.is_tls, own_uid=own, overflow_uid=overflow)
+        sid = identity.own_sid() if peer.sid is not None else None
+        admit(self.parsed, self.allow, peer, tls=self.is_tls, own_uid=own, overflow_uid=overflow, own_sid=sid)
 
 
 def as_endpoint(address: Endpoint | Address | str) -> Endpoint:

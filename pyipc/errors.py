@@ -205,20 +205,19 @@ class InvalidEventName(LocalProtocolError):
 
 
 class MessageTooLarge(LocalProtocolError):
-    """A message exceeds the largest frame that this side or the peer accepts.
+    """A message exceeds the largest frame that this side or the peer accepts, or what a datagram holds.
 
     Attributes:
         size: Bytes of the whole frame, its envelope included.
         limit: Bytes allowed.
     """
 
-    def __init__(self, size: int, limit: int) -> None:
+    def __init__(
+        self, size: int, limit: int, advice: str = "send less at a time, or raise max_frame_size on both sides"
+    ) -> None:
         self.size = size
         self.limit = limit
-        super().__init__(
-            f"the message takes {size:,} bytes on the wire and the limit is {limit:,}; "
-            "send less at a time, or raise max_frame_size on both sides"
-        )
+        super().__init__(f"the message takes {size:,} bytes on the wire and the limit is {limit:,}; {advice}")
 
 
 class UnencodableData(LocalProtocolError):
@@ -242,7 +241,8 @@ class RemoteProtocolError(ProtocolError):
 
     Attributes:
         code: A short, stable name of the rule: ``"json"``, ``"utf8"``, ``"envelope"``, ``"depth"``,
-            ``"size"``, ``"name"``, ``"control"``, ``"hello"``, ``"version"``, ``"full"``, ``"not-allowed"``, ``"tls"``.
+            ``"size"``, ``"name"``, ``"control"``, ``"hello"``, ``"version"``, ``"full"``, ``"not-allowed"``, ``"tls"``,
+            ``"truncated"``.
     """
 
     def __init__(self, code: str, message: str) -> None:

@@ -75,6 +75,8 @@ class Inbox:
 
     def put_event(self, event: Event) -> None:
         """Let an event wait."""
+        if self.size >= self._max_size and self._drops():
+            return
         if self.events is _NOTHING:
             self.events = collections.deque()
         self.events.append((event, self._grow()))
@@ -82,6 +84,8 @@ class Inbox:
 
     def put_request(self, request: Request) -> None:
         """Let a request wait."""
+        if self.size >= self._max_size and self._drops():
+            return
         self.requests[request.call] = (request, self._grow())
         self._check()
 
@@ -94,8 +98,15 @@ class Inbox:
         return read
 
     def _check(self) -> None:
-        if self.size > self._max_size:
+        if self.size > self._max_size and self._connection._link.reliable:
             self._connection._on_overflow()
+
+    def _drops(self) -> bool:
+        """Drop what there is no room for, if it might as well have been lost on its way; say whether it was."""
+        if self._connection._link.reliable:
+            return False
+        self._connection._on_overflow()
+        return True
 
     def shed(self, read: Read) -> None:
         """One item of a read waits no more."""

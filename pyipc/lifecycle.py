@@ -15,12 +15,13 @@ import trio
 
 from pyipc.calls import Calls
 from pyipc.crew import Crew
+from pyipc.datagram_vigil import DatagramVigil
 from pyipc.dispatch import Dispatcher
 from pyipc.errors import ConnectionClosed, ConnectionLost, HandshakeFailed, PeerRefused, Undelivered
 from pyipc.inbox import Inbox
 from pyipc.landmark import Landmark
-from pyipc.outbox import Outbox
-from pyipc.protocol.messages import Failure, Goaway, Goodbye, Introduced, Malformed, Reply
+from pyipc.outbox import STREAM_WRITE_SIZE, Outbox
+from pyipc.protocol.messages import Failure, Goaway, Goodbye, Introduced, Malformed, Reply, Verified
 from pyipc.reader import Reader
 from pyipc.responder import Responder
 from pyipc.statistics import Disconnected
@@ -127,8 +128,9 @@ class Lifecycle:
         self._outbox = Outbox(
             link,
             flusher,
+            write_size=STREAM_WRITE_SIZE if link.reliable else conversation.shared_size,
             high_water_size=options.outbox_high_water_size,
-            max_size=options.max_outbox_size,
+            max_size=options.max_outbox_size if link.reliable else options.outbox_high_water_size,
             spawn=spawn,
             broken=self._on_write_failure,
         )
@@ -161,7 +163,7 @@ class Lifecycle:
             greet=greet,
             greet_after_hello=require_hello,
         )
-        self._vigil = Vigil(
+        self._vigil = (Vigil if link.reliable else DatagramVigil)(
             connection,
             options=options,
             conversation=conversation,
@@ -212,7 +214,7 @@ class Lifecycle:
 
     def _digest(self, chunk: bytes) -> list[Inbound] | None:
         """What bytes that arrived say; ``None`` where they are the end."""
-        if not chunk:
+        if not chunk and self._link.reliable:
             self._end("eof", "the peer closed the connection", by_peer=True)
             self._reading_ended.set()
             return None
@@ -223,8 +225,8 @@ class Lifecycle:
         conversation = self._conversation
         held = conversation.partial_size
         items = conversation.receive_data(chunk)
-        if conversation.has_data_to_send and not self._offer(conversation.data_to_send()):
-            self._on_overflow()
+        if conversation.has_data_to_send:
+            self._answer(conversation.data_to_send())
         self._reader.time = self._now()
         if conversation.partial_size or held:
             size += held - conversation.partial_size
@@ -233,6 +235,13 @@ class Lifecycle:
         self._inbox.read_size = size
         self._inbox.read = None
         return items
+
+    def _answer(self, frames: bytes) -> None:
+        """Send what the protocol itself answers."""
+        if not self._link.reliable:
+            self._outbox.push_ahead(frames)  # what else is to be sent may depend on it
+        elif not self._offer(frames):
+            self._on_overflow()
 
     def _resume_reading(self) -> None:
         """Something waits no more, and there is room to read on."""
@@ -264,7 +273,11 @@ class Lifecycle:
                     self.abort(error.code, str(error), error=error)
                 else:
                     self._malformed += 1
-                    logger.warning("%s: %s; the frame was skipped", self._link.peer.address, error)
+                    logger.log(
+                        self._level_of_malformed(), "%s: %s; the frame was skipped", self._link.peer.address, error
+                    )
+            case Verified():
+                self._link.verify()
             case Goodbye(code, message):
                 refused = PeerRefused(code, message) if code != "closed" else None
                 code = "goodbye" if refused is None else code
@@ -273,12 +286,22 @@ class Lifecycle:
             case Goaway(message):
                 logger.info("%s will close before long: %s", self._link.peer.address, message)
 
+    def _level_of_malformed(self) -> int:
+        """How loudly to tell of another frame that was skipped: anybody can send any number of datagrams."""
+        if self._link.reliable:
+            return logging.WARNING
+        is_round = self._malformed in (1, 10, 100, 1_000) or self._malformed % 10_000 == 0
+        return logging.WARNING if self._link.verified and is_round else logging.DEBUG
+
     def _on_abandoned_call(self, number: int) -> None:
         if self.is_open:
             self._offer(self._conversation.cancel(number))
 
     def _on_overflow(self) -> None:
-        """More waits than may: end the connection."""
+        """More waits than may: end the connection, or lose what came last where anything may be lost."""
+        if not self._link.reliable:
+            self._dropped += 1
+            return
         self.abort(
             "slow",
             f"too much waits on this connection ({self._outbox.size:,} bytes to send, "
@@ -316,6 +339,8 @@ class Lifecycle:
             logger.exception("the connection to %s failed", self._link.peer.address)
             self._end("failed", f"this side failed: {type(error).__name__}: {error}", by_peer=False, error=error)
         finally:
+            if self.is_open and not self._link.reliable:
+                self._outbox.push_ahead(self._conversation.goodbye("closed", ""))  # else nothing would tell the peer
             self._end("closed", "this side closed the connection", by_peer=False)
             self._vigil.end()
             if self._last_call is not None:
@@ -354,11 +379,11 @@ class Lifecycle:
             return
         self._offer(self._conversation.goodbye(code, message))
         self._outbox.flush_nowait()
-        self._link.send_eof()
+        self._outbox.end()
         self._end(code, message, by_peer=False, error=error)
         self._dispatcher.resume()
         self._reader.call_back()
-        if not linger:
+        if not linger or not self._link.reliable:
             self._sever()
 
     def _sever_later(self) -> None:
@@ -379,7 +404,9 @@ class Lifecycle:
         """Send what is queued, say goodbye, and close.
 
         Reads and discards what still comes until the peer has closed too, since closing with
-        unread input would reset some connections and so lose what was sent. Takes at most the
+        unread input would reset some connections and so lose what was sent; not where the link has no
+        end of the stream but its closing, and keeps what was sent. (A peer over UDP that has not shown
+        who it is gets no more than fits.) Takes at most the
         option ``close_timeout``. Handlers at work are cancelled at the end. May be called more
         than once.
 
@@ -408,13 +435,18 @@ class Lifecycle:
                 try:
                     if by_us:
                         self._offer(self._conversation.goodbye(code, message))
-                    await self._outbox.flush()
-                    self._link.send_eof()
+                    if self._link.verified:
+                        await self._outbox.flush()
+                    else:
+                        self._outbox.flush_nowait()
+                    is_eof_sent = self._link.send_eof()
                 except ConnectionLost:
                     pass  # what was not sent is counted below
                 else:
-                    await self._reading_ended.wait()
-            if by_us:  # else the loss was reported with the connection's end
+                    # A peer that is not told of the end would not close either.
+                    if is_eof_sent or not self._link.keeps_sent:
+                        await self._reading_ended.wait()
+            if by_us and self._link.verified:  # else the loss was reported with the connection's end
                 undelivered = self._outbox.count_events()
         finally:
             self._crew.cancel()

@@ -55,6 +55,8 @@ class Options:
     inbox_high_water_size: int = 256 * KIB
     max_inbox_size: int = 8 * MIB
     max_frame_size: int = MIB
+    max_shared_datagram_size: int = 1_200
+    peer_idle_timeout: float | None = 60.0
     frame_timeout: float | None = 30.0
     frame_progress_size: int = 64 * KIB
     max_depth: int = 64
@@ -117,6 +119,8 @@ class OptionOverrides(TypedDict, total=False):
     inbox_high_water_size: int
     max_inbox_size: int
     max_frame_size: int
+    max_shared_datagram_size: int
+    peer_idle_timeout: float | None
     frame_timeout: float | None
     frame_progress_size: int
     max_depth: int

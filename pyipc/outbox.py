@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pyipc.flusher import Flusher
     from pyipc.transports.port import Link
 
-__all__ = ["SHARE_SIZE", "Outbox"]
+__all__ = ["SHARE_SIZE", "STREAM_WRITE_SIZE", "Outbox"]
 
 logger: logging.Logger = logging.getLogger("pyipc.connection")
 
@@ -31,9 +31,9 @@ logger: logging.Logger = logging.getLogger("pyipc.connection")
 #: with them while the rest of the batch is dealt with here.
 SHARE_SIZE = 2_048
 
-# Frames are joined into writes of about this size; a larger frame is written by itself, uncopied. What
-# is being written when a link breaks is lost, so a larger size would lose more.
-_WRITE_SIZE = 64 * 1024
+#: Frames are joined into writes of about this size on a stream. What is being written when a link breaks is lost, so a
+#: larger size would lose more.
+STREAM_WRITE_SIZE = 64 * 1024
 # What has never held anything: a deque takes most of a kilobyte as soon as it is made. This one stays empty.
 _NOTHING: collections.deque[bytes] = collections.deque(maxlen=0)
 
@@ -44,6 +44,7 @@ class Outbox:
     Args:
         link: Where they go.
         flusher: Who flushes at the end of a scheduler turn.
+        write_size: Bytes up to which frames are joined; a larger frame is written by itself, uncopied.
         high_water_size: Bytes above which senders wait.
         max_size: Bytes above which what cannot wait is refused.
         spawn: Starts a task that lives as long as the connection.
@@ -67,10 +68,12 @@ class Outbox:
         "_flusher",
         "_head_sent",
         "_in_flight",
+        "_is_last",
         "_link",
         "_lost_events",
         "_room",
         "_spawn",
+        "_write_size",
         "_writing",
         "bytes_sent",
         "corked",
@@ -90,6 +93,7 @@ class Outbox:
         link: Link,
         flusher: Flusher,
         *,
+        write_size: int = STREAM_WRITE_SIZE,
         high_water_size: int,
         max_size: int,
         spawn: Callable[..., None],
@@ -99,10 +103,12 @@ class Outbox:
         self._flusher = flusher
         self._spawn = spawn
         self._broken = broken
+        self._write_size = write_size
         self._head_sent = 0
         self._in_flight = 0
         self._lost_events = 0
         self._writing = False
+        self._is_last = False
         self._error: ConnectionLost | None = None
         self._room: trio.lowlevel.ParkingLot | None = None
         self.frames: collections.deque[bytes] = _NOTHING
@@ -190,6 +196,14 @@ class Outbox:
             self.size += len(frame) - sent
             self._write_later()
 
+    def push_ahead(self, frames: bytes) -> None:
+        """Hand an unreliable link what must not wait behind what does. It is lost where that is not possible now."""
+        if frames and self._error is None:
+            try:
+                self.bytes_sent += self._link.send_nowait(frames)
+            except Exception as error:
+                self._fail_by(error)
+
     def offer(self, frame: bytes) -> bool:
         """Append a frame unless that would exceed the cap; say whether it was appended.
 
@@ -237,6 +251,18 @@ class Outbox:
         if self._error is not None:
             raise self._lost()
 
+    async def make_room(self) -> bool:
+        """Hand the link what it takes, and say whether that has made room. Always a schedule point.
+
+        Raises:
+            ConnectionLost: The link broke meanwhile.
+        """
+        self.flush_nowait()
+        await trio.lowlevel.checkpoint()
+        if self._error is not None:
+            raise self._lost()
+        return self.size < self.high_water_size
+
     async def flush(self) -> None:
         """Wait until everything is with the operating system.
 
@@ -271,6 +297,8 @@ class Outbox:
             self._sent(sent)
             if sent < len(chunk):
                 self._write_later()
+            elif not chunk:
+                self.frames.popleft()  # of no bytes there are none to count
 
     def _write_later(self) -> None:
         self._writing = True
@@ -281,15 +309,15 @@ class Outbox:
         frames = self.frames
         if self._head_sent:
             return memoryview(frames[0])[self._head_sent :], 1
-        if len(frames) == 1 or len(frames[0]) >= _WRITE_SIZE:
+        if len(frames) == 1 or len(frames[0]) >= self._write_size:
             return frames[0], 1
-        if self.size <= _WRITE_SIZE:
+        if self.size <= self._write_size:
             return b"".join(frames), len(frames)
         batch: list[bytes] = []
         size = 0
         for frame in frames:
             size += len(frame)
-            if size > _WRITE_SIZE and batch:
+            if size > self._write_size and batch:
                 break
             batch.append(frame)
         return b"".join(batch), len(batch)
@@ -326,8 +354,12 @@ class Outbox:
                     return
                 self._in_flight = 0
                 self._sent(len(chunk))
+                if not chunk:
+                    self.frames.popleft()
         finally:
             self._writing = False
+            if self._is_last:
+                self._link.send_eof()
 
     def _drop(self, count: int) -> None:
         for _ in range(count):
@@ -355,6 +387,13 @@ class Outbox:
         error = ConnectionLost(str(self._error))
         error.__cause__ = self._error
         return error
+
+    def end(self) -> None:
+        """Tell the peer that nothing follows, once the link has what is being written."""
+        if self._writing:
+            self._is_last = True
+        else:
+            self._link.send_eof()
 
     def count_events(self) -> int:
         """How many of a user's events were not sent, or not surely: they wait, or a write of them failed."""

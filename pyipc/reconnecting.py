@@ -68,6 +68,7 @@ class Reconnecting:
         failed_connects: Attempts that failed.
         on_connect: Who wants to know of new connections.
         on_disconnect: Who wants to know why one ended.
+        on_failed_connect: Who wants to know why an attempt failed.
     """
 
     def __init__(
@@ -96,6 +97,7 @@ class Reconnecting:
         self.failed_connects: int = 0
         self.on_connect: Callbacks[Connection] = Callbacks("on_connect")
         self.on_disconnect: Callbacks[Disconnected] = Callbacks("on_disconnect")
+        self.on_failed_connect: Callbacks[IPCError] = Callbacks("on_failed_connect")
 
     def start(self, nursery: trio.Nursery) -> None:
         """Begin to connect, in the background."""
@@ -174,6 +176,7 @@ class Reconnecting:
                     self.failed_connects += 1
                     self.last_error = error
                     logger.info("could not connect to %s: %s", self._endpoint.parsed.redacted, error)
+                    await self.on_failed_connect.call(error)
                     if isinstance(error, AddressError):
                         self._give_up(error)
                         return
@@ -218,7 +221,7 @@ class Reconnecting:
         is_promised = self._endpoint.says_hello and link.peer.protocol != "plain"
         connection = Connection(
             link,
-            self._endpoint.converse(Role.CLIENT, self._options, agent=AGENT),
+            self._endpoint.converse(Role.CLIENT, self._options, agent=AGENT, link=link),
             nursery=self._nursery,
             router=self._router,
             options=self._options,

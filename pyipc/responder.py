@@ -140,6 +140,8 @@ class Responder:
         """
         if slot is None:
             if request.call in self._running or request.call in self._waiting:
+                if not self._connection._link.reliable:
+                    return None  # the datagram came twice
                 error = RemoteProtocolError("control", f"the peer used the number of call {request.call} twice")
                 self._connection._settle(Malformed(error, fatal=True))
                 return None

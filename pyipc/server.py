@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
@@ -13,11 +14,12 @@ from pyipc.broadcasting import Audience
 from pyipc.callbacks import Callbacks
 from pyipc.connection import Connection
 from pyipc.endpoint import Endpoint, as_endpoint
-from pyipc.errors import Undelivered
+from pyipc.errors import AddressError, ConnectError, ConnectionClosed, PeerNotAllowed, Undelivered
 from pyipc.flusher import Flusher
 from pyipc.identity import AGENT
 from pyipc.nursery import hidden_nursery
 from pyipc.options import OptionOverrides, Options
+from pyipc.protocol.addresses import parse_address
 from pyipc.protocol.conversation import Role
 from pyipc.router import Router
 from pyipc.statistics import BroadcastReport, Disconnected, ServerStatistics
@@ -112,6 +114,7 @@ class Server:
             accept_errors=acceptor.accept_errors,
             broadcasts=audience.broadcasts,
             broadcasts_dropped=audience.dropped,
+            datagrams_dropped=sum(listener.dropped for listener in acceptor.listeners),
         )
 
     # --- handlers ---
@@ -220,16 +223,73 @@ class Server:
             endpoint = Endpoint("memory:adopted")
         self._acceptor.admit(link, endpoint)
 
+    async def dial(self, address: Address | str) -> Connection:
+        """Open a connection to a peer from the very UDP socket that this server listens on.
+
+        For programs that each listen on a port of their own and answer to the port that they hear from, as node-ipc's
+        UDP servers do. Nothing is sent by it, and whether anybody is there cannot be known. The peer counts as one that
+        is where it says, is not introduced to, and is not forgotten when it is silent: close the connection when it
+        is not needed any more. (To be the client of a server, use `pyipc.connect`.)
+
+        Args:
+            address: Of the peer, such as ``"udp://127.0.0.1:8202"``.
+
+        Returns:
+            The connection to that peer; the one that there is, if there is one.
+
+        Raises:
+            AddressError: The address is wrong, or this server listens nowhere from where it could be reached.
+            PeerNotAllowed: ``allow=`` of the server's own endpoint does not admit it.
+            ConnectError: The server has as many connections as it may.
+            ConnectionClosed: The server is closed, or not running.
+
+        Cancellation: no connection is opened.
+        """
+        parsed = parse_address(address)
+        refusal = AddressError(
+            f"this server listens on no {parsed.scheme} address, so it cannot call {parsed} from one"
+        )
+        for listener, endpoint in zip(self._acceptor.listeners, self._endpoints, strict=False):
+            if endpoint.parsed.scheme == parsed.scheme and not self._closing:
+                there = dataclasses.replace(endpoint, address=parsed)  # raises where nobody said that it may leave here
+                try:
+                    link = await listener.dial(parsed)
+                except AddressError as error:
+                    refusal = error
+                else:
+                    return await self._dialed(link, there)
+        await trio.lowlevel.checkpoint()
+        if self._nursery is None or self._closing:
+            raise ConnectionClosed("the server is not running")
+        raise refusal
+
+    async def _dialed(self, link: Link, endpoint: Endpoint) -> Connection:
+        connection = self._audience.find(link)
+        if connection is None:
+            try:
+                self._acceptor.admit(link, endpoint)
+            except PeerNotAllowed:
+                await link.aclose()
+                raise
+            connection = self._audience.find(link)
+        if connection is None:
+            raise ConnectError(f"the server has too many connections to call {link.peer.address} as well")
+        return connection
+
     def _start_serving(self, link: Link, endpoint: Endpoint) -> None:
         assert self._nursery is not None
-        self._nursery.start_soon(self._serve, link, endpoint)
+        connection = self._connection(link, endpoint)
+        self._audience.join(connection, endpoint)
+        self._nursery.start_soon(self._serve, connection, link)
 
     def _connection(self, link: Link, endpoint: Endpoint, refusal: tuple[str, str] | None = None) -> Connection:
         assert self._nursery is not None
         require_hello = refusal is not None or not self._plain_peers
         return Connection(
             link,
-            endpoint.converse(Role.SERVER, self._options, agent=AGENT, require_hello=require_hello, refusal=refusal),
+            endpoint.converse(
+                Role.SERVER, self._options, agent=AGENT, link=link, require_hello=require_hello, refusal=refusal
+            ),
             nursery=self._nursery,
             router=self._router,
             options=self._options,
@@ -239,9 +299,7 @@ class Server:
             require_hello=require_hello,
         )
 
-    async def _serve(self, link: Link, endpoint: Endpoint) -> None:
-        connection = self._connection(link, endpoint)
-        self._audience.join(connection, endpoint)
+    async def _serve(self, connection: Connection, link: Link) -> None:
         self._serving_tasks += 1
         logger.info("%s connected", link.peer.address)
         try:
@@ -291,6 +349,21 @@ class Server:
         Cancellation: a cancelled broadcast has sent nothing. Always a schedule point.
         """
         await trio.lowlevel.checkpoint()
+        return self._audience.broadcast(event, data, exclude, where)
+
+    def broadcast_nowait(
+        self,
+        event: str,
+        data: object = None,
+        *,
+        exclude: Connection | Collection[Connection] | None = None,
+        where: Callable[[Connection], bool] | None = None,
+    ) -> BroadcastReport:
+        """Like `broadcast`, for plain functions: without giving way to other tasks.
+
+        Raises:
+            LocalProtocolError: The name or the data cannot be sent; nothing was.
+        """
         return self._audience.broadcast(event, data, exclude, where)
 
     async def aclose(self) -> None:

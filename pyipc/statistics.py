@@ -18,8 +18,10 @@ class ConnectionStatistics:
         events_received: Events and requests brought to handlers.
         unheard: Events for which there was no handler.
         handler_errors: Handlers that raised.
-        malformed: Frames skipped because they broke the protocol (``malformed="skip"``).
-        dropped: Broadcasts that this slow peer did not get (``slow_peer="drop"``).
+        malformed: Frames skipped because they broke the protocol (``malformed="skip"``, and always over UDP).
+        dropped: Broadcasts that this slow peer did not get (``slow_peer="drop"``). Over UDP whatever was lost on this
+            side: events and answers for which there was no room, datagrams that the system did not send, or that
+            came too fast.
         late_answers: Answers that came when nobody waited any more.
         outbox_size: Bytes waiting to be sent.
         inbox_size: Bytes of the reads of which something waits for a handler, and 256 more for each such item.
@@ -80,6 +82,7 @@ class ServerStatistics:
         accept_errors: Times that accepting failed.
         broadcasts: Broadcasts made.
         broadcasts_dropped: Copies of them that slow peers did not get.
+        datagrams_dropped: Datagrams lost on this side that belong to no connection.
     """
 
     connections: int
@@ -90,6 +93,7 @@ class ServerStatistics:
     accept_errors: int
     broadcasts: int
     broadcasts_dropped: int
+    datagrams_dropped: int
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -114,8 +118,9 @@ class Disconnected:
         code: A short, stable name: ``"closed"`` (by this side), ``"goodbye"`` (the peer closed on
             purpose), ``"eof"`` (the peer closed without a word, or died), ``"lost"`` (the
             transport broke), ``"silent"`` (no sign of life), ``"slow"`` (it read or sent too
-            slowly), ``"handshake"`` (it did not introduce itself), or the code of the
-            `RemoteProtocolError`, of the `HandshakeFailed`, or of the goodbye.
+            slowly), ``"handshake"`` (it did not introduce itself), ``"idle"`` (a UDP peer sent nothing for
+            ``peer_idle_timeout``), or the code of the `RemoteProtocolError`, of the `HandshakeFailed`, or of
+            the goodbye.
         message: The same for people.
         by_peer: Whether the other side ended it.
         error: What was raised, if something was.

@@ -796,7 +796,7 @@ async def test_a_transport_wraps_what_it_opens() -> None:
     with pytest.raises(ConnectError):
         await transport.connect(ADDRESS, {})
     with pytest.raises(AddressError):
-        await transport.connect(pyipc.parse_address("udp://127.0.0.1:1"), {})
+        await transport.connect(pyipc.parse_address("amqp://127.0.0.1/x"), {})
 
 
 async def test_faults_that_do_not_fit_leave_nothing_open() -> None:

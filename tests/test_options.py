@@ -31,6 +31,8 @@ DEFAULTS = {
     "inbox_high_water_size": 256 * 2**10,
     "max_inbox_size": 8 * 2**20,
     "max_frame_size": 2**20,
+    "max_shared_datagram_size": 1_200,
+    "peer_idle_timeout": 60.0,
     "frame_timeout": 30.0,
     "frame_progress_size": 64 * 2**10,
     "max_depth": 64,

@@ -15,7 +15,7 @@ import trio.testing
 
 from pyipc.errors import AddressInUse, ConnectError, ListenError
 from pyipc.protocol.addresses import Address, parse_address
-from pyipc.transports import tcp
+from pyipc.transports import binding, tcp
 from pyipc.transports.sockets import SocketLink
 from pyipc.transports.tcp import TcpTransport
 from tests.conftest import CANNOT_RUN
@@ -190,7 +190,7 @@ async def test_a_port_that_is_free_on_one_family_only_is_not_taken(monkeypatch: 
         async with closing(await TRANSPORT.listen(parse_address("tcp://twofold:0"), {})):
             assert len(tried) == 6
         tried.clear()
-        monkeypatch.setattr(tcp, "_PORT_ATTEMPTS", 2)
+        monkeypatch.setattr(binding, "_PORT_ATTEMPTS", 2)
         with pytest.raises(AddressInUse):
             await TRANSPORT.listen(parse_address("tcp://twofold:0"), {})
         assert len(tried) == 4

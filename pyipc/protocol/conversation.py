@@ -3,7 +3,8 @@
 A conversation holds what is true between two peers: who has introduced itself, what the other side
 accepts, which call numbers are in use. It does no I/O and knows no time: its owner moves the bytes
 and keeps the clock. Both sides use the same class; the role decides only who says hello first. This
-module has the interface; `framed` speaks JSON in frames, `raw` bytes as they are.
+module has the interface; `framed` speaks JSON in frames, `datagram` the same where any of it may be lost, `raw`
+bytes as they are.
 """
 
 from __future__ import annotations
@@ -13,14 +14,17 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 from pyipc.protocol.codec import Event
-from pyipc.protocol.messages import Cancel, Failure, Goaway, Goodbye, Introduced, Malformed, Reply, Request
+from pyipc.protocol.messages import Cancel, Failure, Goaway, Goodbye, Introduced, Malformed, Reply, Request, Verified
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-__all__ = ["Conversation", "Inbound", "Role"]
+__all__ = ["DATAGRAM_ADVICE", "Conversation", "Inbound", "Role"]
 
-Inbound = Event | Request | Reply | Failure | Cancel | Introduced | Goaway | Goodbye | Malformed
+#: What to do where a message does not fit into a datagram.
+DATAGRAM_ADVICE = "a datagram holds no more, so send less at a time, or use another transport"
+
+Inbound = Event | Request | Reply | Failure | Cancel | Introduced | Verified | Goaway | Goodbye | Malformed
 
 
 class Role(enum.Enum):
@@ -45,6 +49,8 @@ class Conversation(ABC):
     known_size: int
     #: ``"pyipc/1"`` once the other side has introduced itself, ``"plain"`` until then.
     protocol: str
+    #: Up to how many bytes of frames may share a datagram; 0 where each has to have one of its own.
+    shared_size: int = 0
 
     @abstractmethod
     def open(self) -> bytes:

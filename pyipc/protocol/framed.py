@@ -5,7 +5,7 @@ The half that makes frames is in `outgoing`; here is the half that understands t
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any
 
 from pyipc.errors import RemoteProtocolError
 from pyipc.options import SHORTEST_HEARTBEAT
@@ -45,7 +45,6 @@ _NO_NAMES: frozenset[str] = frozenset()
 _TLS_STARTS = (b"\x15", b"\x16")
 
 
-@final
 class JsonConversation(OutgoingFrames):
     """node-ipc's frames, with pyipc's own among them once both sides are known to speak them.
 
@@ -104,6 +103,9 @@ class JsonConversation(OutgoingFrames):
             "heartbeat": options.heartbeat_interval,
             "agent": self._agent,
         }
+
+    def _welcome(self, version: int) -> Welcome:
+        return Welcome(version, **self._introduction())
 
     # --- bytes in, events out ---
 
@@ -319,7 +321,7 @@ class JsonConversation(OutgoingFrames):
             self._answer(self._control(Goodbye(*self._refusal)))
             raise RemoteProtocolError(*self._refusal)
         self._meet(version, hello, events)
-        self._answer(self._control(Welcome(version, **self._introduction())))
+        self._answer(self._control(self._welcome(version)))
 
     def _on_welcome(self, welcome: Welcome, events: list[Inbound]) -> None:
         if self._role is Role.SERVER or not self._hello or self.protocol != "plain":

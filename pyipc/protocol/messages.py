@@ -21,6 +21,9 @@ __all__ = [
     "PROTOCOL_VERSIONS",
     "Cancel",
     "ControlFrame",
+    "DatagramHello",
+    "DatagramWelcome",
+    "Echo",
     "Failure",
     "Goaway",
     "Goodbye",
@@ -30,6 +33,7 @@ __all__ = [
     "Ping",
     "Reply",
     "Request",
+    "Verified",
     "Welcome",
 ]
 
@@ -77,6 +81,40 @@ class Welcome:
     max_frame_size: int | None = None
     heartbeat: float | None = None
     agent: str = ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class DatagramHello(Hello):
+    """A hello in a datagram of its own.
+
+    Attributes:
+        padding: Makes it so large that the answer is smaller.
+    """
+
+    padding: str = ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class DatagramWelcome(Welcome):
+    """A welcome in a datagram.
+
+    Attributes:
+        token: What only somebody who really is at the client's address can know, and echo.
+    """
+
+    token: str = ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Echo:
+    """A client shows that it is where it says.
+
+    Attributes:
+        token: That of the welcome.
+    """
+
+    type: ClassVar[str] = "pyipc.echo"
+    token: str
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -135,6 +173,11 @@ class Introduced:
     protocol: str
     heartbeat: float | None
     agent: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Verified:
+    """Reported where the other side has shown that it is where its datagrams say they come from."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

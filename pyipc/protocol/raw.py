@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, final
 
-from pyipc.errors import InvalidEventName, PeerLacksFeature, UnencodableData
+from pyipc.errors import InvalidEventName, MessageTooLarge, PeerLacksFeature, UnencodableData
 from pyipc.protocol.codec import Event
-from pyipc.protocol.conversation import Conversation
+from pyipc.protocol.conversation import DATAGRAM_ADVICE, Conversation
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -18,7 +18,11 @@ __all__ = ["RawConversation"]
 
 @final
 class RawConversation(Conversation):
-    """Bytes as they are: every chunk is an event named ``"data"``, and nothing else exists."""
+    """Bytes as they are: every chunk is an event named ``"data"``, and nothing else exists.
+
+    Args:
+        max_size: Bytes that go at once, where they are not a stream.
+    """
 
     protocol = "plain"
     partial_size = 0
@@ -27,6 +31,9 @@ class RawConversation(Conversation):
     known_names: Collection[str] = ()
     known_size = 0
     awaits_welcome = False
+
+    def __init__(self, max_size: int | None = None) -> None:
+        self._max_size = max_size
 
     def open(self) -> bytes:
         return b""
@@ -39,7 +46,8 @@ class RawConversation(Conversation):
         return bytes(data)
 
     def check(self, event: str, frame: bytes) -> None:
-        pass
+        if self._max_size is not None and len(frame) > self._max_size:
+            raise MessageTooLarge(len(frame), self._max_size, DATAGRAM_ADVICE)
 
     def is_risky(self, event: object) -> bool:
         return False

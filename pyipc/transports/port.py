@@ -12,6 +12,8 @@ import math
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
+from pyipc.errors import AddressError
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -81,10 +83,10 @@ class Link(ABC):
     """Moves chunks of bytes to and from one peer.
 
     A reliable link is a stream: chunks may be split and merged but arrive whole and in order. An
-    unreliable link may lose or reorder chunks, but never splits or merges them.
+    unreliable link may lose, double or reorder chunks, but never splits or merges them.
 
     One task at a time may be in `send`, and one in `receive`. `send_nowait` is never called while
-    a `send` is under way.
+    a `send` is under way, unless the link is unreliable.
     """
 
     #: Whether everything sent arrives, in order.
@@ -93,8 +95,16 @@ class Link(ABC):
     max_chunk_size: int | None = None
     #: Whether `wake_receiver` works.
     can_wake_receiver: bool = False
+    #: Whether the peer can read all that was sent also after `aclose`, whatever of its own was not read here.
+    keeps_sent: bool = False
     #: Whether `handshake` must be done before anything else.
     needs_handshake: bool = False
+    #: Whether it is certain that the peer is where it says, so that it may be sent what it did not ask for.
+    verified: bool = True
+    #: Whether the peer began it and nobody would tell of its end, so that its silence must not be waited out for ever.
+    expires: bool = False
+    #: Chunks that were lost on this side, on the way out or in; of an unreliable link.
+    dropped: int = 0
 
     @property
     @abstractmethod
@@ -120,8 +130,8 @@ class Link(ABC):
         What was not taken is offered again before anything else.
 
         Returns:
-            How many bytes were taken, from the front; ``0`` if none. A link that cannot send
-            without waiting leaves this method alone.
+            How many bytes were taken, from the front; ``0`` if none. An unreliable link takes all or
+            none. A link that cannot send without waiting leaves this method alone.
 
         Raises:
             ConnectionLost: The link is broken.
@@ -144,13 +154,18 @@ class Link(ABC):
         """Wait for the next chunk. Always a schedule point.
 
         Returns:
-            At least one byte, or ``b""`` when the peer has finished sending.
+            At least one byte, or ``b""`` when the peer has finished sending. An unreliable link has no
+            such end: there ``b""`` is a chunk without bytes.
 
         Raises:
             ConnectionLost: The link is broken, or `aclose` was called meanwhile.
 
         Cancellation: loses nothing.
         """
+
+    def verify(self) -> None:
+        """From now on the peer is known to be where it says: it has told what only somebody there can know."""
+        self.verified = True
 
     def wake_receiver(self) -> None:
         """Let a task that waits in `receive` raise `trio.WouldBlock` instead, having lost nothing.
@@ -184,6 +199,11 @@ class Listener(ABC):
     def address(self) -> Address:
         """Where it listens, with the port that was really taken."""
 
+    @property
+    def dropped(self) -> int:
+        """How many chunks that belong to no link were lost on this side; of a listener for unreliable links."""
+        return 0
+
     @abstractmethod
     async def accept(self) -> Link:
         """Wait for the next peer.
@@ -194,6 +214,20 @@ class Listener(ABC):
 
         Cancellation: loses no peer.
         """
+
+    async def dial(self, address: Address) -> Link:
+        """Open a link to a peer from the very address that is listened on, as only unreliable links can.
+
+        Returns:
+            The link to that peer; the one that there is, if there is one.
+
+        Raises:
+            AddressError: This listener cannot, or there is no such host.
+            ConnectionClosed: `aclose` was called.
+
+        Cancellation: nothing stays open.
+        """
+        raise AddressError(f"what listens on {self.address} cannot call {address}; use pyipc.connect")
 
     @abstractmethod
     async def aclose(self) -> None:

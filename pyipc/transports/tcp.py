@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from pyipc.errors import AddressInUse, ConnectError, ListenError
+from pyipc.errors import ConnectError
+from pyipc.transports.binding import bind_host
 from pyipc.transports.port import Peer, Transport
 from pyipc.transports.sockets import BACKLOG, SocketLink, SocketListener, refuse_unknown_options
 
@@ -28,18 +29,11 @@ if TYPE_CHECKING:
     from pyipc.protocol.addresses import Address
     from pyipc.transports.port import Link, Listener
 
-__all__ = ["TcpTransport", "bind", "dial", "peer_of", "tune"]
-
-#: A host with addresses of both families gets one port on all of them; this often another is tried
-#: if the first is free on one family only.
-_PORT_ATTEMPTS: Final = 20
+__all__ = ["TcpTransport", "bind", "dial", "peer_of", "tcp_link", "tune"]
 
 #: Keepalive: seconds of silence before the first probe, seconds between probes, probes. A plain
 #: peer that vanished is noticed after a minute.
 _KEEPALIVE: Final = (("TCP_KEEPIDLE", 30), ("TCP_KEEPALIVE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))
-
-#: What binding an address reports if this machine does not have its family, or not the address.
-_NOT_HERE: Final = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
 
 
 class TcpTransport(Transport):
@@ -75,7 +69,7 @@ class TcpTransport(Transport):
         refuse_unknown_options(options, (), f"listening on {address}")
         sockets = await bind(address)
         taken = dataclasses.replace(address, port=sockets[0].getsockname()[1])
-        return SocketListener(sockets, taken, adopt=functools.partial(_adopt, scheme=address.scheme))
+        return SocketListener(sockets, taken, adopt=functools.partial(tcp_link, scheme=address.scheme))
 
 
 async def dial(address: Address) -> socket.socket:
@@ -125,24 +119,7 @@ async def bind(address: Address) -> list[socket.socket]:
 
     Cancellation: nothing stays open.
     """
-    try:
-        found = await trio.socket.getaddrinfo(
-            address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )
-    except (socket.gaierror, UnicodeError) as error:
-        raise ListenError(
-            f"the host of {address} cannot be found ({error}); use an address of this machine, such as 127.0.0.1"
-        ) from error
-    # Without its duplicates: a hosts file may name one address twice.
-    places = dict.fromkeys((family, where) for family, _, _, _, where in found)
-    attempts = _PORT_ATTEMPTS if address.port == 0 else 1
-    while True:
-        attempts -= 1
-        try:
-            return _bind_all(list(places), address.port)
-        except OSError as error:
-            if error.errno != errno.EADDRINUSE or attempts == 0:
-                raise _refusal(error, address) from error
+    return await bind_host(address, socket.SOCK_STREAM, _bind_one)
 
 
 def peer_of(sock: socket.socket, scheme: str) -> Peer:
@@ -159,40 +136,26 @@ def peer_of(sock: socket.socket, scheme: str) -> Peer:
     return Peer(address=f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}", host=host)
 
 
+def tcp_link(sock: socket.socket, scheme: str = "tcp") -> SocketLink:
+    """Make a link of a connected TCP socket, and tune it for messages.
+
+    Args:
+        sock: The socket. The link owns it, unless this fails.
+        scheme: What the peer's address begins with.
+
+    Raises:
+        OSError: The connection is broken already.
+    """
+    tune(sock)
+    return SocketLink(sock, peer_of(sock, scheme))
+
+
 def _nobody(address: Address, error: OSError) -> ConnectError:
     # For a host with several addresses trio reports a group: one error for each.
     several = error.__cause__.exceptions if isinstance(error.__cause__, ExceptionGroup) else (error,)
     reasons = [os.strerror(one.errno) if isinstance(one, OSError) and one.errno else str(one) for one in several]
     why = ", ".join(dict.fromkeys(reasons))
     return ConnectError(f"nobody answers on {address} ({why}); start the server there, or check host and port")
-
-
-def _adopt(sock: socket.socket, scheme: str) -> Link:
-    tune(sock)
-    return SocketLink(sock, peer_of(sock, scheme))
-
-
-def _bind_all(places: list[tuple[int, tuple[object, ...]]], port: int) -> list[socket.socket]:
-    sockets: list[socket.socket] = []
-    missing: OSError | None = None
-    try:
-        for family, where in places:
-            try:
-                sockets.append(_bind_one(family, (where[0], port, *where[2:])))
-            except OSError as error:
-                if error.errno not in _NOT_HERE:
-                    raise
-                # "localhost" has an IPv6 address also on machines that do without IPv6.
-                missing = error
-            else:
-                port = sockets[0].getsockname()[1]
-        if not sockets:
-            raise missing or OSError(errno.EADDRNOTAVAIL, "the host has no address")
-    except BaseException:
-        for sock in sockets:
-            sock.close()
-        raise
-    return sockets
 
 
 def _bind_one(family: int, where: tuple[object, ...]) -> socket.socket:
@@ -213,22 +176,6 @@ def _bind_one(family: int, where: tuple[object, ...]) -> socket.socket:
         sock.close()
         raise
     return sock
-
-
-def _refusal(error: OSError, address: Address) -> ListenError:
-    match error.errno:
-        case errno.EADDRINUSE:
-            return AddressInUse(f"another program listens on {address}; stop it, or use port 0 to get a free one")
-        case errno.EADDRNOTAVAIL | errno.EAFNOSUPPORT:
-            return ListenError(
-                f"this machine does not have the address of {address}; use 127.0.0.1 or [::1] for programs on this "
-                "machine, or 0.0.0.0 or [::] for every interface"
-            )
-        case errno.EACCES | errno.EPERM:
-            return ListenError(
-                f"we may not listen on {address}; ports below 1024 are for privileged programs: use another"
-            )
-    return ListenError(f"cannot listen on {address}: {error.strerror}; use another address")
 
 
 def tune(sock: socket.socket) -> None:

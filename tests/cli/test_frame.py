@@ -107,7 +107,7 @@ async def test_wrong_usage_is_a_sentence(arguments: list[str], sentence: str) ->
     ("arguments", "status", "sentence"),
     [
         (["emit", "tcp://10.0.0.1:1", "x", "1"], ExitCode.USAGE, "say allow=pyipc.ANYONE"),
-        (["emit", "udp://127.0.0.1:1", "x", "1"], ExitCode.USAGE, "udp"),
+        (["emit", "amqp://127.0.0.1/x", "x", "1"], ExitCode.USAGE, "amqp"),
         (["serve", "tls://127.0.0.1:0"], ExitCode.USAGE, "tls"),
         (["emit", "unix:/nowhere/s", "x", "1", "--connect-timeout", ".1"], ExitCode.UNREACHABLE, "/nowhere/s"),
         (["serve", "unix:/nowhere/s"], ExitCode.UNREACHABLE, "/nowhere"),

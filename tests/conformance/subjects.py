@@ -27,6 +27,8 @@ import enum
 import functools
 import importlib
 import os
+import secrets
+import socket
 import ssl
 import sys
 from typing import TYPE_CHECKING, ClassVar, Final
@@ -35,6 +37,7 @@ import pytest
 import trustme
 
 from pyipc import TLS, Endpoint
+from pyipc.transports.inherited import InheritedTransport
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -185,6 +188,14 @@ class MutualTls(Tls):
         return Endpoint(address, tls=tls, allow={"127.0.0.1"})
 
 
+class Udp(Subject):
+    name = "udp"
+    promises = frozenset({Feature.MESSAGES, Feature.CANCEL, Feature.MANY, Feature.BROADCAST, Feature.HOST})
+
+    def server_endpoint(self) -> Endpoint:
+        return Endpoint("udp://127.0.0.1:0")
+
+
 class Unix(Subject):
     name = "unix"
     promises = STREAM | {Feature.USER}
@@ -194,8 +205,70 @@ class Unix(Subject):
         return Endpoint(f"unix:{self.folder}/socket")
 
 
+def _for_one_test(descriptor: int) -> Endpoint:
+    # Within this process numbers come again and again, which InheritedTransport does not let pass.
+    return Endpoint(f"fd:{descriptor}", transport=InheritedTransport(taken=set()))
+
+
+class Inherited(Subject):
+    """A listening socket that was passed on; clients know it by its path."""
+
+    name = "fd"
+    promises = STREAM | {Feature.USER}
+    platforms = POSIX
+
+    def server_endpoint(self) -> Endpoint:
+        path = self.folder / "socket"
+        path.unlink(missing_ok=True)
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock.bind(str(path))
+        sock.listen()
+        return _for_one_test(sock.detach())
+
+    def server_endpoint_again(self, address: Address) -> Endpoint:
+        return self.server_endpoint()
+
+
+class InheritedConnection(Subject):
+    """Two processes, each of which was passed one end of a socket pair."""
+
+    name = "fd-connected"
+    promises = (STREAM | {Feature.USER}) - {Feature.MANY, Feature.BROADCAST, Feature.ABSENCE, Feature.RECONNECT}
+    platforms = POSIX
+
+    def server_endpoint(self) -> Endpoint:
+        servers, clients = socket.socketpair()
+        self._clients = _for_one_test(clients.detach())
+        return _for_one_test(servers.detach())
+
+    def client_endpoint(self, address: Address) -> Endpoint:
+        return self._clients
+
+
+class Pipe(Subject):
+    name = "pipe"
+    promises = STREAM - {Feature.HALF_CLOSE} | {Feature.USER}
+    platforms = frozenset({"win32"})
+
+    def server_endpoint(self) -> Endpoint:
+        return Endpoint(f"pipe:pyipc-{secrets.token_hex(16)}")  # the names of pipes belong to the whole machine
+
+
 #: Every transport that must conform, in the order of the feature matrix.
-SUBJECTS: Mapping[str, type[Subject]] = {subject.name: subject for subject in (Unix, Tcp, Tls, MutualTls, Memory)}
+SUBJECTS: Mapping[str, type[Subject]] = {
+    subject.name: subject
+    for subject in (
+        Unix,
+        Pipe,
+        Tcp,
+        Tls,
+        MutualTls,
+        Udp,
+        Memory,
+        Inherited,
+        InheritedConnection,
+    )
+}
 
 
 def _named(reference: str) -> dict[str, type[Subject]]:

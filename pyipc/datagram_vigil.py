@@ -1,0 +1,72 @@
+"""Watching one connection over datagrams, where silence means little.
+
+A client says its hello again every heartbeat interval, sooner as long as it has no answer: it may have been lost, the
+server may have been restarted, and a server forgets a peer that it does not hear from. Whether the server answers
+changes nothing for the client.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from pyipc.timers import LAG
+from pyipc.vigil import Vigil
+
+__all__ = ["DatagramVigil"]
+
+# Seconds until a hello that was not answered is said again for the first time; then twice as long each time.
+_FIRST_PAUSE = 0.5
+# After the event loop was late, what has arrived meanwhile is read before anybody is judged.
+_GRACE = 1.0
+
+
+class DatagramVigil(Vigil):
+    """Repeats the hello of a client; forgets peers of a server that send nothing any more. Arguments as for `Vigil`."""
+
+    __slots__ = ("_hello_due", "_pause")
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._pause = _FIRST_PAUSE
+        self._hello_due = math.inf
+
+    def begin(self) -> None:
+        """The connection lives from now on."""
+        super().begin()
+        if self._options.heartbeat_interval is not None and self._conversation.awaits_welcome:
+            self._say_hello_later(self._began)
+        self._wake_at(self._look(0.0))
+
+    def meet(self, heartbeat: float | None) -> None:
+        """The peer has introduced itself; it is not judged by how often it is heard from."""
+        interval = self._options.heartbeat_interval
+        if interval is not None and self._hello_due < math.inf:
+            self._pause = interval
+
+    def _say_hello_later(self, now: float) -> None:
+        interval = self._options.heartbeat_interval
+        assert interval is not None
+        pause = min(self._pause, interval)
+        self._pause = min(2 * pause, interval)
+        self._hello_due = now + pause
+
+    def _keep_promise(self, now: float) -> float:
+        if now >= self._hello_due:
+            self._outbox.push_ahead(self._conversation.ping())
+            self._say_hello_later(now)
+        return self._hello_due
+
+    def _look_for_life(self, now: float, late: float) -> float:
+        timeout = self._options.peer_idle_timeout
+        if timeout is None or not self._connection._link.expires:
+            return math.inf
+        if self._dispatcher.paused:
+            self._reader.time = now
+        limit = max(self._reader.time, self._dispatcher.resumed_at) + timeout
+        if now < limit:
+            return limit
+        if late > LAG:
+            return now + _GRACE
+        self._connection.abort("idle", f"the peer sent nothing for {timeout:g} s (peer_idle_timeout)")
+        return math.inf
