@@ -339,6 +339,8 @@ class Lifecycle:
             logger.exception("the connection to %s failed", self._link.peer.address)
             self._end("failed", f"this side failed: {type(error).__name__}: {error}", by_peer=False, error=error)
         finally:
+            if self.is_open and not self._link.reliable:
+                self._outbox.push_ahead(self._conversation.goodbye("closed", ""))  # else nothing would tell the peer
             self._end("closed", "this side closed the connection", by_peer=False)
             self._vigil.end()
             if self._last_call is not None:
@@ -377,7 +379,7 @@ class Lifecycle:
             return
         self._offer(self._conversation.goodbye(code, message))
         self._outbox.flush_nowait()
-        self._link.send_eof()
+        self._outbox.end()
         self._end(code, message, by_peer=False, error=error)
         self._dispatcher.resume()
         self._reader.call_back()

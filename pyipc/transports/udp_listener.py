@@ -1,9 +1,9 @@
 """The server's side of UDP: one socket for all peers, told apart by the address that their datagrams come from.
 
 Anybody can write any address on a datagram. So a peer is a *stranger* until it has shown that it is where it says: it
-is sent at most as many bytes as came from there, and there is room for a fixed number of strangers, of whom the one
-that was silent for longest makes room for the next. Neither can they be used to flood somebody, nor can they fill up
-anything, nor get into the way of peers that are no strangers.
+is sent at most as many bytes and datagrams as came from there, and there is room for a fixed number of strangers, of
+whom the one that was silent for longest makes room for the next. Neither can they be used to flood somebody, nor can
+they fill up anything, nor get into the way of peers that are no strangers.
 """
 
 from __future__ import annotations
@@ -62,8 +62,10 @@ class SourceLink(DatagramLink):
         self._listener = listener
         self._queue: collections.deque[bytes] = collections.deque()
         self._queue_size = 0
-        # How many more bytes a stranger may be sent, and who waits for more.
-        self._allowance = 0
+        # What a stranger may still be sent: bytes, and datagrams, since there is more to each than its bytes. And who
+        # waits for more.
+        self._bytes_allowed = 0
+        self._datagrams_allowed = 0
         self._waiting: trio.lowlevel.ParkingLot | None = None
         self.verified: bool = verified
         self.expires: bool = expires
@@ -120,7 +122,8 @@ class SourceLink(DatagramLink):
 
     def put(self, data: bytes) -> None:
         """Take a datagram that came from the peer."""
-        self._allowance += len(data)
+        self._bytes_allowed += len(data)
+        self._datagrams_allowed += 1
         self._let_send()
         weight = len(data) + _DATAGRAM_WEIGHT
         if self._queue_size + weight > _MAX_QUEUE_SIZE:
@@ -134,7 +137,8 @@ class SourceLink(DatagramLink):
             return False
         taken = super()._hand_over(data)
         if taken:
-            self._allowance -= len(data)
+            self._bytes_allowed -= len(data)
+            self._datagrams_allowed -= 1
         return taken
 
     async def _wait_to_send(self, size: int) -> None:
@@ -146,7 +150,7 @@ class SourceLink(DatagramLink):
             await self._waiting.park()
 
     def _may_have(self, size: int) -> bool:
-        return self.verified or size <= self._allowance
+        return self.verified or (size <= self._bytes_allowed and self._datagrams_allowed > 0)
 
     def _let_send(self) -> None:
         if self._waiting is not None:

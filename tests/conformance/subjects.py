@@ -188,6 +188,14 @@ class MutualTls(Tls):
         return Endpoint(address, tls=tls, allow={"127.0.0.1"})
 
 
+class Udp(Subject):
+    name = "udp"
+    promises = frozenset({Feature.MESSAGES, Feature.CANCEL, Feature.MANY, Feature.BROADCAST, Feature.HOST})
+
+    def server_endpoint(self) -> Endpoint:
+        return Endpoint("udp://127.0.0.1:0")
+
+
 class Unix(Subject):
     name = "unix"
     promises = STREAM | {Feature.USER}
@@ -255,6 +263,7 @@ SUBJECTS: Mapping[str, type[Subject]] = {
         Tcp,
         Tls,
         MutualTls,
+        Udp,
         Memory,
         Inherited,
         InheritedConnection,
