@@ -379,7 +379,7 @@ class Lifecycle:
             return
         self._offer(self._conversation.goodbye(code, message))
         self._outbox.flush_nowait()
-        self._link.send_eof()
+        self._outbox.end()
         self._end(code, message, by_peer=False, error=error)
         self._dispatcher.resume()
         self._reader.call_back()

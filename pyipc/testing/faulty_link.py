@@ -47,6 +47,7 @@ class FaultyLink(Link):
         # A wrapper is what it wraps.
         self.reliable: bool = link.reliable
         self.max_chunk_size: int | None = link.max_chunk_size
+        self.needs_handshake: bool = link.needs_handshake
         self._blackholed = False
         self._mute = False  # what is sent vanishes, since the peer was told that nothing more comes
         self._finished = False  # nothing more will be received
@@ -76,6 +77,16 @@ class FaultyLink(Link):
     def __repr__(self) -> str:
         inbound = "" if self._inbound.faults == Faults() else f" inbound={self._inbound.faults!r}"
         return f"<FaultyLink {self._state()} {self._outbound.faults!r}{inbound} on {self._link!r}>"
+
+    async def handshake(self) -> None:
+        """Do that of the wrapped link, in which nothing gets in the way.
+
+        Raises:
+            HandshakeFailed: The peer cannot be talked to.
+
+        Cancellation: the link can then only be closed.
+        """
+        await self._link.handshake()
 
     def _state(self) -> str:
         if self._closed:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import random
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -143,6 +144,27 @@ class Stage:
                 yield RawWire(side, link, partial(_accept, listener))
 
 
+@asynccontextmanager
+async def open_pairs(subject: Subject) -> AsyncIterator[Callable[[], Awaitable[tuple[Link, Link]]]]:
+    """Makes pairs of links that are joined to each other: the client's, and the server's."""
+    endpoint = subject.server_endpoint()
+    listener = await _transport(endpoint).listen(endpoint.parsed, endpoint.listen_options)
+    async with _closing(listener):
+
+        async def make() -> tuple[Link, Link]:
+            accepted: list[Link] = []
+
+            async def accept_one() -> None:
+                accepted.append(await _accept(listener))
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(accept_one)
+                dialed = await _dial(subject.client_endpoint(listener.address))
+            return dialed, accepted[0]
+
+        yield make
+
+
 def _transport(endpoint: pyipc.Endpoint) -> Transport:
     return endpoint.transport or transport_for(endpoint.parsed.scheme)
 
@@ -165,6 +187,14 @@ async def _closing(resource: T) -> AsyncIterator[T]:
     finally:
         with trio.CancelScope(shield=True):
             await resource.aclose()
+
+
+_CHANCE = random.Random(1)
+
+
+def noise(size: int) -> str:
+    """Text that no transport can make much smaller, so that it fills what is to be filled."""
+    return _CHANCE.randbytes(size // 2).hex()
 
 
 async def until(condition: Callable[[], bool]) -> None:

@@ -10,7 +10,7 @@ import pytest
 import trio
 
 import pyipc
-from tests.conformance.sides import until
+from tests.conformance.sides import noise, until
 from tests.conformance.subjects import Feature, lacks, needs
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ async def test_closing_delivers_what_was_emitted(stage: Stage) -> None:
     theirs.on("e", lambda message: got.append(len(message.data)))
     async with stage.open(theirs=theirs) as wire:
         for _ in range(48):
-            await wire.ours.conn.emit("e", "x" * 64_000)
+            await wire.ours.conn.emit("e", noise(64_000))
         await wire.ours.conn.aclose()
         await until(lambda: len(wire.theirs.ended) == 1)
     assert got == [64_000] * 48
@@ -45,7 +45,7 @@ async def test_closing_while_the_peer_sends_ten_megabytes_loses_nothing_of_ours(
     async def flood() -> None:
         with pytest.raises(pyipc.ConnectionClosed):
             for number in range(160):
-                await wire.theirs.conn.emit("flood", [number, "x" * 65_000])
+                await wire.theirs.conn.emit("flood", [number, noise(65_000)])
                 sending.set()
             await wire.theirs.conn.wait_closed()
             raise pyipc.ConnectionClosed("all 10 MiB were sent before the close")
@@ -134,7 +134,7 @@ async def test_a_peer_that_goes_while_we_send_is_noticed(stage: Stage) -> None:
             nursery.start_soon(leave)
             with pytest.raises(pyipc.ConnectionLost):
                 for _ in range(1_000):
-                    await wire.ours.conn.emit("e", "x" * 60_000)
+                    await wire.ours.conn.emit("e", noise(60_000))
         await until(lambda: len(wire.ours.ended) == 1)
 
 
