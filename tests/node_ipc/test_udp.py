@@ -53,16 +53,16 @@ async def test_two_programs(udp: str) -> None:
 
 
 async def test_the_number_of_addresses_is_not_that_of_connections() -> None:
-    here, there = IPC(), IPC()
+    here = IPC()
     here.config.max_connections = 1
     at_here = serve(here, "udp4")
-    async with here, there:
+    async with here:
         await at_here.wait_for("start")
-        async with pyipc.connect(f"udp://127.0.0.1:{at_here.all[0][1]['port']}") as one:
-            async with pyipc.connect(f"udp://127.0.0.1:{at_here.all[0][1]['port']}") as other:
-                await one.emit("message", 1)
-                await other.emit("message", 2)
-                await at_here.wait_for("message", 2)
+        address = f"udp://127.0.0.1:{at_here.all[0][1]['port']}"
+        async with pyipc.connect(address) as one, pyipc.connect(address) as other:
+            await one.emit("message", 1)
+            await other.emit("message", 2)
+            await at_here.wait_for("message", 2)
         assert sorted(at_here.data("message")) == [1, 2]
 
 
