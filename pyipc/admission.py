@@ -89,7 +89,7 @@ def check_allow(address: Address, allow: Allow, *, tls: bool) -> None:
             f"{address}: TLS tells certificates and not users, so user ids in allow= would admit nobody; give the "
             "names or fingerprints of certificates"
         )
-    if named and not tls and address.scheme in _USER_SCHEMES and sys.platform != "win32":
+    if named and not tls and address.scheme in _USER_SCHEMES - _PIPE_SCHEMES:
         raise AddressError(
             f"{address}: the kernel tells the user on the other side as a number, so names in allow= would admit "
             "nobody; give user ids"

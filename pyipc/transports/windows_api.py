@@ -65,7 +65,7 @@ class Security:
         self.sddl = sddl
         self._descriptor = ctypes.create_string_buffer(descriptor, len(descriptor))
         address = ctypes.cast(self._descriptor, wintypes.LPVOID)
-        self.attributes = _SecurityAttributes(ctypes.sizeof(_SecurityAttributes), address, False)
+        self.attributes: ctypes.Structure = _SecurityAttributes(ctypes.sizeof(_SecurityAttributes), address, False)
 
 
 class WindowsApi:

@@ -368,15 +368,25 @@ async def test_an_inherited_socket_is_looked_at_but_not_used(text: str, monkeypa
 async def test_an_inherited_socket_that_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     where = transports.Place("descriptor 3", "it is a file")
     [place, _] = await looked_at("fd:3", where, monkeypatch=monkeypatch)
-    assert (place.level, place.sentence) == (Level.PROBLEM, "means descriptor 3: it is a file")
+    assert (place.level, place.sentence) == (Level.PROBLEM, "it is a file")
 
 
-async def test_nobody_can_tell_who_listens_on_udp(monkeypatch: pytest.MonkeyPatch) -> None:
-    [place, connect] = await looked_at("udp://127.0.0.1:9", monkeypatch=monkeypatch)
-    assert (place.check, place.level) == ("place", Level.OK)
-    assert connect.level is Level.OK
-    assert "over udp nothing tells whether somebody listens" in connect.sentence
-    assert connect.sentence.endswith("pyipc request udp://127.0.0.1:9 EVENT")
+async def test_a_server_over_udp() -> None:
+    async with pyipc.Server("udp://127.0.0.1:0") as server:
+        findings = await examine(str(server.addresses[0]), status=0)
+    assert {finding["level"] for finding in findings} == {"ok"}
+    assert of(findings, "protocol")["protocol"] == "pyipc/1"
+
+
+async def test_nobody_can_tell_whether_somebody_listens_over_udp() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind(("127.0.0.1", 0))
+        address = f"udp://127.0.0.1:{sock.getsockname()[1]}"
+        findings = await examine(address, status=0)
+    assert "nothing tells yet whether somebody listens" in of(findings, "peer")["text"]
+    protocol = of(findings, "protocol")
+    assert (protocol["level"], protocol["protocol"]) == ("warning", "plain")
+    assert protocol["remedy"].endswith(f"pyipc request {address} EVENT")
 
 
 @pytest.mark.parametrize("scheme", ["tcp", "tls", "udp"])

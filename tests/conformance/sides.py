@@ -144,6 +144,27 @@ class Stage:
                 yield RawWire(side, link, partial(_accept, listener))
 
 
+@asynccontextmanager
+async def open_pairs(subject: Subject) -> AsyncIterator[Callable[[], Awaitable[tuple[Link, Link]]]]:
+    """Makes pairs of links that are joined to each other: the client's, and the server's."""
+    endpoint = subject.server_endpoint()
+    listener = await _transport(endpoint).listen(endpoint.parsed, endpoint.listen_options)
+    async with _closing(listener):
+
+        async def make() -> tuple[Link, Link]:
+            accepted: list[Link] = []
+
+            async def accept_one() -> None:
+                accepted.append(await _accept(listener))
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(accept_one)
+                dialed = await _dial(subject.client_endpoint(listener.address))
+            return dialed, accepted[0]
+
+        yield make
+
+
 def _transport(endpoint: pyipc.Endpoint) -> Transport:
     return endpoint.transport or transport_for(endpoint.parsed.scheme)
 

@@ -5,11 +5,11 @@
     start.py TARGET --windows-10            make the Wine prefix
 
 A crash of the wineserver ends every program with status 0, or lets it hang. So the wineserver is a child of this
-program, pytest writes its status into a file, and a run that lost its wineserver is made once more. All that was started
-is ended afterwards; only what belongs to the prefix in TARGET is touched.
+program, pytest writes its status into a file, and a run that lost its wineserver is made once more. All that was
+started is ended afterwards; only what belongs to the prefix in TARGET is touched.
 
-Status 124: too late (after WINE_TIME_LIMIT seconds, 1,800 if not set). 125: it ended without a status, or the wineserver
-crashed twice.
+Status 124: too late (after WINE_TIME_LIMIT seconds, 1,800 if not set). 125: it ended without a status, or the
+wineserver crashed twice.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import tempfile
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -33,7 +33,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 TOO_LATE, NO_STATUS = 124, 125
 
 # Regular files do not do as output of a Windows program, and what Wine starts in the background keeps pipes open.
-QUIET = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+QUIET: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
 
 RUN_PYTEST = """
 import pathlib, sys, pytest
@@ -188,6 +188,7 @@ def main() -> int:
     target = Path(sys.argv[1]).resolve()
     arguments = sys.argv[2:]
     wine = Wine(target)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that it ends what it started
     with (target / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # two runs at a time would end each other
         if arguments == ["--windows-10"]:

@@ -110,11 +110,6 @@ def _why_not_visited(address: pyipc.Address) -> str | None:
             return "nobody is visited: on an inherited socket that would be taken for the program that it was passed to"
         case "tcp" | "tls" | "udp" if not address.port:
             return "port 0 means any free one, so there is nobody to visit"
-        case "udp":
-            return (
-                "nobody is visited: over udp nothing tells whether somebody listens, and what is sent to nobody is "
-                f"lost without a word; an answer is the only proof: pyipc request {address} EVENT"
-            )
     return None
 
 

@@ -44,7 +44,7 @@ def examine_place(address: pyipc.Address) -> Iterator[Finding]:
             if place.obstacle is None:
                 yield ok("place", f"means {place.name}", place=place.name, usable=True)
             else:
-                yield problem("place", f"means {place.name}: {place.obstacle}", place=place.name, usable=False)
+                yield problem("place", place.obstacle, place=place.name, usable=False)
 
 
 def _network(address: pyipc.Address) -> Finding:

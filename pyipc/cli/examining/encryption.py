@@ -45,12 +45,10 @@ async def examine_encryption(address: pyipc.Address, arguments: argparse.Namespa
         context.load_cert_chain(arguments.cert, arguments.key)
     with trio.move_on_after(timeout), contextlib.suppress(OSError, trio.BrokenResourceError):
         stream = await trio.open_tcp_stream(address.host, address.port)
-        try:
-            encrypted = trio.SSLStream(stream, context, server_hostname=address.host)
+        # Closing it says goodbye, so that the server has nothing to complain of.
+        async with trio.SSLStream(stream, context, server_hostname=address.host) as encrypted:
             await encrypted.do_handshake()
             return [_agreement(encrypted), *_certificate(encrypted)]
-        finally:
-            await trio.aclose_forcefully(stream)
     return []
 
 

@@ -51,7 +51,10 @@ async def visit(endpoint: pyipc.Endpoint, timeout: float) -> AsyncGenerator[Find
         yield problem("connect", str(error))
         return
     async with aclosing(link):
-        yield _who(link.peer, trio.current_time() - began)
+        if link.reliable:
+            yield _who(link.peer, trio.current_time() - began)
+        else:
+            yield ok("peer", "there are no connections here, so nothing tells yet whether somebody listens")
         yield await _talk(endpoint, link)
 
 
@@ -108,6 +111,9 @@ async def _talk(endpoint: pyipc.Endpoint, link: Link) -> Finding:
             await connection.know_peer()
             seconds = trio.current_time() - began
             protocol = connection.peer.protocol
+    except pyipc.HandshakeFailed as error:
+        # Over TLS 1.3 a client is told only now what the server thinks of its certificate.
+        return problem("handshake", str(error), code=error.code)
     except pyipc.IPCError as error:
         return problem("protocol", f"it ended the connection at once: {error}", "look at what the server logs")
     if protocol != "plain":
@@ -116,6 +122,14 @@ async def _talk(endpoint: pyipc.Endpoint, link: Link) -> Finding:
             f"it speaks {protocol}, and answered a hello in {duration(seconds * 1e9)}",
             protocol=protocol,
             round_trip=seconds,
+        )
+    if not link.reliable:
+        return warning(
+            "protocol",
+            f"nothing answered a hello within {_HANDSHAKE_TIMEOUT:g} s; nobody can tell a program that keeps silent, "
+            "as those of node-ipc do, from nobody at all",
+            f"an answer is the only proof: pyipc request {endpoint.parsed} EVENT",
+            protocol=protocol,
         )
     if not endpoint.says_hello:
         return ok("protocol", "node-ipc programs are not asked what they speak", protocol=protocol)
