@@ -23,8 +23,6 @@ from pyipc.transports.tls_errors import alert_of, handshake_failed, not_tls
 from pyipc.transports.tls_settings import ALPN
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
     from pyipc.transports.port import Peer
 
 __all__ = ["TlsLink"]
@@ -36,7 +34,7 @@ _RECORD_SIZE: Final = 16 * 1024
 #: Bytes that are encrypted before the kernel is asked to take them.
 _SEAL_SIZE: Final = 64 * 1024
 
-#: Seconds, and reads, for which a side that refused the other waits for it to read why.
+#: Seconds for which the last words are sent. A side that refused the other also reads so often, for it to read why.
 _LINGER: Final = 1.0
 _LINGER_READS: Final = 16
 
@@ -77,7 +75,6 @@ class TlsLink(Link):
         self._has_ended = False
         self._failure: ssl.SSLError | None = None
         self._is_woken = False
-        self._reader_sends = False
         # Writing. What is encrypted cannot be encrypted again: it is kept until the kernel takes it, and the last byte
         # of it is not reported as taken before, so that the caller comes back. That byte, which will be offered again,
         # is owed.
@@ -86,6 +83,8 @@ class TlsLink(Link):
         self._sending = False
         self._eof_sent = False
         self._is_shut = False
+        # The scope of a task that waits for room, where nobody else does.
+        self._pushing: trio.CancelScope | None = None
 
     def __repr__(self) -> str:
         state = "closed" if self._descriptor < 0 else f"fd {self._descriptor}"
@@ -210,7 +209,7 @@ class TlsLink(Link):
         be closed.
         """
         self._sending = True
-        if self._reader_sends:
+        if self._pushing is not None:
             trio.lowlevel.notify_closing(self._socket)  # only one task can wait for room
         try:
             with memoryview(data) as whole, whole.cast("B") as view:
@@ -252,6 +251,29 @@ class TlsLink(Link):
             self._socket.shutdown(socket.SHUT_WR)
         return True
 
+    def _push(self) -> None:
+        """Give the kernel what is encrypted, now or as soon as there is room: nobody will come and offer it again.
+
+        A broken link shows elsewhere.
+        """
+        with contextlib.suppress(OSError):
+            if not self._drain() and not self._sending and self._pushing is None:
+                self._pushing = trio.CancelScope()
+                # No caller could wait for it, nor has the link a nursery. It ends with the link, or soon after.
+                trio.lowlevel.spawn_system_task(self._push_on)
+
+    async def _push_on(self) -> None:
+        assert self._pushing is not None
+        try:
+            with contextlib.suppress(OSError), self._pushing:
+                while not (self._sending and self._descriptor >= 0) and not self._drain():
+                    with contextlib.suppress(trio.ClosedResourceError):  # somebody else was to be woken
+                        await trio.lowlevel.wait_writable(self._socket)
+        finally:
+            self._pushing = None
+            if self._descriptor < 0:
+                self._socket.close()
+
     async def _writable(self) -> None:
         try:
             await trio.lowlevel.wait_writable(self._open_descriptor())
@@ -263,8 +285,6 @@ class TlsLink(Link):
     def send_eof(self) -> bool:
         """Send TLS's closing message and shut down the sending side.
 
-        Where the kernel has no room for it, whoever sends or receives next does it.
-
         Returns:
             ``True``. Errors are ignored: the peer may be gone already.
         """
@@ -272,9 +292,7 @@ class TlsLink(Link):
             self._eof_sent = True
             with contextlib.suppress(OSError):  # OpenSSL also says here that the peer has not closed yet
                 self._tls.unwrap()
-            with contextlib.suppress(OSError):
-                if not self._drain():
-                    trio.lowlevel.notify_closing(self._socket)
+            self._push()
         return True
 
     # --- receiving ---
@@ -308,11 +326,7 @@ class TlsLink(Link):
     async def _read_plain(self) -> bool:
         """Wait until something can be read, and decrypt it; say whether that came to anything."""
         try:
-            descriptor = self._open_descriptor()
-            if self._sealed and not self._owed and not self._sending:
-                await self._readable_or_writable(descriptor)
-            else:
-                await trio.lowlevel.wait_readable(descriptor)
+            await trio.lowlevel.wait_readable(self._open_descriptor())
             data = self._socket.recv(_READ_SIZE)
         except BlockingIOError:
             # The kernel may wake a task for nothing, and then `wake_receiver` has found nobody asleep.
@@ -355,33 +369,7 @@ class TlsLink(Link):
             self._failure = error
         self._plain = chunks[0] if len(chunks) == 1 else b"".join(chunks)
         if self._outgoing.pending:
-            # TLS itself has something to say: an alert, or that keys have changed. A broken link will show elsewhere.
-            with contextlib.suppress(OSError):
-                self._drain()
-
-    async def _readable_or_writable(self, descriptor: int) -> None:
-        """Wait for either: TLS itself has something to say, and no sender will come for it."""
-
-        async def wait(ready: Callable[[int], Awaitable[Any]], others: Callable[[], bool]) -> None:
-            # The link may have been closed, or a sender come, since this task was started.
-            if self._descriptor == descriptor and not others():
-                with contextlib.suppress(trio.ClosedResourceError):
-                    await ready(descriptor)
-            nursery.cancel_scope.cancel()
-
-        self._reader_sends = True
-        try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(wait, trio.lowlevel.wait_readable, lambda: False)
-                nursery.start_soon(wait, trio.lowlevel.wait_writable, lambda: self._sending)
-        finally:
-            self._reader_sends = False
-        self._open_descriptor()
-        try:
-            if not self._sending:
-                self._drain()
-        except OSError:
-            self._sealed = b""  # nobody takes it any more; reading tells why
+            self._push()  # TLS itself has something to say: an alert, or that keys have changed
 
     def wake_receiver(self) -> None:
         """Let a task that waits in `receive` raise `trio.WouldBlock` instead, having lost nothing."""
@@ -391,18 +379,22 @@ class TlsLink(Link):
     # --- ending ---
 
     async def aclose(self) -> None:
-        """Send TLS's closing message if there is room for it, and close. Wakes whoever is in `send` or `receive`.
+        """Send TLS's closing message, and close. Wakes whoever is in `send` or `receive`.
 
-        At once and more than once; the peer's closing message is not waited for.
+        At once and more than once. What the kernel has no room for is sent in the background for a second at most; the
+        peer's closing message is not waited for.
 
-        Cancellation: the socket is closed all the same.
+        Cancellation: the link is closed all the same.
         """
         if self._descriptor >= 0:
             if not self.needs_handshake:
                 self.send_eof()
             self._descriptor = -1
             trio.lowlevel.notify_closing(self._socket)
-            self._socket.close()
+            if self._pushing is None:
+                self._socket.close()
+            else:
+                self._pushing.deadline = trio.current_time() + _LINGER
         await trio.lowlevel.checkpoint()
 
     def _lost(self, error: Exception) -> ConnectionLost:

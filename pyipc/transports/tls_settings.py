@@ -152,7 +152,7 @@ class _Renewed:
         self._files = [file for file in files if file is not None]
         self._context: ssl.SSLContext | None = None
         self._seen: object = None
-        self._looked_at = 0.0
+        self._looked_at = -_LOOK_INTERVAL
 
     @property
     def is_made(self) -> bool:
@@ -171,16 +171,15 @@ class _Renewed:
         now = trio.current_time()
         if self._context is None:
             self._context = self.make()
-        # Another run of trio begins with another time.
-        elif not 0.0 <= now - self._looked_at < _LOOK_INTERVAL and self._look() != self._seen:
+        elif 0.0 <= now - self._looked_at < _LOOK_INTERVAL:  # in another run of trio, time begins anew
+            return self._context
+        elif self._look() != self._seen:
             try:
                 self._context = self.make()
             except CertificateFileError as error:
                 logger.error("the changed files of TLS cannot be used, so the old ones are kept: %s", error)
             else:
                 logger.info("TLS uses the changed files: %s", ", ".join(map(str, self._files)))
-        else:
-            return self._context
         self._looked_at = now
         return self._context
 

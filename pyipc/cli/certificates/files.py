@@ -51,8 +51,8 @@ class Pair(NamedTuple):
     @classmethod
     def of(cls, directory: str, name: str) -> Pair:
         """Those of this name in a directory."""
-        # Colons, which IPv6 addresses have, are not for names of files on Windows.
-        stem = os.path.normpath(os.path.join(directory, name.replace(":", "-")))
+        # IPv6 addresses have colons, which are not for names of files on Windows.
+        stem = os.path.normpath(os.path.join(directory, f"ipv6{name.replace(':', '-')}" if ":" in name else name))
         return cls(f"{stem}.pem", f"{stem}-key.pem")
 
     def refuse_existing(self) -> None:
