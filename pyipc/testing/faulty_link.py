@@ -47,6 +47,8 @@ class FaultyLink(Link):
         # A wrapper is what it wraps.
         self.reliable: bool = link.reliable
         self.max_chunk_size: int | None = link.max_chunk_size
+        self.verified: bool = link.verified
+        self.expires: bool = link.expires
         self._blackholed = False
         self._mute = False  # what is sent vanishes, since the peer was told that nothing more comes
         self._finished = False  # nothing more will be received
@@ -85,6 +87,11 @@ class FaultyLink(Link):
         if self._blackholed:
             return "blackholed"
         return "half-closed" if self._mute or self._finished or self._eof_said else "open"
+
+    def verify(self) -> None:
+        """The peer is known to be where it says."""
+        self.verified = True
+        self._link.verify()
 
     def statistics(self) -> FaultStatistics:
         """What was passed on, lost and changed so far."""
@@ -165,8 +172,10 @@ class FaultyLink(Link):
 
         Raises:
             ConnectionLost: The link is broken or closed.
-            trio.BusyResourceError: Another task is in `send`.
+            trio.BusyResourceError: Another task is in `send`, and the link is reliable.
         """
+        if self._sending and not self.reliable:
+            return 0
         self._refuse_second(self._sending, "sending on")
         self._check_sendable()
         with memoryview(data) as view:
