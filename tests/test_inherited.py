@@ -258,8 +258,9 @@ def bound(kind: int, family: int = socket.AF_INET) -> socket.socket:
     ("make", "sentence"),
     [
         (lambda: bound(socket.SOCK_STREAM), "neither listens nor is connected; call listen"),
-        (lambda: bound(socket.SOCK_DGRAM), "is for datagrams"),
-        (lambda: socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET), "is neither a Unix nor a TCP stream"),
+        (lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM), "has no port yet; call bind"),
+        (lambda: socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM), "is neither a stream nor of UDP"),
+        (lambda: socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET), "is neither a stream nor of UDP"),
     ],
 )
 async def test_a_socket_of_another_kind(make: Callable[[], socket.socket], sentence: str, descriptors: Give) -> None:
@@ -392,7 +393,12 @@ async def test_of_several_sockets_all_must_listen(folder: Path, in_a_row: GiveAl
     connected, other = socket.socketpair()
     numbers = in_a_row(unix_listener(folder), connected)
     inherited = transport(environment={**SYSTEMD, "LISTEN_FDS": "2"})
-    with other, pytest.raises(AddressError, match="of its 2 sockets that on descriptor 301 does not listen"):
+    with (
+        other,
+        pytest.raises(
+            AddressError, match=r"its 2 sockets must all listen.* they are listening \(300\), connected \(301\)\. Give"
+        ),
+    ):
         await inherited.listen(parse_address("systemd:"), {})
     assert all(map(is_untouched, numbers))
 

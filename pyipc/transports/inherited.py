@@ -1,29 +1,29 @@
 """The transport of sockets that somebody else opened: ``fd:`` and ``systemd:``.
 
-Owns the finding, checking and taking over of descriptors. What a socket is, Unix or TCP, listening or connected, is
-asked of the socket; from there on it is like one of ours, but nobody here unlinks it, and it cannot be opened anew.
+Owns the taking over of descriptors. What a socket is, Unix, TCP or UDP, listening or connected, is asked of the socket;
+from there on it is like one of ours, but nobody here unlinks it, and it cannot be opened anew.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import socket
-import stat
 import sys
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
 from pyipc.errors import AddressError, ConnectionClosed
-from pyipc.protocol.addresses import parse_address
+from pyipc.protocol.addresses import is_loopback
 from pyipc.transports.activation import passed_descriptors
+from pyipc.transports.inspecting import SocketKind, is_unix, kind_of, local_address, open_descriptor
 from pyipc.transports.port import Listener, Place, Transport
 from pyipc.transports.sockets import SocketListener, refuse_unknown_options
-from pyipc.transports.tcp import tcp_link
+from pyipc.transports.tcp import peer_of, tcp_link, tune
 from pyipc.transports.unix import unix_link
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Iterator, Mapping, Sequence
 
     from pyipc.protocol.addresses import Address
@@ -35,8 +35,8 @@ __all__ = ["InheritedTransport"]
 #: taken again: whoever reconnects to ``fd:5`` must not get hold of a stranger's file.
 _TAKEN: Final[set[int]] = set()
 
-_UNIX: Final = getattr(socket, "AF_UNIX", None)  # not on Windows
-_FAMILIES: Final = (_UNIX, socket.AF_INET, socket.AF_INET6)
+#: As on udp:// addresses: sources of datagrams that are remembered although they may be forged.
+_MAX_STRANGERS: Final = 256
 
 
 class InheritedTransport(Transport):
@@ -70,18 +70,27 @@ class InheritedTransport(Transport):
 
         Cancellation: nothing stays open.
         """
-        refuse_unknown_options(options, (), f"connecting to {address}")
+        refuse_unknown_options(options, ("tls",), f"connecting to {address}")
         await trio.lowlevel.checkpoint()
-        with self._taking(address) as sockets:
-            if len(sockets) != 1 or _is_listening(sockets[0]):
+        if "tls" in options:
+            raise AddressError(
+                f"{address} has no TLS for clients: an inherited connection has no host name that a certificate could "
+                "be for; leave out tls=, or connect to tls://host:port"
+            )
+        with self._taking(address) as (kind, sockets):
+            if kind is SocketKind.LISTENING:
                 raise AddressError(
                     f"{address} cannot be connected to: it is for a server, which listens on it; use the address that "
                     "the server's clients use"
                 )
-            return _link(sockets[0], address)
+            if kind is SocketKind.DATAGRAMS:
+                return _datagram_link(sockets[0], address)
+            return _connected(sockets[0], address)
 
     async def listen(self, address: Address, options: Mapping[str, object]) -> Listener:
         """Listen on the sockets that were inherited. On one that is connected already, there is one peer.
+
+        Options: ``tls``, with a certificate, for TCP sockets.
 
         Raises:
             AddressError: There is no such socket, or it is not one for a server.
@@ -89,13 +98,18 @@ class InheritedTransport(Transport):
 
         Cancellation: nothing stays open.
         """
-        refuse_unknown_options(options, (), f"listening on {address}")
+        refuse_unknown_options(options, ("tls",), f"listening on {address}")
         await trio.lowlevel.checkpoint()
-        with self._taking(address) as sockets:
-            if len(sockets) == 1 and not _is_listening(sockets[0]):
-                return _SinglePeerListener(address, _link(sockets[0], address))
-            reached_at = _local_address(sockets[0]) or address
-            return SocketListener(sockets, reached_at, adopt=lambda sock: _accepted(sock, reached_at))
+        tls = options.get("tls")
+        with self._taking(address) as (kind, sockets):
+            if tls is not None:
+                _check_tls(address, kind, sockets, tls)
+            if kind is SocketKind.CONNECTED:
+                return _SinglePeerListener(address, _connected(sockets[0], address, tls))
+            reached_at = local_address(sockets[0], tls=tls is not None) or address
+            if kind is SocketKind.DATAGRAMS:
+                return _datagram_listener(sockets, reached_at)
+            return SocketListener(sockets, reached_at, adopt=lambda sock: _link(sock, reached_at, tls))
 
     def places(self, address: Address) -> Sequence[Place]:
         """The sockets that ``address`` stands for, and what is wrong with them if anything is.
@@ -110,13 +124,13 @@ class InheritedTransport(Transport):
             sock = self._open(address, descriptor)
         except AddressError as error:
             return Place(f"descriptor {descriptor}", str(error))
-        where = _local_address(sock) or "a socket without an address"
-        kind = "listening on" if _is_listening(sock) else "connected from"
+        where = local_address(sock) or "a socket without an address"
+        kind = kind_of(sock)
         sock.detach()
-        return Place(f"descriptor {descriptor}, {kind} {where}")
+        return Place(f"descriptor {descriptor}, {kind.value} {where}")
 
     def _descriptors(self, address: Address) -> list[int]:
-        if self._platform == "win32" or _UNIX is None:
+        if self._platform == "win32":
             raise AddressError(
                 f"{address} cannot be used here: on Windows sockets are not inherited by their number; use a bare "
                 "name, or tcp://127.0.0.1:port"
@@ -126,15 +140,13 @@ class InheritedTransport(Transport):
         return [int(address.name)]
 
     @contextlib.contextmanager
-    def _taking(self, address: Address) -> Iterator[list[socket.socket]]:
-        """Look at the sockets of an address; they are ours if the block says nothing against it, and untouched else."""
+    def _taking(self, address: Address) -> Iterator[tuple[SocketKind, list[socket.socket]]]:
+        """Look at the sockets of an address. They are ours if the block says nothing against it, else left alone."""
         sockets: list[socket.socket] = []
         try:
             for descriptor in self._descriptors(address):
                 sockets.append(self._open(address, descriptor))  # noqa: PERF401 - these are let go if the next fails
-            if len(sockets) > 1:
-                _check_all_listen(address, sockets)
-            yield sockets
+            yield _common_kind(address, sockets), sockets
         except BaseException:
             for sock in sockets:
                 sock.detach()
@@ -145,26 +157,12 @@ class InheritedTransport(Transport):
             sock.set_inheritable(False)
 
     def _open(self, address: Address, descriptor: int) -> socket.socket:
-        """An object for a descriptor. To give it up unharmed, detach it."""
         if descriptor in self._taken:
             raise AddressError(
                 f"{address} cannot be used again: this process has taken descriptor {descriptor} already, and an "
                 "inherited socket works once"
             )
-        try:
-            is_socket = stat.S_ISSOCK(os.fstat(descriptor).st_mode)
-        except OSError as error:
-            raise AddressError(
-                f"{address} cannot be used: descriptor {descriptor} is not open ({error.strerror}); let whoever "
-                "starts this program pass it on, in Python with pass_fds="
-            ) from error
-        if not is_socket:
-            raise AddressError(f"{address} cannot be used: descriptor {descriptor} is not a socket; pass one on")
-        sock = socket.socket(fileno=descriptor)
-        if reason := _unfit(sock):
-            sock.detach()
-            raise AddressError(f"{address} cannot be used: the socket on descriptor {descriptor} {reason}")
-        return sock
+        return open_descriptor(address, descriptor)
 
 
 class _SinglePeerListener(Listener):
@@ -202,61 +200,68 @@ class _SinglePeerListener(Listener):
             await link.aclose()
 
 
-def _unfit(sock: socket.socket) -> str | None:
-    """Why a socket cannot be used, as the end of a sentence."""
-    if sock.type == socket.SOCK_DGRAM:
-        return "is for datagrams; pass a stream socket on (ListenStream=), or use udp://host:port"
-    if sock.type != socket.SOCK_STREAM or sock.family not in _FAMILIES:
-        return f"is neither a Unix nor a TCP stream socket ({sock.family!r}, {sock.type!r}); pass one of these on"
-    if not _is_listening(sock) and not _is_connected(sock):
-        return "neither listens nor is connected; call listen() on it before it is passed on"
-    return None
+def _common_kind(address: Address, sockets: Sequence[socket.socket]) -> SocketKind:
+    """What all sockets of an address are, as they are to be used as one."""
+    kinds = [kind_of(sock) for sock in sockets]
+    if len(sockets) > 1 and (len(set(kinds)) > 1 or kinds[0] is SocketKind.CONNECTED):
+        found = ", ".join(f"{kind.name.lower()} ({sock.fileno()})" for kind, sock in zip(kinds, sockets, strict=True))
+        raise AddressError(
+            f"{address} cannot be used: its {len(sockets)} sockets must all listen, or all be for datagrams; they are "
+            f"{found}. Give each kind a name of its own (FileDescriptorName=)"
+        )
+    return kinds[0]
 
 
-def _check_all_listen(address: Address, sockets: Sequence[socket.socket]) -> None:
-    for sock in sockets:
-        if not _is_listening(sock):
-            raise AddressError(
-                f"{address} cannot be used: of its {len(sockets)} sockets that on descriptor {sock.fileno()} does not "
-                "listen; give those that do a name of their own (FileDescriptorName=)"
-            )
+def _check_tls(address: Address, kind: SocketKind, sockets: Sequence[socket.socket], tls: Any) -> None:
+    from pyipc.transports.tls_settings import server_context  # brings ssl along
 
-
-def _is_listening(sock: socket.socket) -> bool:
-    return bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
-
-
-def _is_connected(sock: socket.socket) -> bool:
+    if kind is SocketKind.DATAGRAMS or any(map(is_unix, sockets)):
+        raise AddressError(
+            f"{address} cannot be used with tls=, which is for TCP sockets and not for UDP or Unix ones; leave it out"
+        )
     try:
-        sock.getpeername()
-    except OSError:
-        return False
-    return True
+        server_context(tls)
+    except ValueError as error:
+        raise AddressError(f"{address}: {error}") from error
 
 
-def _link(sock: socket.socket, address: Address) -> Link:
+def _connected(sock: socket.socket, address: Address, tls: Any = None) -> Link:
     """A link over a socket that was inherited when it was connected already."""
     try:
-        return _accepted(sock, address)
+        return _link(sock, address, tls)
     except OSError as error:
         raise AddressError(f"{address} cannot be used: its connection is broken ({error.strerror})") from error
 
 
-def _accepted(sock: socket.socket, address: Address) -> Link:
-    if sock.family == _UNIX:
+def _link(sock: socket.socket, address: Address, tls: Any) -> Link:
+    if is_unix(sock):
         return unix_link(sock, str(address))
-    return tcp_link(sock)
+    if tls is None:
+        return tcp_link(sock)
+    from pyipc.transports.tls import server_link
+
+    tune(sock)
+    return server_link(sock, peer_of(sock, "tls"), tls)
 
 
-def _local_address(sock: socket.socket) -> Address | None:
-    """Where a socket is, as an address for clients; ``None`` if they could not use it."""
-    name = sock.getsockname()
-    if sock.family != _UNIX:
-        host, port = name[:2]
-        return parse_address(f"tcp://[{host}]:{port}" if ":" in host else f"tcp://{host}:{port}")
-    # The kernel gives an abstract name as bytes with a zero in front, and a path as it was written.
-    text = f"@{os.fsdecode(name[1:])}" if isinstance(name, bytes) else name
+def _datagram_listener(sockets: Sequence[socket.socket], address: Address) -> Listener:
+    from pyipc.transports.datagrams import DatagramSocket
+    from pyipc.transports.udp_listener import UdpListener
+
+    bound = [DatagramSocket(sock) for sock in sockets]
+    return UdpListener(bound, address, trusts=is_loopback, max_strangers=_MAX_STRANGERS)
+
+
+def _datagram_link(sock: socket.socket, address: Address) -> Link:
+    from pyipc.transports.datagrams import DatagramSocket
+    from pyipc.transports.udp import UdpLink
+    from pyipc.transports.udp_listener import peer_at
+
     try:
-        return parse_address(f"unix:{text}")
-    except AddressError:
-        return None
+        peer = peer_at(sock.getpeername())
+    except OSError as error:
+        raise AddressError(
+            f"{address} cannot be connected to: its UDP socket is not connected; call connect() on it before it is "
+            "passed on, or let a server listen on it"
+        ) from error
+    return UdpLink(DatagramSocket(sock), peer)

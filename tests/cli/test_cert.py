@@ -14,9 +14,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, x25519
 
-from pyipc.cli.certificates.files import Pair
-from pyipc.cli.certificates.issuing import Credential, Use, issue, make_authority
+from pyipc.cli.certificates.files import Pair, read_authority
+from pyipc.cli.certificates.issuing import Credential, make_authority
 from pyipc.cli.exits import ExitCode, Failed
+from pyipc.cli.main import make_parser
 from tests.cli.processes import run
 from tests.cli.terminal import start_in_terminal, without_rich
 from tests.conftest import CANNOT_RUN
@@ -115,7 +116,7 @@ async def test_each_authority_has_a_name_of_its_own_unless_it_is_given_one(tmp_p
 async def test_an_ipv6_address_is_a_file_name(tmp_path: Path) -> None:
     plant(tmp_path)
     [made] = await cert("server", "::1", "--days", "5", cwd=tmp_path)
-    assert (made["file"], made["names"], made["subject"]) == ("--1.pem", ["::1"], "")
+    assert (made["file"], made["names"], made["subject"]) == ("ipv6--1.pem", ["::1"], "")
 
 
 async def test_how_it_reads(tmp_path: Path) -> None:
@@ -277,8 +278,11 @@ async def test_a_name_that_the_authority_may_not_vouch_for(tmp_path: Path) -> No
         (["forge"], "invalid choice: 'forge'"),
     ],
 )
-async def test_wrong_usage_is_a_sentence(arguments: list[str], sentence: str, tmp_path: Path) -> None:
-    assert sentence in await refused(*arguments, cwd=tmp_path, status=ExitCode.USAGE)
+def test_wrong_usage_is_a_sentence(arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        make_parser().parse_args(["cert", *arguments])
+    assert ended.value.code == ExitCode.USAGE
+    assert sentence in capsys.readouterr().err
 
 
 def _another_key(directory: Path, authority: Credential) -> None:
@@ -299,19 +303,12 @@ def _a_key_that_cannot_sign(directory: Path, authority: Credential) -> None:
     (directory / "ca-key.pem").write_bytes(pem)
 
 
-def _a_leaf(directory: Path, authority: Credential) -> None:
-    leaf = issue(authority, Use.CLIENT, ["ada"], lifetime=DAY, now=datetime.datetime.now(datetime.UTC))
-    (directory / "ca.pem").write_bytes(leaf.certificate_pem())
-    (directory / "ca-key.pem").write_bytes(leaf.key_pem())
-
-
 @pytest.mark.parametrize(
     ("spoil", "sentence"),
     [
-        (_another_key, "ca-key.pem is not the key of ca.pem"),
+        (_another_key, "ca-key.pem is not the key of "),
         (_a_protected_key, "ca-key.pem is protected by a pass phrase"),
         (_a_key_that_cannot_sign, "ca-key.pem has a key that cannot sign"),
-        (_a_leaf, "its certificate is not that of a CA"),
         (lambda directory, _: (directory / "ca-key.pem").write_text("x"), "ca-key.pem has no private key that can be"),
         (lambda directory, _: (directory / "ca.pem").write_text("x"), "ca.pem has no certificate in PEM form"),
         (
@@ -323,9 +320,19 @@ def _a_leaf(directory: Path, authority: Credential) -> None:
         (lambda directory, _: (directory / "ca.pem").write_bytes(bytes(5 * 1024 * 1024)), "ca.pem is far too large"),
     ],
 )
-async def test_an_authority_that_is_spoiled(spoil: Any, sentence: str, tmp_path: Path) -> None:
+def test_an_authority_that_is_spoiled(spoil: Any, sentence: str, tmp_path: Path) -> None:
     spoil(tmp_path, plant(tmp_path))
-    assert sentence in await refused("client", "ada", cwd=tmp_path, status=ExitCode.USAGE)
+    with pytest.raises(Failed) as caught:
+        read_authority(Pair.of(str(tmp_path), "ca"))
+    assert caught.value.code is ExitCode.USAGE
+    assert sentence in caught.value.sentence
+
+
+async def test_an_authority_that_is_spoiled_is_told(tmp_path: Path) -> None:
+    plant(tmp_path)
+    (tmp_path / "ca-key.pem").write_text("x")
+    sentence = await refused("client", "ada", cwd=tmp_path, status=ExitCode.USAGE)
+    assert sentence == "pyipc: ca-key.pem has no private key that can be read"
 
 
 async def test_a_directory_that_cannot_be(tmp_path: Path) -> None:

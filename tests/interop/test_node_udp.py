@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tests.interop.conftest import StartNode
 
 #: Raw mode over UDP: node-ipc reads every datagram as UTF-8 text, whatever it is told.
-RAW = {"rawBuffer": True, "encoding": "utf8"}
+RAW: dict[str, Any] = {"rawBuffer": True, "encoding": "utf8"}
 TEXT = "é😀 and 日本"
 
 

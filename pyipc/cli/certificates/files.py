@@ -51,8 +51,8 @@ class Pair(NamedTuple):
     @classmethod
     def of(cls, directory: str, name: str) -> Pair:
         """Those of this name in a directory."""
-        # Colons, which IPv6 addresses have, are not for names of files on Windows.
-        stem = os.path.normpath(os.path.join(directory, name.replace(":", "-")))
+        # IPv6 addresses have colons, which are not for names of files on Windows.
+        stem = os.path.normpath(os.path.join(directory, f"ipv6{name.replace(':', '-')}" if ":" in name else name))
         return cls(f"{stem}.pem", f"{stem}-key.pem")
 
     def refuse_existing(self) -> None:
@@ -157,13 +157,20 @@ def read_authority(pair: Pair) -> Credential:
             )
     certificate = read_certificates(pair.certificate)[0]
     key = _read_key(pair.key)
-    if key.public_key() != certificate.public_key():
+    if not _belong_together(certificate, key):
         raise Failed(
             ExitCode.USAGE,
             f"{printable(pair.key)} is not the key of {printable(pair.certificate)}; put together again what belongs "
             "together",
         )
     return Credential(certificate, key)
+
+
+def _belong_together(certificate: x509.Certificate, key: CertificateIssuerPrivateKeyTypes) -> bool:
+    try:
+        return key.public_key() == certificate.public_key()
+    except (ValueError, UnsupportedAlgorithm):  # it certifies a key of a kind that none of ours is
+        return False
 
 
 def _read_key(path: str) -> CertificateIssuerPrivateKeyTypes:
