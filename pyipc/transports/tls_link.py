@@ -67,7 +67,7 @@ class TlsLink(Link):
         self._tls = context.wrap_bio(
             self._incoming, self._outgoing, server_side=host is None, server_hostname=_verifiable(host)
         )
-        self.needs_handshake = True
+        self.needs_handshake: bool = True
         self._has_begun = False
         # Reading. All that has arrived is decrypted at once, so what `_incoming` keeps is less than a record.
         self._plain = b""
