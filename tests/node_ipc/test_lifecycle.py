@@ -99,9 +99,9 @@ async def test_no_retries(directory: Path, max_retries: float, stop: bool) -> No
     assert events.names == ["error", "destroy"]
 
 
-async def test_an_address_that_cannot_be_used_is_not_tried_again() -> None:
+async def test_an_address_that_cannot_be_used_is_not_tried_again(directory: Path) -> None:
     ipc = IPC()
-    ipc.connect_to("world", "/" + 200 * "x")
+    ipc.connect_to("world", str(directory / (200 * "x")))
     events = Events(ipc.of.world)
     await ipc.run()
     assert events.names == ["error", "destroy"]
