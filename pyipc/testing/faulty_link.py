@@ -47,7 +47,10 @@ class FaultyLink(Link):
         # A wrapper is what it wraps.
         self.reliable: bool = link.reliable
         self.max_chunk_size: int | None = link.max_chunk_size
+        self.keeps_sent: bool = link.keeps_sent
         self.needs_handshake: bool = link.needs_handshake
+        self.verified: bool = link.verified
+        self.expires: bool = link.expires
         self._blackholed = False
         self._mute = False  # what is sent vanishes, since the peer was told that nothing more comes
         self._finished = False  # nothing more will be received
@@ -87,6 +90,12 @@ class FaultyLink(Link):
         Cancellation: the link can then only be closed.
         """
         await self._link.handshake()
+        self.needs_handshake = self._link.needs_handshake
+
+    def verify(self) -> None:
+        """The peer is known to be where it says, on the wrapped link as well."""
+        self._link.verify()
+        self.verified = self._link.verified
 
     def _state(self) -> str:
         if self._closed:
@@ -176,8 +185,10 @@ class FaultyLink(Link):
 
         Raises:
             ConnectionLost: The link is broken or closed.
-            trio.BusyResourceError: Another task is in `send`.
+            trio.BusyResourceError: Another task is in `send`, and the link is reliable.
         """
+        if self._sending and not self.reliable:
+            return 0
         self._refuse_second(self._sending, "sending on")
         self._check_sendable()
         with memoryview(data) as view:

@@ -97,7 +97,7 @@ class Link(ABC):
     can_wake_receiver: bool = False
     #: Whether the peer can read all that was sent also after `aclose`, whatever of its own was not read here.
     keeps_sent: bool = False
-    #: Whether `handshake` must be done before anything else.
+    #: Whether `handshake` must be done before anything else; no more once it is done.
     needs_handshake: bool = False
     #: Whether it is certain that the peer is where it says, so that it may be sent what it did not ask for.
     verified: bool = True
