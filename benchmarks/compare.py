@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.charts import bar_chart
-from harness.contenders import CONTENDERS, Contender, NotMeasured, other_pyipc
+from harness.contender import Contender, NotMeasured
+from harness.contenders import CONTENDERS, other_pyipc
 from harness.environment import about
 from harness.measuring import run_rounds
 from harness.report import Run
@@ -39,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--quick", action="store_true", help="one round of less work, under a minute: to see it work")
     made.add_argument("--rounds", type=int, metavar="N", help=f"how often to measure each ({ROUNDS}; 1 with --quick)")
-    made.add_argument("--every", action="store_true", help="also what takes as long again: all over TCP, all pinned")
+    made.add_argument("--every", action="store_true", help="what takes much longer too: all over TCP, TLS and pinned")
     made.add_argument("--only", nargs="+", metavar="WORKLOAD", help="only these workloads")
     made.add_argument("--peers", nargs="+", metavar="NAME", help="only these contenders")
     made.add_argument("--json", type=Path, metavar="FILE", help="write every figure there")
@@ -182,6 +183,10 @@ def main(arguments: Sequence[str]) -> None:
     rounds = parsed.rounds or (1 if parsed.quick else ROUNDS)
     workloads = chosen_workloads(parsed.only, quick=parsed.quick, every=parsed.every)
     contenders = chosen_contenders(parsed.peers, parsed.against, quick=parsed.quick)
+    workloads = [each for each in workloads if any(who.takes_part(each) for who in contenders)]
+    contenders = [who for who in contenders if any(who.takes_part(each) for each in workloads)]
+    if not workloads:
+        sys.exit("none of these contenders takes part in any of these workloads; README.md says who does")
     began = time.monotonic()
     results = run_rounds(workloads, contenders, rounds, quick=parsed.quick, progress=show_progress)
     seconds = time.monotonic() - began

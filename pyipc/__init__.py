@@ -10,6 +10,7 @@ from pyipc.connection import Connection as Connection
 from pyipc.endpoint import Endpoint as Endpoint
 from pyipc.errors import AddressError as AddressError
 from pyipc.errors import AddressInUse as AddressInUse
+from pyipc.errors import CertificateFileError as CertificateFileError
 from pyipc.errors import ConnectError as ConnectError
 from pyipc.errors import ConnectionClosed as ConnectionClosed
 from pyipc.errors import ConnectionLost as ConnectionLost
@@ -49,16 +50,19 @@ from pyipc.statistics import Disconnected as Disconnected
 from pyipc.statistics import ServerStatistics as ServerStatistics
 from pyipc.transports.port import Certificate as Certificate
 from pyipc.transports.port import Peer as Peer
+from pyipc.transports.tls_settings import TLS as TLS
 
 __version__ = "0.1.0"
 
 __all__ = [
     "ANYONE",
+    "TLS",
     "Address",
     "AddressError",
     "AddressInUse",
     "BroadcastReport",
     "Certificate",
+    "CertificateFileError",
     "Client",
     "ClientStatistics",
     "ConnectError",

@@ -38,7 +38,7 @@ class Acceptor:
         endpoints: Where to listen.
         options: Limits and times.
         serve: Called with each link that may be here and its endpoint. It must call `leave` when that has ended.
-        refuse: Called with a link, its endpoint and the reason where a limit is reached; it tells the peer.
+        refuse: Called with a link, its endpoint, and a code and the reason for people; it tells the peer.
 
     Attributes:
         listeners: The listeners, once there are any; in the order of the endpoints.
@@ -55,7 +55,7 @@ class Acceptor:
         options: Options,
         *,
         serve: Callable[[Link, Endpoint], None],
-        refuse: Callable[[Link, Endpoint, str], Awaitable[None]],
+        refuse: Callable[[Link, Endpoint, str, str], Awaitable[None]],
     ) -> None:
         self._endpoints = endpoints
         self._options = options
@@ -130,26 +130,19 @@ class Acceptor:
             PeerNotAllowed: Not this one; nothing was done with the link.
         """
         assert self._nursery is not None
-        if link.needs_handshake:
-            # Who it is will turn out. How many there may be holds from now on, as each of them costs something.
-            refusal = self._take_seat(link.peer)
-            if refusal is None:
-                self._nursery.start_soon(self._shake_hands, link, endpoint)
-            else:
-                self._turn_away(link, refusal)
-                self._nursery.start_soon(link.aclose)
-            return
-        self._check(link, endpoint)
+        if not link.needs_handshake:
+            self._check(link, endpoint)
+        # Where a handshake is to tell who it is, it costs something from now on, and counts.
         refusal = self._take_seat(link.peer)
-        if refusal is None:
+        if refusal is not None:
+            self.refused += 1
+            logger.log(self._level(link), "turned away %s: %s", link.peer.address, refusal)
+            self._nursery.start_soon(self._explain, link, endpoint, "full", refusal)
+        elif link.needs_handshake:
+            self._nursery.start_soon(self._meet, link, endpoint)
+        else:
             self.accepted += 1
             self._serve(link, endpoint)
-            return
-        self._turn_away(link, refusal)
-        if link.reliable and self._refusals < _MAX_REFUSALS:
-            self._nursery.start_soon(self._explain, link, endpoint, refusal)
-        else:
-            self._nursery.start_soon(link.aclose)
 
     def _check(self, link: Link, endpoint: Endpoint) -> None:
         try:
@@ -170,24 +163,16 @@ class Acceptor:
         self._quiet_until = now + _QUIET_TIME
         return logging.WARNING
 
-    async def _shake_hands(self, link: Link, endpoint: Endpoint) -> None:
-        timeout = self._options.handshake_timeout
+    async def _meet(self, link: Link, endpoint: Endpoint) -> None:
+        """Find out by a handshake who it is, and pass the link on if it may be here."""
         admitted = False
         try:
-            with trio.move_on_after(math.inf if timeout is None else timeout) as scope:
-                await link.handshake()
-            if scope.cancelled_caught:
-                raise HandshakeFailed("timeout", f"no handshake within {timeout:g} s (handshake_timeout)")
-            self._check(link, endpoint)
-            admitted = True
+            if await self._shake_hands(link):
+                self._check(link, endpoint)
+                admitted = True
         except PeerNotAllowed as error:
             self._log_denial(link, error)
-        except HandshakeFailed as error:
-            self.handshake_errors += 1
-            logger.warning("%s could not connect: %s", link.peer.address, error)
-        except Exception as error:  # what a third party's link raises must not end more than its connection
-            self.handshake_errors += 1
-            logger.error("the link to %s failed", link.peer.address, exc_info=error)
+            await self._explain(link, endpoint, "not-allowed", _denial(link.peer))
         finally:
             if not admitted:
                 self.leave(link.peer)
@@ -196,16 +181,31 @@ class Acceptor:
             self.accepted += 1
             self._serve(link, endpoint)
 
-    def _turn_away(self, link: Link, why: str) -> None:
-        self.refused += 1
-        logger.log(self._level(link), "turned away %s: %s", link.peer.address, why)
+    async def _shake_hands(self, link: Link) -> bool:
+        """Do the handshake of a link that needs one, in time; say whether it went well."""
+        timeout = self._options.handshake_timeout
+        try:
+            with trio.move_on_after(math.inf if timeout is None else timeout):
+                if link.needs_handshake:
+                    await link.handshake()
+                return True
+            raise HandshakeFailed("timeout", f"no handshake within {timeout:g} s (handshake_timeout)")
+        except HandshakeFailed as error:
+            logger.warning("%s could not connect: %s", link.peer.address, error)
+        except Exception as error:  # what a third party's link raises must not end more than its connection
+            logger.error("the link to %s failed", link.peer.address, exc_info=error)
+        self.handshake_errors += 1
+        return False
 
-    async def _explain(self, link: Link, endpoint: Endpoint, why: str) -> None:
+    async def _explain(self, link: Link, endpoint: Endpoint, code: str, why: str) -> None:
         """Hear the peer's hello, so that it can be told why it is turned away, and close."""
         self._refusals += 1
         try:
-            with trio.move_on_after(self._options.close_timeout):
-                await self._refuse(link, endpoint, why)
+            # Whoever sent a datagram may be somebody else than its source says.
+            if link.reliable and self._refusals <= _MAX_REFUSALS:
+                with trio.move_on_after(self._options.close_timeout):
+                    if await self._shake_hands(link):
+                        await self._refuse(link, endpoint, code, why)
         finally:
             self._refusals -= 1
             await link.aclose()
@@ -232,6 +232,12 @@ class Acceptor:
             self._seats_by_origin[origin] -= 1
             if not self._seats_by_origin[origin]:
                 del self._seats_by_origin[origin]
+
+
+def _denial(peer: Peer) -> str:
+    """What a peer is told that was authenticated, but is not allowed."""
+    whose = f"the certificate of {peer.certificate.subject!r}" if peer.certificate else "this client"
+    return f"this server does not admit {whose}; who runs it can add it to allow="
 
 
 def _origin(peer: Peer) -> tuple[str, object] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from pyipc.protocol.addresses import Address
     from pyipc.transports.port import Peer
 
-__all__ = ["ANYONE", "Allow", "Anyone", "admit", "check_allow"]
+__all__ = ["ANYONE", "Allow", "Anyone", "admit", "check_allow", "users_of_pipe"]
 
 
 class Anyone:
@@ -31,9 +32,14 @@ ANYONE: Final = Anyone()
 #: `Peer`, `ANYONE`; ``None`` for whom the kind of address admits by default.
 Allow: TypeAlias = "Collection[int | str] | Callable[[Peer], bool] | Anyone | None"
 
+_FINGERPRINT: Final = "sha256:"
+
 # Where the kernel tells the user on the other side, and where it does if the socket is one of those.
 _USER_SCHEMES: Final = frozenset({"local", "unix", "node-ipc", "pipe"})
 _INHERITED_SCHEMES: Final = frozenset({"fd", "systemd"})
+# What is a pipe, and on Windows alone.
+_PIPE_SCHEMES: Final = frozenset({"pipe", *({"local", "node-ipc"} if sys.platform == "win32" else ())})
+_EVERYONE: Final = frozenset({"S-1-1-0"})
 
 
 def check_allow(address: Address, allow: Allow, *, tls: bool) -> None:
@@ -72,20 +78,45 @@ def check_allow(address: Address, allow: Allow, *, tls: bool) -> None:
     numbered = isinstance(allow, range) or (
         isinstance(allow, list | tuple | set | frozenset) and any(isinstance(one, int) for one in allow)
     )
+    for name in allow if isinstance(allow, list | tuple | set | frozenset) else ():
+        if isinstance(name, str) and name.startswith(_FINGERPRINT) and not re.fullmatch("sha256:[0-9a-f]{64}", name):
+            raise AddressError(
+                f"{address}: {name!r} in allow= is no fingerprint, so it would admit nobody; write 'sha256:' and 64 "
+                "small hexadecimal digits, without colons"
+            )
     if numbered and address.scheme == "tls":
         raise AddressError(
             f"{address}: TLS tells certificates and not users, so user ids in allow= would admit nobody; give the "
             "names or fingerprints of certificates"
         )
-    if named and not tls and address.scheme in _USER_SCHEMES and sys.platform != "win32":
+    if named and not tls and address.scheme in _USER_SCHEMES - _PIPE_SCHEMES:
         raise AddressError(
             f"{address}: the kernel tells the user on the other side as a number, so names in allow= would admit "
             "nobody; give user ids"
         )
 
 
+def users_of_pipe(address: Address, allow: Allow) -> Collection[int | str] | None:
+    """Whom Windows has to let into the pipe of an address beside this user; ``None`` where there is none to be told.
+
+    A function chooses among those whom Windows lets in, as one for a Unix socket does among those whom its mode does.
+    """
+    if address.scheme not in _PIPE_SCHEMES or allow is None:
+        return None
+    if isinstance(allow, Anyone):
+        return _EVERYONE
+    return None if callable(allow) else allow
+
+
 def admit(
-    address: Address, allow: Allow, peer: Peer, *, tls: bool, own_uid: int | None, overflow_uid: int | None
+    address: Address,
+    allow: Allow,
+    peer: Peer,
+    *,
+    tls: bool,
+    own_uid: int | None,
+    overflow_uid: int | None,
+    own_sid: str | None = None,
 ) -> None:
     """Check that the process on the other side is one to talk to.
 
@@ -96,6 +127,7 @@ def admit(
         tls: Whether the connection is encrypted and the other side had to show the certificates that were asked for.
         own_uid: The user this process runs as; ``None`` where there is no such thing.
         overflow_uid: The user id by which the kernel shows users it cannot map.
+        own_sid: The Windows user this process runs as; ``None`` on other systems.
 
     Raises:
         PeerNotAllowed: It is not, or who it is could not be found out.
@@ -116,7 +148,7 @@ def admit(
         return
     is_inherited = address.scheme in _INHERITED_SCHEMES
     if allow is not None or address.scheme in _USER_SCHEMES or (is_inherited and peer.uid is not None):
-        _admit_user(allow, peer, own_uid, overflow_uid)
+        _admit_user(allow, peer, own_uid, overflow_uid, own_sid)
     elif is_inherited and peer.host is not None and not is_loopback(peer.host):
         # Whoever opened the socket may have had TLS in mind, or a firewall; nobody said so here.
         raise PeerNotAllowed(
@@ -136,7 +168,9 @@ def _admit_certificate(allow: Collection[int | str] | None, peer: Peer) -> None:
             "a server asks for certificates with client_ca=",
             peer,
         )
-    if not any(name in allow for name in (certificate.fingerprint, certificate.subject, *certificate.names) if name):
+    # Who signs certificates vouches for the names in them, of which none may pass for a fingerprint.
+    names = {name for name in (certificate.subject, *certificate.names) if name and not name.startswith(_FINGERPRINT)}
+    if not any(name in allow for name in (certificate.fingerprint, *names)):
         raise PeerNotAllowed(
             f"the peer at {peer.address} has a certificate for {certificate.subject or 'no name'!r}, which is not "
             f"allowed; say allow={{{certificate.fingerprint!r}}} to admit it",
@@ -144,10 +178,10 @@ def _admit_certificate(allow: Collection[int | str] | None, peer: Peer) -> None:
         )
 
 
-def _admit_user(allow: Any, peer: Peer, own_uid: int | None, overflow_uid: int | None) -> None:
+def _admit_user(allow: Any, peer: Peer, own_uid: int | None, overflow_uid: int | None, own_sid: str | None) -> None:
     if peer.sid is not None:
-        # Windows has let in only whom the pipe is for: this user, unless allow= says otherwise.
-        if allow is not None and peer.sid not in allow:
+        # Windows lets into a server's pipe only whom it is for. A client it lets into anybody's.
+        if peer.sid not in ({own_sid} if allow is None else allow):
             raise _stranger(peer, repr(peer.sid))
         return
     if peer.uid is None:

@@ -51,6 +51,7 @@ async def connect(
     wait: bool = True,
     on_connect: Callable[[Connection], object] | None = None,
     on_disconnect: Callable[[Disconnected], object] | None = None,
+    on_failed_connect: Callable[[IPCError], object] | None = None,
     **options: Unpack[OptionOverrides],
 ) -> AsyncIterator[Client]:
     """Connect to a server, for the length of an ``async with`` block.
@@ -66,6 +67,7 @@ async def connect(
             the block is entered at once, and what is emitted meanwhile is queued.
         on_connect: Called, plain or async, with every new connection before its messages are handled.
         on_disconnect: Called, plain or async, with the reason when a connection has ended.
+        on_failed_connect: Called, plain or async, with the error of every attempt to connect that failed.
         **options: Any of `pyipc.Options`.
 
     Yields:
@@ -83,6 +85,8 @@ async def connect(
         client.on_connect(on_connect)
     if on_disconnect is not None:
         client.on_disconnect(on_disconnect)
+    if on_failed_connect is not None:
+        client.on_failed_connect(on_failed_connect)
     async with hidden_nursery() as nursery:
         client._start(nursery)
         if wait:
@@ -175,6 +179,13 @@ class Client:
     def on_disconnect(self, function: Callable[[Disconnected], object]) -> Callable[[Disconnected], object]:
         """Call a function, plain or async, with the reason when a connection has ended."""
         return self._up.on_disconnect.add(function)
+
+    def on_failed_connect(self, function: Callable[[IPCError], object]) -> Callable[[IPCError], object]:
+        """Call a function, plain or async, with the error of every attempt to connect that failed.
+
+        The next attempt waits for it.
+        """
+        return self._up.on_failed_connect.add(function)
 
     def events(self, pattern: str, *, max_buffered: int = 1_024) -> EventStream[Any]:
         """The events of some names as an asynchronous iterator, from now on and across reconnects.
@@ -310,6 +321,8 @@ class Client:
                 self._check_usable()
                 if self._up.connection is not None and self._up.connection.is_open:
                     return self._up.connection
+                if self._up.refusal is not None:
+                    raise ConnectionLost(f"not connected ({self._up.why_not})") from self._up.refusal
                 await self._up.wait_for_change()
         assert timeout is not None
         raise RequestTimeout(event, timeout, f"; there was no connection ({self._up.why_not})")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import secrets
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from pyipc import identity
-from pyipc.admission import admit, check_allow
+from pyipc.admission import admit, check_allow, users_of_pipe
 from pyipc.errors import AddressError
 from pyipc.options import UNSET, Unset
 from pyipc.protocol.addresses import Address, parse_address
@@ -16,12 +16,14 @@ from pyipc.protocol.datagram import DatagramConversation
 from pyipc.protocol.framed import JsonConversation
 from pyipc.protocol.framing import Json, Raw
 from pyipc.protocol.raw import RawConversation
+from pyipc.transports.tls_settings import check_tls
 
 if TYPE_CHECKING:
     from pyipc.admission import Allow
     from pyipc.options import Options
     from pyipc.protocol.framing import Framing
     from pyipc.transports.port import Link, Peer, Transport
+    from pyipc.transports.tls_settings import AnyTLS
 
 __all__ = ["Endpoint", "as_endpoint"]
 
@@ -43,7 +45,8 @@ class Endpoint:
         transport: Moves the bytes, instead of the one registered for the address's scheme.
         mode: Permissions of a Unix socket that is listened on, such as ``0o660``.
         group: The group (name or id) that such a socket belongs to.
-        tls: Certificates and whom to trust, for ``tls://`` and for sockets that were inherited.
+        tls: Certificates and whom to trust, for ``tls://`` and for sockets that were inherited: a `TLS`, or an
+            ``ssl.SSLContext``, which is used as it is.
         trust_sources: Whether ``udp://`` may send to any source address without having seen that it is really there.
 
     Raises:
@@ -59,7 +62,7 @@ class Endpoint:
     transport: Transport | None = None
     mode: int | None = None
     group: str | int | None = None
-    tls: Any = None
+    tls: AnyTLS | None = None
     trust_sources: bool = False
 
     def __post_init__(self) -> None:
@@ -69,8 +72,10 @@ class Endpoint:
             raise TypeError(f"framing must be pyipc.Json(...) or pyipc.Raw(), not {self.framing!r}")
         if self.trust_sources and address.scheme != "udp":
             raise AddressError(f"{address} has no sources to trust; trust_sources is for udp://host:port")
-        if self.tls is not None and address.scheme not in _TLS_SCHEMES:
-            raise AddressError(f"{address} has no TLS; write tls://host:port, or leave out tls=")
+        if self.tls is not None:
+            check_tls(self.tls)
+            if address.scheme not in _TLS_SCHEMES:
+                raise AddressError(f"{address} has no TLS; write tls://host:port, or leave out tls=")
         check_allow(address, self.allow, tls=self.is_tls)
         if self.mode is not None and (self.mode & ~0o777 or not self.mode & 0o200):
             raise ValueError(f"mode must be permissions such as 0o600 or 0o660, not {self.mode!r}")
@@ -94,8 +99,15 @@ class Endpoint:
     @property
     def listen_options(self) -> dict[str, object]:
         """What a transport is told when it listens here."""
+        users = users_of_pipe(self.parsed, self.allow)
         trust_sources = self.trust_sources or None
-        given = {"mode": self.mode, "group": self.group, "tls": self.tls, "trust_sources": trust_sources}
+        given = {
+            "mode": self.mode,
+            "group": self.group,
+            "tls": self.tls,
+            "allow": users,
+            "trust_sources": trust_sources,
+        }
         return {name: value for name, value in given.items() if value is not None}
 
     @property
@@ -153,7 +165,8 @@ class Endpoint:
         """
         own = identity.own_uid() if isinstance(own_uid, Unset) else own_uid
         overflow = identity.overflow_uid() if isinstance(overflow_uid, Unset) else overflow_uid
-        admit(self.parsed, self.allow, peer, tls=self.is_tls, own_uid=own, overflow_uid=overflow)
+        sid = identity.own_sid() if peer.sid is not None else None
+        admit(self.parsed, self.allow, peer, tls=self.is_tls, own_uid=own, overflow_uid=overflow, own_sid=sid)
 
 
 def as_endpoint(address: Endpoint | Address | str) -> Endpoint:

@@ -5,6 +5,7 @@
     IPCError
     ├── AddressError (ValueError)      the address is wrong or cannot be used; nothing was opened
     │   └── InsecureAddress            plain traffic would leave this host and nobody allowed it
+    ├── CertificateFileError (ValueError)  a file of certificates or keys cannot be used (.path)
     ├── ListenError                    the server cannot take its address
     │   ├── AddressInUse               a live server has it
     │   └── UnsafePath                 the socket's directory or file is not safely ours
@@ -38,6 +39,7 @@ from typing import Any
 __all__ = [
     "AddressError",
     "AddressInUse",
+    "CertificateFileError",
     "ConnectError",
     "ConnectionClosed",
     "ConnectionLost",
@@ -76,6 +78,18 @@ class InsecureAddress(AddressError):
     """Plain, unauthenticated traffic would cross a network and ``allow=`` does not say that it may."""
 
 
+class CertificateFileError(IPCError, ValueError):
+    """A file of certificates or keys is missing, or cannot be used for TLS.
+
+    Attributes:
+        path: Which one.
+    """
+
+    def __init__(self, path: str, message: str) -> None:
+        self.path = path
+        super().__init__(message)
+
+
 class ListenError(IPCError):
     """The server cannot listen on its address."""
 
@@ -99,7 +113,7 @@ class PeerRefused(ConnectError):
     """The peer was reached and refused the connection.
 
     Attributes:
-        code: A short name for the reason, such as ``"full"`` or ``"version"``.
+        code: A short name for the reason, such as ``"full"``, ``"version"`` or ``"not-allowed"``.
         message: The peer's own words.
     """
 
@@ -113,14 +127,20 @@ class HandshakeFailed(ConnectError):
     """The peer was reached, but no secure connection could be agreed on.
 
     Attributes:
-        code: A short, stable name for the reason: ``"expired"``, ``"not-yet-valid"``, ``"wrong-host"``,
-            ``"unknown-ca"``, ``"certificate-required"``, ``"not-tls"``, ``"timeout"``, ``"closed"`` or ``"tls"`` for
-            any other.
+        code: A short, stable name for the reason. About a certificate, the peer's or, where the peer says so, ours:
+            ``"expired"``, ``"not-yet-valid"``, ``"wrong-host"``, ``"unknown-ca"``, ``"certificate-required"``, or
+            ``"bad-certificate"`` for any other. Else ``"not-tls"``, ``"timeout"``, ``"closed"``, or ``"tls"`` for
+            whatever OpenSSL says besides.
     """
 
     def __init__(self, code: str, message: str) -> None:
         self.code = code
         super().__init__(message)
+
+    @property
+    def may_pass(self) -> bool:
+        """Whether it may go well the next time though nobody mends anything."""
+        return self.code in ("timeout", "closed")
 
 
 class PeerNotAllowed(ConnectError):
@@ -221,7 +241,8 @@ class RemoteProtocolError(ProtocolError):
 
     Attributes:
         code: A short, stable name of the rule: ``"json"``, ``"utf8"``, ``"envelope"``, ``"depth"``,
-            ``"size"``, ``"name"``, ``"control"``, ``"hello"``, ``"version"``, ``"full"``, ``"truncated"``.
+            ``"size"``, ``"name"``, ``"control"``, ``"hello"``, ``"version"``, ``"full"``, ``"not-allowed"``, ``"tls"``,
+            ``"truncated"``.
     """
 
     def __init__(self, code: str, message: str) -> None:

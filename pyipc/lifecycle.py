@@ -17,7 +17,7 @@ from pyipc.calls import Calls
 from pyipc.crew import Crew
 from pyipc.datagram_vigil import DatagramVigil
 from pyipc.dispatch import Dispatcher
-from pyipc.errors import ConnectionClosed, ConnectionLost, PeerRefused, Undelivered
+from pyipc.errors import ConnectionClosed, ConnectionLost, HandshakeFailed, PeerRefused, Undelivered
 from pyipc.inbox import Inbox
 from pyipc.landmark import Landmark
 from pyipc.outbox import STREAM_WRITE_SIZE, Outbox
@@ -206,7 +206,10 @@ class Lifecycle:
         """Reading failed."""
         if not isinstance(error, ConnectionLost):
             logger.error("the link to %s failed", self._link.peer.address, exc_info=error)
-        self._end("lost", f"the connection broke: {error}", by_peer=True, error=error)
+        if isinstance(refusal := error.__cause__, HandshakeFailed):
+            self._end(refusal.code, str(refusal), by_peer=True, error=refusal)
+        else:
+            self._end("lost", f"the connection broke: {error}", by_peer=True, error=error)
         self._reading_ended.set()
 
     def _digest(self, chunk: bytes) -> list[Inbound] | None:
@@ -356,7 +359,7 @@ class Lifecycle:
             self._reason = Disconnected(self, code, message, by_peer, error)
             self._sever_later()
         # A peer that refused the connection has looked at nothing else.
-        refused = isinstance(error, PeerRefused) and self._conversation.protocol == "plain"
+        refused = isinstance(error, PeerRefused | HandshakeFailed) and self._conversation.protocol == "plain"
         self._calls.fail_all(message, lost=code != "closed", maybe_handled=not refused)
         if self._introduced is not None:
             self._introduced.set()
@@ -376,7 +379,7 @@ class Lifecycle:
             return
         self._offer(self._conversation.goodbye(code, message))
         self._outbox.flush_nowait()
-        self._link.send_eof()
+        self._outbox.end()
         self._end(code, message, by_peer=False, error=error)
         self._dispatcher.resume()
         self._reader.call_back()
@@ -401,8 +404,9 @@ class Lifecycle:
         """Send what is queued, say goodbye, and close.
 
         Reads and discards what still comes until the peer has closed too, since closing with
-        unread input would reset some connections and so lose what was sent. (Over UDP there is no
-        such end, and a peer that has not shown who it is gets no more than fits.) Takes at most the
+        unread input would reset some connections and so lose what was sent; not where the link has no
+        end of the stream but its closing, and keeps what was sent. (A peer over UDP that has not shown
+        who it is gets no more than fits.) Takes at most the
         option ``close_timeout``. Handlers at work are cancelled at the end. May be called more
         than once.
 
@@ -435,11 +439,12 @@ class Lifecycle:
                         await self._outbox.flush()
                     else:
                         self._outbox.flush_nowait()
-                    self._link.send_eof()
+                    is_eof_sent = self._link.send_eof()
                 except ConnectionLost:
                     pass  # what was not sent is counted below
                 else:
-                    if self._link.reliable:
+                    # A peer that is not told of the end would not close either.
+                    if is_eof_sent or not self._link.keeps_sent:
                         await self._reading_ended.wait()
             if by_us and self._link.verified:  # else the loss was reported with the connection's end
                 undelivered = self._outbox.count_events()

@@ -68,6 +68,7 @@ class Outbox:
         "_flusher",
         "_head_sent",
         "_in_flight",
+        "_is_last",
         "_link",
         "_lost_events",
         "_room",
@@ -107,6 +108,7 @@ class Outbox:
         self._in_flight = 0
         self._lost_events = 0
         self._writing = False
+        self._is_last = False
         self._error: ConnectionLost | None = None
         self._room: trio.lowlevel.ParkingLot | None = None
         self.frames: collections.deque[bytes] = _NOTHING
@@ -362,6 +364,8 @@ class Outbox:
                 self._sent(len(chunk), len(chunk), count)
         finally:
             self._writing = False
+            if self._is_last:
+                self._link.send_eof()
 
     def _drop(self, count: int) -> None:
         for _ in range(count):
@@ -389,6 +393,13 @@ class Outbox:
         error = ConnectionLost(str(self._error))
         error.__cause__ = self._error
         return error
+
+    def end(self) -> None:
+        """Tell the peer that nothing follows, once the link has what is being written."""
+        if self._writing:
+            self._is_last = True
+        else:
+            self._link.send_eof()
 
     def count_events(self) -> int:
         """How many of a user's events were not sent, or not surely: they wait, or a write of them failed."""

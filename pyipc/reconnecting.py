@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import math
 from typing import TYPE_CHECKING
@@ -17,6 +16,7 @@ from pyipc.errors import (
     ConnectError,
     ConnectionClosed,
     ConnectionLost,
+    HandshakeFailed,
     IPCError,
     LocalProtocolError,
     PeerNotAllowed,
@@ -67,6 +67,7 @@ class Reconnecting:
         failed_connects: Attempts that failed.
         on_connect: Who wants to know of new connections.
         on_disconnect: Who wants to know why one ended.
+        on_failed_connect: Who wants to know why an attempt failed.
     """
 
     def __init__(
@@ -95,6 +96,7 @@ class Reconnecting:
         self.failed_connects: int = 0
         self.on_connect: Callbacks[Connection] = Callbacks("on_connect")
         self.on_disconnect: Callbacks[Disconnected] = Callbacks("on_disconnect")
+        self.on_failed_connect: Callbacks[IPCError] = Callbacks("on_failed_connect")
 
     def start(self, nursery: trio.Nursery) -> None:
         """Begin to connect, in the background."""
@@ -109,6 +111,11 @@ class Reconnecting:
         self._stopped = True
         self._supervision.cancel()
         self.tell()
+
+    @property
+    def refusal(self) -> IPCError | None:
+        """Why the server will have none of us, or we of it, if that is how the last attempt or connection ended."""
+        return self.last_error if _is_refusal(self.last_error) else None
 
     @property
     def why_not(self) -> str:
@@ -142,7 +149,8 @@ class Reconnecting:
                     raise ConnectionClosed("the client is closed")
                 if self.failure is not None:
                     raise self.failure
-                if isinstance(self.last_error, _HOPELESS):
+                if isinstance(self.last_error, _HOPELESS) or self.refusal is not None:
+                    assert self.last_error is not None
                     raise self.last_error
                 await self.wait_for_change()
         if self.connection is None:
@@ -167,6 +175,7 @@ class Reconnecting:
                     self.failed_connects += 1
                     self.last_error = error
                     logger.info("could not connect to %s: %s", self._endpoint.parsed.redacted, error)
+                    await self.on_failed_connect.call(error)
                     if isinstance(error, AddressError):
                         self._give_up(error)
                         return
@@ -174,7 +183,7 @@ class Reconnecting:
                     began = trio.current_time()
                     reason, heard = await self._live(link)
                     lived = trio.current_time() - began
-                    if isinstance(reason.error, PeerRefused):
+                    if isinstance(reason.error, PeerRefused | HandshakeFailed):
                         self.last_error = reason.error
                     else:
                         self.last_error = ConnectionLost(reason.message)
@@ -206,6 +215,9 @@ class Reconnecting:
     async def _live(self, link: Link) -> tuple[Disconnected, bool]:
         """Live through one connection; say why it ended and whether the server ever spoke."""
         assert self._nursery is not None
+        # Who agreed on our protocol in the handshake answers the hello, or says why it will not. Until then nobody is
+        # told of a connection: of TLS a client sees the end before the server has looked at its certificate.
+        is_promised = self._endpoint.says_hello and link.peer.protocol != "plain"
         connection = Connection(
             link,
             self._endpoint.converse(Role.CLIENT, self._options, agent=AGENT, link=link),
@@ -215,15 +227,23 @@ class Reconnecting:
             timers=self._timers,
             flusher=self._flusher,
             greet=self.on_connect.call if len(self.on_connect) else None,
+            require_hello=is_promised,
         )
         try:
             await self._nursery.start(self._run, connection)
         except trio.Cancelled:
             await connection.aclose()  # stopped just now: nobody else knows this connection
             raise
-        if any(event is not None and self._template.is_risky(event) for event in self.offline.names()):
-            with contextlib.suppress(ConnectionClosed):
-                await connection.know_peer()  # whether they may be sent depends on who that is
+        # Whether some events may be sent depends on who it is.
+        if is_promised or any(event is not None and self._template.is_risky(event) for event in self.offline.names()):
+            try:
+                await connection.know_peer()
+            except ConnectionClosed:
+                await connection.wait_lost()  # where sending failed, what the server said before is still read
+            reason = connection.reason
+            if reason is not None and isinstance(reason.error, PeerRefused | HandshakeFailed):
+                self.failed_connects += 1
+                return reason, False
         self._send_kept(connection)
         self.connection = connection
         self.connects += 1
@@ -264,3 +284,10 @@ class Reconnecting:
         self.failure = error
         self._on_loss(ConnectionLost(f"the client has given up: {error}"), True)
         self.tell()
+
+
+def _is_refusal(error: BaseException | None) -> bool:
+    """Whether an error says that one side does not accept who the other is, which somebody has to mend."""
+    if isinstance(error, HandshakeFailed):
+        return not error.may_pass
+    return isinstance(error, PeerRefused) and error.code == "not-allowed"

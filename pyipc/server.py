@@ -318,8 +318,8 @@ class Server:
             self._serving_tasks -= 1
             self._served.unpark_all()
 
-    async def _refuse(self, link: Link, endpoint: Endpoint, why: str) -> None:
-        await self._connection(link, endpoint, ("full", why)).run()
+    async def _refuse(self, link: Link, endpoint: Endpoint, code: str, why: str) -> None:
+        await self._connection(link, endpoint, (code, why)).run()
 
     # --- sending ---
 
@@ -351,6 +351,21 @@ class Server:
         Cancellation: a cancelled broadcast has sent nothing. Always a schedule point.
         """
         await trio.lowlevel.checkpoint()
+        return self._audience.broadcast(event, data, exclude, where)
+
+    def broadcast_nowait(
+        self,
+        event: str,
+        data: object = None,
+        *,
+        exclude: Connection | Collection[Connection] | None = None,
+        where: Callable[[Connection], bool] | None = None,
+    ) -> BroadcastReport:
+        """Like `broadcast`, for plain functions: without giving way to other tasks.
+
+        Raises:
+            LocalProtocolError: The name or the data cannot be sent; nothing was.
+        """
         return self._audience.broadcast(event, data, exclude, where)
 
     async def aclose(self) -> None:

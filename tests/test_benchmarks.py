@@ -5,11 +5,13 @@ How fast anything is, no test says.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.util
 import json
 import os
 import re
+import ssl
 import sys
 import textwrap
 import time
@@ -19,17 +21,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from cryptography import x509
 
 import compare
 from harness import measuring, processes
 from harness.charts import bar_chart
-from harness.contenders import CONTENDERS, NODE_IPC, Contender, NotMeasured, by_key, other_pyipc
+from harness.contender import NODE_IPC, Contender, NotMeasured
+from harness.contenders import CONTENDERS, by_key, other_pyipc
 from harness.measuring import costs, measure, run_rounds
 from harness.processes import Child, Usage
 from harness.report import Run
 from harness.results import Result, Spread, ratios
 from harness.tables import number, result_table, target_table, with_spread
 from harness.targets import TARGETS, Target, judge
+from harness.transports import MUTUAL_TLS, TCP, TLS, TRANSPORTS, UDP, UNIX, Transport
 from harness.workloads import WORKLOADS, WORKS, Workload
 
 if TYPE_CHECKING:
@@ -233,14 +238,26 @@ def test_a_contender_can_do_a_work_or_says_why_not(contender: Contender) -> None
     assert contender.promises
     assert contender.works <= set(WORKS)
     assert not contender.works & set(contender.cannot)
-    if not contender.variant and contender.key != "msgspec":
+    if UNIX in contender.transports and not contender.variant and contender.key != "msgspec":
         assert contender.works | set(contender.cannot) == set(WORKS)
 
 
 @pytest.mark.parametrize("workload", WORKLOADS, ids=lambda workload: workload.name)
 def test_a_workload_compares_with_somebody_who_can_do_it(workload: Workload) -> None:
-    assert workload.work in by_key(workload.reference).works
+    reference = by_key(workload.reference)
+    assert reference.takes_part(workload)
+    assert workload.work in reference.works
     assert workload.titled(workload.params)
+
+
+def test_who_is_measured_over_one_transport_is_in_the_tables_of_transports_alone() -> None:
+    for workload in WORKLOADS:
+        alone = {who.takes_part(workload) for who in CONTENDERS if who.alone_over is not None}
+        others = {who.takes_part(workload) for who in CONTENDERS if who.alone_over is None}
+        assert (True in others, True in alone) == (workload.transport is not None, workload.transport is None)
+    together = [who for who in CONTENDERS if who.takes_part(BY_NAME["each-request"])]
+    assert {who.transport_at(BY_NAME["each-request"]) for who in together} == set(TRANSPORTS)
+    assert PYIPC.transport_at(BY_NAME["tls-request"]) is TLS
 
 
 def test_keys_are_unique() -> None:
@@ -260,6 +277,38 @@ def test_a_missing_node_ipc_is_a_reason(monkeypatch: pytest.MonkeyPatch, tmp_pat
     monkeypatch.setenv("PYIPC_NODE_DIR", str(tmp_path))
     with pytest.raises(NotMeasured, match=r"node is not installed|node-ipc 9\.2\.1 is not installed"):
         NODE.check("events")
+
+
+# --- transports -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS, ids=lambda transport: transport.name)
+def test_an_address_has_its_scheme_and_nothing_left_to_fill_in(transport: Transport, tmp_path: Path) -> None:
+    address = transport.prepare(tmp_path)
+    assert address.startswith(f"{transport.name}:")
+    assert "{" not in address
+    assert (tmp_path / "ca.pem").exists() == transport.has_certificates
+
+
+def test_certificates_pass_a_strict_look_from_either_side(tmp_path: Path) -> None:
+    MUTUAL_TLS.prepare(tmp_path)
+    files = {side: (tmp_path / f"{side}.pem", tmp_path / f"{side}-key.pem") for side in ("server", "client")}
+    server, client = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    server.verify_mode = ssl.CERT_REQUIRED
+    for side, context in (("server", server), ("client", client)):
+        context.verify_flags |= ssl.VERIFY_X509_STRICT
+        context.load_verify_locations(tmp_path / "ca.pem")
+        context.load_cert_chain(*files[side])
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    ends = [
+        client.wrap_bio(to_client, to_server, server_hostname="127.0.0.1"),
+        server.wrap_bio(to_server, to_client, server_side=True),
+    ]
+    for end in (*ends, *ends):
+        with contextlib.suppress(ssl.SSLWantReadError):
+            end.do_handshake()
+    seen = [x509.load_der_x509_certificate(end.getpeercert(True) or b"") for end in ends]
+    assert [certificate.subject.rfc4514_string() for certificate in seen] == ["CN=server", "CN=client"]
 
 
 # --- processes --------------------------------------------------------------------------------------------------
@@ -368,14 +417,23 @@ TINY = {
     "broadcast": {"count": 3, "clients": 20},
     "idle": {"clients": 200},
 }
-#: The first plain workload of each work.
-PLAIN = {each.work: each for each in reversed(WORKLOADS) if each.transport == "unix" and not each.pinned}
+
+
+def plain(contender: Contender, work: str, transport: Transport | None) -> Workload:
+    """A workload of a work over a transport, on any processor where there is such a one."""
+    found = [each for each in WORKLOADS if (each.work, each.transport) == (work, transport)]
+    return min(found, key=lambda each: each.pinned)
 
 
 def at_work() -> list[object]:
-    """Every contender at all that it says it can do, and at something over TCP."""
-    cases = [(each, PLAIN[work]) for each in CONTENDERS for work in WORKS if work in each.works]
-    cases += [(each, BY_NAME["tcp-request"]) for each in CONTENDERS if "request" in each.works]
+    """Every contender at all that it says it can do over its first transport, and at one thing over each other."""
+    cases: list[tuple[Contender, Workload]] = []
+    for each in CONTENDERS:
+        over: list[Transport | None] = [transport for transport in TRANSPORTS if transport in each.transports]
+        first, *others = over or [None]
+        works = [work for work in WORKS if work in each.works]
+        cases += [(each, plain(each, work, first)) for work in works]
+        cases += [(each, plain(each, works[0], transport)) for transport in others]
     return [
         pytest.param(
             contender,
@@ -383,25 +441,63 @@ def at_work() -> list[object]:
             id=f"{contender.key}-{workload.name}",
             marks=[
                 *([pytest.mark.interop] if contender is NODE else []),
-                *([linux_only] if workload.work == "idle" else []),
+                *([linux_only] if workload.work == "idle" or workload.pinned else []),
             ],
         )
         for contender, workload in cases
     ]
 
 
-@unix_only
-@pytest.mark.parametrize(("contender", "workload"), at_work())
-def test_a_contender_does_its_work(contender: Contender, workload: Workload, node_modules: NodeModules) -> None:
+def require(contender: Contender, node_modules: NodeModules) -> None:
+    """Skip the test of a contender that cannot run here."""
     if contender is NODE:
         node_modules(NODE_IPC)
     for module in contender.needs:
         if importlib.util.find_spec(module) is None:
             pytest.skip(f"cannot run here: {module} comes with the dependency group 'bench' alone")
+
+
+@unix_only
+@pytest.mark.parametrize(("contender", "workload"), at_work())
+def test_a_contender_does_its_work(contender: Contender, workload: Workload, node_modules: NodeModules) -> None:
+    require(contender, node_modules)
     params = TINY[workload.work]
     figures = measure(contender, workload, params)
     assert figures[workload.figure] > 0
     assert figures["count"] == params.get("count", 1) * params.get("clients", 1)
+
+
+@unix_only
+@pytest.mark.parametrize(
+    "contender",
+    [
+        pytest.param(each, id=each.key, marks=[pytest.mark.interop] if each is NODE else [])
+        for each in CONTENDERS
+        if TLS in each.transports and not each.variant
+    ],
+)
+def test_who_talks_over_tls_verifies_the_server(
+    contender: Contender, node_modules: NodeModules, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    require(contender, node_modules)
+    TLS.prepare(tmp_path)
+
+    class Betrayed(Child):
+        """A driver that trusts somebody else than who vouches for the server."""
+
+        def __init__(
+            self, contender: Contender, file: str, arguments: list[str], directory: Path, deadline: float
+        ) -> None:
+            if arguments[0] == "drive":
+                (directory / "ca.pem").write_bytes((tmp_path / "ca.pem").read_bytes())
+            super().__init__(contender, file, arguments, directory, deadline)
+
+    monkeypatch.setattr(measuring, "Child", Betrayed)
+    with pytest.raises(NotMeasured):
+        measure(contender, BY_NAME["tls-request"], TINY["request"])
+    # Each says why in words of its own. That it was the certificate shows where that is the right one.
+    monkeypatch.undo()
+    assert measure(contender, BY_NAME["tls-request"], TINY["request"])["count"] == 20
 
 
 @linux_only
@@ -425,6 +521,7 @@ def test_what_a_contender_needs_is_in_the_group() -> None:
     [
         (["--only", "nothing"], "there is no workload 'nothing'; there are request-pinned, "),
         (["--peers", "nobody"], "there is no contender 'nobody'; there are pyipc, "),
+        (["--only", "large", "--peers", "msgspec"], "none of these contenders takes part in any of these workloads"),
         (["--against", "before"], "--against takes NAME=DIRECTORY"),
         (["--against", "zmq=."], "--against: 'zmq' is the name of another contender"),
         (["--against", "before=no/such/place"], "there is no pyipc/__init__.py in"),
@@ -531,12 +628,22 @@ def test_a_page_without_its_marks_is_left_alone(tmp_path: Path, text: str) -> No
     assert page.read_text("utf-8") == text
 
 
-def test_every_work_is_there_over_both_transports_and_pinned() -> None:
+def test_every_work_is_there_over_all_that_streams_and_pinned() -> None:
     usual = compare.chosen_workloads(None, quick=False)
     everything = compare.chosen_workloads(None, quick=False, every=True)
     assert usual == everything[: len(usual)] != everything
     kinds = {(each.work, each.params.get("size"), each.transport, each.pinned) for each in everything}
     for each in usual:
-        for transport, pinned in (("unix", False), ("tcp", False), ("unix", True)):
-            assert (each.work, each.params.get("size"), transport, pinned) in kinds
-    assert compare.chosen_workloads(["tcp-large"], quick=False)[0].transport == "tcp"
+        if each.transport is UNIX:
+            for transport, pinned in ((UNIX, False), (TCP, False), (UNIX, True)):
+                assert (each.work, each.params.get("size"), transport, pinned) in kinds
+    over_tls = {each.work for each in everything if each.transport is TLS}
+    assert over_tls == set(WORKS) - {"broadcast", "idle"}
+    assert compare.chosen_workloads(["tcp-large"], quick=False)[0].transport is TCP
+
+
+def test_over_udp_no_more_is_outstanding_than_a_socket_has_room_for() -> None:
+    for each in WORKLOADS:
+        if each.transport is UDP:
+            assert each.work in ("request", "echo")
+            assert each.params.get("tasks", 1) <= 32

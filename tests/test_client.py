@@ -279,6 +279,25 @@ async def test_on_connect_and_on_disconnect(autojump_clock: MockClock) -> None:
         assert log == ["closed"]
 
 
+async def test_on_failed_connect(autojump_clock: MockClock) -> None:
+    transport = Scripted()
+    transport.error = pyipc.ConnectError("nobody there")
+    failures: list[pyipc.IPCError] = []
+
+    async def slow(error: pyipc.IPCError) -> None:
+        await trio.sleep(1)  # for which the next attempt waits
+        failures.append(error)
+        if len(failures) == 5:
+            transport.error = None
+
+    options: dict[str, Any] = {"reconnect_interval": 0.1, "reconnect_factor": 1.0, "reconnect_jitter": False}
+    async with pyipc.connect(transport.endpoint, wait=False, on_failed_connect=slow, **options) as client:
+        client.on_failed_connect(failures.append)
+        await client.wait_connected()
+    assert [str(error) for error in failures] == ["nobody there"] * 6
+    assert [round(when - transport.attempts[0], 3) for when in transport.attempts] == [0, 1.1, 2.2, 3.3]
+
+
 # --- without a connection ---------------------------------------------------------------------------------------
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from typing import Any, NoReturn
 
 import pytest
@@ -10,11 +11,12 @@ import trio
 import trio.testing
 
 import pyipc
-from pyipc import ANYONE, Endpoint, Peer
+from pyipc import ANYONE, Endpoint, Peer, identity
 from pyipc.endpoint import as_endpoint
 from pyipc.options import Options
 from pyipc.protocol.conversation import Role
 from pyipc.transports import memory_link_pair
+from tests.conftest import CANNOT_RUN
 
 ME, OTHER, OVERFLOW = 1000, 1001, 65534
 
@@ -67,6 +69,60 @@ def test_root_is_not_everybody() -> None:
 def test_this_user_is_not_admitted_where_it_is_the_overflow_user() -> None:
     with pytest.raises(pyipc.PeerNotAllowed, match="another namespace"):
         Endpoint("world").admit(Peer(address="x", uid=OVERFLOW), own_uid=OVERFLOW, overflow_uid=OVERFLOW)
+
+
+MY_SID, OTHER_SID, SYSTEM = "S-1-5-21-1-2-3-1001", "S-1-5-21-1-2-3-1002", "S-1-5-18"
+
+
+@pytest.mark.parametrize(
+    ("allow", "sid", "admitted"),
+    [
+        (None, MY_SID, True),
+        (None, OTHER_SID, False),  # of a server: whoever made the pipe first
+        (None, None, False),
+        ({OTHER_SID, SYSTEM}, SYSTEM, True),
+        ({OTHER_SID}, MY_SID, False),
+        ({OTHER_SID}, None, False),
+        ({OTHER_SID}, "S-1-5-21-1-2-3-10021", False),
+        (set(), MY_SID, False),
+        (ANYONE, OTHER_SID, True),
+        (ANYONE, None, True),
+        (lambda peer: peer.sid == SYSTEM, SYSTEM, True),
+        (lambda peer: peer.sid == SYSTEM, MY_SID, False),
+    ],
+)
+def test_who_is_admitted_on_a_pipe(
+    allow: Any, sid: str | None, admitted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(identity, "own_sid", lambda: MY_SID)
+    try:
+        Endpoint("pipe:world", allow=allow).admit(Peer(address="pipe:world", sid=sid))
+    except pyipc.PeerNotAllowed as error:
+        assert not admitted
+        assert sid is None or sid in str(error)
+    else:
+        assert admitted
+
+
+@pytest.mark.parametrize(
+    ("allow", "options"),
+    [
+        (None, {}),
+        ({OTHER_SID}, {"allow": {OTHER_SID}}),
+        (ANYONE, {"allow": {"S-1-1-0"}}),  # Everyone
+        (lambda peer: True, {}),  # chooses among those whom Windows lets in anyway
+    ],
+)
+def test_whom_windows_is_to_let_into_a_pipe(allow: Any, options: dict[str, object]) -> None:
+    assert Endpoint("pipe:world", allow=allow).listen_options == options
+    assert Endpoint("pipe:world", allow=allow).connect_options == {}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason=f"{CANNOT_RUN} Windows has security identifiers")
+def test_elsewhere_nobody_has_a_security_identifier() -> None:
+    assert identity.own_sid() is None
+    with pytest.raises(pyipc.AddressError, match="give user ids"):
+        Endpoint("world", allow={SYSTEM})
 
 
 @pytest.mark.parametrize("answer", [False, None, 1, "yes", object()])

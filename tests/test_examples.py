@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = ROOT / "examples"
 #: Programs that another test runs, because they need a partner.
-ELSEWHERE = {"node": "tests/interop/test_node_examples.py"}
+ELSEWHERE = {
+    "from_node_ipc": "tests/test_examples_from_node_ipc.py",
+    "node": "tests/interop/test_node_examples.py",
+}
 ARGUMENTS = {"wordcount/main.py": ["--limit", "60"]}
 PATIENCE = 40
 

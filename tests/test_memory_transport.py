@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 import os
 import random
 import socket
@@ -18,6 +17,7 @@ from pyipc.protocol.addresses import parse_address
 from pyipc.transports import Link, Peer
 from pyipc.transports.memory import MemoryTransport, memory_link_pair
 from tests.conftest import CANNOT_RUN
+from tests.link_stream import HalfCloseableLinkStream
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -49,64 +49,11 @@ async def receive_all(link: Link) -> bytes:
 # --- a stream like any other ------------------------------------------------------------------------------------
 
 
-class LinkStream(trio.abc.HalfCloseableStream):
-    """A link as trio's own checks want to see a stream."""
-
-    def __init__(self, link: Link) -> None:
-        self.link = link
-        self.unread = b""
-        self.sending = self.closed = self.finished = False
-
-    def translated(self) -> Exception:
-        return trio.ClosedResourceError() if self.closed else trio.BrokenResourceError()
-
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        if self.closed or self.finished:
-            await trio.lowlevel.checkpoint()
-            raise trio.ClosedResourceError
-        self.sending = True
-        try:
-            await self.link.send(data)
-        except ConnectionLost as error:
-            raise self.translated() from error
-        finally:
-            self.sending = False
-
-    async def wait_send_all_might_not_block(self) -> None:
-        # Links have no such thing; while nothing is clogged, this will do.
-        await self.send_all(b"")
-
-    async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        if max_bytes is not None and operator.index(max_bytes) < 1:
-            raise ValueError
-        if not self.unread:
-            try:
-                self.unread = await self.link.receive()
-            except ConnectionLost as error:
-                raise self.translated() from error
-        else:
-            await trio.lowlevel.checkpoint()
-        chunk = self.unread[:max_bytes]
-        self.unread = self.unread[len(chunk) :]
-        return chunk
-
-    async def send_eof(self) -> None:
-        await trio.lowlevel.checkpoint()
-        if self.sending:
-            raise trio.BusyResourceError
-        self.finished = True
-        assert self.link.send_eof()
-
-    async def aclose(self) -> None:
-        self.closed = True
-        await self.link.aclose()
-
-
 @pytest.mark.parametrize("buffer_size", [1, 1_000, 65_536])
 async def test_it_passes_the_checks_of_trio_for_streams(buffer_size: int) -> None:
-    async def make() -> tuple[LinkStream, LinkStream]:
+    async def make() -> tuple[HalfCloseableLinkStream, HalfCloseableLinkStream]:
         left, right = memory_link_pair(buffer_size=buffer_size)
-        return LinkStream(left), LinkStream(right)
+        return HalfCloseableLinkStream(left), HalfCloseableLinkStream(right)
 
     if buffer_size > 1:  # a megabyte, byte by byte, both ways, teaches nothing for its four seconds
         await trio.testing.check_two_way_stream(make, None)

@@ -97,6 +97,19 @@ async def test_high_water_holds_senders_back() -> None:
         assert it.outbox.size < 100
 
 
+async def test_the_end_comes_after_what_is_being_written() -> None:
+    async with box(buffer=64) as it:
+        it.outbox.push(b"x" * 300)
+        it.outbox.flush_nowait()
+        it.outbox.end()
+        it.outbox.fail(ConnectionLost("it is over"))
+        assert await it.read(300) == b"x" * 300
+        assert await it.peer.receive() == b""
+    async with box() as it:
+        it.outbox.end()
+        assert await it.peer.receive() == b""
+
+
 async def test_waiting_for_room_is_always_a_schedule_point() -> None:
     async with box() as it:
         with trio.testing.assert_checkpoints():

@@ -235,6 +235,19 @@ async def test_broadcast_to_all_but_some() -> None:
             assert server.statistics().broadcasts == 5
 
 
+async def test_broadcast_from_a_plain_function() -> None:
+    with trio.fail_after(5):
+        async with pyipc.Server() as server:
+            peers = [join(server, Peer(address=f"x{n}")) for n in range(2)]
+            server.on("ask", lambda message: server.broadcast_nowait("news", exclude=message.connection))
+            await peers[0].send(frame("ask"))
+            await trio.testing.wait_all_tasks_blocked()
+            assert server.broadcast_nowait("last", where=lambda one: one.is_open) == pyipc.BroadcastReport(2, 0)
+            for peer in peers:
+                peer.link.send_eof()
+            assert [[name for name, _ in await peer.read_all()] for peer in peers] == [["last"], ["news", "last"]]
+
+
 async def test_a_broadcast_that_cannot_be_encoded_goes_to_nobody() -> None:
     with trio.fail_after(5):
         async with pair() as (client, server):

@@ -3,91 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
-import os
-import shutil
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from harness.contender import NODE_IPC, Contender, NotMeasured
+from harness.transports import FD, MEMORY, MUTUAL_TLS, TCP, TLS, UDP, UNIX, Transport
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from pathlib import Path
 
-__all__ = ["CONTENDERS", "NODE_IPC", "Contender", "NotMeasured", "by_key", "other_pyipc"]
+__all__ = ["CONTENDERS", "by_key", "other_pyipc"]
 
-ROOT = Path(__file__).resolve().parent.parent.parent
-NODE_IPC = "9.2.1"
 PYIPC = "pyipc"
-
-
-class NotMeasured(Exception):
-    """Why there is no figure."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Contender:
-    """One row of the tables.
-
-    Args:
-        key: What it is called on the command line and in JSON.
-        name: What it is called in tables.
-        peer: The file in ``peers/`` that both of its processes run.
-        variant: Which form of the peer.
-        works: What it can do.
-        cannot: For other work, why not. What is in neither is not listed.
-        promises: What a user of it gets for the time it takes.
-        needs: The packages that it needs: as each is imported, and as it is installed.
-        in_crowd: Whether ``crowd.py`` drives its broadcasts.
-        at_most: For some work, the largest ``count`` that it is asked for, where more would take long.
-        library: Where the ``pyipc`` is that it imports.
-    """
-
-    key: str
-    name: str
-    peer: str
-    variant: str = ""
-    works: frozenset[str]
-    cannot: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    promises: str
-    needs: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    in_crowd: bool = False
-    at_most: Mapping[str, int] = dataclasses.field(default_factory=dict)
-    library: Path = ROOT
-
-    def takes_part(self, work: str) -> bool:
-        """Whether it has a row in the tables of some work."""
-        return work in self.works or work in self.cannot
-
-    def check(self, work: str) -> None:
-        """Check that it can be measured here.
-
-        Raises:
-            NotMeasured: It cannot.
-        """
-        if work not in self.works:
-            raise NotMeasured(self.cannot.get(work, "it has no such thing"))
-        for module, package in self.needs.items():
-            if importlib.util.find_spec(module) is None:
-                raise NotMeasured(f"{package} is not installed (./run bench does that, or pip install {package})")
-        if self.peer.endswith(".js"):
-            node_modules()
-
-    def driver(self, work: str) -> str:
-        """The file that drives its server."""
-        return "crowd.py" if work == "idle" or (work == "broadcast" and self.in_crowd) else self.peer
-
-
-def node_modules() -> Path:
-    """Where node finds node-ipc.
-
-    Raises:
-        NotMeasured: It is not there.
-    """
-    if shutil.which("node") is None:
-        raise NotMeasured("node is not installed")
-    modules = Path(os.environ.get("PYIPC_NODE_DIR") or ROOT / ".node") / NODE_IPC / "node_modules"
-    if not (modules / "node-ipc").is_dir():
-        raise NotMeasured(f"node-ipc {NODE_IPC} is not installed under PYIPC_NODE_DIR or .node (./run bench does that)")
-    return modules
 
 
 def other_pyipc(name: str, library: Path) -> Contender:
@@ -111,6 +37,24 @@ _NO_GREETING = "a connection that does not greet is none to it, and a plain sock
 _THREAD_EACH = "it takes a thread for each connection"
 _NO_CALL_BACK = "its server calls nobody back"
 _ONE_SHAPE = "it is a floor for other work"
+_STREAMS = frozenset({UNIX, TCP, TLS})
+
+
+def _pyipc_over(transport: Transport, promises: str, **different: Any) -> Contender:
+    """pyipc in tables that compare its transports."""
+    return dataclasses.replace(
+        Contender(
+            key=f"{PYIPC}-{transport.name}",
+            name=f"{PYIPC} over {transport.title}",
+            peer="pyipc_peer.py",
+            works=frozenset({"request", "events"}),
+            transports=frozenset(),
+            alone_over=transport,
+            promises=promises,
+        ),
+        **different,
+    )
+
 
 CONTENDERS = (
     Contender(
@@ -118,9 +62,10 @@ CONTENDERS = (
         name="pyipc",
         peer="pyipc_peer.py",
         works=_ALL,
+        transports=_STREAMS | {UDP},
         in_crowd=True,
         promises="Order, back-pressure, limits on everything, requests matched, timed and cancelled, heartbeats, "
-        "reconnect, the peer's user checked. JSON.",
+        "reconnect, the peer's user checked. JSON. Over UDP no order and no back-pressure.",
     ),
     Contender(
         key="pyipc-async",
@@ -136,10 +81,11 @@ CONTENDERS = (
         peer="node_ipc.js",
         works=_ALL - {"requests"},
         cannot={"requests": "it has no requests; its echo by events is measured instead"},
+        transports=_STREAMS | {UDP},
         at_most={"large": 1},
         in_crowd=True,
-        promises="Order, reconnect. No back-pressure, no limits, no requests: a request is answered by an event. "
-        "Its own JSON.",
+        promises="Order, reconnect; neither over UDP. No back-pressure, no limits, no requests: a request is answered "
+        "by an event. Its own JSON.",
     ),
     Contender(
         key="bare-sockets",
@@ -147,6 +93,7 @@ CONTENDERS = (
         peer="bare_sockets.py",
         works=_ALL - {"requests", "echo"},
         cannot={"requests": _ONE_SHAPE, "echo": _ONE_SHAPE},
+        transports=_STREAMS,
         in_crowd=True,
         promises="Order. No limits, no matching, no reconnect; blocks. A floor. JSON by msgspec.",
     ),
@@ -182,10 +129,19 @@ CONTENDERS = (
         promises="Order, back-pressure. No limits, no time-outs, no reconnect. JSON by msgspec.",
     ),
     Contender(
+        key="trio-tls",
+        name="trio SSLStream",
+        peer="trio_streams.py",
+        works=_ALL - {"broadcast", "idle"},
+        transports=frozenset({TLS}),
+        promises="Order, back-pressure. No limits, no time-outs, no reconnect. JSON by msgspec.",
+    ),
+    Contender(
         key="asyncio",
         name="asyncio streams",
         peer="asyncio_streams.py",
         works=_ALL,
+        transports=_STREAMS,
         in_crowd=True,
         promises="Order, back-pressure, a limit on a line. No time-outs, no reconnect. JSON by msgspec.",
     ),
@@ -195,6 +151,7 @@ CONTENDERS = (
         peer="asyncio_streams.py",
         variant="uvloop",
         works=_ALL,
+        transports=_STREAMS,
         in_crowd=True,
         needs={"uvloop": "uvloop"},
         promises="The same.",
@@ -233,6 +190,7 @@ CONTENDERS = (
         peer="websockets_peer.py",
         works=_ALL - {"idle"},
         cannot={"idle": _NO_GREETING},
+        transports=_STREAMS,
         needs={"websockets": "websockets"},
         at_most={"events": 20_000},
         promises="Order, back-pressure, pings, masked frames. Requests matched by the program. JSON by msgspec.",
@@ -292,5 +250,56 @@ CONTENDERS = (
         needs={"grpc": "grpcio", "uvloop": "uvloop"},
         at_most={"requests": 4_000},
         promises="The same.",
+    ),
+    Contender(
+        key="datagrams",
+        name="bare sockets, datagrams",
+        peer="datagrams.py",
+        works=frozenset({"request", "echo"}),
+        transports=frozenset({UDP}),
+        promises="Nothing; blocks. A floor. JSON by msgspec.",
+    ),
+    Contender(
+        key="trio-datagrams",
+        name="bare trio, datagrams",
+        peer="trio_datagrams.py",
+        works=frozenset({"request", "echo"}),
+        transports=frozenset({UDP}),
+        promises="Nothing. A floor. JSON by msgspec.",
+    ),
+    Contender(
+        key="asyncio-datagrams",
+        name="asyncio datagrams",
+        peer="asyncio_datagrams.py",
+        works=frozenset({"request", "echo"}),
+        transports=frozenset({UDP}),
+        promises="Nothing. JSON by msgspec.",
+    ),
+    Contender(
+        key="uvloop-datagrams",
+        name="asyncio datagrams, uvloop",
+        peer="asyncio_datagrams.py",
+        variant="uvloop",
+        works=frozenset({"request", "echo"}),
+        transports=frozenset({UDP}),
+        needs={"uvloop": "uvloop"},
+        promises="The same.",
+    ),
+    _pyipc_over(
+        UNIX,
+        "Order, back-pressure, limits on everything, requests matched, timed and cancelled, heartbeats, reconnect, the "
+        "peer's user checked. JSON.",
+    ),
+    _pyipc_over(FD, "The same, on a listening socket that was there already."),
+    _pyipc_over(MEMORY, "The same, inside one process."),
+    _pyipc_over(TCP, "The same, but of the peer only its address is known."),
+    _pyipc_over(TLS, "The same, encrypted, the server's certificate verified."),
+    _pyipc_over(MUTUAL_TLS, "The same, encrypted, the certificates of both sides verified."),
+    _pyipc_over(
+        UDP,
+        "Limits on everything, requests matched, timed and cancelled. What is lost is lost, and what comes twice or "
+        "late comes so.",
+        works=frozenset({"request"}),
+        cannot={"events": "it may lose events"},
     ),
 )

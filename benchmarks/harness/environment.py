@@ -8,7 +8,8 @@ import shutil
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
 
-from harness.contenders import CONTENDERS, NODE_IPC
+from harness.contender import NODE_IPC
+from harness.contenders import CONTENDERS
 
 __all__ = ["about"]
 

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.contenders import Contender, NotMeasured
+from harness.contender import Contender, NotMeasured
 from harness.processes import Child, Usage, forget_peak, only_on, pinning_processor
 from harness.results import Figures, Result
 
@@ -62,7 +62,7 @@ def measure(contender: Contender, workload: Workload, params: dict[str, int]) ->
             stack.callback(child.end)
             return child
 
-        asked_for = f"unix:{name}/socket" if workload.transport == "unix" else "tcp:127.0.0.1:0"
+        asked_for = contender.transport_at(workload).prepare(Path(name))
         server = start(contender.peer, "serve", asked_for, {**told})
         address = server.read("ready")
         if work == "idle":
@@ -131,7 +131,7 @@ def run_rounds(
     results = []
     for workload in workloads:
         params = workload.quick if quick and workload.quick is not None else workload.params
-        taking_part = [contender for contender in contenders if contender.takes_part(workload.work)]
+        taking_part = [contender for contender in contenders if contender.takes_part(workload)]
         results.append(Result(workload, dict(params), taking_part))
     for number in range(1, rounds + 1):
         for result in results:

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.contenders import Contender, NotMeasured, node_modules
+from harness.contender import Contender, NotMeasured, node_modules
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

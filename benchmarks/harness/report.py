@@ -11,7 +11,7 @@ from harness.targets import judge
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from harness.contenders import Contender
+    from harness.contender import Contender
     from harness.results import Result
 
 __all__ = ["Run"]

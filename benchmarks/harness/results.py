@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from harness.contenders import Contender
+    from harness.contender import Contender
     from harness.workloads import Workload
 
 __all__ = ["Figures", "Result", "Spread", "ratios"]
@@ -82,7 +82,7 @@ class Result:
         return {
             "name": workload.name,
             "title": self.title,
-            "transport": workload.transport,
+            "transport": workload.transport.name if workload.transport else "each",
             "pinned": workload.pinned,
             "params": self.params,
             "figure": workload.figure,

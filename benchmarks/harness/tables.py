@@ -13,7 +13,7 @@ from harness.results import Result, Spread, ratios
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from harness.contenders import Contender
+    from harness.contender import Contender
     from harness.targets import Verdict
 
 __all__ = [

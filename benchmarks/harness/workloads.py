@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from harness.transports import TCP, TLS, UDP, UNIX, Transport
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -30,7 +32,7 @@ class Workload:
         unit: What ``figure`` is.
         lower_is_better: Of ``figure``.
         divisor: ``figure`` is shown divided by it.
-        transport: ``unix`` or ``tcp``.
+        transport: What the bytes move over; ``None`` where each contender has a transport of its own.
         pinned: Whether both processes share one processor.
         params: How much work, as the peers are told.
         quick: The same for ``--quick``; ``None`` leaves the workload out there.
@@ -45,7 +47,7 @@ class Workload:
     unit: str = "messages/s"
     lower_is_better: bool = False
     divisor: float = 1
-    transport: str = "unix"
+    transport: Transport | None = UNIX
     pinned: bool = False
     params: Mapping[str, int]
     quick: Mapping[str, int] | None
@@ -56,8 +58,8 @@ class Workload:
         return self.title.format(**params, megabytes=params.get("size", 0) // MB)
 
 
-def _request(name: str, where: str, *, transport: str = "unix", pinned: bool = False) -> Workload:
-    return Workload(
+def _request(name: str, where: str, *, quick: int = 0, **different: Any) -> Workload:
+    request = Workload(
         name=name,
         title=f"One request in flight, {where}",
         work="request",
@@ -66,66 +68,73 @@ def _request(name: str, where: str, *, transport: str = "unix", pinned: bool = F
         figure="p50_us",
         unit="p50 µs",
         lower_is_better=True,
-        transport=transport,
-        pinned=pinned,
         params={"count": 3_000},
-        quick={"count": 500} if pinned else None,
+        quick={"count": quick} if quick else None,
     )
+    return dataclasses.replace(request, **different)
 
 
-def _events(
-    name: str, title: str, size: int, count: int, *, quick: int = 0, transport: str = "unix", pinned: bool = False
-) -> Workload:
-    return Workload(
+def _events(name: str, title: str, size: int, count: int, *, quick: int = 0, **different: Any) -> Workload:
+    events = Workload(
         name=name,
         title=f"One-way events of {title}",
         work="events",
         reference="node-ipc",
         unit="events/s",
-        transport=transport,
-        pinned=pinned,
         params={"count": count, "size": size},
         quick={"count": quick, "size": size} if quick else None,
     )
+    return dataclasses.replace(events, **different)
 
+
+def _over(transport: Transport, workload: Workload, **different: Any) -> Workload:
+    """The same over something else."""
+    name, title = f"{transport.name}-{workload.name}", f"{workload.title}, {transport.title}"
+    return dataclasses.replace(workload, name=name, title=title, transport=transport, **{"quick": None, **different})
+
+
+_REQUESTS = Workload(
+    name="requests",
+    title="Requests by {tasks} tasks",
+    work="requests",
+    reference="grpc",
+    unit="requests/s",
+    params={"count": 10_000, "tasks": 100},
+    quick={"count": 2_000, "tasks": 100},
+)
+_ECHO = Workload(
+    name="echo",
+    title="Events answered by events, at most {tasks} outstanding",
+    work="echo",
+    reference="node-ipc",
+    unit="echoes/s",
+    params={"count": 20_000, "tasks": 100},
+    quick={"count": 5_000, "tasks": 100},
+)
+_SMALL_EVENTS = _events("events-64", "64 B", 64, 60_000, quick=10_000)
+_LARGE = Workload(
+    name="large",
+    title="One message of {megabytes} MB",
+    work="large",
+    reference="bare-sockets",
+    figure="mean_us",
+    unit="ms",
+    lower_is_better=True,
+    divisor=1_000,
+    params={"count": 2, "size": 64 * MB},
+    quick={"count": 1, "size": 4 * MB},
+)
 
 _USUAL = (
-    _request("request-pinned", "both ends on one processor", pinned=True),
+    _request("request-pinned", "both ends on one processor", pinned=True, quick=500),
     _request("request", "not pinned"),
-    Workload(
-        name="requests",
-        title="Requests by {tasks} tasks",
-        work="requests",
-        reference="grpc",
-        unit="requests/s",
-        params={"count": 10_000, "tasks": 100},
-        quick={"count": 2_000, "tasks": 100},
-    ),
-    Workload(
-        name="echo",
-        title="Events answered by events, at most {tasks} outstanding",
-        work="echo",
-        reference="node-ipc",
-        unit="echoes/s",
-        params={"count": 20_000, "tasks": 100},
-        quick={"count": 5_000, "tasks": 100},
-    ),
-    _events("events-64", "64 B", 64, 60_000, quick=10_000),
+    _REQUESTS,
+    _ECHO,
+    _SMALL_EVENTS,
     _events("events-64-pinned", "64 B, both ends on one processor", 64, 60_000, pinned=True),
     _events("events-1k", "1 KiB", KIB, 20_000),
     _events("events-64k", "64 KiB", 64 * KIB, 500),
-    Workload(
-        name="large",
-        title="One message of {megabytes} MB",
-        work="large",
-        reference="bare-sockets",
-        figure="mean_us",
-        unit="ms",
-        lower_is_better=True,
-        divisor=1_000,
-        params={"count": 2, "size": 64 * MB},
-        quick={"count": 1, "size": 4 * MB},
-    ),
+    _LARGE,
     Workload(
         name="broadcast",
         title="Broadcast to {clients:,} clients",
@@ -144,34 +153,44 @@ _USUAL = (
         params={"clients": 10_000},
         quick={"clients": 500},
     ),
-    _request("tcp-request", "TCP", transport="tcp"),
-    Workload(
-        name="tcp-requests",
-        title="Requests by {tasks} tasks, TCP",
-        work="requests",
-        reference="grpc",
-        unit="requests/s",
-        transport="tcp",
-        params={"count": 10_000, "tasks": 100},
-        quick=None,
+    _request("tcp-request", "TCP", transport=TCP),
+    _over(TCP, _REQUESTS),
+    _over(TCP, _SMALL_EVENTS),
+    _request("tls-request", "TLS", transport=TLS, reference="trio-tls", quick=500),
+    _over(TLS, _REQUESTS, reference="trio-tls"),
+    _over(TLS, _SMALL_EVENTS),
+    # node-ipc's time grows with the square of the size, and with 64 MB in the pieces of TLS it has not enough.
+    _over(TLS, _LARGE, params={"count": 2, "size": 16 * MB}),
+    _request("udp-request", "UDP", transport=UDP, reference="trio-datagrams", quick=500),
+    # So few that the buffers of the kernel have room for all: over UDP nobody waits for room.
+    _over(UDP, _ECHO, params={"count": 10_000, "tasks": 32}),
+    _request(
+        "each-request",
+        "pyipc over each transport, both ends on one processor",
+        transport=None,
+        reference="pyipc-unix",
+        pinned=True,
+        quick=500,
     ),
-    _events("tcp-events-64", "64 B, TCP", 64, 60_000, transport="tcp"),
+    _events("each-events-64", "64 B, pyipc over each transport", 64, 60_000, transport=None, reference="pyipc-unix"),
 )
+#: What is driven with plain sockets.
+_CROWDED = ("broadcast", "idle")
 
 
 def _others() -> Iterator[Workload]:
-    """Every work over TCP and on one processor, where the usual ones leave that out: they would take twice as long."""
+    """Every work over TCP, over TLS and on one processor, where the usual ones leave that out, as all takes so long."""
     taken = {workload.name for workload in _USUAL}
     for workload in _USUAL:
-        if workload.transport == "unix" and not workload.pinned:
-            for name, title, transport, pinned in (
-                (f"tcp-{workload.name}", f"{workload.title}, TCP", "tcp", False),
-                (f"{workload.name}-pinned", f"{workload.title}, both ends on one processor", "unix", True),
-            ):
-                if name not in taken:
-                    yield dataclasses.replace(
-                        workload, name=name, title=title, transport=transport, pinned=pinned, quick=None, extra=True
-                    )
+        if workload.transport is not UNIX or workload.pinned:
+            continue
+        pinned = dataclasses.replace(
+            workload, name=f"{workload.name}-pinned", title=f"{workload.title}, both ends on one processor", pinned=True
+        )
+        over = [TCP] if workload.work in _CROWDED else [TCP, TLS]
+        for other in (*(_over(transport, workload) for transport in over), pinned):
+            if other.name not in taken:
+                yield dataclasses.replace(other, quick=None, extra=True)
 
 
 #: All that can be measured, in the order in which it is.

@@ -18,13 +18,16 @@ from common import (
     Params,
     arguments,
     begin,
+    client_context,
     connect,
     decode,
     encode,
+    host,
     listen,
     payload,
     ready,
     report_rate,
+    server_context,
 )
 from conversation import check, converse_async, handlers
 
@@ -79,7 +82,7 @@ async def serve(asked: Arguments) -> None:
     sock = listen(asked.address)
     handler = {"broadcast": broadcast, "idle": hold}.get(asked.workload, answer)
     start = asyncio.start_unix_server if asked.address.startswith("unix:") else asyncio.start_server
-    server = await start(handler, sock=sock, limit=limit(params), backlog=4_096)
+    server = await start(handler, sock=sock, limit=limit(params), backlog=4_096, ssl=server_context(asked.address))
     ready(asked.address, sock)
     await server.serve_forever()
 
@@ -89,7 +92,13 @@ async def serve(asked: Arguments) -> None:
 
 async def drive(asked: Arguments) -> None:
     open_connection = asyncio.open_unix_connection if asked.address.startswith("unix:") else asyncio.open_connection
-    reader, writer = await open_connection(sock=connect(asked.address), limit=limit(asked.params))
+    context = client_context(asked.address)
+    reader, writer = await open_connection(
+        sock=connect(asked.address),
+        limit=limit(asked.params),
+        ssl=context,
+        server_hostname=host(asked.address) if context else None,
+    )
     if asked.workload == "requests":
         await requests(reader, writer, asked.params)
         return

@@ -2,7 +2,8 @@
 
 A request or answer is taken to arrive in one piece, as small ones do. A large message has a length that both sides
 know, and its receiver reads it into memory that is there already: encode, copy, decode. A broadcast is encoded once
-and handed to one socket after the other; nobody may be slow. It can serve one client, or many that say little.
+and handed to one socket after the other; nobody may be slow. It can serve one client, or many that say little. TLS is
+the standard library's.
 """
 
 from __future__ import annotations
@@ -20,14 +21,17 @@ from common import (
     Params,
     arguments,
     begin,
+    client_context,
     connect,
     decode,
     encode,
+    host,
     listen,
     payload,
     ready,
     report_laps,
     report_rate,
+    server_context,
     warm_up,
 )
 
@@ -119,6 +123,8 @@ def serve(args: Arguments) -> None:
         ready(args.address, listener)
         if args.workload in SERVE:
             sock, _ = listener.accept()
+            if context := server_context(args.address):
+                sock = context.wrap_socket(sock, server_side=True)
             SERVE[args.workload](sock, args.params)
         else:
             serve_crowd(listener, args.params)
@@ -181,7 +187,10 @@ def main() -> None:
     if args.role == "serve":
         serve(args)
     else:
-        with connect(args.address) as sock:
+        sock = connect(args.address)
+        if context := client_context(args.address):
+            sock = context.wrap_socket(sock, server_hostname=host(args.address))
+        with sock:
             DRIVE[args.workload](sock, args.params)
 
 

@@ -5,8 +5,21 @@
     python NAME.py serve WORKLOAD ADDRESS PARAMS      the server
     python NAME.py drive WORKLOAD ADDRESS PARAMS      the driver, which measures
 
-``ADDRESS`` is ``unix:/path`` or ``tcp:127.0.0.1:0``; the driver is given what the server said. ``PARAMS`` is JSON,
-the fields of `Params`; both sides get the same.
+``ADDRESS`` is one of those below; the driver is given what the server said. ``PARAMS`` is JSON, the fields of `Params`;
+both sides get the same.
+
+=====================  ========================================================================================
+``unix:/path``         a Unix socket
+``tcp:127.0.0.1:0``    TCP, with ``TCP_NODELAY``
+``tls:127.0.0.1:0``    TLS over that. The client verifies the server by what is in the working directory: ``ca.pem``,
+                       ``server.pem`` and ``server-key.pem`` (`server_context`, `client_context`)
+``udp:127.0.0.1:0``    datagrams; a client is bound to a port of its own, and connected if its library can do that.
+                       Nothing is sent twice: who loses a datagram gets no figures
+``mtls:127.0.0.1:0``   pyipc alone: as ``tls:``, and the server verifies the client by ``client.pem`` and
+                       ``client-key.pem``
+``fd:/path``           pyipc alone: as ``unix:``, on a listening socket that the server has already
+``memory:name``        pyipc alone: both ends in the process of the driver, while that of the server stands by
+=====================  ========================================================================================
 
 **What they say**, a line each on stdout, and nothing else there:
 
@@ -34,7 +47,7 @@ is the library's point; a receiver looks the event name up in a dict and calls w
                its own answer: ask with ``payload(size, 100 + task)`` and compare. `report_rate`. Connect before
                `begin`, but neither this nor what follows is warmed up
 ``echo``       ``count`` events, answered by events; at most ``tasks`` outstanding, so: send ``tasks``, then one for
-               each that comes back. `report_rate`
+               each that comes back. `report_rate`. Over UDP ``tasks`` is so small that nothing is lost on loopback
 ``events``     ``count`` events of ``size`` bytes one way, each through a handler. The clock stops when the receiver,
                having handled ``count``, has said so. No event may be lost. `report_rate`
 ``large``      ``count`` times: one event of ``size`` bytes (64 MB), then wait until the receiver has decoded and
@@ -62,9 +75,12 @@ import socket
 import statistics
 import sys
 import threading
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgspec
+
+if TYPE_CHECKING:
+    import ssl
 
 __all__ = [
     "DELIMITER",
@@ -76,14 +92,17 @@ __all__ = [
     "Params",
     "arguments",
     "begin",
+    "client_context",
     "connect",
     "decode",
     "encode",
+    "host",
     "listen",
     "payload",
     "ready",
     "report_laps",
     "report_rate",
+    "server_context",
     "target",
     "warm_up",
 ]
@@ -165,9 +184,10 @@ def ready(address: str, listener: socket.socket | None = None) -> None:
         address: Where, as it was asked for.
         listener: Tells the port that was really taken; without it ``address`` has to have it.
     """
-    if listener is not None and address.startswith("tcp:"):
-        host, port = listener.getsockname()[:2]
-        address = f"tcp:{host}:{port}"
+    if listener is not None and listener.family == socket.AF_INET:
+        scheme, _, _ = address.partition(":")
+        host, port = listener.getsockname()
+        address = f"{scheme}:{host}:{port}"
     _say(f"ready {address}")
 
 
@@ -255,24 +275,33 @@ class Frames:
 def target(address: str) -> str | tuple[str, int]:
     """What a socket is bound or connected to: a path, or host and port."""
     scheme, _, rest = address.partition(":")
-    if scheme == "unix":
+    if scheme in ("unix", "fd"):
         return rest
     host, _, port = rest.rpartition(":")
     return host, int(port)
 
 
+def host(address: str) -> str:
+    """Whom the certificate at a network address is to be for."""
+    return address.split(":")[1]
+
+
 def _socket(address: str) -> socket.socket:
-    sock = socket.socket(socket.AF_UNIX if address.startswith("unix:") else socket.AF_INET)
-    if sock.family == socket.AF_INET:
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if isinstance(target(address), str):
+        return socket.socket(socket.AF_UNIX)
+    if address.startswith("udp:"):
+        return socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sock = socket.socket(socket.AF_INET)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return sock
 
 
 def listen(address: str, backlog: int = 4_096) -> socket.socket:
-    """A listening socket; what it accepts has ``TCP_NODELAY`` as it has."""
+    """A listening socket; what it accepts has ``TCP_NODELAY`` as it has. Of datagrams, one that is bound."""
     sock = _socket(address)
     sock.bind(target(address))
-    sock.listen(backlog)
+    if sock.type == socket.SOCK_STREAM:
+        sock.listen(backlog)
     return sock
 
 
@@ -281,3 +310,23 @@ def connect(address: str) -> socket.socket:
     sock = _socket(address)
     sock.connect(target(address))
     return sock
+
+
+def server_context(address: str) -> ssl.SSLContext | None:
+    """What a server wraps connections with; ``None`` for an address that is not TLS."""
+    if not address.startswith("tls:"):
+        return None
+    import ssl
+
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain("server.pem", "server-key.pem")
+    return context
+
+
+def client_context(address: str) -> ssl.SSLContext | None:
+    """What a client wraps its connection with, which verifies the server; ``None`` for an address that is not TLS."""
+    if not address.startswith("tls:"):
+        return None
+    import ssl
+
+    return ssl.create_default_context(cafile="ca.pem")

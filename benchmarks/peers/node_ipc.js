@@ -1,9 +1,11 @@
 'use strict';
 /*
  * The real node-ipc, both ends, on the contract in common.py. What is called a request here is an event that is
- * answered by an event, as node-ipc has no requests. NODE_PATH leads to its version.
+ * answered by an event, as node-ipc has no requests. Over UDP each side is a server on a port of its own, as node-ipc
+ * has no clients there. NODE_PATH leads to its version.
  */
 
+const dgram = require('dgram');
 const fs = require('fs');
 const net = require('net');
 const {performance} = require('perf_hooks');
@@ -17,6 +19,8 @@ const LETTERS = 'abcdefghijklmnop';
 const BYTES_A_TURN = 65536;
 
 const [role, workload, address, paramsText] = process.argv.slice(2);
+const scheme = address.slice(0, address.indexOf(':'));
+const place = address.slice(address.indexOf(':') + 1);
 const params = {count: 1, size: 64, tasks: 100, clients: 1000, ...JSON.parse(paramsText)};
 const data = {n: 123, s: LETTERS.repeat(params.size / 16 + 1).slice(0, params.size - 64 + 16), f: 1.25};
 
@@ -92,31 +96,49 @@ function handle(server) {
 }
 
 function serve() {
-    const [scheme, place] = [address.slice(0, address.indexOf(':')), address.slice(address.indexOf(':') + 1)];
-    const listening = () => {
+    const ready = () => {
         const where = ipc.server.server.address();
-        say('ready ' + (scheme === 'tcp' ? `tcp:${where.address}:${where.port}` : address));
+        say('ready ' + (scheme === 'unix' ? address : `${scheme}:${where.address}:${where.port}`));
     };
-    if (scheme === 'tcp') {
-        const [host] = place.split(':');
-        // To node-ipc, port 0 is its default port.
-        const probe = net.createServer().listen(0, host, () => {
-            const port = probe.address().port;
-            probe.close(() => {
-                ipc.serveNet(host, port, listening);
-                start();
-            });
+    if (scheme === 'unix') {
+        ipc.serve(place, ready);
+        handle(ipc.server);
+        ipc.server.start();
+    } else if (scheme === 'udp') {
+        serveDatagrams(() => {
+            handle(ipc.server);
+            ready();
         });
     } else {
-        ipc.serve(place, listening);
-        start();
+        if (scheme === 'tls') {
+            ipc.config.tls = {public: 'server.pem', private: 'server-key.pem'};
+        }
+        onFreePort(net.createServer().listen(0, '127.0.0.1'), port => {
+            ipc.serveNet('127.0.0.1', port, ready);
+            handle(ipc.server);
+            ipc.server.start();
+        });
     }
     endWithStdin();
 }
 
-function start() {
-    handle(ipc.server);
-    ipc.server.start();
+// To node-ipc, port 0 is its default port. So a socket looks for one that is free, and makes way.
+function onFreePort(probe, work) {
+    probe.on('listening', () => {
+        const port = probe.address().port;
+        probe.close(() => work(port));
+    });
+}
+
+function serveDatagrams(bound) {
+    const probe = dgram.createSocket('udp4');
+    onFreePort(probe, port => {
+        ipc.serveNet('127.0.0.1', port, 'udp4');
+        // It says 'start' before it is bound, and 'connect' afterwards.
+        ipc.server.on('connect', bound);
+        ipc.server.start();
+    });
+    probe.bind(0, '127.0.0.1');
 }
 
 const drivers = {
@@ -219,16 +241,28 @@ const drivers = {
 };
 
 function drive() {
-    const place = address.slice(address.indexOf(':') + 1);
+    const [host, port] = place.split(':');
     const connected = () => {
         const server = ipc.of.world;
-        server.on('connect', () => drivers[workload](server));
+        server.on('error', error => {
+            throw error;
+        });
+        const begun = () => drivers[workload](server);
+        // It says 'connect' before the handshake.
+        server.on('connect', scheme === 'tls' ? () => server.socket.once('secureConnect', begun) : begun);
     };
-    if (address.startsWith('tcp:')) {
-        const [host, port] = place.split(':');
-        ipc.connectToNet('world', host, Number(port), connected);
-    } else {
+    if (scheme === 'unix') {
         ipc.connectTo('world', place, connected);
+    } else if (scheme === 'udp') {
+        serveDatagrams(() => drivers[workload]({
+            on: (event, handler) => ipc.server.on(event, handler),
+            emit: (event, payload) => ipc.server.emit({address: host, port: Number(port)}, event, payload),
+        }));
+    } else {
+        if (scheme === 'tls') {
+            ipc.config.tls = {trustedConnections: 'ca.pem'};
+        }
+        ipc.connectToNet('world', host, Number(port), connected);
     }
 }
 

@@ -6,6 +6,7 @@ frame and the number of connections are raised to what the work needs; everythin
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import Any
 
@@ -18,6 +19,7 @@ from common import (
     Params,
     arguments,
     begin,
+    listen,
     payload,
     ready,
     report_laps,
@@ -29,8 +31,25 @@ FRAME_SIZE = 256 * 1024**2
 CONNECTIONS = 100_000
 
 
-def pyipc_address(address: str) -> str:
-    return address.replace("tcp:", "tcp://", 1)
+def endpoint(address: str, role: str) -> pyipc.Endpoint:
+    """What pyipc calls an address of the benchmarks, for either side."""
+    scheme, _, place = address.partition(":")
+    if scheme in ("tcp", "udp"):
+        return pyipc.Endpoint(f"{scheme}://{place}")
+    if scheme in ("tls", "mtls"):
+        return pyipc.Endpoint(f"tls://{place}", tls=TLS[scheme, role]())
+    if scheme == "fd":
+        return pyipc.Endpoint(f"fd:{listen(address).detach()}" if role == "serve" else f"unix:{place}")
+    return pyipc.Endpoint(address)
+
+
+#: Made where they are needed, as they read the files.
+TLS = {
+    ("tls", "serve"): lambda: pyipc.TLS(cert="server.pem", key="server-key.pem"),
+    ("tls", "drive"): lambda: pyipc.TLS(ca="ca.pem"),
+    ("mtls", "serve"): lambda: pyipc.TLS(cert="server.pem", key="server-key.pem", client_ca="ca.pem"),
+    ("mtls", "drive"): lambda: pyipc.TLS(cert="client.pem", key="client-key.pem", ca="ca.pem"),
+}
 
 
 # --- the server ---
@@ -82,17 +101,26 @@ def handle(server: pyipc.Server, workload: str, params: Params) -> None:
                 assert report.sent == params.clients
 
 
-async def serve(args: Arguments) -> None:
+def make_server(args: Arguments) -> pyipc.Server:
     server = pyipc.Server(
-        pyipc_address(args.address),
+        endpoint(args.address, "serve"),
         max_frame_size=FRAME_SIZE,
         max_inbox_size=FRAME_SIZE,
         max_connections=CONNECTIONS,
         max_connections_per_peer=CONNECTIONS,
     )
     handle(server, args.workload, args.params)
-    async with server:
-        ready(str(server.addresses[0]).replace("tcp://", "tcp:", 1))
+    return server
+
+
+async def serve(args: Arguments) -> None:
+    if args.address.startswith("memory:"):
+        ready(args.address)
+        await trio.sleep_forever()
+    async with make_server(args) as server:
+        where = server.addresses[0]
+        scheme, _, _ = args.address.partition(":")
+        ready(f"{scheme}:{where.host}:{where.port}" if where.port else args.address)
         await trio.sleep_forever()
 
 
@@ -181,15 +209,19 @@ async def large(client: pyipc.Client, params: Params) -> None:
 WORK = {"request": request, "requests": requests, "echo": echo, "events": events, "large": large}
 
 
+async def drive(args: Arguments) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        if args.address.startswith("memory:"):
+            await stack.enter_async_context(make_server(args))
+        there = endpoint(args.address, "drive")
+        connecting = pyipc.connect(there, max_frame_size=FRAME_SIZE, max_outbox_size=FRAME_SIZE)
+        client = await stack.enter_async_context(connecting)
+        await WORK[args.workload](client, args.params)
+
+
 async def main() -> None:
     args = arguments()
-    if args.role == "serve":
-        await serve(args)
-    else:
-        async with pyipc.connect(
-            pyipc_address(args.address), max_frame_size=FRAME_SIZE, max_outbox_size=FRAME_SIZE
-        ) as client:
-            await WORK[args.workload](client, args.params)
+    await (serve if args.role == "serve" else drive)(args)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""trio's ``SocketStream``: JSON and a delimiter, as a program on trio writes it without a library.
+"""trio's ``SocketStream``, or ``SSLStream``: JSON and a delimiter, as a program on trio writes it without a library.
 
 A message is one ``send_all``; what one read brings is answered with one, and requests of many tasks go through one task
 that writes whatever waits. There are no limits, no time-outs and no connection that comes back.
@@ -20,13 +20,16 @@ from common import (
     Params,
     arguments,
     begin,
+    client_context,
     connect,
     decode,
     encode,
+    host,
     listen,
     payload,
     ready,
     report_rate,
+    server_context,
 )
 from conversation import check, converse_async, handlers
 
@@ -38,7 +41,7 @@ def frame(event: str, data: object = None, call: int = 0) -> bytes:
 class Messages:
     """The messages that come over a stream."""
 
-    def __init__(self, stream: trio.SocketStream) -> None:
+    def __init__(self, stream: trio.abc.Stream) -> None:
         self._stream = stream
         self._begun = bytearray()
         self._unread: deque[bytearray] = deque()
@@ -67,16 +70,16 @@ class Messages:
 async def serve(asked: Arguments) -> None:
     params = asked.params
     handle = handlers(asked.workload, params)
-    clients: list[trio.SocketStream] = []
+    clients: list[trio.abc.Stream] = []
 
-    async def answer(stream: trio.SocketStream) -> None:
+    async def answer(stream: trio.abc.Stream) -> None:
         messages = Messages(stream)
         while batch := await messages.receive_batch():
             answers = [handle[message.type](message) for message in map(decode, batch)]
             if frames := [frame(*answer) for answer in answers if answer is not None]:
                 await stream.send_all(b"".join(frames))
 
-    async def broadcast(stream: trio.SocketStream) -> None:
+    async def broadcast(stream: trio.abc.Stream) -> None:
         clients.append(stream)
         messages = Messages(stream)
         while batch := await messages.receive_batch():
@@ -92,11 +95,13 @@ async def serve(asked: Arguments) -> None:
             for client in clients:
                 await client.send_all(encoded)
 
-    async def hold(stream: trio.SocketStream) -> None:
+    async def hold(stream: trio.abc.Stream) -> None:
         await stream.receive_some()
 
     sock = listen(asked.address)
-    listener = trio.SocketListener(trio.socket.from_stdlib_socket(sock))
+    listener: trio.abc.Listener[trio.abc.Stream] = trio.SocketListener(trio.socket.from_stdlib_socket(sock))
+    if context := server_context(asked.address):
+        listener = trio.SSLListener(listener, context)
     ready(asked.address, sock)
     handler = {"broadcast": broadcast, "idle": hold}.get(asked.workload, answer)
     await trio.serve_listeners(handler, [listener])
@@ -106,7 +111,9 @@ async def serve(asked: Arguments) -> None:
 
 
 async def drive(asked: Arguments) -> None:
-    stream = trio.SocketStream(trio.socket.from_stdlib_socket(connect(asked.address)))
+    stream: trio.abc.Stream = trio.SocketStream(trio.socket.from_stdlib_socket(connect(asked.address)))
+    if context := client_context(asked.address):
+        stream = trio.SSLStream(stream, context, server_hostname=host(asked.address))
     messages = Messages(stream)
     if asked.workload == "requests":
         await requests(stream, messages, asked.params)
@@ -118,7 +125,7 @@ async def drive(asked: Arguments) -> None:
     await converse_async(asked.workload, asked.params, send, messages.receive)
 
 
-async def requests(stream: trio.SocketStream, messages: Messages, params: Params) -> None:
+async def requests(stream: trio.abc.Stream, messages: Messages, params: Params) -> None:
     calls = iter(range(1, params.count + 1))
     answered: dict[int, trio.Event] = {}
     answers: dict[int, Any] = {}

@@ -23,12 +23,14 @@ from common import (
     Params,
     arguments,
     begin,
+    client_context,
     decode,
     encode,
     listen,
     payload,
     ready,
     report_rate,
+    server_context,
 )
 from conversation import check, converse_async, handlers
 
@@ -72,7 +74,8 @@ async def run_server(asked: Arguments) -> None:
     sock = listen(asked.address)
     ready(asked.address, sock)
     listener = trio.SocketListener(trio.socket.from_stdlib_socket(sock))
-    await serve(publish if asked.workload == "broadcast" else answer, listeners=[listener], **OPTIONS)
+    handler = publish if asked.workload == "broadcast" else answer
+    await serve(handler, listeners=[listener], ssl=server_context(asked.address), **OPTIONS)
 
 
 # --- driving -------------------------------------------------------------------------------------------------------
@@ -82,6 +85,8 @@ def connection_to(address: str) -> Any:
     scheme, _, rest = address.partition(":")
     if scheme == "unix":
         return unix_connect(rest, **OPTIONS)
+    if context := client_context(address):
+        return connect(f"wss://{rest}", proxy=None, ssl=context, **OPTIONS)
     return connect(f"ws://{rest}", proxy=None, **OPTIONS)
 
 

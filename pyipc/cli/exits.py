@@ -51,6 +51,7 @@ class Failed(Exception):
 # The first that fits counts.
 _CODES: tuple[tuple[type[pyipc.IPCError], ExitCode], ...] = (
     (pyipc.AddressError, ExitCode.USAGE),
+    (pyipc.CertificateFileError, ExitCode.USAGE),
     (pyipc.PeerLacksFeature, ExitCode.REFUSED),
     (pyipc.LocalProtocolError, ExitCode.USAGE),
     (pyipc.ListenError, ExitCode.UNREACHABLE),

@@ -29,13 +29,13 @@ if TYPE_CHECKING:
 __all__ = ["COMMANDS", "main", "make_parser"]
 
 #: The commands in the order in which ``--help`` shows them: modules of `pyipc.cli.commands`.
-COMMANDS = ("serve", "listen", "emit", "request", "broadcast", "tap", "bench", "doctor")
+COMMANDS = ("serve", "listen", "emit", "request", "broadcast", "tap", "bench", "doctor", "cert")
 
 _DESCRIPTION = """\
-Talk to programs over Unix sockets and TCP: serve, listen, send and ask, with JSON in and out.
+Talk to programs over sockets: serve, listen, send and ask, with JSON in and out.
 
 An ADDRESS is a name such as 'world', which means a socket that only you can reach, or one of
-unix:/path/to.sock, tcp://127.0.0.1:8000 and node-ipc:name.
+unix:/path/to.sock, tcp://127.0.0.1:8000, tls://example.com:8000 and node-ipc:name.
 """
 
 # Seconds that what is still to be written is given at the end, where nobody may read it.
@@ -168,7 +168,12 @@ def _only_expected(group: BaseExceptionGroup[BaseException]) -> BaseException:
 
 def _hint(error: pyipc.IPCError) -> str:
     """What the library's own sentence cannot know."""
-    return " (here: --allow-anyone)" if isinstance(error, pyipc.InsecureAddress | pyipc.PeerNotAllowed) else ""
+    match error:
+        case pyipc.PeerNotAllowed():
+            return " (here: --allow, or --allow-anyone)"
+        case pyipc.InsecureAddress():
+            return " (here: --allow-anyone)"
+    return ""
 
 
 class _LogHandler(logging.Handler):

@@ -2,31 +2,38 @@
 
 from __future__ import annotations
 
-import functools
 import os
 from typing import TYPE_CHECKING, Final
 
+import trio
+
+import pyipc
+
 if TYPE_CHECKING:
-    import pyipc
     from pyipc.transports import Link
 
 __all__ = ["check_peer", "own_uid"]
 
-#: Where Linux says by which id it shows users that have none in our namespace, and its usual value.
-_OVERFLOW_UID_FILE: Final = "/proc/sys/kernel/overflowuid"
-_OVERFLOW_UID: Final = 65534
+#: Seconds that somebody who came may take to prove who it is.
+_HANDSHAKE_TIMEOUT: Final = pyipc.Options().handshake_timeout or 5.0
 
 
 async def check_peer(endpoint: pyipc.Endpoint, link: Link) -> None:
     """Apply the rules of an endpoint, as servers and clients do; a link that they refuse is closed.
 
     Raises:
+        HandshakeFailed: It was not found out who is there.
         PeerNotAllowed: Whoever is there is not to be talked to.
 
-    Cancellation: a link that is refused is closed all the same.
+    Cancellation: the link is closed.
     """
     try:
-        endpoint.admit(link.peer, own_uid=own_uid(), overflow_uid=_overflow_uid())
+        if link.needs_handshake:
+            with trio.move_on_after(_HANDSHAKE_TIMEOUT) as scope:
+                await link.handshake()
+            if scope.cancelled_caught:
+                raise pyipc.HandshakeFailed("timeout", f"no handshake within {_HANDSHAKE_TIMEOUT:g} s")
+        endpoint.admit(link.peer)
     except BaseException:
         await link.aclose()
         raise
@@ -35,12 +42,3 @@ async def check_peer(endpoint: pyipc.Endpoint, link: Link) -> None:
 def own_uid() -> int | None:
     """The user this process runs as; ``None`` on Windows."""
     return os.geteuid() if hasattr(os, "geteuid") else None
-
-
-@functools.cache
-def _overflow_uid() -> int:
-    try:
-        with open(_OVERFLOW_UID_FILE, encoding="ascii") as file:
-            return int(file.read())
-    except (OSError, ValueError):
-        return _OVERFLOW_UID

@@ -41,6 +41,8 @@ __all__ = ["JsonConversation"]
 _MAX_CALL = 2**53 - 1
 # An empty set takes more than any other empty container, and there may be many connections that say nothing.
 _NO_NAMES: frozenset[str] = frozenset()
+# The first byte of what TLS begins with, an alert or a handshake. No JSON begins with one of these.
+_TLS_STARTS = (b"\x15", b"\x16")
 
 
 class JsonConversation(OutgoingFrames):
@@ -111,6 +113,14 @@ class JsonConversation(OutgoingFrames):
         if self._failed:
             return []
         events: list[Inbound] = []
+        if not self.frames_completed and self._begins_tls(data):
+            # Else it would be a frame without an end.
+            error = RemoteProtocolError(
+                "tls",
+                "the peer speaks TLS, and this side plain text; use tls:// on both sides, or on neither",
+            )
+            self._reject(error, events)
+            return events
         buffer = self._buffer
         if data and data.find(self._delimiter) == len(data) - 1 and not self.partial_size:
             # A single frame, whole: the usual case where each side waits for the other.
@@ -153,6 +163,11 @@ class JsonConversation(OutgoingFrames):
         except RemoteProtocolError as error:
             self._reject(error, events)
         return events
+
+    def _begins_tls(self, data: bytes) -> bool:
+        """Whether the peer's first byte is of TLS."""
+        first = data[:1]
+        return first in _TLS_STARTS and first != self._delimiter and not self.partial_size
 
     def _usual_call(self, data: bytes) -> Request | Reply | None:
         """Read a frame that is a call like others before; every other one is for `_take_frame` to judge."""

@@ -47,6 +47,8 @@ class FaultyLink(Link):
         # A wrapper is what it wraps.
         self.reliable: bool = link.reliable
         self.max_chunk_size: int | None = link.max_chunk_size
+        self.keeps_sent: bool = link.keeps_sent
+        self.needs_handshake: bool = link.needs_handshake
         self.verified: bool = link.verified
         self.expires: bool = link.expires
         self._blackholed = False
@@ -79,6 +81,22 @@ class FaultyLink(Link):
         inbound = "" if self._inbound.faults == Faults() else f" inbound={self._inbound.faults!r}"
         return f"<FaultyLink {self._state()} {self._outbound.faults!r}{inbound} on {self._link!r}>"
 
+    async def handshake(self) -> None:
+        """Do that of the wrapped link, in which nothing gets in the way.
+
+        Raises:
+            HandshakeFailed: The peer cannot be talked to.
+
+        Cancellation: the link can then only be closed.
+        """
+        await self._link.handshake()
+        self.needs_handshake = self._link.needs_handshake
+
+    def verify(self) -> None:
+        """The peer is known to be where it says, on the wrapped link as well."""
+        self._link.verify()
+        self.verified = self._link.verified
+
     def _state(self) -> str:
         if self._closed:
             return "closed"
@@ -87,11 +105,6 @@ class FaultyLink(Link):
         if self._blackholed:
             return "blackholed"
         return "half-closed" if self._mute or self._finished or self._eof_said else "open"
-
-    def verify(self) -> None:
-        """The peer is known to be where it says."""
-        self.verified = True
-        self._link.verify()
 
     def statistics(self) -> FaultStatistics:
         """What was passed on, lost and changed so far."""

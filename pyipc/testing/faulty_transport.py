@@ -12,10 +12,11 @@ from pyipc.testing.faulty_link import FaultyLink
 from pyipc.transports import Link, Listener, Transport, transport_for
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from pyipc import Address
     from pyipc.testing.faults import Faults
+    from pyipc.transports import Place
 
 __all__ = ["FaultyTransport"]
 
@@ -90,6 +91,14 @@ class FaultyTransport(Transport):
         Cancellation: nothing stays open.
         """
         return _FaultyListener(self, await self._for(address).listen(address, options))
+
+    def places(self, address: Address) -> Sequence[Place]:
+        """The places that an address stands for, as the transport that opens the links says.
+
+        Raises:
+            AddressError: The address cannot be used on this system.
+        """
+        return self._for(address).places(address)
 
     async def wrap_or_close(self, link: Link) -> FaultyLink:
         """Wrap a link that nobody else would close.

@@ -160,6 +160,7 @@ class DatagramLink(Link):
     """
 
     reliable: bool = False
+    keeps_sent: bool = True
     max_chunk_size: int | None = MAX_DATAGRAM_SIZE
 
     def __init__(self, sock: DatagramSocket, peer: Peer, where: Any = None) -> None:

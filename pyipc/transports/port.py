@@ -51,7 +51,8 @@ class Peer:
         sid: Security identifier of the user, where the kernel is Windows.
         certificate: What the peer was authenticated by over TLS, if it had to be.
         host: The network source that quotas are counted by, such as an IP address, if there is one.
-        protocol: ``"pyipc/1"`` once the peer has introduced itself, ``"plain"`` until then.
+        protocol: ``"pyipc/1"`` once the peer has introduced itself, or the transport has agreed on that with it;
+            ``"plain"`` until then.
     """
 
     address: str
@@ -94,7 +95,9 @@ class Link(ABC):
     max_chunk_size: int | None = None
     #: Whether `wake_receiver` works.
     can_wake_receiver: bool = False
-    #: Whether `handshake` must be done before anything else.
+    #: Whether the peer can read all that was sent also after `aclose`, whatever of its own was not read here.
+    keeps_sent: bool = False
+    #: Whether `handshake` must be done before anything else; no more once it is done.
     needs_handshake: bool = False
     #: Whether it is certain that the peer is where it says, so that it may be sent what it did not ask for.
     verified: bool = True

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import sys
 from typing import TYPE_CHECKING, Final
 
 from pyipc.errors import AddressError
@@ -22,17 +23,26 @@ __all__ = ["ENTRY_POINT_GROUP", "transport_for"]
 #: Where an installed distribution names its transports: the scheme, and ``module:object``.
 ENTRY_POINT_GROUP: Final = "pyipc.transports"
 
+_PIPE: Final = "pyipc.transports.pipe:PipeTransport"
+_UNIX: Final = "pyipc.transports.unix:UnixTransport"
+# What means another thing on each system.
+_LOCAL: Final = _PIPE if sys.platform == "win32" else _UNIX
+
 _BUILT_IN: Final[Mapping[str, str]] = {
-    "local": "pyipc.transports.unix:UnixTransport",
-    "unix": "pyipc.transports.unix:UnixTransport",
-    "node-ipc": "pyipc.transports.unix:UnixTransport",
+    "local": _LOCAL,
+    "unix": _UNIX,
+    "node-ipc": _LOCAL,
+    "pipe": _PIPE,
     "tcp": "pyipc.transports.tcp:TcpTransport",
     "udp": "pyipc.transports.udp:UdpTransport",
+    "tls": "pyipc.transports.tls:TlsTransport",
     "memory": "pyipc.transports.memory:MemoryTransport",
+    "fd": "pyipc.transports.inherited:InheritedTransport",
+    "systemd": "pyipc.transports.inherited:InheritedTransport",
 }
 #: Schemes that are pyipc's although this version has no transport for them. They are kept from
 #: third parties, whose transport would silently give way on the day pyipc brings its own.
-_RESERVED: Final = frozenset({"pipe", "tls", "amqp", "amqps", "fd", "systemd"})
+_RESERVED: Final = frozenset({"amqp", "amqps"})
 
 
 @functools.cache

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pyipc.protocol.addresses import Address
     from pyipc.transports.port import Link, Listener
 
-__all__ = ["TcpTransport", "bind", "dial", "peer_of"]
+__all__ = ["TcpTransport", "bind", "dial", "peer_of", "tcp_link", "tune"]
 
 #: Keepalive: seconds of silence before the first probe, seconds between probes, probes. A plain
 #: peer that vanished is noticed after a minute.
@@ -69,7 +69,7 @@ class TcpTransport(Transport):
         refuse_unknown_options(options, (), f"listening on {address}")
         sockets = await bind(address)
         taken = dataclasses.replace(address, port=sockets[0].getsockname()[1])
-        return SocketListener(sockets, taken, adopt=functools.partial(_adopt, scheme=address.scheme))
+        return SocketListener(sockets, taken, adopt=functools.partial(tcp_link, scheme=address.scheme))
 
 
 async def dial(address: Address) -> socket.socket:
@@ -103,7 +103,7 @@ async def dial(address: Address) -> socket.socket:
     except OSError as error:
         sock.close()
         raise _nobody(address, error) from error
-    _tune(sock)
+    tune(sock)
     return sock
 
 
@@ -136,17 +136,26 @@ def peer_of(sock: socket.socket, scheme: str) -> Peer:
     return Peer(address=f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}", host=host)
 
 
+def tcp_link(sock: socket.socket, scheme: str = "tcp") -> SocketLink:
+    """Make a link of a connected TCP socket, and tune it for messages.
+
+    Args:
+        sock: The socket. The link owns it, unless this fails.
+        scheme: What the peer's address begins with.
+
+    Raises:
+        OSError: The connection is broken already.
+    """
+    tune(sock)
+    return SocketLink(sock, peer_of(sock, scheme))
+
+
 def _nobody(address: Address, error: OSError) -> ConnectError:
     # For a host with several addresses trio reports a group: one error for each.
     several = error.__cause__.exceptions if isinstance(error.__cause__, ExceptionGroup) else (error,)
     reasons = [os.strerror(one.errno) if isinstance(one, OSError) and one.errno else str(one) for one in several]
     why = ", ".join(dict.fromkeys(reasons))
     return ConnectError(f"nobody answers on {address} ({why}); start the server there, or check host and port")
-
-
-def _adopt(sock: socket.socket, scheme: str) -> Link:
-    _tune(sock)
-    return SocketLink(sock, peer_of(sock, scheme))
 
 
 def _bind_one(family: int, where: tuple[object, ...]) -> socket.socket:
@@ -169,7 +178,7 @@ def _bind_one(family: int, where: tuple[object, ...]) -> socket.socket:
     return sock
 
 
-def _tune(sock: socket.socket) -> None:
+def tune(sock: socket.socket) -> None:
     """No waiting to fill packets, and probes while it is quiet. Where that fails, TCP works all the same."""
     try:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

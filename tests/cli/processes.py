@@ -130,6 +130,7 @@ async def start(
     stdin: int = subprocess.PIPE,
     stdout: int = subprocess.PIPE,
     cwd: Path | None = None,
+    pass_fds: Sequence[int] = (),
 ) -> AsyncIterator[Program]:
     """Run ``pyipc`` with these arguments; at the end of the block it is killed if it has not ended.
 
@@ -140,6 +141,7 @@ async def start(
         stdin: As for `subprocess.Popen`; a pipe by default.
         stdout: The same.
         cwd: The directory it runs in.
+        pass_fds: Descriptors that it inherits under their numbers.
     """
     process = await trio.lowlevel.open_process(
         [os.fspath(word) for word in (*command, *arguments)],
@@ -148,6 +150,7 @@ async def start(
         stderr=subprocess.PIPE,
         cwd=cwd,
         env=environment(env),
+        pass_fds=pass_fds,
     )
     program = Program(process)
     try:

@@ -28,17 +28,37 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-PAGES = ("docs/how-to/command-line.md", "docs/reference/command-line.md", "README.md")
+PAGES = ("docs/how-to/command-line.md", "docs/reference/command-line.md", "docs/how-to/tls.md", "README.md")
+
+
+def commands_of(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    """The parsers of the commands that a command has."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            return dict(action.choices)
+    return {}
+
+
+def parsers() -> dict[str, argparse.ArgumentParser]:
+    """The parser of each command by its name, such as ``"cert ca"``, and of ``pyipc`` itself."""
+    whole = make_parser()
+    found = {"pyipc": whole}
+    for name, parser in commands_of(whole).items():
+        found[name] = parser
+        found |= {f"{name} {inner}": each for inner, each in commands_of(parser).items()}
+    assert set(COMMANDS) < found.keys()
+    return found
 
 
 def in_help() -> list[str]:
     """The examples in the help of every command."""
-    (subparsers,) = [action for action in make_parser()._actions if isinstance(action, argparse._SubParsersAction)]
-    examples: list[str] = []
-    for name in COMMANDS:
-        epilog = subparsers.choices[name].epilog or ""
-        examples += [line.strip() for line in epilog.splitlines() if "pyipc " in line]
-    return examples
+    return [
+        line.strip()
+        for name, parser in parsers().items()
+        if name != "pyipc"
+        for line in (parser.epilog or "").splitlines()
+        if "pyipc " in line
+    ]
 
 
 def in_pages() -> list[str]:
@@ -77,7 +97,9 @@ def test_an_example_is_taken(line: str) -> None:
 
 #: Those that end by themselves; the others are run in tests of their own.
 OF_CLIENTS = sorted(
-    line for line in {*in_help(), *in_pages()} if arguments_in(line)[0] in ("emit", "request", "listen")
+    line
+    for line in {*in_help(), *in_pages()}
+    if arguments_in(line)[0] in ("emit", "request", "listen") and "tls://" not in line
 )
 
 
@@ -127,16 +149,19 @@ def by_name(heading: str) -> dict[str, set[str]]:
     return {name: quoted(row[-1]) for row in table(heading) for name in quoted(row[0])}
 
 
-def parsers() -> dict[str, argparse.ArgumentParser]:
-    whole = make_parser()
-    (subparsers,) = [action for action in whole._actions if isinstance(action, argparse._SubParsersAction)]
-    return {"pyipc": whole, **{name: subparsers.choices[name] for name in COMMANDS}}
+def takers(cell: str) -> set[str]:
+    """The commands that a cell such as "all but `a`" or "`a`, `b`" means."""
+    named = quoted(cell)
+    if not cell.startswith("all"):
+        return named
+    every = {name for name, parser in parsers().items() if not commands_of(parser)}
+    return {name for name in every if name.split()[0] not in named} if "but" in cell else every | named
 
 
 def test_the_reference_has_every_option_of_every_command_and_no_others() -> None:
     written = set()
     for options, commands, _ in table("Options"):
-        names = quoted(commands) | (set(COMMANDS) if commands.startswith("all") else set())
+        names = takers(commands)
         written |= {(name, option.split()[0]) for name in names for option in quoted(options)}
     taken = {
         (name, option)

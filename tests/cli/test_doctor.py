@@ -15,19 +15,21 @@ import pytest
 import trio
 
 import pyipc
+from pyipc import transports
 from pyipc.cli.commands import doctor
 from pyipc.cli.examining.address import examine_place
 from pyipc.cli.examining.findings import Level
 from pyipc.cli.examining.machine import examine_environment
 from pyipc.cli.examining.visit import visit
 from pyipc.cli.main import make_parser
+from pyipc.transports import Link, Listener, Transport
 from tests.cli.processes import PATIENCE, eventually, run, start
 from tests.cli.terminal import start_in_terminal
 from tests.conftest import CANNOT_RUN, needs_node
 from tests.interop.node import Place, start_node
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, Sequence
 
     from pyipc.cli.examining.findings import Finding
 
@@ -314,7 +316,91 @@ async def test_a_port_that_is_not_chosen_yet() -> None:
     assert "nobody to visit" in of(findings, "connect")["text"]
 
 
-@pytest.mark.parametrize("text", ["foo/bar", "nonsense://here", "tls://127.0.0.1:1", ""])
+class Elsewhere(Transport):
+    """A transport that is not to be had on every system, or not without a parent process: its places alone."""
+
+    def __init__(self, *places: transports.Place) -> None:
+        self._places = places
+
+    async def connect(self, address: pyipc.Address, options: Mapping[str, object]) -> Link:
+        raise AssertionError("nobody is to be disturbed")
+
+    async def listen(self, address: pyipc.Address, options: Mapping[str, object]) -> Listener:
+        raise AssertionError("nothing is to be taken")
+
+    def places(self, address: pyipc.Address) -> Sequence[transports.Place]:
+        return self._places
+
+
+async def looked_at(text: str, *where: transports.Place, monkeypatch: pytest.MonkeyPatch) -> list[Finding]:
+    """What is found where an address has these places."""
+    for module in ("pyipc.cli.examining.address", "pyipc.cli.commands.doctor"):
+        monkeypatch.setattr(f"{module}.transport_for", lambda scheme: Elsewhere(*where))
+    arguments = make_parser().parse_args(["doctor", text])
+    return [finding async for finding in doctor._address(text, arguments)]
+
+
+def test_a_named_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    free = transports.Place(r"\\.\pipe\world")
+    monkeypatch.setattr("pyipc.cli.examining.address.transport_for", lambda scheme: Elsewhere(free))
+    [found] = places("pipe:world")
+    assert (found.level, found.facts) == (Level.OK, {"path": r"\\.\pipe\world", "usable": True})
+    assert found.sentence == r"means the named pipe \\.\pipe\world, which only programs on this machine can reach"
+
+
+def test_a_named_pipe_that_somebody_else_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = transports.Place(r"\\.\pipe\world", "it belongs to another user")
+    monkeypatch.setattr("pyipc.cli.examining.address.transport_for", lambda scheme: Elsewhere(taken))
+    found = places("pipe:world")
+    assert [one.level for one in found] == [Level.WARNING, Level.PROBLEM]
+    assert found[0].sentence.endswith("not used, since it belongs to another user")
+
+
+@pytest.mark.parametrize("text", ["fd:3", "systemd:", "systemd:web"])
+async def test_an_inherited_socket_is_looked_at_but_not_used(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    where = transports.Place("descriptor 3, listening on tcp://127.0.0.1:80")
+    [place, connect] = await looked_at(text, where, monkeypatch=monkeypatch)
+    assert (place.level, place.sentence) == (Level.OK, "means descriptor 3, listening on tcp://127.0.0.1:80")
+    assert (connect.check, connect.level) == ("connect", Level.OK)
+    assert connect.sentence.startswith("nobody is visited: ")
+
+
+async def test_an_inherited_socket_that_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    where = transports.Place("descriptor 3", "it is a file")
+    [place, _] = await looked_at("fd:3", where, monkeypatch=monkeypatch)
+    assert (place.level, place.sentence) == (Level.PROBLEM, "it is a file")
+
+
+async def test_a_server_over_udp() -> None:
+    async with pyipc.Server("udp://127.0.0.1:0") as server:
+        findings = await examine(str(server.addresses[0]), status=0)
+    assert {finding["level"] for finding in findings} == {"ok"}
+    assert of(findings, "protocol")["protocol"] == "pyipc/1"
+
+
+async def test_nobody_can_tell_whether_somebody_listens_over_udp() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind(("127.0.0.1", 0))
+        address = f"udp://127.0.0.1:{sock.getsockname()[1]}"
+        findings = await examine(address, status=0)
+    assert "nothing tells yet whether somebody listens" in of(findings, "peer")["text"]
+    protocol = of(findings, "protocol")
+    assert (protocol["level"], protocol["protocol"]) == ("warning", "plain")
+    assert protocol["remedy"].endswith(f"pyipc request {address} EVENT")
+
+
+@pytest.mark.parametrize("scheme", ["tcp", "tls", "udp"])
+async def test_a_port_that_is_not_chosen_has_nobody(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    [_, connect] = await looked_at(f"{scheme}://127.0.0.1:0", monkeypatch=monkeypatch)
+    assert "nobody to visit" in connect.sentence
+
+
+def test_a_network_that_is_not_ours_alone() -> None:
+    levels = {scheme: places(f"{scheme}://192.0.2.1:9")[0].level for scheme in ("tcp", "udp", "tls")}
+    assert levels == {"tcp": Level.WARNING, "udp": Level.WARNING, "tls": Level.OK}
+
+
+@pytest.mark.parametrize("text", ["foo/bar", "nonsense://here", "amqp://127.0.0.1/x", ""])
 async def test_what_is_no_address_is_a_finding_too(text: str) -> None:
     findings = await examine(text, status=1)
     assert (findings[-1]["check"], findings[-1]["level"]) == ("address", "problem")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import random
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -120,7 +121,7 @@ class Stage:
                 async with _closing(await dial()) as link:
                     yield RawWire(side, link, dial)
             return
-        endpoint = self.subject.server_endpoint()
+        endpoint = self.subject.raw_server_endpoint()
         listener = await _transport(endpoint).listen(endpoint.parsed, endpoint.listen_options)
         async with _closing(listener), hidden_nursery() as nursery:
             accepted, links = trio.open_memory_channel[Link](1)
@@ -141,6 +142,27 @@ class Stage:
                 _closing(await links.receive()) as link,
             ):
                 yield RawWire(side, link, partial(_accept, listener))
+
+
+@asynccontextmanager
+async def open_pairs(subject: Subject) -> AsyncIterator[Callable[[], Awaitable[tuple[Link, Link]]]]:
+    """Makes pairs of links that are joined to each other: the client's, and the server's."""
+    endpoint = subject.server_endpoint()
+    listener = await _transport(endpoint).listen(endpoint.parsed, endpoint.listen_options)
+    async with _closing(listener):
+
+        async def make() -> tuple[Link, Link]:
+            accepted: list[Link] = []
+
+            async def accept_one() -> None:
+                accepted.append(await _accept(listener))
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(accept_one)
+                dialed = await _dial(subject.client_endpoint(listener.address))
+            return dialed, accepted[0]
+
+        yield make
 
 
 def _transport(endpoint: pyipc.Endpoint) -> Transport:
@@ -167,7 +189,24 @@ async def _closing(resource: T) -> AsyncIterator[T]:
             await resource.aclose()
 
 
+_CHANCE = random.Random(1)
+
+
+def noise(size: int) -> str:
+    """Text that no transport can make much smaller, so that it fills what is to be filled."""
+    return _CHANCE.randbytes(size // 2).hex()
+
+
 async def until(condition: Callable[[], bool]) -> None:
     """Wait for something that another task or process will make true; bounded by the test's own bound."""
     while not condition():  # noqa: ASYNC110 - what makes it true has no event to wait for
         await trio.sleep(0.002)
+
+
+async def until_quiet(count: Callable[[], int]) -> None:
+    """Wait until a number above 0 has not changed for a while: no more of it is under way in the kernel."""
+    seen = unchanged = 0
+    while seen == 0 or unchanged < 20:
+        await trio.sleep(0.002)
+        unchanged = unchanged + 1 if count() == seen else 0
+        seen = count()

@@ -24,14 +24,20 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import functools
 import importlib
 import os
+import secrets
+import socket
+import ssl
 import sys
 from typing import TYPE_CHECKING, ClassVar, Final
 
 import pytest
+import trustme
 
-from pyipc import Endpoint
+from pyipc import TLS, Endpoint
+from pyipc.transports.inherited import InheritedTransport
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -99,6 +105,10 @@ class Subject:
         """Where the server is to listen. Called once."""
         raise NotImplementedError
 
+    def raw_server_endpoint(self) -> Endpoint:
+        """Where a test itself is to listen, which introduces itself to nobody, instead of a server."""
+        return self.server_endpoint()
+
     def server_endpoint_again(self, address: Address) -> Endpoint:
         """The same for another server, which takes the place of one that was at ``address`` and is closed."""
         return dataclasses.replace(self.server_endpoint(), address=address)
@@ -127,6 +137,57 @@ class Tcp(Subject):
         return Endpoint("tcp://127.0.0.1:0")
 
 
+@functools.cache
+def authority() -> trustme.CA:
+    """Who signs the certificates of all tests."""
+    return trustme.CA()
+
+
+@functools.cache
+def certificate(name: str) -> trustme.LeafCert:
+    """The certificate of a host or of a client."""
+    return authority().issue_cert(name)
+
+
+class Tls(Subject):
+    name = "tls"
+    promises = STREAM | {Feature.HOST, Feature.SERVER_CERTIFICATE}
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        authority().cert_pem.write_to_path(self._file("authority"))
+        for name, of in (("server", "127.0.0.1"), ("client", "client.example")):
+            self._file(name).touch(0o600)
+            certificate(of).private_key_and_cert_chain_pem.write_to_path(self._file(name))
+
+    def _file(self, name: str) -> Path:
+        return self.folder / f"{name}.pem"
+
+    def server_endpoint(self) -> Endpoint:
+        return Endpoint("tls://127.0.0.1:0", tls=TLS(cert=self._file("server")))
+
+    def raw_server_endpoint(self) -> Endpoint:
+        plain = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)  # agrees on no protocol, and so promises no introduction
+        certificate("127.0.0.1").configure_cert(plain)
+        return Endpoint("tls://127.0.0.1:0", tls=plain)
+
+    def client_endpoint(self, address: Address) -> Endpoint:
+        return Endpoint(address, tls=TLS(ca=self._file("authority")))
+
+
+class MutualTls(Tls):
+    name = "mutual-tls"
+    promises = Tls.promises | {Feature.CLIENT_CERTIFICATE}
+
+    def server_endpoint(self) -> Endpoint:
+        tls = TLS(cert=self._file("server"), client_ca=self._file("authority"))
+        return Endpoint("tls://127.0.0.1:0", tls=tls, allow={"client.example"})
+
+    def client_endpoint(self, address: Address) -> Endpoint:
+        tls = TLS(cert=self._file("client"), ca=self._file("authority"))
+        return Endpoint(address, tls=tls, allow={"127.0.0.1"})
+
+
 class Udp(Subject):
     name = "udp"
     promises = frozenset({Feature.MESSAGES, Feature.CANCEL, Feature.MANY, Feature.BROADCAST, Feature.HOST})
@@ -144,8 +205,70 @@ class Unix(Subject):
         return Endpoint(f"unix:{self.folder}/socket")
 
 
+def _for_one_test(descriptor: int) -> Endpoint:
+    # Within this process numbers come again and again, which InheritedTransport does not let pass.
+    return Endpoint(f"fd:{descriptor}", transport=InheritedTransport(taken=set()))
+
+
+class Inherited(Subject):
+    """A listening socket that was passed on; clients know it by its path."""
+
+    name = "fd"
+    promises = STREAM | {Feature.USER}
+    platforms = POSIX
+
+    def server_endpoint(self) -> Endpoint:
+        path = self.folder / "socket"
+        path.unlink(missing_ok=True)
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock.bind(str(path))
+        sock.listen()
+        return _for_one_test(sock.detach())
+
+    def server_endpoint_again(self, address: Address) -> Endpoint:
+        return self.server_endpoint()
+
+
+class InheritedConnection(Subject):
+    """Two processes, each of which was passed one end of a socket pair."""
+
+    name = "fd-connected"
+    promises = (STREAM | {Feature.USER}) - {Feature.MANY, Feature.BROADCAST, Feature.ABSENCE, Feature.RECONNECT}
+    platforms = POSIX
+
+    def server_endpoint(self) -> Endpoint:
+        servers, clients = socket.socketpair()
+        self._clients = _for_one_test(clients.detach())
+        return _for_one_test(servers.detach())
+
+    def client_endpoint(self, address: Address) -> Endpoint:
+        return self._clients
+
+
+class Pipe(Subject):
+    name = "pipe"
+    promises = STREAM - {Feature.HALF_CLOSE} | {Feature.USER}
+    platforms = frozenset({"win32"})
+
+    def server_endpoint(self) -> Endpoint:
+        return Endpoint(f"pipe:pyipc-{secrets.token_hex(16)}")  # the names of pipes belong to the whole machine
+
+
 #: Every transport that must conform, in the order of the feature matrix.
-SUBJECTS: Mapping[str, type[Subject]] = {subject.name: subject for subject in (Unix, Tcp, Udp, Memory)}
+SUBJECTS: Mapping[str, type[Subject]] = {
+    subject.name: subject
+    for subject in (
+        Unix,
+        Pipe,
+        Tcp,
+        Tls,
+        MutualTls,
+        Udp,
+        Memory,
+        Inherited,
+        InheritedConnection,
+    )
+}
 
 
 def _named(reference: str) -> dict[str, type[Subject]]:

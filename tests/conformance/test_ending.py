@@ -10,7 +10,7 @@ import pytest
 import trio
 
 import pyipc
-from tests.conformance.sides import until
+from tests.conformance.sides import noise, until
 from tests.conformance.subjects import Feature, lacks, needs
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ async def test_closing_delivers_what_was_emitted(stage: Stage) -> None:
     theirs.on("e", lambda message: got.append(len(message.data)))
     async with stage.open(theirs=theirs) as wire:
         for _ in range(48):
-            await wire.ours.conn.emit("e", "x" * 64_000)
+            await wire.ours.conn.emit("e", noise(64_000))
         await wire.ours.conn.aclose()
         await until(lambda: len(wire.theirs.ended) == 1)
     assert got == [64_000] * 48
@@ -34,7 +34,8 @@ async def test_closing_delivers_what_was_emitted(stage: Stage) -> None:
     assert (wire.theirs.ended[0].code, wire.theirs.ended[0].by_peer) == ("goodbye", True)
 
 
-@needs(Feature.DELIVERY, Feature.ENDING, Feature.PRESSURE)
+# What the other side still had to send waits for its next connection.
+@needs(Feature.DELIVERY, Feature.ENDING, Feature.PRESSURE, Feature.RECONNECT)
 async def test_closing_while_the_peer_sends_ten_megabytes_loses_nothing_of_ours(stage: Stage) -> None:
     got: list[int] = []
     theirs = pyipc.Router()
@@ -44,7 +45,7 @@ async def test_closing_while_the_peer_sends_ten_megabytes_loses_nothing_of_ours(
     async def flood() -> None:
         with pytest.raises(pyipc.ConnectionClosed):
             for number in range(160):
-                await wire.theirs.conn.emit("flood", [number, "x" * 65_000])
+                await wire.theirs.conn.emit("flood", [number, noise(65_000)])
                 sending.set()
             await wire.theirs.conn.wait_closed()
             raise pyipc.ConnectionClosed("all 10 MiB were sent before the close")
@@ -133,7 +134,7 @@ async def test_a_peer_that_goes_while_we_send_is_noticed(stage: Stage) -> None:
             nursery.start_soon(leave)
             with pytest.raises(pyipc.ConnectionLost):
                 for _ in range(1_000):
-                    await wire.ours.conn.emit("e", "x" * 60_000)
+                    await wire.ours.conn.emit("e", noise(60_000))
         await until(lambda: len(wire.ours.ended) == 1)
 
 
@@ -209,6 +210,19 @@ async def test_a_client_comes_back_and_sends_what_it_queued(stage: Stage) -> Non
                 await client.emit("e", 4)
                 await until(lambda: got == [1, 2, 3, 4])
                 assert client.statistics().connects == 2
+
+
+@needs(Feature.ENDING)
+@lacks(Feature.RECONNECT)
+async def test_a_client_that_cannot_come_back_says_so_and_gives_up(stage: Stage) -> None:
+    async with stage.open(reconnect_interval=0.0) as wire:
+        await wire.server.aclose()
+        with pytest.raises(pyipc.AddressError, match="again"):
+            while True:
+                await wire.client.wait_connected()
+                await trio.lowlevel.checkpoint()
+        with pytest.raises(pyipc.ConnectionLost, match="given up"):
+            await wire.client.emit("e")
 
 
 @needs(Feature.ABSENCE, Feature.RECONNECT)

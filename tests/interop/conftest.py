@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.conftest import CANNOT_RUN, NODE_IPC_VERSIONS, needs_node
+from tests.interop.certificates import Certificates, make_certificates
 from tests.interop.node import Place, start_node, start_tap
 
 if TYPE_CHECKING:
@@ -49,6 +50,13 @@ def directory() -> Iterator[Path]:
     path = Path(tempfile.mkdtemp(prefix="pyipc-"))
     yield path
     shutil.rmtree(path)
+
+
+@pytest.fixture(scope="session")
+def certificates() -> Iterator[Certificates]:
+    """An authority and those it vouches for."""
+    with tempfile.TemporaryDirectory(prefix="pyipc-") as directory:
+        yield make_certificates(Path(directory))
 
 
 @pytest.fixture(params=["unix", "tcp"])

@@ -48,19 +48,30 @@ class NodeFailed(AssertionError):
 class Place:
     """Where somebody listens, in the words of everyone who has to get there."""
 
-    transport: Literal["unix", "tcp"]
+    transport: Literal["unix", "tcp", "tls", "udp4", "udp6"]
     path: str = ""
     port: int = 0
 
     @property
+    def host(self) -> str:
+        """Where, on a network; over TLS by name, for which there are certificates."""
+        return {"tls": "localhost", "udp6": "::1"}.get(self.transport, "127.0.0.1")
+
+    @property
     def address(self) -> str:
         """As pyipc says it."""
-        return f"unix:{self.path}" if self.transport == "unix" else f"tcp://127.0.0.1:{self.port}"
+        if self.transport == "unix":
+            return f"unix:{self.path}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.transport.rstrip('46')}://{host}:{self.port}"
 
     @property
     def node(self) -> dict[str, Any]:
         """As a command to the driver says it."""
-        return {"path": self.path} if self.transport == "unix" else {"host": "127.0.0.1", "port": self.port}
+        if self.transport == "unix":
+            return {"path": self.path}
+        udp = {"udp": self.transport} if self.transport.startswith("udp") else {}
+        return {"host": self.host, "port": self.port, **udp}
 
     async def listen(self) -> tuple[trio.SocketListener, Place]:
         """Listen here with a bare socket."""
@@ -102,7 +113,7 @@ class NodePeer:
         """Start a node-ipc server, and wait until it listens."""
         await self.command("serve", **place.node, on=on or [], echo=echo or [], config=config)
         started = await self.wait_for("started")
-        return place if place.transport == "unix" else Place("tcp", port=started["address"]["port"])
+        return dataclasses.replace(place, port=0 if place.transport == "unix" else started["address"]["port"])
 
     async def connect(self, place: Place, *, id: str = "world", on: list[str] | None = None, **config: Any) -> None:
         """Start a node-ipc client, and wait until it is connected."""

@@ -48,6 +48,11 @@ function numberOf(socket) {
     return index < 0 ? null : index;
 }
 
+// Over UDP a message comes with the address that it is from.
+function source(rinfo) {
+    return rinfo && rinfo.family ? {from: {address: rinfo.address, port: rinfo.port}} : {};
+}
+
 function listen(emitter, names, where) {
     for (const name of names) {
         emitter.on(name, function heard(...args) {
@@ -59,7 +64,7 @@ function listen(emitter, names, where) {
                 count: args.length,
                 socket: socket ? numberOf(socket) : null,
                 label: socket && socket.id !== undefined ? seen(socket.id) : null,
-            }, where));
+            }, source(args[1]), where));
         });
     }
 }
@@ -78,6 +83,11 @@ const commands = {
         const started = () => report('started', {address: ipc.server.server.address()});
         if (command.path) {
             ipc.serve(command.path, started);
+        } else if (command.udp) {
+            // There the start comes before the socket is bound; that it is, is told as a connection.
+            ipc.serveNet(command.host, command.port || 1, command.udp);
+            ipc.server.port = command.port || '0';
+            ipc.server.on('connect', started);
         } else if (command.host) {
             ipc.serveNet(command.host, command.port || 1, started);
             // node-ipc reads port 0 as 8000; as text it passes for a port and means any free one.
@@ -126,6 +136,8 @@ const commands = {
         const what = command.hex === undefined ? [command.event, ...payload(command)] : [Buffer.from(command.hex, 'hex')];
         if (command.id !== undefined) {
             ipc.of[command.id].emit(...what);
+        } else if (command.to !== undefined) {
+            ipc.server.emit(command.to, ...what);
         } else {
             ipc.server.emit(sockets[command.socket], ...what);
         }

@@ -45,6 +45,26 @@ WELCOME = control_frame(Welcome(1)) + FF
 PING = control_frame(Ping()) + FF
 
 
+@both_roles
+@pytest.mark.parametrize("malformed", ["close", "skip"])
+@pytest.mark.parametrize("hello_of_tls", [b"\x16\x03\x01\x02\x00\x01", b"\x15\x03\x03\x00\x02\x02\x0a", b"\x16"])
+def test_tls_where_plain_text_belongs_is_told_at_once(role: Role, malformed: str, hello_of_tls: bytes) -> None:
+    side = conversation(role, malformed=malformed)
+    [told] = side.receive_data(hello_of_tls)
+    assert isinstance(told, Malformed)
+    assert (told.error.code, told.fatal) == ("tls", True)
+    assert "tls://" in str(told.error)
+    assert side.receive_data(frame(b"1") + FF) == []
+
+
+@both_roles
+def test_only_the_first_byte_says_that_it_is_tls(role: Role) -> None:
+    side = conversation(role)
+    assert code(receive(side, [frame(b"1") + FF, b"\x16\x03", FF])[1:]) == "json"
+    side = conversation(role, delimiter=b"\x16", malformed="skip")  # an empty frame, then
+    assert receive(side, [b"\x16" + frame(b"1") + b"\x16"])[-1] == Event("e", 1)
+
+
 # --- plain events -------------------------------------------------------------------------------------------------
 
 

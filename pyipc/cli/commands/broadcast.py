@@ -56,6 +56,7 @@ def add(commands: Any) -> None:
         help="wait no longer than this, and send to those who are there",
     )
     common.add_framing_options(parser)
+    common.add_tls_options(parser, listens=True)
 
 
 async def run(arguments: argparse.Namespace, console: Console) -> int:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pyipc
 from pyipc.cli import arguments as common
 from pyipc.cli.examining.address import examine_place, examine_socket
+from pyipc.cli.examining.encryption import examine_encryption
 from pyipc.cli.examining.findings import Finding, Level, ok, problem, warning
 from pyipc.cli.examining.machine import examine_environment
 from pyipc.cli.examining.visit import visit
@@ -43,19 +44,20 @@ def add(commands: Any) -> None:
             what is in the way, with what to do about it. Without ADDRESS: versions and limits, and the
             servers in the default directories.
 
-            Nothing is changed. A server is visited by one connection, on which nothing is said but a hello.
-            The exit status is 1 if there is a problem.
+            Nothing is changed. A server is visited by one connection, on which nothing is said but a hello; over
+            TLS by one more, to see its certificate. The exit status is 1 if there is a problem.
         """,
         examples="""
             pyipc doctor                       # this machine, and your servers on it
             pyipc doctor world                 # where is it, and who serves it?
-            pyipc doctor node-ipc:world tcp://127.0.0.1:8000
+            pyipc doctor tls://localhost:8000 --ca certs/ca.pem
             pyipc doctor world --json | jq 'select(.level != "ok")'
         """,
     )
     parser.add_argument("addresses", nargs="*", metavar="ADDRESS", help="what to look at")
     common.add_connect_options(parser)
     common.add_framing_options(parser, raw=False)
+    common.add_tls_options(parser, connects=True)
 
 
 async def run(arguments: argparse.Namespace, console: Console) -> int:
@@ -82,7 +84,7 @@ async def _address(text: str, arguments: argparse.Namespace) -> AsyncGenerator[F
         address = pyipc.parse_address(text)
         for finding in examine_place(address):
             yield finding
-        endpoint = common.endpoint(arguments, text)
+        endpoint = common.endpoint(arguments, text, *arguments.addresses)
         transport_for(address.scheme)
     except pyipc.InsecureAddress as error:
         yield problem("allow", str(error), "to look there all the same, add --allow-anyone", allow_needed=True)
@@ -90,13 +92,25 @@ async def _address(text: str, arguments: argparse.Namespace) -> AsyncGenerator[F
     except pyipc.AddressError as error:
         yield problem("address", str(error))
         return
-    if address.scheme == "tcp" and not address.port:
-        yield ok("connect", "port 0 means any free one, so there is nobody to visit")
+    if (reason := _why_not_visited(address)) is not None:
+        yield ok("connect", reason)
         return
+    if address.scheme == "tls":
+        for finding in await examine_encryption(address, arguments, arguments.connect_timeout):
+            yield finding
     visiting = visit(endpoint, arguments.connect_timeout)
     async with aclosing(visiting):
         async for finding in visiting:
             yield finding
+
+
+def _why_not_visited(address: pyipc.Address) -> str | None:
+    match address.scheme:
+        case "fd" | "systemd":
+            return "nobody is visited: on an inherited socket that would be taken for the program that it was passed to"
+        case "tcp" | "tls" | "udp" if not address.port:
+            return "port 0 means any free one, so there is nobody to visit"
+    return None
 
 
 async def _environment(arguments: argparse.Namespace) -> AsyncGenerator[Finding, None]:

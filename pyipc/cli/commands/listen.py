@@ -42,6 +42,7 @@ def add(commands: Any) -> None:
     add_quota_options(parser)
     common.add_connect_options(parser)
     common.add_framing_options(parser)
+    common.add_tls_options(parser, connects=True)
 
 
 async def run(arguments: argparse.Namespace, console: Console) -> int:

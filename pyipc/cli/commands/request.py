@@ -55,6 +55,7 @@ def add(commands: Any) -> None:
     )
     common.add_connect_options(parser)
     common.add_framing_options(parser, raw=False)
+    common.add_tls_options(parser, connects=True)
 
 
 async def run(arguments: argparse.Namespace, console: Console) -> int:

@@ -47,6 +47,7 @@ def add(commands: Any) -> None:
     )
     add_quota_options(parser)
     common.add_framing_options(parser)
+    common.add_tls_options(parser, listens=True)
 
 
 async def run(arguments: argparse.Namespace, console: Console) -> int:
@@ -57,7 +58,7 @@ async def run(arguments: argparse.Namespace, console: Console) -> int:
     journal = Journal(console)
     quota = Quota(arguments)
     server = pyipc.Server(
-        *(common.endpoint(arguments, address) for address in arguments.addresses),
+        *(common.endpoint(arguments, address, *arguments.addresses) for address in arguments.addresses),
         router=_Handlers(arguments, console, journal, quota).router,
     )
     server.on_connect(journal.connected)

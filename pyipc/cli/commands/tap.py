@@ -75,6 +75,7 @@ def add(commands: Any) -> None:
         help="leave out no frame, but hold the conversation while the display is behind",
     )
     common.add_framing_options(parser)
+    common.add_tls_options(parser, listens=True, connects=True)
 
 
 async def run(arguments: argparse.Namespace, console: Console) -> int:
@@ -109,8 +110,8 @@ class _Tap:
     """Everything between one address and another."""
 
     def __init__(self, arguments: argparse.Namespace, console: Console) -> None:
-        self.source = common.endpoint(arguments, arguments.listen)
-        self.target = common.endpoint(arguments, arguments.target)
+        self.source = common.endpoint(arguments, arguments.listen, arguments.target)
+        self.target = common.endpoint(arguments, arguments.target, arguments.listen)
         self.backlog: Backlog[Reading] = Backlog(max_size=_BACKLOG_SIZE, max_items=_BACKLOG_FRAMES)
         self._console = console
         self._lossless: bool = arguments.lossless
@@ -155,15 +156,10 @@ class _Tap:
     async def _accept(self, listener: Listener) -> Link:
         while True:
             try:
-                link = await listener.accept()
-                await check_peer(self.source, link)
-            except pyipc.PeerNotAllowed as error:
-                self._console.error(f"pyipc: turned away: {error}")
+                return await listener.accept()
             except OSError as error:
                 self._console.error(f"pyipc: cannot accept for now: {error.strerror}")
                 await trio.sleep(_ACCEPT_PAUSE)
-            else:
-                return link
 
     async def _join(self, number: int, client: Link) -> None:
         """Live through one conversation, and give back its place."""
@@ -174,6 +170,11 @@ class _Tap:
 
     async def _pass_on(self, number: int, client: Link) -> None:
         async with aclosing(client):
+            try:
+                await check_peer(self.source, client)
+            except (pyipc.HandshakeFailed, pyipc.PeerNotAllowed) as error:
+                self._console.error(f"pyipc: turned away: {error}")
+                return
             try:
                 server = await self._connect()
             except pyipc.IPCError as error:
@@ -193,7 +194,7 @@ class _Tap:
 
     async def _connect(self) -> Link:
         with trio.move_on_after(_CONNECT_TIMEOUT):
-            link = await self._transport.connect(self.target.parsed, {})
+            link = await self._transport.connect(self.target.parsed, self.target.connect_options)
             await check_peer(self.target, link)
             return link
         raise pyipc.ConnectError(f"no answer from {self.target.parsed.redacted} within {_CONNECT_TIMEOUT:g} s")

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import pyipc
+    from pyipc.transports import Place
 
 __all__ = ["examine_place", "examine_socket", "user_name"]
 
@@ -22,7 +23,9 @@ __all__ = ["examine_place", "examine_socket", "user_name"]
 _PATH_LIMIT: Final = 107 if sys.platform == "linux" else 103
 
 _WRITABLE_BY_OTHERS: Final = stat.S_IWGRP | stat.S_IWOTH
-_FILES: Final = frozenset({"local", "unix", "node-ipc"})
+#: What stands before the name of each named pipe of Windows.
+_PIPES: Final = "\\\\.\\pipe\\"
+_ON_THIS_MACHINE: Final = frozenset({"local", "unix", "node-ipc", "pipe"})
 
 
 def examine_place(address: pyipc.Address) -> Iterator[Finding]:
@@ -31,14 +34,17 @@ def examine_place(address: pyipc.Address) -> Iterator[Finding]:
     Raises:
         AddressError: It cannot be used on this system.
     """
-    if address.scheme in _FILES:
+    if address.scheme in _ON_THIS_MACHINE:
         yield from _paths(address)
     elif address.scheme in ("tcp", "udp", "tls"):
         yield _network(address)
     else:
-        # Anything that a third party has a transport for.
-        places = [place.name for place in transport_for(address.scheme).places(address)]
-        yield ok("place", f"means {', '.join(places)}", places=places)
+        # An inherited socket, or anything that a third party has a transport for.
+        for place in transport_for(address.scheme).places(address):
+            if place.obstacle is None:
+                yield ok("place", f"means {place.name}", place=place.name, usable=True)
+            else:
+                yield problem("place", place.obstacle, place=place.name, usable=False)
 
 
 def _network(address: pyipc.Address) -> Finding:
@@ -46,10 +52,12 @@ def _network(address: pyipc.Address) -> Finding:
     where = f"means port {address.port} of {address.host}"
     if address.is_local:
         return ok("place", f"{where}, which only programs on this machine can reach", **facts)
+    if address.scheme == "tls":
+        return ok("place", f"{where}, beyond this machine; encrypted, and the server proves who it is", **facts)
     return warning(
         "place",
         f"{where}, beyond this machine; plain text, and nobody proves who it is",
-        "use a loopback address or a Unix socket, unless the network is yours alone",
+        "use tls://, a loopback address or a Unix socket, unless the network is yours alone",
         **facts,
     )
 
@@ -59,6 +67,9 @@ def _paths(address: pyipc.Address) -> Iterator[Finding]:
     for place in places:
         if place.name.startswith("@"):
             yield ok("place", f"means the abstract socket {place.name}, which is no file", path=place.name)
+            continue
+        if place.name.startswith(_PIPES):
+            yield _pipe(place)
             continue
         size = len(os.fsencode(place.name))
         meaning = f"means {place.name} ({size} of {_PATH_LIMIT} bytes)" if len(places) == 1 else place.name
@@ -85,6 +96,14 @@ def _paths(address: pyipc.Address) -> Iterator[Finding]:
         path = usable[0]
         text = f"a server that starts now listens at {path} ({len(os.fsencode(path))} of {_PATH_LIMIT} bytes)"
         yield ok("path", text, path=path)
+
+
+def _pipe(place: Place) -> Finding:
+    facts: dict[str, Any] = {"path": place.name, "usable": place.obstacle is None}
+    meaning = f"means the named pipe {place.name}"
+    if place.obstacle is None:
+        return ok("place", f"{meaning}, which only programs on this machine can reach", **facts)
+    return warning("place", f"{meaning}: not used, since {place.obstacle}", **facts)
 
 
 def examine_socket(path: str) -> Iterator[Finding]:

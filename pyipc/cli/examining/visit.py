@@ -44,18 +44,24 @@ async def visit(endpoint: pyipc.Endpoint, timeout: float) -> AsyncGenerator[Find
     except pyipc.PeerNotAllowed as error:
         yield problem("peer", f"somebody listens, but {error}")
         return
+    except pyipc.HandshakeFailed as error:
+        yield problem("handshake", str(error), code=error.code)
+        return
     except pyipc.IPCError as error:
         yield problem("connect", str(error))
         return
     async with aclosing(link):
-        yield _who(link.peer, trio.current_time() - began)
+        if link.reliable:
+            yield _who(link.peer, trio.current_time() - began)
+        else:
+            yield ok("peer", "there are no connections here, so nothing tells yet whether somebody listens")
         yield await _talk(endpoint, link)
 
 
 async def _connect(endpoint: pyipc.Endpoint, timeout: float) -> Link:
     address = endpoint.parsed
     with trio.move_on_after(timeout):
-        link = await transport_for(address.scheme).connect(address, {})
+        link = await transport_for(address.scheme).connect(address, endpoint.connect_options)
         await check_peer(endpoint, link)
         return link
     raise pyipc.ConnectError(
@@ -65,7 +71,12 @@ async def _connect(endpoint: pyipc.Endpoint, timeout: float) -> Link:
 
 
 def _who(peer: Peer, seconds: float) -> Finding:
-    facts: dict[str, Any] = {"pid": peer.pid, "uid": peer.uid, "gid": peer.gid, "seconds": seconds}
+    facts: dict[str, Any] = {"pid": peer.pid, "uid": peer.uid, "gid": peer.gid, "sid": peer.sid, "seconds": seconds}
+    if peer.certificate is not None:
+        facts["fingerprint"] = peer.certificate.fingerprint
+        holder = peer.certificate.subject or ", ".join(peer.certificate.names)
+        text = f"{holder} listens at {peer.address} and has proved it; connected in {duration(seconds * 1e9)}"
+        return ok("peer", text, **facts)
     if peer.pid is None:
         return ok("peer", f"somebody listens at {peer.address}; connected in {duration(seconds * 1e9)}", **facts)
     facts["process"] = name = _process_name(peer.pid)
@@ -100,6 +111,9 @@ async def _talk(endpoint: pyipc.Endpoint, link: Link) -> Finding:
             await connection.know_peer()
             seconds = trio.current_time() - began
             protocol = connection.peer.protocol
+    except pyipc.HandshakeFailed as error:
+        # Over TLS 1.3 a client is told only now what the server thinks of its certificate.
+        return problem("handshake", str(error), code=error.code)
     except pyipc.IPCError as error:
         return problem("protocol", f"it ended the connection at once: {error}", "look at what the server logs")
     if protocol != "plain":
@@ -108,6 +122,14 @@ async def _talk(endpoint: pyipc.Endpoint, link: Link) -> Finding:
             f"it speaks {protocol}, and answered a hello in {duration(seconds * 1e9)}",
             protocol=protocol,
             round_trip=seconds,
+        )
+    if not link.reliable:
+        return warning(
+            "protocol",
+            f"nothing answered a hello within {_HANDSHAKE_TIMEOUT:g} s; nobody can tell a program that keeps silent, "
+            "as those of node-ipc do, from nobody at all",
+            f"an answer is the only proof: pyipc request {endpoint.parsed} EVENT",
+            protocol=protocol,
         )
     if not endpoint.says_hello:
         return ok("protocol", "node-ipc programs are not asked what they speak", protocol=protocol)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from typing import TYPE_CHECKING, Any
 
@@ -68,12 +69,21 @@ class Journal:
 
 def peer_record(peer: pyipc.Peer) -> dict[str, Any]:
     """Who somebody is, as far as it is known."""
-    known = {"address": peer.address, "pid": peer.pid, "uid": peer.uid, "gid": peer.gid}
+    known: dict[str, Any] = {
+        "address": peer.address,
+        "pid": peer.pid,
+        "uid": peer.uid,
+        "gid": peer.gid,
+        "sid": peer.sid,
+        "certificate": peer.certificate and dataclasses.asdict(peer.certificate),
+    }
     return {name: value for name, value in known.items() if value is not None}
 
 
 def peer_text(peer: pyipc.Peer) -> str:
     """The same for people."""
-    known = {"process": peer.pid, "user": peer.uid}
+    if peer.certificate is not None:
+        return f"{peer.certificate.subject or peer.certificate.fingerprint} at {peer.address}"
+    known = {"process": peer.pid, "user": peer.uid if peer.sid is None else peer.sid}
     who = ", ".join(f"{name} {value}" for name, value in known.items() if value is not None)
     return who or peer.address

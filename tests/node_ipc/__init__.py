@@ -1,0 +1,1 @@
+"""``pyipc.node_ipc`` by itself: both sides are ported programs."""

@@ -1,0 +1,335 @@
+"""Letting peers in: handshakes in tasks of their own, who may be there, quotas, and addresses taken all or none."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+import trio.testing
+
+import pyipc
+from pyipc.errors import HandshakeFailed
+from pyipc.testing import Faults, FaultyTransport
+from pyipc.transports import Link, Listener, Peer, Place, Transport, memory_link_pair
+from tests.wire import WirePeer, hello, join, request
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from trio.testing import MockClock
+
+    from pyipc import Address
+
+ADDRESS = "memory:accepting"
+
+
+class Guarded(Link):
+    """A link that needs a handshake, of which the test says when and how it ends.
+
+    Args:
+        peer: Who it turns out to be.
+        host: What is known of the peer before.
+    """
+
+    def __init__(self, peer: Peer | None = None, *, host: str | None = None) -> None:
+        theirs, self._link = memory_link_pair()
+        self.outside = WirePeer(theirs)
+        self.needs_handshake = True
+        self.allowed = trio.Event()
+        self.failure: Exception | None = None
+        self.closed = False
+        self._peer = Peer(address="guarded:", host=host)
+        self._in_truth = peer or self._peer
+
+    @property
+    def peer(self) -> Peer:
+        return self._peer
+
+    async def handshake(self) -> None:
+        assert self.needs_handshake, "it was done before"
+        await self.allowed.wait()
+        if self.failure is not None:
+            raise self.failure
+        self._peer = self._in_truth
+        self.needs_handshake = False
+
+    async def send(self, data: bytes | bytearray | memoryview) -> None:
+        assert not self.needs_handshake
+        await self._link.send(data)
+
+    async def receive(self) -> bytes:
+        assert not self.needs_handshake
+        return await self._link.receive()
+
+    async def aclose(self) -> None:
+        self.closed = True
+        await self._link.aclose()
+
+
+def serving(**options: Any) -> pyipc.Server:
+    server = pyipc.Server(**{"close_timeout": 0.05, **options})  # the peers of these tests stay
+    server.on("who", lambda message: message.connection.peer.uid)
+    return server
+
+
+async def settle() -> None:
+    await trio.testing.wait_all_tasks_blocked()
+
+
+async def answer(peer: WirePeer) -> Any:
+    await peer.send(hello(), request(1, "who"))
+    return (await peer.read_until("pyipc.reply"))["data"]
+
+
+# --- handshakes -------------------------------------------------------------------------------------------------
+
+
+async def test_a_peer_is_served_when_its_handshake_is_done() -> None:
+    async with serving() as server:
+        link = Guarded(Peer(address="guarded:", uid=7))
+        connected: list[int | None] = []
+        server.on_connect(lambda connection: connected.append(connection.peer.uid))
+        server.adopt(link)
+        await settle()
+        assert (len(server.connections), server.statistics().accepted) == (0, 0)
+        assert await answer(join(server, Peer(address="memory:", uid=1))) == 1  # nobody waits for it
+        link.allowed.set()
+        assert await answer(link.outside) == 7
+        assert connected == [1, 7]
+        assert server.statistics().accepted == 2
+
+
+async def test_who_may_be_there_is_decided_after_the_handshake(caplog: pytest.LogCaptureFixture) -> None:
+    async with serving() as server:
+        link = Guarded(Peer(address="guarded:", uid=7))
+        server.adopt(link, pyipc.Endpoint(ADDRESS, allow=lambda peer: peer.uid == 8))
+        link.allowed.set()
+        await link.outside.send(hello())
+        goodbye = await link.outside.read_until("pyipc.goodbye")
+        assert goodbye["code"] == "not-allowed"
+        while await link.outside.read() is not None:
+            pass
+        await link.outside.link.aclose()
+        await settle()
+        assert link.closed
+        statistics = server.statistics()
+        assert (statistics.denied, statistics.accepted, statistics.handshake_errors) == (1, 0, 0)
+        assert not server.connections
+    assert "turned away: allow= does not admit the peer at guarded: (uid 7)" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("failure", "level", "told"),
+    [
+        (HandshakeFailed("expired", "its certificate has expired"), logging.WARNING, "its certificate has expired"),
+        (ZeroDivisionError("a bug of a third party"), logging.ERROR, "a bug of a third party"),
+    ],
+)
+async def test_a_handshake_that_fails_costs_nobody_else(
+    failure: Exception, level: int, told: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with serving() as server:
+        link = Guarded()
+        link.failure = failure
+        server.adopt(link)
+        link.allowed.set()
+        await settle()
+        assert link.closed
+        statistics = server.statistics()
+        assert (statistics.handshake_errors, statistics.accepted) == (1, 0)
+        assert await answer(join(server, Peer(address="memory:", uid=1))) == 1
+    [record] = [record for record in caplog.records if record.name == "pyipc.server"]
+    assert record.levelno == level
+    assert told in caplog.text
+    assert bool(record.exc_info) is not isinstance(failure, HandshakeFailed)
+
+
+async def test_silence_in_the_handshake_ends_in_time(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with serving(handshake_timeout=3.0) as server:
+        link = Guarded()
+        server.adopt(link)
+        began = trio.current_time()
+        assert await link.outside.read() is None
+        assert trio.current_time() - began == 3.0
+        assert link.closed
+        assert server.statistics().handshake_errors == 1
+    assert "guarded: could not connect: no handshake within 3 s (handshake_timeout)" in caplog.text
+
+
+async def test_without_a_bound_a_handshake_may_take_for_ever(autojump_clock: MockClock) -> None:
+    async with serving(handshake_timeout=None) as server:
+        link = Guarded(Peer(address="guarded:", uid=7))
+        server.adopt(link)
+        await trio.sleep(80_000)
+        link.allowed.set()
+        assert await answer(link.outside) == 7
+
+
+@pytest.mark.parametrize("how", ["closed", "cancelled"])
+async def test_a_server_that_closes_waits_for_no_handshake(how: str, autojump_clock: MockClock) -> None:
+    link = Guarded()
+    began = trio.current_time()
+    with trio.CancelScope() as scope:
+        async with serving() as server:
+            server.adopt(link)
+            await settle()
+            if how == "closed":
+                await server.aclose()
+            else:
+                scope.cancel()
+    assert link.closed
+    assert await link.outside.read() is None
+    assert trio.current_time() == began
+    assert server.statistics().handshake_errors == 0
+
+
+async def test_a_handshake_counts_for_the_quota_until_it_fails() -> None:
+    async with serving(max_connections=1) as server:
+        first, second, third = Guarded(), Guarded(), Guarded(Peer(address="guarded:", uid=7))
+        server.adopt(first)
+        await settle()
+        server.adopt(second)
+        second.allowed.set()
+        await second.outside.send(hello())
+        assert (await second.outside.read_until("pyipc.goodbye"))["code"] == "full"
+        await second.outside.link.aclose()
+        await settle()
+        assert second.closed
+        assert not first.closed
+        first.failure = HandshakeFailed("expired", "its certificate has expired")
+        first.allowed.set()
+        await settle()
+        server.adopt(third)
+        third.allowed.set()
+        assert await answer(third.outside) == 7
+        statistics = server.statistics()
+        assert (statistics.refused, statistics.handshake_errors, statistics.accepted) == (1, 1, 1)
+
+
+async def test_handshakes_of_one_host_count_for_its_quota() -> None:
+    async with serving(max_connections_per_peer=2) as server:
+        links = [Guarded(host="192.0.2.1") for _ in range(3)]
+        for link in links:
+            server.adopt(link)
+        other = Guarded(host="192.0.2.2")
+        server.adopt(other)
+        await settle()
+        assert server.statistics().refused == 1
+        for link in (*links, other):
+            link.allowed.set()
+        await settle()
+        assert server.statistics().accepted == 3
+        for link in links[:2]:
+            await link.outside.link.aclose()
+        await settle()
+        assert [link.closed for link in links[:2]] == [True, True]
+        another = Guarded(host="192.0.2.1")
+        server.adopt(another)
+        another.allowed.set()
+        await settle()
+        assert server.statistics().accepted == 4
+
+
+async def test_a_refused_peer_that_shakes_no_hands_is_let_go_in_time(autojump_clock: MockClock) -> None:
+    async with serving(max_connections=1, close_timeout=2.0) as server:
+        join(server)
+        silent = Guarded()
+        server.adopt(silent)
+        began = trio.current_time()
+        assert await silent.outside.read() is None
+        assert trio.current_time() - began == 2.0
+        assert server.statistics().refused == 1
+
+
+async def test_a_handshake_through_a_link_that_misbehaves() -> None:
+    guarded = Guarded(Peer(address="guarded:", uid=7))
+    faulty = FaultyTransport(Faults(split=1)).wrap(guarded)
+    assert faulty.needs_handshake
+    async with serving() as server:
+        server.adopt(faulty)
+        guarded.allowed.set()
+        assert await answer(guarded.outside) == 7
+    assert not faulty.needs_handshake
+
+
+# --- addresses --------------------------------------------------------------------------------------------------
+
+
+class Recorder(Transport):
+    """Passes on to a transport in memory, and keeps what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, Address, dict[str, object]]] = []
+        self.blocked = trio.Event()
+
+    async def connect(self, address: Address, options: Mapping[str, object]) -> Link:
+        self.asked.append(("connect", address, dict(options)))
+        raise pyipc.ConnectError("it is only asked")
+
+    async def listen(self, address: Address, options: Mapping[str, object]) -> Listener:
+        self.asked.append(("listen", address, dict(options)))
+        self.blocked.set()
+        await trio.sleep_forever()
+        raise AssertionError
+
+    def places(self, address: Address) -> Sequence[Place]:
+        return [Place("here", "there is a dragon")]
+
+
+async def taken(*addresses: str) -> list[str]:
+    """Those that a server could not listen on now."""
+    in_use = []
+    for address in addresses:
+        try:
+            async with pyipc.Server(address):
+                pass
+        except pyipc.AddressInUse:
+            in_use.append(address)
+    return in_use
+
+
+async def test_a_server_that_cannot_have_all_its_addresses_has_none() -> None:
+    async with pyipc.Server("tcp://127.0.0.1:0") as other:
+        busy = str(other.addresses[0])
+        server = pyipc.Server(ADDRESS, "tcp://127.0.0.1:0", busy, "memory:never-reached")
+        with pytest.raises(pyipc.AddressInUse, match=busy):
+            async with server:
+                pytest.fail("it runs without one of its addresses")
+        ports = [str(address) for address in server.addresses if address.scheme == "tcp"]
+        assert len(ports) == 1
+        assert await taken(ADDRESS, *ports, busy) == [busy]
+
+
+async def test_sockets_of_addresses_that_were_taken_in_vain_are_gone(tmp_path: Path) -> None:
+    missing = f"unix:{tmp_path}/no-such-directory/socket"
+    with pytest.raises(pyipc.ListenError, match="its directory is missing"):
+        await pyipc.Server(f"unix:{tmp_path}/socket", missing).run()
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_a_server_cancelled_while_it_listens_releases_what_it_has() -> None:
+    slow = Recorder()
+    server = pyipc.Server(ADDRESS, pyipc.Endpoint("memory:slow", transport=slow))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(server.run)
+        await slow.blocked.wait()
+        assert await taken(ADDRESS) == [ADDRESS]
+        nursery.cancel_scope.cancel()
+    assert await taken(ADDRESS) == []
+
+
+async def test_what_an_endpoint_says_passes_through_a_transport_that_misbehaves() -> None:
+    below = Recorder()
+    faulty = FaultyTransport(Faults(), transport=below)
+    address = pyipc.parse_address(ADDRESS)
+    assert list(faulty.places(address)) == [Place("here", "there is a dragon")]
+    with pytest.raises(pyipc.ConnectError):
+        await faulty.connect(address, {"tls": 1})
+    with trio.move_on_after(0):
+        await faulty.listen(address, {"mode": 0o660})
+    assert below.asked == [("connect", address, {"tls": 1}), ("listen", address, {"mode": 0o660})]
