@@ -305,7 +305,9 @@ class Client:
             except RequestTimeout as late:
                 assert timeout is not None
                 hint = ""
-                if connection.peer.protocol == "plain":
+                if not connection._link.reliable and not connection.statistics().bytes_received:
+                    hint = "; nothing has come from there, so the server may not be running"
+                elif connection.peer.protocol == "plain":
                     hint = "; the peer has not introduced itself, so it may be a plain node-ipc program"
                 raise RequestTimeout(event, timeout, hint) from late
 

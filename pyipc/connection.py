@@ -315,7 +315,7 @@ class Connection(Lifecycle):
         if self._introduced is None:
             self._introduced = trio.Event()
         with trio.move_on_after(math.inf if timeout is None else timeout):
-            if self._conversation.awaits_welcome:
+            if self._conversation.awaits_welcome and self.is_open:
                 await self._introduced.wait()
         if not self.is_open:
             raise self._gone()

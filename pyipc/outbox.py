@@ -197,12 +197,17 @@ class Outbox:
             self._write_later()
 
     def push_ahead(self, frames: bytes) -> None:
-        """Hand an unreliable link what must not wait behind what does. It is lost where that is not possible now."""
-        if frames and self._error is None:
-            try:
-                self.bytes_sent += self._link.send_nowait(frames)
-            except Exception as error:
-                self._fail_by(error)
+        """Hand an unreliable link what should not wait behind what does; lost if there is no room for it at all."""
+        if not frames or self._error is not None:
+            return
+        try:
+            sent = self._link.send_nowait(frames)
+        except Exception as error:
+            self._fail_by(error)
+            return
+        self.bytes_sent += sent
+        if not sent:
+            self.offer(frames)
 
     def offer(self, frame: bytes) -> bool:
         """Append a frame unless that would exceed the cap; say whether it was appended.
@@ -288,17 +293,15 @@ class Outbox:
     def flush_nowait(self) -> None:
         """Hand the link what it takes at once; start a task for the rest."""
         while self.frames and not self._writing and self._error is None:
-            chunk, _ = self._next_chunk()
+            chunk, count = self._next_chunk()
             try:
                 sent = self._link.send_nowait(chunk)
             except Exception as error:
                 self._fail_by(error)
                 return
-            self._sent(sent)
+            self._sent(sent, len(chunk), count)
             if sent < len(chunk):
                 self._write_later()
-            elif not chunk:
-                self.frames.popleft()  # of no bytes there are none to count
 
     def _write_later(self) -> None:
         self._writing = True
@@ -322,21 +325,26 @@ class Outbox:
             batch.append(frame)
         return b"".join(batch), len(batch)
 
-    def _sent(self, count: int) -> None:
-        """Forget bytes that the link has taken."""
-        if not count:
+    def _sent(self, sent: int, size: int, count: int) -> None:
+        """Forget bytes that the link has taken, of a chunk of so many bytes and frames."""
+        frames = self.frames
+        if sent == size:  # frames may be empty where each is a datagram
+            self._head_sent = 0
+            if count == len(frames):
+                frames.clear()
+            else:
+                for _ in range(count):
+                    frames.popleft()
+        elif sent:
+            head = self._head_sent + sent
+            while head >= len(frames[0]):
+                head -= len(frames.popleft())
+            self._head_sent = head
+        else:
             return
         self.last_sent = self._flusher.now()
-        self.bytes_sent += count
-        if count == self.size:
-            self.frames.clear()
-            self._head_sent = self.size = 0
-        else:
-            self.size -= count
-            count += self._head_sent
-            while count and count >= len(self.frames[0]):
-                count -= len(self.frames.popleft())
-            self._head_sent = count
+        self.bytes_sent += sent
+        self.size -= sent
         self._progress()
 
     async def _write(self) -> None:
@@ -352,10 +360,8 @@ class Outbox:
                     self._in_flight = 0
                     self._fail_by(error)
                     return
-                self._in_flight = 0
-                self._sent(len(chunk))
-                if not chunk:
-                    self.frames.popleft()
+                count, self._in_flight = self._in_flight, 0
+                self._sent(len(chunk), len(chunk), count)
         finally:
             self._writing = False
             if self._is_last:

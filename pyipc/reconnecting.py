@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import math
 from typing import TYPE_CHECKING
@@ -237,12 +236,14 @@ class Reconnecting:
             raise
         # Whether some events may be sent depends on who it is.
         if is_promised or any(event is not None and self._template.is_risky(event) for event in self.offline.names()):
-            with contextlib.suppress(ConnectionClosed):
+            try:
                 await connection.know_peer()
-            if connection.reason is not None and isinstance(connection.reason.error, PeerRefused | HandshakeFailed):
+            except ConnectionClosed:
+                await connection.wait_lost()  # where sending failed, what the server said before is still read
+            reason = connection.reason
+            if reason is not None and isinstance(reason.error, PeerRefused | HandshakeFailed):
                 self.failed_connects += 1
-                await connection.wait_lost()
-                return connection.reason, False
+                return reason, False
         self._send_kept(connection)
         self.connection = connection
         self.connects += 1

@@ -301,7 +301,9 @@ class Server:
 
     async def _serve(self, connection: Connection, link: Link) -> None:
         self._serving_tasks += 1
-        logger.info("%s connected", link.peer.address)
+        # Anybody can make up any number of peers over UDP.
+        level = logging.INFO if link.verified else logging.DEBUG
+        logger.log(level, "%s connected", link.peer.address)
         try:
             try:
                 await connection.run()
@@ -310,7 +312,7 @@ class Server:
                 self._acceptor.leave(link.peer)
             reason = connection.reason
             assert reason is not None
-            logger.info("%s disconnected: %s", link.peer.address, reason.message)
+            logger.log(level, "%s disconnected: %s", link.peer.address, reason.message)
             await self._disconnect_callbacks.call(reason)
         finally:
             self._serving_tasks -= 1

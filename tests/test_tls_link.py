@@ -20,7 +20,7 @@ from pyipc.transports.tls_link import TlsLink
 from pyipc.transports.tls_settings import TLS, server_context
 from tests.certificates import authority, leaf, leaf_file
 from tests.conformance.sides import until
-from tests.test_memory_transport import LinkStream
+from tests.link_stream import HalfCloseableLinkStream
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -143,9 +143,9 @@ def clog(link: TlsLink) -> bytes:
 
 @both_versions
 async def test_it_passes_the_checks_of_trio_for_streams(version: ssl.TLSVersion) -> None:
-    async def make() -> tuple[LinkStream, LinkStream]:
+    async def make() -> tuple[HalfCloseableLinkStream, HalfCloseableLinkStream]:
         left, right = await connected(version)
-        return LinkStream(left), LinkStream(right)
+        return HalfCloseableLinkStream(left), HalfCloseableLinkStream(right)
 
     await trio.testing.check_two_way_stream(make, None)
     await trio.testing.check_half_closeable_stream(make, None)

@@ -18,6 +18,7 @@ from pyipc.protocol.addresses import parse_address
 from pyipc.transports import binding
 from pyipc.transports.datagrams import MAX_DATAGRAM_SIZE, DatagramSocket
 from pyipc.transports.udp import UdpLink, UdpTransport
+from pyipc.transports.udp_listener import UdpListener
 from tests.conftest import CANNOT_RUN
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ async def listening(host: str = "127.0.0.1", *, trusted: bool = True, strangers:
     finally:
         with trio.CancelScope(shield=True):
             await listener.aclose()
+            assert isinstance(listener, UdpListener)
             for link in list(listener._links.values()):
                 await link.aclose()
 

@@ -37,8 +37,8 @@ class Transport:
         return self.address.format(directory=directory)
 
 
-UNIX = Transport(name="unix", title="Unix socket", address="unix:{directory}/socket")
-FD = Transport(name="fd", title="inherited Unix socket", address="fd:{directory}/socket")
+UNIX = Transport(name="unix", title="a Unix socket", address="unix:{directory}/socket")
+FD = Transport(name="fd", title="an inherited Unix socket", address="fd:{directory}/socket")
 MEMORY = Transport(name="memory", title="memory", address="memory:bench")
 TCP = Transport(name="tcp", title="TCP", address="tcp:127.0.0.1:0")
 TLS = Transport(name="tls", title="TLS", address="tls:127.0.0.1:0", has_certificates=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import trio
 
 import pyipc
-from pyipc.node_ipc.config import CLOSE_TIMEOUT, connection_options
+from pyipc.node_ipc.config import CLOSE_TIMEOUT, MOST_WAITING, connection_options
 from pyipc.node_ipc.emitter import Emitter
 from pyipc.node_ipc.encoding import to_bytes
 from pyipc.node_ipc.syncing import SyncQueue
@@ -80,7 +80,7 @@ class Client(Emitter):
         self._queue: SyncQueue | None = None
         if config.sync:
             timeout = None if config.sync_timeout is None else config.sync_timeout / 1000
-            self._queue = SyncQueue(self._send, self._fail, timeout)
+            self._queue = SyncQueue(self._send, self._fail, timeout, MOST_WAITING)
 
     def __repr__(self) -> str:
         state = "destroyed" if self.destroyed else "not connected" if self._offline.is_set() else "connected"
@@ -109,6 +109,8 @@ class Client(Emitter):
         if self._queue is not None:
             self._queue.add(event, data)
         elif self._client is None:
+            if len(self._early) >= MOST_WAITING:
+                raise trio.WouldBlock("too much was emitted before the program runs")
             self._early.append((event, copy.deepcopy(data)))
         else:
             self._send(event, data)
@@ -155,14 +157,14 @@ class Client(Emitter):
                     **self._options,
                 ) as self._client:
                     await self._use(self._client)
-        except pyipc.IPCError as error:  # such as an address that this system does not have
+        except pyipc.IPCError as error:  # an address that this system does not have; or not everything could be sent
             self._fail(error)
-        self.destroyed = True
-        if self._client is not None:
-            lost = self._client.statistics().offline_messages
-            if lost:
-                logger.warning("%d messages could not be sent to %r", lost, self.id)
-            self._client = None
+        finally:
+            self.destroyed = True
+            client, self._client = self._client, None
+        if self._trying.cancelled_caught and client is not None and client.statistics().offline_messages:
+            lost = client.statistics().offline_messages
+            logger.warning("gave up on %r; %d messages that waited for a connection are lost", self.id, lost)
         self._announce("destroy")
 
     async def _use(self, client: pyipc.Client) -> None:

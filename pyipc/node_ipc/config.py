@@ -13,10 +13,12 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Mapping
 
-__all__ = ["CLOSE_TIMEOUT", "Config", "Interface", "connection_options", "framing_of"]
+__all__ = ["CLOSE_TIMEOUT", "MOST_WAITING", "Config", "Interface", "connection_options", "framing_of"]
 
 #: What may wait to be sent to one peer, in bytes, before `emit` refuses more.
 _MAX_WAITING: Final = 8 * 1024 * 1024
+#: How many messages may wait for a connection, or for their turn.
+MOST_WAITING: Final = 100_000
 #: With these node-ipc's own JSON mode delivers what pyipc does, since JSON is UTF-8 here whatever the option says.
 _TEXT_ENCODINGS: Final = frozenset({"utf8", "utf-8", "ascii", "latin1", "binary"})
 #: Seconds that saying goodbye may take, unless `Config.options` says otherwise.
@@ -112,5 +114,11 @@ def framing_of(config: Config) -> pyipc.Json | pyipc.Raw:
 
 def connection_options(config: Config) -> dict[str, Any]:
     """The options that connections have in common; those of ``config.options`` come last."""
-    waiting = {"outbox_high_water_size": _MAX_WAITING, "max_outbox_size": _MAX_WAITING, "close_timeout": CLOSE_TIMEOUT}
-    return {**waiting, **config.options}
+    return {
+        "outbox_high_water_size": _MAX_WAITING,
+        "max_outbox_size": _MAX_WAITING,
+        "max_offline_messages": MOST_WAITING,
+        "max_offline_size": _MAX_WAITING,
+        "close_timeout": CLOSE_TIMEOUT,
+        **config.options,
+    }

@@ -25,8 +25,9 @@ __all__ = ["Server"]
 
 logger: logging.Logger = logging.getLogger("pyipc.node_ipc")
 
-#: Over UDP there are no connections to be counted, and what is sent to an address must not be in want of a place.
 _LIMITS: Final = ("max_connections", "max_connections_per_peer")
+#: Over UDP an address is no connection in node-ipc's sense, so its option does not count; but memory has an end.
+_MOST_ADDRESSES: Final = 1_024
 #: What happens to a server here, and what no client can make it believe.
 _LIFECYCLE: Final = frozenset({"start", "connect", "socket.disconnected", "close", "error"})
 
@@ -98,7 +99,7 @@ class Server(Emitter):
         else:
             endpoint = network_endpoint(config, self.path, self.port, udp=self.udp, listens=True)
         self._raw = config.raw_buffer
-        limit = {} if self.udp else dict.fromkeys(_LIMITS, config.max_connections)
+        limit = dict.fromkeys(_LIMITS, _MOST_ADDRESSES if self.udp else config.max_connections)
         server = pyipc.Server(endpoint, **{**limit, **connection_options(config)})
         self._stopping = trio.Event()
         self._tasks.start_service(self._run, server, endpoint, self._stopping)
@@ -159,16 +160,17 @@ class Server(Emitter):
         Raises:
             LocalProtocolError: The name or the data cannot be sent.
             trio.WouldBlock: The client reads too slowly; `Socket.flush` waits until it has read.
-            RuntimeError: The server does not listen.
+            RuntimeError: An address was given, and this is no UDP server that listens.
         """
         if isinstance(socket, Mapping):
             if not socket.get("address") or not socket.get("port"):
                 self.broadcast(event, data)
                 return
-            if self._dialing is None:
-                raise RuntimeError("only a UDP server that listens sends to an address; emit to a socket")
-            name, data = self._outgoing(event, data)
-            self._dialing.emit(str(socket["address"]), int(socket["port"]), name, data)
+            self._emit_to_address(str(socket["address"]), int(socket["port"]), event, data)
+            return
+        if self._dialing is not None and socket.destroyed:
+            # It was silent for too long, or closed here; but nothing keeps us from sending to where it was.
+            self._emit_to_address(str(socket.address), socket.port or 0, event, data)
             return
         connection = socket.connection
         name, data = self._outgoing(event, data)
@@ -182,6 +184,12 @@ class Server(Emitter):
         except pyipc.ConnectionClosed as error:
             # That it has gone is told by an event, and was perhaps not known yet to whoever wants to send.
             logger.info("%r was not sent to %s: %s", name, connection.peer.address, error)
+
+    def _emit_to_address(self, host: str, port: int, event: Any, data: object) -> None:
+        if self._dialing is None:
+            raise RuntimeError("only a UDP server that listens sends to an address; emit to a socket")
+        name, data = self._outgoing(event, data)
+        self._dialing.emit(host, port, name, data)
 
     def broadcast(self, event: Any, data: object = None) -> pyipc.BroadcastReport:
         """Send an event to every client; in raw mode, ``broadcast(bytes)``.
@@ -217,9 +225,7 @@ class Server(Emitter):
         self._announce("close", socket)
 
     async def _hear(self, message: pyipc.Message[Any]) -> None:
-        socket = self._sockets.get(message.connection)
-        if socket is None:
-            return
+        socket = self._sockets[message.connection]
         event, data = message.event, message.data
         if event in _LIFECYCLE:
             logger.warning("%s sent %r, which only happens here; it was ignored", socket.peer.address, event)

@@ -35,7 +35,7 @@ class SyncQueue:
         send: Callable[[str, object], None],
         failed: Callable[[Exception], None],
         timeout: float | None,
-        limit: int = 1_000,
+        limit: int,
     ) -> None:
         self._send = send
         self._failed = failed

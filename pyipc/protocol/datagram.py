@@ -18,6 +18,7 @@ from pyipc.protocol.messages import (
     DatagramHello,
     DatagramWelcome,
     Echo,
+    Goodbye,
     Hello,
     Malformed,
     Verified,
@@ -87,6 +88,11 @@ class DatagramConversation(JsonConversation):
 
     def ping(self) -> bytes:
         return self.open()  # which a server that has been restarted understands as well
+
+    def goodbye(self, code: str, message: str) -> bytes:
+        if self._role is Role.CLIENT and self._hello:
+            return self._control(Goodbye(code, message))  # the server may know us, although we heard nothing of it
+        return super().goodbye(code, message)
 
     def _introduction(self) -> dict[str, Any]:
         # Silence means nothing where anything may be lost, so nobody is asked to break it.

@@ -185,8 +185,10 @@ class FaultyLink(Link):
 
         Raises:
             ConnectionLost: The link is broken or closed.
-            trio.BusyResourceError: Another task is in `send`.
+            trio.BusyResourceError: Another task is in `send`, and the link is reliable.
         """
+        if self._sending and not self.reliable:
+            return 0
         self._refuse_second(self._sending, "sending on")
         self._check_sendable()
         with memoryview(data) as view:

@@ -7,6 +7,7 @@ anything here. It is counted, and the next datagram is sent.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import socket
 from typing import TYPE_CHECKING, Any, Final
@@ -50,9 +51,10 @@ class DatagramSocket:
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
         for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
-            # On macOS this is also what lets a datagram have more than 9 KiB.
-            if sock.getsockopt(socket.SOL_SOCKET, option) < _BUFFER_SIZE:
-                sock.setsockopt(socket.SOL_SOCKET, option, _BUFFER_SIZE)
+            # On macOS this is also what lets a datagram have more than 9 KiB; and it refuses what Linux cuts down.
+            with contextlib.suppress(OSError):
+                if sock.getsockopt(socket.SOL_SOCKET, option) < _BUFFER_SIZE:
+                    sock.setsockopt(socket.SOL_SOCKET, option, _BUFFER_SIZE)
         self._socket = sock
         # Several links may wait to send, and trio lets one task at a time wait for a socket.
         self._turn = trio.Lock()

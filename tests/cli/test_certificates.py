@@ -13,15 +13,18 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import NameOID
 
 from pyipc.cli.certificates.describing import State, describe
 from pyipc.cli.certificates.issuing import CannotIssue, Credential, Use, issue, make_authority
 from pyipc.cli.certificates.names import client_name, domain, server_name
+from pyipc.cli.examining import encryption
+from pyipc.cli.examining.findings import Level
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes
@@ -384,6 +387,49 @@ def test_what_the_calendar_says(days: float, state: State, sentence: str, author
     assert described.state(now) is state
     assert sentence in described.validity(now)
     assert described.facts(now)["state"] == state.value
+
+
+# --- certificates of strangers ---
+
+
+def strange(change: Callable[[bytes], bytes]) -> x509.Certificate:
+    """A certificate that no builder would make. Its signature is wrong, which nobody asks for here."""
+    extensions = [(x509.UnrecognizedExtension(x509.ObjectIdentifier(f"1.2.3.{n}"), b""), False) for n in (4, 5)]
+    odd = foreign(ec.generate_private_key(ec.SECP256R1()), *extensions).certificate
+    encoded = odd.public_bytes(serialization.Encoding.DER)
+    assert change(encoded) != encoded
+    return x509.load_der_x509_certificate(change(encoded))
+
+
+def an_extension_twice(encoded: bytes) -> bytes:
+    return encoded.replace(b"\x06\x03\x2a\x03\x05", b"\x06\x03\x2a\x03\x04")
+
+
+def test_an_extension_that_is_there_twice_is_an_error() -> None:
+    odd = strange(an_extension_twice)
+    with pytest.raises(ValueError, match=r"[Dd]uplicate"):
+        describe(odd)
+    with pytest.raises(CannotIssue, match="its certificate is malformed"):
+        server_of(Credential(odd, ec.generate_private_key(ec.SECP256R1())), "localhost")
+
+
+def test_a_key_of_an_unknown_curve() -> None:
+    curve = b"\x06\x08\x2a\x86\x48\xce\x3d\x03\x01\x07"  # 1.2.840.10045.3.1.7
+    assert describe(strange(lambda encoded: encoded.replace(curve, curve[:-1] + b"\x63"))).key == "of another kind"
+
+
+@pytest.mark.parametrize("broken", ["twice", "cut"])
+def test_doctor_survives_a_broken_certificate(broken: str) -> None:
+    whole = strange(an_extension_twice).public_bytes(serialization.Encoding.DER)
+
+    class Stream:
+        def getpeercert(self, *, binary_form: bool) -> bytes:
+            assert binary_form
+            return whole if broken == "twice" else whole[:100]
+
+    [found] = encryption._certificate(Stream())  # type: ignore[arg-type]  # all that is asked of one
+    assert (found.check, found.level) == ("certificate", Level.PROBLEM)
+    assert found.sentence.startswith("its certificate is malformed: ")
 
 
 # --- names ---

@@ -30,6 +30,8 @@ async def test_a_whole_life(meeting: Meeting) -> None:
         meeting.there.of.world.emit("message", {"a": 1})
         await served.wait_for("message")
         (socket,) = meeting.here.server.sockets
+        client = meeting.there.of.world
+        assert repr(client) == "<Client 'world' connected>"
         assert served.all[2] == ("message", {"a": 1}, socket)
         meeting.here.server.emit(socket, "answer", [1])
         await heard.wait_for("answer")
@@ -37,6 +39,7 @@ async def test_a_whole_life(meeting: Meeting) -> None:
         await heard.wait_for("destroy")
         await served.wait_for("close")
         assert meeting.here.server.sockets == []
+        assert (repr(client), client.destroyed) == ("<Client 'world' destroyed>", True)
         assert socket.destroyed
     assert heard.names == ["connect", "answer", "disconnect", "destroy"]
     assert heard.all[0] == ("connect",)
@@ -172,6 +175,50 @@ async def test_what_is_emitted_before_it_runs_comes_first(meeting_unix: Meeting)
     async with meeting_unix.here, there:
         await served.wait_for("late")
     assert [event[:2] for event in served.all[2:4]] == [("early", {"number": 1}), ("late", None)]
+
+
+async def test_what_is_emitted_before_it_runs_and_cannot_be_sent(meeting_unix: Meeting) -> None:
+    served = meeting_unix.serve()
+    there = meeting_unix.there
+    there.connect_to("world", str(meeting_unix.path))
+    heard = Events(there.of.world)
+    there.of.world.emit("toString")
+    there.of.world.emit("message", object())
+    there.of.world.emit("message", "well")
+    async with meeting_unix.here, there:
+        await served.wait_for("message")
+    assert served.data("message") == ["well"]
+    assert [type(error) for error in heard.data("error")] == [pyipc.UnencodableData]
+
+
+def test_what_is_emitted_before_it_runs_has_a_bound() -> None:
+    ipc = IPC()
+    ipc.connect_to("world")
+    with pytest.raises(trio.WouldBlock, match="before the program runs"):
+        for _ in range(100_001):
+            ipc.of.world.emit("message")
+
+
+async def test_messages_that_find_no_server(directory: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Giving up tells in the log, and disconnecting in vain as an error."""
+    ipc = IPC()
+    ipc.config.max_retries, ipc.config.retry = 1, 1
+    ipc.connect_to("world", str(directory / "s"))
+    ipc.of.world.emit("message")
+    await ipc.run()
+    assert "1 messages that waited for a connection are lost" in caplog.text
+
+    ipc.config.max_retries = math.inf
+    ipc.config.options = {"close_timeout": 0.05}
+    ipc.connect_to("world", str(directory / "s"))
+    heard = Events(ipc.of.world)
+    ipc.of.world.emit("message")
+    ipc.disconnect("world")
+    await ipc.run()
+    assert heard.names[-2:] == ["error", "destroy"]
+    error = heard.all[-2][1]
+    assert isinstance(error, pyipc.Undelivered)
+    assert error.count == 1
 
 
 async def test_a_server_that_cannot_listen(meeting: Meeting) -> None:

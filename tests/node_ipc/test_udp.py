@@ -39,17 +39,26 @@ async def test_two_programs(udp: str) -> None:
         for number in range(3):
             there.server.emit(where, "message", {"id": "hello", "number": number})
         await at_there.wait_for("answer", 3)
+        there.server.emit(where, "message", {"id": "hello", "number": 3})  # the address is known by now
+        await at_there.wait_for("answer", 4)
         (socket,) = here.server.sockets
         assert (socket.address, socket.port) == (where["address"], at_there.all[0][1]["port"])
         assert socket.id == "hello"
         assert here.server.broadcast("news") == pyipc.BroadcastReport(1, 0)
         await at_there.wait_for("news")
+        here.server.emit({"port": 1}, "more news")  # no address: everybody, as in node-ipc
+        await at_there.wait_for("more news")
         # When the connection is closed, another is made for what is sent next.
         there.server.sockets[0].destroy()
         await at_there.wait_for("close")
         there.server.emit(where, "message", "again")
         await at_here.wait(lambda: "again" in at_here.data("message"))
         assert at_there.names.count("connect") == 2
+        (known,) = there.server.sockets
+        known.destroy()
+        await at_there.wait_for("close", 2)
+        there.server.emit(known, "message", "to a socket that is closed")
+        await at_here.wait(lambda: "to a socket that is closed" in at_here.data("message"))
 
 
 async def test_the_number_of_addresses_is_not_that_of_connections() -> None:
@@ -64,6 +73,13 @@ async def test_the_number_of_addresses_is_not_that_of_connections() -> None:
             await other.emit("message", 2)
             await at_here.wait_for("message", 2)
         assert sorted(at_here.data("message")) == [1, 2]
+
+
+async def test_only_udp_servers_send_to_addresses() -> None:
+    ipc = IPC()
+    ipc.serve_net(0)
+    with pytest.raises(RuntimeError, match="only a UDP server that listens"):
+        ipc.server.emit({"address": "127.0.0.1", "port": 1}, "message")
 
 
 class _Waiting:

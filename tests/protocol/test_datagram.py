@@ -165,6 +165,13 @@ def test_calls_go_over_datagrams_in_any_order_and_twice() -> None:
     assert server.receive_data(client.goodbye("closed", "")) == [Goodbye("closed", "")]
 
 
+def test_only_a_client_that_said_hello_says_goodbye_unheard() -> None:
+    assert conversation(Role.CLIENT).goodbye("closed", "") == control_frame(Goodbye()) + FF
+    assert conversation(Role.CLIENT, hello=False).goodbye("closed", "") == b""
+    assert conversation().goodbye("closed", "") == b""
+    assert introduced()[1].goodbye("idle", "x") == control_frame(Goodbye("idle", "x")) + FF
+
+
 def test_a_call_needs_a_peer_that_can_be_asked() -> None:
     with pytest.raises(PeerLacksFeature):
         conversation().request("add", None)

@@ -157,13 +157,20 @@ def read_authority(pair: Pair) -> Credential:
             )
     certificate = read_certificates(pair.certificate)[0]
     key = _read_key(pair.key)
-    if key.public_key() != certificate.public_key():
+    if not _belong_together(certificate, key):
         raise Failed(
             ExitCode.USAGE,
             f"{printable(pair.key)} is not the key of {printable(pair.certificate)}; put together again what belongs "
             "together",
         )
     return Credential(certificate, key)
+
+
+def _belong_together(certificate: x509.Certificate, key: CertificateIssuerPrivateKeyTypes) -> bool:
+    try:
+        return key.public_key() == certificate.public_key()
+    except (ValueError, UnsupportedAlgorithm):  # it certifies a key of a kind that none of ours is
+        return False
 
 
 def _read_key(path: str) -> CertificateIssuerPrivateKeyTypes:

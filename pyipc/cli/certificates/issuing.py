@@ -110,7 +110,10 @@ def issue(
         CannotIssue: The authority is none, or not any more, or is confined to other names.
     """
     issuer = authority.certificate
-    _check_authority(issuer, names, now)
+    try:
+        _check_authority(issuer, names, now)
+    except ValueError as error:
+        raise CannotIssue(f"its certificate is malformed: {error}") from error
     key = ec.generate_private_key(ec.SECP256R1())
     # The subject is for people, and has to be short; what counts is the list of names. An IP address in it would be
     # taken for a host name by OpenSSL where an authority is confined.
@@ -145,6 +148,8 @@ def extension(certificate: x509.Certificate, kind: type[_Extension]) -> _Extensi
         return certificate.extensions.get_extension_for_class(kind).value
     except x509.ExtensionNotFound:
         return None
+    except (x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as error:
+        raise ValueError(str(error)) from error
 
 
 def _builder(

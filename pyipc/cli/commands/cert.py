@@ -273,7 +273,7 @@ async def _tell(
     confines = f", confined to {', '.join(description.confines)}" if description.confines else ""
     purposes = " and ".join(description.purposes) or "anything"
     usage = f", for {', '.join(description.key_usage)}" if description.key_usage else ""
-    for title, text in (
+    for field, text in (
         ("subject", description.subject),
         ("names", ", ".join(description.names)),
         ("issuer", description.issuer),
@@ -283,7 +283,7 @@ async def _tell(
         ("key", f"{description.key}{usage}"),
     ):
         if text:
-            await console.line(f"  {title:<13}{text}")
+            await console.line(f"  {field:<13}{text}")
 
 
 # --- types of arguments, and the time ---
