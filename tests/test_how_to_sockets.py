@@ -156,6 +156,26 @@ def test_whoever_connects_to_a_socket_that_root_opened_has_to_say_so() -> None:
     eval(endpoint[1], {"pyipc": pyipc}).admit(root, own_uid=1000, overflow_uid=65534)
 
 
+@posix
+async def test_a_socket_is_passed_to_a_child_as_the_reference_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [block] = [each for each in blocks("../reference/addresses.md", "python") if "pass_fds" in each]
+    program, _, worker = block.rstrip().rpartition("# worker.py: ")
+    (tmp_path / "worker.py").write_text(f"import sys, pyipc, trio\ntrio.run({worker}.run)\n")
+    names: dict[str, Any] = {"socket": socket, "subprocess": subprocess, "sys": sys}
+    monkeypatch.chdir(tmp_path)
+    exec(program.replace("subprocess.Popen(", "child = subprocess.Popen("), names)
+    with names["child"] as child, names["listener"] as listener:
+        try:
+            where = f"tcp://127.0.0.1:{listener.getsockname()[1]}"
+            async with pyipc.connect(where, connect_timeout=PATIENCE) as client:
+                with pytest.raises(pyipc.NoHandler):
+                    await client.request("anything", timeout=PATIENCE)
+        finally:
+            child.kill()
+
+
 # --- transports -------------------------------------------------------------------------------------------------
 
 
