@@ -161,7 +161,7 @@ async def test_a_socket_is_passed_to_a_child_as_the_reference_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     [block] = [each for each in blocks("../reference/addresses.md", "python") if "pass_fds" in each]
-    program, _, worker = block.rstrip().rpartition("# worker.py: ")
+    program, _, worker = block.rstrip().rpartition("# In worker.py: ")
     (tmp_path / "worker.py").write_text(f"import sys, pyipc, trio\ntrio.run({worker}.run)\n")
     names: dict[str, Any] = {"socket": socket, "subprocess": subprocess, "sys": sys}
     monkeypatch.chdir(tmp_path)
