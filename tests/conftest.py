@@ -9,9 +9,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 import signal
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,6 +34,11 @@ SCALE = int(os.environ.get("PYIPC_TEST_SCALE", "1"))
 # Deadlines of hypothesis measure the machine, not the code. CI must fail for the same reason twice.
 hypothesis.settings.register_profile("dev", deadline=None, max_examples=100 * SCALE)
 hypothesis.settings.register_profile("ci", deadline=None, max_examples=100 * SCALE, derandomize=True, print_blob=True)
+
+
+def is_wine() -> bool:
+    """Whether this is Wine rather than Windows; see `./run wine`."""
+    return sys.platform == "win32" and hasattr(ctypes.WinDLL("ntdll"), "wine_get_version")
 
 
 def in_ci() -> bool:
@@ -123,6 +130,8 @@ def needs_node(version: str) -> Path:
 
     ``PYIPC_NODE_DIR`` names another place than ``.node``, with one directory a version.
     """
+    if is_wine():
+        pytest.skip(f"{CANNOT_RUN} there is no Node for Wine")
     if shutil.which("node") is None:
         pytest.skip("node is not installed; on Debian: apt-get install nodejs npm")
     modules = Path(os.environ.get("PYIPC_NODE_DIR") or ROOT / ".node") / version / "node_modules"

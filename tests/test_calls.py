@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import socket
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,6 +17,7 @@ from pyipc.calls import Calls
 from pyipc.protocol.messages import Reply
 from pyipc.testing import pair
 from pyipc.timers import Timers
+from tests.conftest import CANNOT_RUN
 from tests.wire import frame, hello, join, request, stay
 
 if TYPE_CHECKING:
@@ -431,6 +433,7 @@ async def test_an_answer_in_the_very_turn_of_its_time_out_stops_no_clock(autojum
     assert outcomes
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason=f"{CANNOT_RUN} needs Unix domain sockets")
 async def test_requests_on_a_link_that_breaks_while_writing_wait_for_the_next(tmp_path: Path) -> None:
     """The write fails before the end is read: asking again must not spin on the connection that is over."""
     path = str(tmp_path / "socket")

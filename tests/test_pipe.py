@@ -28,7 +28,7 @@ from pyipc.errors import AddressInUse, ConnectError, ConnectionClosed, Connectio
 from pyipc.transports.pipe import PipeTransport
 from pyipc.transports.windows_api import WindowsApi
 from tests.conformance.sides import until
-from tests.conftest import CANNOT_RUN, ROOT
+from tests.conftest import CANNOT_RUN, ROOT, is_wine
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -37,10 +37,6 @@ if TYPE_CHECKING:
     from pyipc.transports import Link, Listener
 
 pytestmark = pytest.mark.skipif(sys.platform != "win32", reason=f"{CANNOT_RUN} needs Windows")
-
-
-def is_wine() -> bool:
-    return sys.platform == "win32" and hasattr(ctypes.WinDLL("ntdll"), "wine_get_version")
 
 
 not_enforced = pytest.mark.xfail(is_wine(), reason="Wine does not enforce it", strict=True)

@@ -7,6 +7,7 @@ here: flags, the security of a pipe, that its name is never free, and that no ha
 from __future__ import annotations
 
 import functools
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,6 +20,7 @@ from pyipc.transports.pipe import PipeTransport
 from pyipc.transports.pipe_link import PipeLink
 from pyipc.transports.pipe_listener import BACKLOG, PipeListener
 from pyipc.transports.port import Peer
+from tests.conftest import CANNOT_RUN
 from tests.windows import ME, SOMEBODY, FakeWindows
 
 if TYPE_CHECKING:
@@ -454,7 +456,7 @@ async def test_a_client_that_is_stopped_while_it_identifies_the_server(windows: 
     assert not windows.open
 
 
-@pytest.mark.skipif("sys.platform == 'win32'")
+@pytest.mark.skipif(sys.platform == "win32", reason=f"{CANNOT_RUN} there are pipes")
 async def test_there_are_no_pipes_elsewhere() -> None:
     transport = PipeTransport()
     for attempt in (transport.connect, transport.listen):

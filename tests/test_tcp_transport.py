@@ -242,7 +242,7 @@ async def test_nobody_there_is_a_clear_error() -> None:
         port = closed.getsockname()[1]
         with trio.fail_after(5), pytest.raises(ConnectError) as caught:
             await TRANSPORT.connect(Address("tcp", "", "127.0.0.1", port), {})
-    refused = os.strerror(errno.ECONNREFUSED)
+    refused = "Connection refused"
     assert str(caught.value) == (
         f"nobody answers on tcp://127.0.0.1:{port} ({refused}); start the server there, or check host and port"
     )
@@ -275,7 +275,7 @@ async def test_the_next_address_is_tried_if_the_first_does_not_answer() -> None:
     ("code", "sentence"),
     [
         (errno.EACCES, "we may not listen on tcp://127.0.0.1:80; ports below 1024 are for privileged programs"),
-        (errno.ENOBUFS, "cannot listen on tcp://127.0.0.1:80: No buffer space available"),
+        (errno.ENOBUFS, f"cannot listen on tcp://127.0.0.1:80: {os.strerror(errno.ENOBUFS)}"),
     ],
 )
 async def test_what_the_system_refuses_is_a_clear_error(

@@ -196,8 +196,8 @@ async def test_events_of_one_turn_share_datagrams() -> None:
             await connection.emit("e", number)
         await connection.emit("large", "x" * 5_000)
         await connection.emit("e", 100)
-        heard = []
-        while sum(map(len, heard)) < 102:
+        heard: list[list[tuple[str, Any]]] = []
+        while sum(len(datagram) for datagram in heard) < 102:
             heard.append(await peer.receive())
             size, peer.bytes_received = peer.bytes_received, 0
             assert size <= 1_200 or len(heard[-1]) == 1
@@ -275,7 +275,7 @@ async def test_a_request_that_comes_twice_is_handled_once_at_a_time(caplog: pyte
         await until(lambda: connection.statistics().bytes_received > 350)
         assert started == 2
         release.set()
-        answers = []
+        answers: list[tuple[str, Any]] = []
         while len(answers) < 3:
             answers += await peer.receive()
         assert sorted(answer["call"] for _, answer in answers) == [1, 2, 3]

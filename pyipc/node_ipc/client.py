@@ -40,6 +40,7 @@ class Client(Emitter):
         path: The path, or the host.
         port: The port, or ``None``.
         retries_remaining: How often it will try again without success.
+        explicitly_disconnected: Whether the program wants it to end.
         destroyed: Whether it is over.
     """
 
@@ -58,6 +59,7 @@ class Client(Emitter):
         self.path: str = path
         self.port: int | None = port
         self.retries_remaining: float = config.max_retries or 0
+        self.explicitly_disconnected: bool = False
         self.destroyed: bool = False
         self._endpoint = endpoint
         self._raw = config.raw_buffer
@@ -86,6 +88,11 @@ class Client(Emitter):
         state = "destroyed" if self.destroyed else "not connected" if self._offline.is_set() else "connected"
         return f"<Client {self.id!r} {state}>"
 
+    @property
+    def is_over(self) -> bool:
+        """Whether it takes nothing more: it was disconnected, or gave up."""
+        return self.explicitly_disconnected or self.destroyed
+
     # --- sending ---
 
     def emit(self, event: Any, data: object = None) -> None:
@@ -100,7 +107,7 @@ class Client(Emitter):
             ConnectionClosed: The client is over, or too much waits for a connection.
             trio.WouldBlock: Too much waits to be sent; `flush` waits until it is.
         """
-        if self._leaving.is_set() or self.destroyed:
+        if self.is_over:
             raise pyipc.ConnectionClosed(
                 f"the client {self.id!r} was disconnected, or gave up; connect_to makes another"
             )
@@ -186,10 +193,11 @@ class Client(Emitter):
 
     def disconnect(self) -> None:
         """Send what is queued, close, and do not come back."""
+        self.explicitly_disconnected = True
         self._leaving.set()
 
     def _count_down(self) -> None:
-        if self._leaving.is_set():
+        if self.explicitly_disconnected:
             return
         if self.config.stop_retrying or self.retries_remaining < 1:
             self._trying.cancel()

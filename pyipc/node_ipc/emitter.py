@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from pyipc.node_ipc.arguments import Callback
 
-__all__ = ["ALL", "Emitter", "errors_logged", "most_arguments"]
+__all__ = ["ALL", "Emitter", "errors_logged", "most_arguments", "wait_for"]
 
 F = TypeVar("F", bound="Callback")
 logger: logging.Logger = logging.getLogger("pyipc.node_ipc")
@@ -104,7 +104,7 @@ class Emitter:
             with errors_logged(event):
                 result = handler.call(given)
                 if inspect.isawaitable(result):
-                    self._start(_wait_for, result, event)
+                    self._start(wait_for, result, event)
 
     def _take(self, event: str, arguments: tuple[object, ...]) -> Iterator[tuple[_Handler, tuple[object, ...]]]:
         """The handlers to call now, and with what; whoever comes or goes meanwhile changes nothing."""
@@ -147,7 +147,11 @@ def errors_logged(event: str) -> Iterator[None]:
             raise others from None
 
 
-async def _wait_for(result: Awaitable[object], event: str) -> None:
+async def wait_for(result: Awaitable[object], event: str) -> None:
+    """Wait for what an async handler of an event returned; what it raises is logged.
+
+    Cancellation: cancels the handler.
+    """
     with errors_logged(event):
         await result
 

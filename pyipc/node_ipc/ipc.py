@@ -13,14 +13,14 @@ from pyipc.node_ipc.arguments import read_arguments
 from pyipc.node_ipc.client import Client
 from pyipc.node_ipc.clients import Clients
 from pyipc.node_ipc.config import Config
-from pyipc.node_ipc.emitter import most_arguments
+from pyipc.node_ipc.emitter import most_arguments, wait_for
 from pyipc.node_ipc.places import default_path, local_endpoint, network_endpoint, udp_host
 from pyipc.node_ipc.server import Server
 from pyipc.node_ipc.showing import shown
 from pyipc.node_ipc.tasks import Tasks
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable
+    from collections.abc import AsyncIterator
 
     import pyipc
     from pyipc.node_ipc.arguments import Argument, Callback
@@ -161,7 +161,7 @@ class IPC:
     def _needs_client(self, id: str) -> bool:
         if not id or not isinstance(id, str):
             raise TypeError(f"a client needs an id, which is a text, not {id!r}")
-        return id not in self.of or self.of[id].destroyed
+        return id not in self.of or self.of[id].is_over
 
     def _make_client(self, id: str, endpoint: pyipc.Endpoint, path: str, port: int | None) -> None:
         client = Client(id, self.config, endpoint, path, port, self._tasks.start)
@@ -172,7 +172,7 @@ class IPC:
         if callback is not None:
             result = callback(*(self,)[: most_arguments(callback)])
             if inspect.isawaitable(result):
-                self._tasks.start(_wait_for, result)
+                self._tasks.start(wait_for, result, "connect_to")
 
     # --- telling ---
 
@@ -214,7 +214,3 @@ class IPC:
             if self._server is not None:
                 self._server.stop()
             await self._tasks.wait_for_services()
-
-
-async def _wait_for(result: Awaitable[object]) -> None:
-    await result

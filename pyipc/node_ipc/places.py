@@ -62,7 +62,9 @@ def _local_address(path: str, platform: str) -> str:
     name = path.removeprefix("/tmp/app.")
     if name != path and name and "/" not in name:
         return f"node-ipc:{name}"  # which is where node-ipc's /tmp is, on macOS too
-    return f"unix:{os.path.abspath(path)}"
+    path = os.path.abspath(path)
+    # There these are symbolic links of the system's own, and no link is followed to where a socket is.
+    return f"unix:{'/private' if platform == 'darwin' and path.startswith(('/tmp/', '/var/')) else ''}{path}"
 
 
 def network_endpoint(config: Config, host: str, port: int, *, udp: str | None = None, listens: bool) -> pyipc.Endpoint:

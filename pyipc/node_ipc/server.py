@@ -102,14 +102,14 @@ class Server(Emitter):
         limit = dict.fromkeys(_LIMITS, _MOST_ADDRESSES if self.udp else config.max_connections)
         server = pyipc.Server(endpoint, **{**limit, **connection_options(config)})
         self._stopping = trio.Event()
-        self._tasks.start_service(self._run, server, endpoint, self._stopping)
+        self._tasks.start_service(self._run, server, self._stopping)
 
     def stop(self) -> None:
         """Stop listening, send every client what is queued for it, and close."""
         if self._stopping is not None:
             self._stopping.set()
 
-    async def _run(self, server: pyipc.Server, endpoint: pyipc.Endpoint, stopping: trio.Event) -> None:
+    async def _run(self, server: pyipc.Server, stopping: trio.Event) -> None:
         started = trio.Event()
 
         async def welcome(connection: pyipc.Connection) -> None:
@@ -121,7 +121,7 @@ class Server(Emitter):
         server.on_connect(welcome)
         server.on_disconnect(self._on_disconnect)
         try:
-            self._refuse_to_replace(endpoint)
+            self._refuse_to_replace()
             async with server:
                 self.server = server
                 if self.udp is not None:
@@ -135,7 +135,7 @@ class Server(Emitter):
         finally:
             self.server = self._dialing = self._stopping = None
 
-    def _refuse_to_replace(self, endpoint: pyipc.Endpoint) -> None:
+    def _refuse_to_replace(self) -> None:
         if not self.config.unlink and self.port is None and os.path.lexists(self.path):
             raise pyipc.AddressInUse(
                 f"there is a socket at {self.path!r} already, and config.unlink is False; remove it, or share its "
@@ -230,6 +230,6 @@ class Server(Emitter):
         if event in _LIFECYCLE:
             logger.warning("%s sent %r, which only happens here; it was ignored", socket.peer.address, event)
             return
-        if not self._raw and isinstance(data, dict) and isinstance(data.get("id"), str | int) and data["id"]:
+        if isinstance(data, dict) and data.get("id") and isinstance(data["id"], str | int | float):
             socket.id = data["id"]
         await self.publish(event, data, socket)

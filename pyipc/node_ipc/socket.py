@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any, Final
 
 import pyipc
@@ -10,6 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 __all__ = ["Socket"]
+
+logger: logging.Logger = logging.getLogger("pyipc.node_ipc")
 
 _NETWORK: Final = frozenset({"tcp", "tls", "udp"})
 
@@ -72,7 +75,10 @@ class Socket:
         await self.connection.flush()
 
     async def _end(self) -> None:
-        await self.connection.aclose()
+        try:
+            await self.connection.aclose()
+        except pyipc.Undelivered as error:
+            logger.warning("%s", error)
 
     def _where(self) -> tuple[str | None, int | None]:
         address = pyipc.parse_address(self.peer.address)

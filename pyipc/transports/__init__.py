@@ -15,5 +15,20 @@ from pyipc.transports.port import Peer as Peer
 from pyipc.transports.port import Place as Place
 from pyipc.transports.port import Transport as Transport
 from pyipc.transports.registry import transport_for as transport_for
+from pyipc.transports.sockets import SocketLink as SocketLink
+from pyipc.transports.sockets import SocketListener as SocketListener
+from pyipc.transports.sockets import refuse_unknown_options as refuse_unknown_options
 
-__all__ = ["Certificate", "Link", "Listener", "Peer", "Place", "Transport", "memory_link_pair", "transport_for"]
+__all__ = [
+    "Certificate",
+    "Link",
+    "Listener",
+    "Peer",
+    "Place",
+    "SocketLink",
+    "SocketListener",
+    "Transport",
+    "memory_link_pair",
+    "refuse_unknown_options",
+    "transport_for",
+]

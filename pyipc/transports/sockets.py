@@ -53,6 +53,7 @@ _PEER_IS_GONE: Final = frozenset(
         "ENETUNREACH",
         "ENONET",
         "ENOPROTOOPT",
+        "ENOTCONN",
         "EPERM",
         "EPROTO",
     )

@@ -153,9 +153,16 @@ def tcp_link(sock: socket.socket, scheme: str = "tcp") -> SocketLink:
 def _nobody(address: Address, error: OSError) -> ConnectError:
     # For a host with several addresses trio reports a group: one error for each.
     several = error.__cause__.exceptions if isinstance(error.__cause__, ExceptionGroup) else (error,)
-    reasons = [os.strerror(one.errno) if isinstance(one, OSError) and one.errno else str(one) for one in several]
+    reasons = [_words(one.errno) if isinstance(one, OSError) and one.errno else str(one) for one in several]
     why = ", ".join(dict.fromkeys(reasons))
     return ConnectError(f"nobody answers on {address} ({why}); start the server there, or check host and port")
+
+
+def _words(code: int) -> str:
+    """What an error means, without the address that is told anyway."""
+    # Windows numbers the errors of sockets differently, and `os.strerror` knows none of those.
+    windows: dict[int, str] = getattr(socket, "errorTab", {})
+    return windows[code].rstrip(".") if code in windows else os.strerror(code)
 
 
 def _bind_one(family: int, where: tuple[object, ...]) -> socket.socket:

@@ -13,18 +13,23 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
 import trio
+
+from tests.conftest import CANNOT_RUN, is_wine
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
-__all__ = ["PATIENCE", "PYIPC", "ROOT", "SCRIPT", "Program", "Result", "eventually", "run", "start"]
+__all__ = ["PATIENCE", "PYIPC", "ROOT", "SCRIPT", "Program", "Result", "eventually", "needs_script", "run", "start"]
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 #: The command line, with every warning an error.
 PYIPC = (sys.executable, "-W", "error", "-m", "pyipc")
 #: The command as it is installed, beside the interpreter.
 SCRIPT = Path(sys.executable).with_name("pyipc.exe" if sys.platform == "win32" else "pyipc")
+#: For tests of it.
+needs_script = pytest.mark.skipif(is_wine(), reason=f"{CANNOT_RUN} nothing is installed under Wine")
 #: Seconds that anything a process does may take on a busy machine.
 PATIENCE = 25.0
 
@@ -64,7 +69,7 @@ class Program:
         found: list[re.Match[str]] = []
 
         def look() -> bool:
-            *whole, _ = getattr(self, stream).decode("utf-8", "surrogateescape").split("\n")
+            *whole, _ = _text(getattr(self, stream)).split("\n")
             found[:] = [match for line in whole if (match := re.search(pattern, line))]
             return len(found) >= count
 
@@ -101,7 +106,7 @@ class Program:
                 while self._open:
                     await self._news.wait()
         assert not scope.cancelled_caught, f"it did not end\n{self._story()}"
-        return Result(status, self.out.decode("utf-8", "surrogateescape"), self.err.decode("utf-8", "surrogateescape"))
+        return Result(status, _text(self.out), _text(self.err))
 
     async def interrupt(self, number: int = signal.SIGINT) -> Result:
         """Send it a signal, and wait until it has ended."""
@@ -120,6 +125,11 @@ class Program:
 
     def _story(self) -> str:
         return f"{self.process.args!r}: {self.process.returncode}\nstdout: {self.out!r}\nstderr: {self.err!r}"
+
+
+def _text(output: bytes) -> str:
+    """What a program wrote, with lines that end as Python's do."""
+    return output.decode("utf-8", "surrogateescape").replace(os.linesep, "\n")
 
 
 @asynccontextmanager

@@ -20,7 +20,7 @@ from pyipc.cli.benching.cpu_time import cpu_seconds
 from pyipc.cli.benching.server import make_server
 from pyipc.cli.benching.workload import ECHO, REQUEST, Measurement, Plan, Work, measure, probe
 from pyipc.cli.showing.figures import count, duration, size
-from tests.cli.processes import PATIENCE, ROOT, SCRIPT, environment, eventually, run, start
+from tests.cli.processes import PATIENCE, ROOT, SCRIPT, environment, eventually, needs_script, run, start
 from tests.cli.terminal import start_in_terminal, without_rich
 from tests.conftest import CANNOT_RUN
 
@@ -249,6 +249,7 @@ async def test_large_messages() -> None:
     assert "2.86 MiB of data" in result.lines[0]
 
 
+@needs_script
 async def test_nothing_in_the_current_directory_is_run(tmp_path: Path) -> None:
     for name in ("trio", "pyipc", "tempfile", "sitecustomize"):
         (tmp_path / f"{name}.py").write_text(f"open('{name}.ran', 'w').close()\n", "utf-8")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 import random
+import sys
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
     from pyipc.transports import Link
 
-SIDES = ("memory", "unix", "tcp")
+SIDES = ("memory", "tcp") if sys.platform == "win32" else ("memory", "unix", "tcp")
 
 
 async def link_pair(kind: str, directory: Path) -> tuple[Link, Link]:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,8 +18,6 @@ from tests.interop.payloads import FROM_NODE, FROM_PYTHON
 from tests.node_ipc.programs import Events
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tests.interop.certificates import Certificates
     from tests.interop.conftest import StartNode, StartTap
 
@@ -339,3 +340,52 @@ async def test_a_full_ported_server(ipc: IPC, node: StartNode, place: Place) -> 
             assert len(ipc.server.sockets) == 1
             await first.command("disconnect", id="world")
             await served.wait_for("connect", 2)
+
+
+# --- a ported program as a process of its own -------------------------------------------------------------------
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+async def start_example(nursery: trio.Nursery, role: str, address: str) -> trio.Process:
+    process = await trio.lowlevel.open_process(
+        [sys.executable, "-W", "error", str(ROOT / "examples/from_node_ipc/basic_ported.py"), role, address],
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"},
+    )
+
+    async def end_with_the_test() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            process.kill()
+
+    nursery.start_soon(end_with_the_test)
+    return process
+
+
+async def test_the_example_is_the_server_of_node(nursery: trio.Nursery, node: StartNode, place: Place) -> None:
+    with trio.fail_after(50):
+        process = await start_example(nursery, "world", place.address)
+        assert process.stdout is not None
+        said = b""
+        while not said.endswith(b"\n"):
+            said += await process.stdout.receive_some(1)
+        port = int(said.rpartition(b":")[2]) if place.transport == "tcp" else 0
+        peer = await node()
+        await peer.connect(Place(place.transport, path=place.path, port=port), on=["message"])
+        await peer.command("emit", id="world", event="message", data="hello")
+        assert (await peer.event("message"))["data"] == "hello world!"
+        await peer.command("disconnect", id="world")
+        assert await process.wait() == 0
+
+
+async def test_the_example_is_a_client_of_node(nursery: trio.Nursery, node: StartNode, place: Place) -> None:
+    with trio.fail_after(50):
+        peer = await node()
+        there = await peer.serve(place, on=["message"], echo=["message"])
+        process = await start_example(nursery, "hello", there.address)
+        assert process.stdout is not None
+        assert (await peer.event("message"))["data"] == "hello"
+        assert b"".join([chunk async for chunk in process.stdout]) == b"hello\n"
+        assert await process.wait() == 0

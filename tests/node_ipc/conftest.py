@@ -20,28 +20,28 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def directory() -> Iterator[Path]:
-    """A directory for sockets, whose paths have to be short."""
+    """A directory for Unix sockets, whose paths have to be short."""
+    if sys.platform == "win32":
+        pytest.skip(f"{CANNOT_RUN} there are no Unix sockets that Python knows")
     path = Path(tempfile.mkdtemp(prefix="pyipc-"))
     yield path
     shutil.rmtree(path)
 
 
 @pytest.fixture(params=["unix", "tcp"])
-def meeting(request: pytest.FixtureRequest, directory: Path) -> Meeting:
+def meeting(request: pytest.FixtureRequest) -> Meeting:
     """A server that is not started and a client that is not connected, on each of two transports."""
-    return new_meeting(request.param, directory)
+    return new_meeting(request.getfixturevalue("directory") / "s" if request.param == "unix" else None)
 
 
 @pytest.fixture
 def meeting_unix(directory: Path) -> Meeting:
     """The same, where the transport makes no difference."""
-    return new_meeting("unix", directory)
+    return new_meeting(directory / "s")
 
 
-def new_meeting(transport: str, directory: Path) -> Meeting:
-    if transport == "unix" and sys.platform == "win32":
-        pytest.skip(f"{CANNOT_RUN} there are no Unix sockets that both sides know")
+def new_meeting(path: Path | None) -> Meeting:
     here, there = IPC(), IPC()
     for ipc in (here, there):
         ipc.config.retry = 5
-    return Meeting(here, there, str(directory / "s") if transport == "unix" else None)
+    return Meeting(here, there, None if path is None else str(path))

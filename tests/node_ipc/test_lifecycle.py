@@ -99,9 +99,9 @@ async def test_no_retries(directory: Path, max_retries: float, stop: bool) -> No
     assert events.names == ["error", "destroy"]
 
 
-async def test_an_address_that_cannot_be_used_is_not_tried_again() -> None:
+async def test_an_address_that_cannot_be_used_is_not_tried_again(directory: Path) -> None:
     ipc = IPC()
-    ipc.connect_to("world", "/" + 200 * "x")
+    ipc.connect_to("world", str(directory / (200 * "x")))
     events = Events(ipc.of.world)
     await ipc.run()
     assert events.names == ["error", "destroy"]
@@ -152,6 +152,23 @@ async def test_connecting_again_during_an_outage_makes_no_second_client(meeting_
         meeting_unix.there.disconnect("world")
         await heard.wait_for("destroy")
         assert client.destroyed
+
+
+async def test_connecting_again_after_disconnecting(meeting_unix: Meeting) -> None:
+    """Even while the last of the old client is still on its way."""
+    async with meeting_unix.joined() as (served, heard):
+        old = meeting_unix.there.of.world
+        old.emit("message", "old")
+        old.disconnect()
+        assert old.explicitly_disconnected
+        meeting_unix.there.connect_to("world", str(meeting_unix.path))
+        assert meeting_unix.there.of.world is not old
+        with pytest.raises(pyipc.ConnectionClosed):
+            old.emit("message", "too late")
+        meeting_unix.there.of.world.emit("message", "new")
+        await served.wait_for("message", 2)
+        await heard.wait_for("destroy")
+    assert sorted(served.data("message")) == ["new", "old"]
 
 
 async def test_emitting_and_disconnecting_at_once_loses_nothing(meeting: Meeting) -> None:

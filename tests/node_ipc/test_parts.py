@@ -115,6 +115,8 @@ def test_the_default_path() -> None:
         ("/tmp/app.a/b", "linux", "unix:/tmp/app.a/b"),
         ("/run/s", "linux", "unix:/run/s"),
         ("fd:3", "linux", "fd:3"),
+        ("/tmp/shop.world", "darwin", "unix:/private/tmp/shop.world"),
+        ("/tmp/app.world", "darwin", "node-ipc:world"),
         ("/tmp/app.world", "win32", "pipe:tmp-app.world"),
         ("relative/x.y", "win32", "pipe:relative-x.y"),
         ("\\\\.\\pipe\\mine", "win32", "pipe:mine"),

@@ -70,15 +70,15 @@ def test_what_a_client_cannot_do_with() -> None:
         client_tls({"trusted_connections": "/no-such-file"})
 
 
-async def test_a_local_server_has_no_tls(certificates: Certificates, tmp_path: Path) -> None:
+async def test_a_local_server_has_no_tls(certificates: Certificates, directory: Path) -> None:
     """In node-ipc it has, and its clients have none, so they never understand each other."""
     ipc = IPC()
     ipc.config.tls = Certificates.ported(certificates.node_server())
-    ipc.serve(str(tmp_path / "s"))
+    ipc.serve(str(directory / "s"))
     ipc.server.on("message", lambda data, socket: ipc.server.stop())
     events = Events(ipc.server)
     ipc.server.start()
-    ipc.connect_to("world", str(tmp_path / "s"))
+    ipc.connect_to("world", str(directory / "s"))
     ipc.of.world.emit("message")
     ipc.of.world.on("connect", lambda: ipc.disconnect("world"))
     with trio.fail_after(20):

@@ -45,6 +45,9 @@ interpreter() {
     tar -C "$stdlib" -cf - --exclude=__pycache__ --exclude='./*-packages' --exclude='./config-*' --exclude=./lib-dynload \
         --exclude=./test --exclude=./idlelib --exclude=./tkinter . | tar -C "$python/Lib" -xf -
 
+    # The DLL is a 3.11.9, and calls this as a method of the class, which it became in 3.11.8.
+    sed -i '/@classmethod/{n;b};s/^    def invalidate_caches(cls):$/    @classmethod\n&/' "$python/Lib/importlib/metadata/__init__.py"
+
     cp "$here/python.manifest" "$work"
     echo '1 24 "python.manifest"' >"$work/manifest.rc"
     # The stable ABI's DLL is nothing but the names of the other one.
