@@ -43,7 +43,7 @@ class DatagramSocket:
 
     Attributes:
         dropped: Datagrams that were received and refused, because they may have been cut.
-        complaints: Errors that the operating system reported while receiving, such as that nobody listens there.
+        complaints: Errors that the operating system reported about earlier datagrams, such as that nobody listens there.
     """
 
     __slots__ = ("_socket", "_turn", "closed", "complaints", "dropped")
@@ -173,7 +173,7 @@ class DatagramLink(Link):
         self._where = where
         self._closed = False
         self._why = ""
-        self.dropped: int = 0
+        self._lost = 0
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} to {self._peer.address}, {'closed' if self._closed else 'open'}>"
@@ -182,6 +182,11 @@ class DatagramLink(Link):
     def peer(self) -> Peer:
         """Who is on the other side, as far as its address tells."""
         return self._peer
+
+    @property
+    def dropped(self) -> int:
+        """How many datagrams were lost: the system refused them, or they came too fast."""
+        return self._lost
 
     def send_nowait(self, data: bytes | bytearray | memoryview) -> int:
         """Send a datagram, all of it or none.
@@ -214,7 +219,7 @@ class DatagramLink(Link):
         try:
             return self._socket.send(data, self._where)
         except OSError as error:
-            self.dropped += 1
+            self._lost += 1
             logger.debug("a datagram of %d bytes to %s is lost: %s", len(data), self._peer.address, error)
             return True
 
