@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from trio.testing import MockClock
 
-pytestmark = pytest.mark.time_limit(5)
+pytestmark = pytest.mark.time_limit(30)
 
 ANY_PORT = "udp://127.0.0.1:0"
 

@@ -438,6 +438,26 @@ async def test_what_nobody_accepted_is_forgotten_with_the_listener() -> None:
         assert len(listener._links) == 1
 
 
+async def test_a_client_that_receives_can_be_woken() -> None:
+    async with listening() as listener, connected(listener) as client:
+        client.send_nowait(b"x")
+        server = await listener.accept()
+
+        async def receive() -> None:
+            with pytest.raises(trio.WouldBlock):
+                await client.receive()
+
+        assert client.can_wake_receiver
+        for _ in range(2):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(receive)
+                await trio.testing.wait_all_tasks_blocked()
+                client.wake_receiver()
+        client.wake_receiver()  # of a time when nobody receives nothing is remembered
+        server.send_nowait(b"y")
+        assert await client.receive() == b"y"
+
+
 # --- who reads --------------------------------------------------------------------------------------------------
 
 

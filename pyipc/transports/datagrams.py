@@ -117,17 +117,21 @@ class DatagramSocket:
         return None
 
     async def wait_readable(self) -> None:
-        """Wait until there may be a datagram, or the socket is closed. Always a schedule point.
+        """Wait until there may be a datagram, or somebody closes the socket or wakes. Always a schedule point.
 
         Raises:
             trio.BusyResourceError: Another task waits for one.
         """
-        await _until_closed(trio.lowlevel.wait_readable, self._socket)
+        await _until_woken(trio.lowlevel.wait_readable, self._socket)
 
     async def wait_writable(self) -> None:
-        """Wait until the kernel may take a datagram, or the socket is closed. Always a schedule point."""
+        """Wait until the kernel may take a datagram, or somebody closes the socket or wakes. A schedule point."""
         async with self._turn:
-            await _until_closed(trio.lowlevel.wait_writable, self._socket)
+            await _until_woken(trio.lowlevel.wait_writable, self._socket)
+
+    def wake(self) -> None:
+        """Wake whoever waits for the socket; nothing is closed by it."""
+        trio.lowlevel.notify_closing(self._socket)
 
     def close(self) -> None:
         """Close the socket, and wake whoever waits for it. May be called more than once."""
@@ -140,7 +144,7 @@ class DatagramSocket:
         return f"<DatagramSocket {'closed' if self.closed else f'fd {self._socket.fileno()}'}>"
 
 
-async def _until_closed(wait: Any, sock: socket.socket) -> None:
+async def _until_woken(wait: Any, sock: socket.socket) -> None:
     if sock.fileno() < 0:
         await trio.lowlevel.checkpoint()
         return

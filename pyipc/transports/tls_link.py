@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import ipaddress
 import socket
 import ssl
 from typing import TYPE_CHECKING, Any, Final
@@ -67,7 +68,7 @@ class TlsLink(Link):
         self._tls = context.wrap_bio(
             self._incoming, self._outgoing, server_side=host is None, server_hostname=_verifiable(host)
         )
-        self.needs_handshake = True
+        self.needs_handshake: bool = True
         self._has_begun = False
         # Reading. All that has arrived is decrypted at once, so what `_incoming` keeps is less than a record.
         self._plain = b""
@@ -173,6 +174,8 @@ class TlsLink(Link):
         return self._descriptor
 
     def _closed_in_handshake(self) -> HandshakeFailed:
+        if self._descriptor < 0:
+            return HandshakeFailed("closed", "the link was closed on this side during the TLS handshake")
         who = "client" if self._host is None else "server"
         hint = "it may not speak TLS" if self._host is None else "it may not speak TLS, or be about to stop"
         return HandshakeFailed(
@@ -422,6 +425,16 @@ def _verifiable(host: str | None) -> str | None:
     return None if host is None else host.partition("%")[0].removesuffix(".")
 
 
+def _name(kind: str, value: str) -> str | None:
+    """A DNS name or an IP address of a certificate, as people write it; ``None`` for what is neither."""
+    if kind != "IP Address":
+        return value if kind == "DNS" else None
+    try:
+        return str(ipaddress.ip_address(value.strip()))
+    except ValueError:
+        return None  # a network, in the certificate of an authority
+
+
 def _certificate(tls: ssl.SSLObject) -> Certificate | None:
     """What the peer has shown and was verified."""
     fields: Any = tls.getpeercert()
@@ -429,10 +442,10 @@ def _certificate(tls: ssl.SSLObject) -> Certificate | None:
     if not fields or encoded is None:
         return None  # none was shown, or what was shown was not verified
     subject = {name: value for group in fields.get("subject", ()) for name, value in group}
-    names = tuple(value for kind, value in fields.get("subjectAltName", ()) if kind in ("DNS", "IP Address"))
+    names = (_name(kind, value) for kind, value in fields.get("subjectAltName", ()))
     return Certificate(
         subject=subject.get("commonName", ""),
-        names=names,
+        names=tuple(name for name in names if name is not None),
         fingerprint=f"sha256:{hashlib.sha256(encoded).hexdigest()}",
         not_after=ssl.cert_time_to_seconds(fields["notAfter"]),
     )

@@ -41,8 +41,8 @@ class TLS:
     """Certificates and whom to trust, as PEM files.
 
     One object serves both roles: a server shows ``cert`` and asks for certificates of ``client_ca``; a client trusts
-    ``ca`` and shows ``cert`` if it is asked. TLS 1.2 is the least, the other side's certificate and host name are
-    verified, and sessions are not resumed, so that every connection is verified anew.
+    ``ca`` and shows ``cert`` if it is asked. TLS 1.2 is the least, and the other side's certificate and host name are
+    verified, by our clients for every connection anew.
 
     The files are read at once, and again when they have changed: each handshake uses what is there then, while
     connections that are established go on. Files that cannot be used are told in the log, and what was read before
@@ -112,7 +112,7 @@ class TLS:
         import ssl
 
         context = _context(ssl.Purpose.CLIENT_AUTH)
-        # Clients of ours resume no sessions, and of others each is to be verified anew.
+        # Clients of ours resume no sessions, and those of others are verified anew, too: with TLS 1.3, always.
         context.num_tickets = 0
         context.options |= ssl.OP_NO_TICKET
         assert self.cert is not None
