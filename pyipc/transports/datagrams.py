@@ -43,7 +43,7 @@ class DatagramSocket:
 
     Attributes:
         dropped: Datagrams that were received and refused, because they may have been cut.
-        complaints: Errors that the operating system reported about earlier datagrams, such as that nobody listens there.
+        complaints: Errors that the operating system reported about earlier datagrams, such as a port with no listener.
     """
 
     __slots__ = ("_socket", "_turn", "closed", "complaints", "dropped")
