@@ -281,7 +281,8 @@ async def test_what_may_have_been_cut_is_refused(monkeypatch: pytest.MonkeyPatch
             client.send_nowait(b"x" * size)
         server = await listener.accept()
         assert await server.receive() == b"x" * 99
-        assert listener.dropped == 2
+        # Windows reports what is larger than the buffer as an error.
+        assert listener.dropped + listener._sockets[0].complaints == 2
 
 
 async def test_a_full_socket_is_waited_for() -> None:
