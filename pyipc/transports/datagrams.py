@@ -8,8 +8,10 @@ anything here. It is counted, and the next datagram is sent.
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import socket
+import sys
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
@@ -43,7 +45,7 @@ class DatagramSocket:
 
     Attributes:
         dropped: Datagrams that were received and refused, because they may have been cut.
-        complaints: Errors that the operating system reported about earlier datagrams, such as a port with no listener.
+        complaints: Errors that the system reported about earlier datagrams, such as that nobody listens there.
     """
 
     __slots__ = ("_socket", "_turn", "closed", "complaints", "dropped")
@@ -107,9 +109,12 @@ class DatagramSocket:
             except OSError as error:
                 if self.closed:
                     return None
-                # What became of something that was sent: Windows tells it on every socket, others on connected ones.
-                self.complaints += 1
                 logger.debug("%r: %s", self, error)
+                if sys.platform == "win32" and error.errno == errno.EMSGSIZE:
+                    self.dropped += 1  # there a datagram that is too large is an error, and elsewhere it is cut
+                else:
+                    # What became of something that was sent: Windows tells it always, others on connected sockets.
+                    self.complaints += 1
                 continue
             if len(data) < _READ_SIZE:
                 return data, where
