@@ -274,8 +274,10 @@ async def test_a_server_that_agrees_and_does_not_introduce_itself_is_no_connecti
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 async def test_nobody_gets_in_by_an_old_session(version: ssl.TLSVersion, server_tls: TLS, tmp_path: Path) -> None:
     """What was verified then may not be true any more."""
+    server_tls = TLS(cert=server_tls.cert, client_ca=authority_file(tmp_path))
     context = ssl.create_default_context()
     authority().configure_trust(context)
+    leaf("client.example").configure_cert(context)
     context.maximum_version = version
     reused: list[bool] = []
 
