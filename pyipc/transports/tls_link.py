@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import ipaddress
 import socket
 import ssl
 from typing import TYPE_CHECKING, Any, Final
@@ -33,6 +34,9 @@ _RECORD_SIZE: Final = 16 * 1024
 
 #: Bytes that are encrypted before the kernel is asked to take them.
 _SEAL_SIZE: Final = 64 * 1024
+
+#: Bytes that TLS itself may have to say to a peer that does not read.
+_MOST_ANSWERS: Final = 4 * 1024
 
 #: Seconds for which the last words are sent. A side that refused the other also reads so often, for it to read why.
 _LINGER: Final = 1.0
@@ -67,7 +71,7 @@ class TlsLink(Link):
         self._tls = context.wrap_bio(
             self._incoming, self._outgoing, server_side=host is None, server_hostname=_verifiable(host)
         )
-        self.needs_handshake = True
+        self.needs_handshake: bool = True
         self._has_begun = False
         # Reading. All that has arrived is decrypted at once, so what `_incoming` keeps is less than a record.
         self._plain = b""
@@ -116,6 +120,15 @@ class TlsLink(Link):
                 except ssl.SSLWantReadError:
                     await self._send_sealed()
                     await self._feed()
+            verifies = self._host is None and self._tls.context.verify_mode is not ssl.CERT_NONE
+            if verifies and self._tls.session_reused and not self._tls.context.num_tickets:
+                # A context without tickets is one that verifies everybody anew, and up to TLS 1.2 OpenSSL remembers
+                # sessions without tickets as well.
+                raise HandshakeFailed(
+                    "tls",
+                    f"the client at {self._peer.address} resumed an old session, which was not verified anew; "
+                    "let it connect without one",
+                )
             await self._send_sealed()
         except ssl.SSLError as error:
             await self._linger()
@@ -173,6 +186,8 @@ class TlsLink(Link):
         return self._descriptor
 
     def _closed_in_handshake(self) -> HandshakeFailed:
+        if self._descriptor < 0:
+            return HandshakeFailed("closed", "the link was closed on this side during the TLS handshake")
         who = "client" if self._host is None else "server"
         hint = "it may not speak TLS" if self._host is None else "it may not speak TLS, or be about to stop"
         return HandshakeFailed(
@@ -315,7 +330,8 @@ class TlsLink(Link):
             await trio.lowlevel.checkpoint()
         else:
             while not await self._read_plain():
-                pass
+                if self._is_woken:  # by the time that a part of a record had come, which is nothing yet
+                    raise trio.WouldBlock
         plain, self._plain = self._plain, b""
         if plain:
             self._heard = True
@@ -370,6 +386,9 @@ class TlsLink(Link):
         self._plain = chunks[0] if len(chunks) == 1 else b"".join(chunks)
         if self._outgoing.pending:
             self._push()  # TLS itself has something to say: an alert, or that keys have changed
+            if self._outgoing.pending > _MOST_ANSWERS and self._failure is None:
+                # Each question for new keys is answered, and a peer that reads no answers can ask for ever.
+                self._failure = ssl.SSLError("the peer asks for new keys again and again and does not read the answers")
 
     def wake_receiver(self) -> None:
         """Let a task that waits in `receive` raise `trio.WouldBlock` instead, having lost nothing."""
@@ -422,6 +441,16 @@ def _verifiable(host: str | None) -> str | None:
     return None if host is None else host.partition("%")[0].removesuffix(".")
 
 
+def _name(kind: str, value: str) -> str | None:
+    """A DNS name or an IP address of a certificate, as people write it; ``None`` for what is neither."""
+    if kind != "IP Address":
+        return value if kind == "DNS" else None
+    try:
+        return str(ipaddress.ip_address(value.strip()))
+    except ValueError:
+        return None  # a network, in the certificate of an authority
+
+
 def _certificate(tls: ssl.SSLObject) -> Certificate | None:
     """What the peer has shown and was verified."""
     fields: Any = tls.getpeercert()
@@ -429,10 +458,10 @@ def _certificate(tls: ssl.SSLObject) -> Certificate | None:
     if not fields or encoded is None:
         return None  # none was shown, or what was shown was not verified
     subject = {name: value for group in fields.get("subject", ()) for name, value in group}
-    names = tuple(value for kind, value in fields.get("subjectAltName", ()) if kind in ("DNS", "IP Address"))
+    names = (_name(kind, value) for kind, value in fields.get("subjectAltName", ()))
     return Certificate(
         subject=subject.get("commonName", ""),
-        names=names,
+        names=tuple(name for name in names if name is not None),
         fingerprint=f"sha256:{hashlib.sha256(encoded).hexdigest()}",
         not_after=ssl.cert_time_to_seconds(fields["notAfter"]),
     )

@@ -41,8 +41,8 @@ class TLS:
     """Certificates and whom to trust, as PEM files.
 
     One object serves both roles: a server shows ``cert`` and asks for certificates of ``client_ca``; a client trusts
-    ``ca`` and shows ``cert`` if it is asked. TLS 1.2 is the least, the other side's certificate and host name are
-    verified, and sessions are not resumed, so that every connection is verified anew.
+    ``ca`` and shows ``cert`` if it is asked. TLS 1.2 is the least, and the other side's certificate and host name are
+    verified, by our clients for every connection anew.
 
     The files are read at once, and again when they have changed: each handshake uses what is there then, while
     connections that are established go on. Files that cannot be used are told in the log, and what was read before
@@ -112,7 +112,7 @@ class TLS:
         import ssl
 
         context = _context(ssl.Purpose.CLIENT_AUTH)
-        # Clients of ours resume no sessions, and of others each is to be verified anew.
+        # Clients of ours resume no sessions, and those of others are verified anew, too: with TLS 1.3, always.
         context.num_tickets = 0
         context.options |= ssl.OP_NO_TICKET
         assert self.cert is not None
@@ -152,6 +152,7 @@ class _Renewed:
         self._files = [file for file in files if file is not None]
         self._context: ssl.SSLContext | None = None
         self._seen: object = None
+        self._told_of: object = None
         self._looked_at = -_LOOK_INTERVAL
 
     @property
@@ -177,7 +178,10 @@ class _Renewed:
             try:
                 self._context = self.make()
             except CertificateFileError as error:
-                logger.error("the changed files of TLS cannot be used, so the old ones are kept: %s", error)
+                # Tried again at every look, since not all that was in the way can be seen by looking; told once.
+                if self._told_of != self._seen:
+                    logger.error("the changed files of TLS cannot be used, so the old ones are kept: %s", error)
+                self._told_of, self._seen = self._seen, None
             else:
                 logger.info("TLS uses the changed files: %s", ", ".join(map(str, self._files)))
         self._looked_at = now

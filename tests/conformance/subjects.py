@@ -24,7 +24,6 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-import functools
 import importlib
 import os
 import secrets
@@ -34,10 +33,10 @@ import sys
 from typing import TYPE_CHECKING, ClassVar, Final
 
 import pytest
-import trustme
 
 from pyipc import TLS, Endpoint
 from pyipc.transports.inherited import InheritedTransport
+from tests.certificates import authority_file, leaf, leaf_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -137,42 +136,26 @@ class Tcp(Subject):
         return Endpoint("tcp://127.0.0.1:0")
 
 
-@functools.cache
-def authority() -> trustme.CA:
-    """Who signs the certificates of all tests."""
-    return trustme.CA()
-
-
-@functools.cache
-def certificate(name: str) -> trustme.LeafCert:
-    """The certificate of a host or of a client."""
-    return authority().issue_cert(name)
-
-
 class Tls(Subject):
     name = "tls"
     promises = STREAM | {Feature.HOST, Feature.SERVER_CERTIFICATE}
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
-        authority().cert_pem.write_to_path(self._file("authority"))
-        for name, of in (("server", "127.0.0.1"), ("client", "client.example")):
-            self._file(name).touch(0o600)
-            certificate(of).private_key_and_cert_chain_pem.write_to_path(self._file(name))
-
-    def _file(self, name: str) -> Path:
-        return self.folder / f"{name}.pem"
+        self.authority = authority_file(folder)
+        self.server = leaf_file(folder / "server.pem", leaf("127.0.0.1"))
+        self.client = leaf_file(folder / "client.pem", leaf("client.example"))
 
     def server_endpoint(self) -> Endpoint:
-        return Endpoint("tls://127.0.0.1:0", tls=TLS(cert=self._file("server")))
+        return Endpoint("tls://127.0.0.1:0", tls=TLS(cert=self.server))
 
     def raw_server_endpoint(self) -> Endpoint:
         plain = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)  # agrees on no protocol, and so promises no introduction
-        certificate("127.0.0.1").configure_cert(plain)
+        leaf("127.0.0.1").configure_cert(plain)
         return Endpoint("tls://127.0.0.1:0", tls=plain)
 
     def client_endpoint(self, address: Address) -> Endpoint:
-        return Endpoint(address, tls=TLS(ca=self._file("authority")))
+        return Endpoint(address, tls=TLS(ca=self.authority))
 
 
 class MutualTls(Tls):
@@ -180,11 +163,11 @@ class MutualTls(Tls):
     promises = Tls.promises | {Feature.CLIENT_CERTIFICATE}
 
     def server_endpoint(self) -> Endpoint:
-        tls = TLS(cert=self._file("server"), client_ca=self._file("authority"))
+        tls = TLS(cert=self.server, client_ca=self.authority)
         return Endpoint("tls://127.0.0.1:0", tls=tls, allow={"client.example"})
 
     def client_endpoint(self, address: Address) -> Endpoint:
-        tls = TLS(cert=self._file("client"), ca=self._file("authority"))
+        tls = TLS(cert=self.client, ca=self.authority)
         return Endpoint(address, tls=tls, allow={"127.0.0.1"})
 
 
