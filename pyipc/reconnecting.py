@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 from typing import TYPE_CHECKING
@@ -229,21 +230,22 @@ class Reconnecting:
             greet=self.on_connect.call if len(self.on_connect) else None,
             require_hello=is_promised,
         )
+        # Whether some events may be sent depends on who it is.
+        is_awaited = is_promised or any(
+            event is not None and self._template.is_risky(event) for event in self.offline.names()
+        )
         try:
             await self._nursery.start(self._run, connection)
+            if is_awaited:
+                with contextlib.suppress(ConnectionClosed):
+                    await connection.know_peer()
         except trio.Cancelled:
             await connection.aclose()  # stopped just now: nobody else knows this connection
             raise
-        # Whether some events may be sent depends on who it is.
-        if is_promised or any(event is not None and self._template.is_risky(event) for event in self.offline.names()):
-            try:
-                await connection.know_peer()
-            except ConnectionClosed:
-                await connection.wait_lost()  # where sending failed, what the server said before is still read
-            reason = connection.reason
-            if reason is not None and isinstance(reason.error, PeerRefused | HandshakeFailed):
-                self.failed_connects += 1
-                return reason, False
+        reason = connection.reason
+        if is_awaited and reason is not None and isinstance(reason.error, PeerRefused | HandshakeFailed):
+            self.failed_connects += 1
+            return reason, False  # nobody was told of it, and nothing of theirs was sent
         self._send_kept(connection)
         self.connection = connection
         self.connects += 1

@@ -200,7 +200,8 @@ async def unwelcome(address: Address, tls: TLS, **options: Any) -> AsyncIterator
     caught: list[Exception] = []
     with trio.fail_after(10):
         try:
-            async with pyipc.connect(Endpoint(address, tls=tls), connect_timeout=1_000, **options):
+            options |= {"connect_timeout": 1_000, "handshake_timeout": 1_000}
+            async with pyipc.connect(Endpoint(address, tls=tls), **options):
                 pytest.fail("it got in")
         except pyipc.IPCError as error:
             caught.append(error)
