@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import dataclasses
 import logging
 import math
 from typing import TYPE_CHECKING
@@ -235,17 +235,17 @@ class Reconnecting:
             event is not None and self._template.is_risky(event) for event in self.offline.names()
         )
         try:
-            await self._nursery.start(self._run, connection)
+            await self._nursery.start(self._run, connection, is_promised)
             if is_awaited:
-                with contextlib.suppress(ConnectionClosed):
+                try:
                     await connection.know_peer()
+                except ConnectionClosed:
+                    await connection.wait_lost()  # where sending failed, what the server said before is still read
         except trio.Cancelled:
             await connection.aclose()  # stopped just now: nobody else knows this connection
             raise
-        reason = connection.reason
-        if is_awaited and reason is not None and isinstance(reason.error, PeerRefused | HandshakeFailed):
-            self.failed_connects += 1
-            return reason, False  # nobody was told of it, and nothing of theirs was sent
+        if is_promised and connection.peer.protocol == "plain":
+            return await self._give_back(connection), False
         self._send_kept(connection)
         self.connection = connection
         self.connects += 1
@@ -258,14 +258,35 @@ class Reconnecting:
         self._on_loss(ConnectionLost(reason.message, maybe_handled=True), False)
         return reason, connection.statistics().bytes_received > 0
 
+    async def _give_back(self, connection: Connection) -> Disconnected:
+        """End a connection whose server did not keep its promise to answer; nobody was told of it. Say why."""
+        connection.abort("handshake", "the server did not answer the introduction", linger=False)
+        await connection.aclose()
+        reason = connection.reason
+        assert reason is not None
+        error = reason.error
+        if not isinstance(error, PeerRefused | HandshakeFailed):
+            code = "timeout" if reason.code == "handshake" else "closed"
+            error = HandshakeFailed(code, f"{self._endpoint.parsed.redacted} agreed on pyipc/1, but {reason.message}")
+            reason = dataclasses.replace(reason, error=error)
+        self.failed_connects += 1
+        logger.info("could not connect to %s: %s", self._endpoint.parsed.redacted, error)
+        await self.on_failed_connect.call(error)
+        return reason
+
     async def _run(
-        self, connection: Connection, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+        self,
+        connection: Connection,
+        is_promised: bool,
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
         self._running += 1
         try:
             await connection.run(task_status=task_status)
             assert connection.reason is not None
-            await self.on_disconnect.call(connection.reason)
+            if not is_promised or connection.peer.protocol != "plain":
+                await self.on_disconnect.call(connection.reason)
         finally:
             self._running -= 1
             self.tell()

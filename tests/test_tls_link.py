@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 import shutil
 import socket
@@ -107,6 +108,23 @@ class Clogged(socket.socket):
         if self.is_clogged:
             raise BlockingIOError
         return super().send(*args)
+
+
+class Catching(socket.socket):
+    """Keeps what is sent."""
+
+    caught = b""
+
+    def send(self, data: Any, flags: int = 0, /) -> int:
+        self.caught += bytes(data)
+        return len(data)
+
+
+class Full(socket.socket):
+    """Has never room for anything."""
+
+    def send(self, data: Any, flags: int = 0, /) -> int:
+        raise BlockingIOError
 
 
 class Counting(socket.socket):
@@ -299,6 +317,32 @@ async def test_a_receiver_can_be_woken_and_has_lost_nothing(pair: Pair) -> None:
     assert woken
     await left.send(b"later")
     assert await right.receive() == b"later"
+
+
+async def test_a_receiver_that_was_woken_by_half_a_record_notices_that_it_was_woken(pair: Pair) -> None:
+    left, right = pair
+    left._socket = caught = Catching(fileno=left._socket.detach())
+    left.send_nowait(b"x" * 1_000)
+    half = len(caught.caught) // 2
+    outcomes: list[object] = []
+
+    async def receive() -> None:
+        try:
+            outcomes.append(await right.receive())
+        except trio.WouldBlock:
+            outcomes.append(trio.WouldBlock)
+
+    with socket.socket(fileno=os.dup(right._socket.fileno())) as same, trio.fail_after(5):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(receive)
+            await trio.testing.wait_all_tasks_blocked()
+            socket.socket.send(caught, caught.caught[:half])
+            # In the same turn as the receiver, or in the one after it.
+            await trio.lowlevel.wait_readable(same)
+            right.wake_receiver()
+    socket.socket.send(caught, caught.caught[half:])
+    assert outcomes == [trio.WouldBlock]
+    assert await right.receive() == b"x" * 1_000
 
 
 async def test_waking_the_receiver_does_not_disturb_the_sender(pair: Pair) -> None:
@@ -622,6 +666,23 @@ async def test_a_peer_may_ask_for_new_keys_at_any_time() -> None:
             nursery.cancel_scope.cancel()
         await type_in(b"hello\n")
         assert await link.receive() == b"hello\n"
+
+
+async def test_a_peer_that_asks_for_new_keys_and_reads_no_answers_is_not_answered_for_ever() -> None:
+    _, server = contexts()
+    async with with_openssl("-tls1_3", context=server) as (link, type_in), trio.open_nursery() as nursery:
+        link._socket = Full(fileno=link._socket.detach())
+
+        async def ask() -> None:
+            with contextlib.suppress(trio.BrokenResourceError):
+                while True:
+                    await type_in(b"K\n" * 100)
+
+        nursery.start_soon(ask)
+        with pytest.raises(ConnectionLost, match="new keys"):
+            await link.receive()
+        assert link._outgoing.pending < 32 * 1024
+        nursery.cancel_scope.cancel()
 
 
 async def test_nobody_renegotiates(tmp_path: Path) -> None:

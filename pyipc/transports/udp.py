@@ -94,20 +94,37 @@ class UdpTransport(Transport):
 class UdpLink(DatagramLink):
     """A connected socket: what a client sends and hears through."""
 
+    can_wake_receiver = True
+    _is_woken = False
+
+    @property
+    def dropped(self) -> int:
+        """How many datagrams were lost: the system refused them, or told later that nobody was there."""
+        return self._lost + self._socket.complaints
+
     async def receive(self) -> bytes:
         """Wait for the next datagram. Always a schedule point.
 
         Raises:
             ConnectionLost: `aclose` was called.
+            trio.WouldBlock: `wake_receiver` was called meanwhile.
 
         Cancellation: loses nothing.
         """
+        self._is_woken = False
         while True:
             self._check_open()
             await self._socket.wait_readable()
             received = self._socket.receive()
             if received is not None:
                 return received[0]
+            if self._is_woken and not self._closed:
+                raise trio.WouldBlock
+
+    def wake_receiver(self) -> None:
+        """Let a task that waits in `receive` raise `trio.WouldBlock` instead, having lost nothing."""
+        self._is_woken = True
+        self._socket.wake()
 
     async def aclose(self) -> None:
         """Close the socket, at once and more than once. Wakes whoever is in `send` or `receive`.

@@ -29,6 +29,23 @@ def frame(event: str, data: object) -> bytes:
 
 
 @needs(Feature.MESSAGES)
+@lacks(Feature.LARGE)
+async def test_a_message_that_does_not_fit_is_a_local_error_and_ends_nothing(stage: Stage) -> None:
+    theirs = pyipc.Router()
+    theirs.on("echo", lambda message: message.data)
+    theirs.on("much", lambda message: "x" * 1_000_000)
+    async with stage.open(theirs=theirs) as wire:
+        for send in (wire.ours.conn.emit, wire.ours.conn.request):
+            with pytest.raises(pyipc.MessageTooLarge) as caught:
+                await send("echo", "x" * 1_000_000)
+            assert caught.value.size > 1_000_000 > caught.value.limit
+        with pytest.raises(pyipc.RemoteError) as failed:
+            await wire.ours.conn.request("much")
+        assert failed.value.code == "reply-too-large"
+        assert await wire.ours.conn.request("echo", "x" * 1_000) == "x" * 1_000
+
+
+@needs(Feature.MESSAGES)
 async def test_every_kind_of_payload_arrives_as_it_was_sent(stage: Stage) -> None:
     got: list[Any] = []
     theirs = pyipc.Router()
