@@ -8,7 +8,6 @@ changes nothing for the client.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 from pyipc.timers import LAG
 from pyipc.vigil import Vigil
@@ -26,23 +25,19 @@ class DatagramVigil(Vigil):
 
     __slots__ = ("_hello_due", "_pause")
 
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self._pause = _FIRST_PAUSE
-        self._hello_due = math.inf
-
     def begin(self) -> None:
         """The connection lives from now on."""
         super().begin()
+        self._pause = _FIRST_PAUSE
+        self._hello_due = math.inf
         if self._options.heartbeat_interval is not None and self._conversation.awaits_welcome:
             self._say_hello_later(self._began)
         self._wake_at(self._look(0.0))
 
     def meet(self, heartbeat: float | None) -> None:
         """The peer has introduced itself; it is not judged by how often it is heard from."""
-        interval = self._options.heartbeat_interval
-        if interval is not None and self._hello_due < math.inf:
-            self._pause = interval
+        # The hello that is due next is still said, as our answer to the welcome may be lost.
+        self._pause = math.inf
 
     def _say_hello_later(self, now: float) -> None:
         interval = self._options.heartbeat_interval

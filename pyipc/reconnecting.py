@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import math
 from typing import TYPE_CHECKING
@@ -230,7 +231,7 @@ class Reconnecting:
             require_hello=is_promised,
         )
         try:
-            await self._nursery.start(self._run, connection)
+            await self._nursery.start(self._run, connection, is_promised)
         except trio.Cancelled:
             await connection.aclose()  # stopped just now: nobody else knows this connection
             raise
@@ -240,10 +241,8 @@ class Reconnecting:
                 await connection.know_peer()
             except ConnectionClosed:
                 await connection.wait_lost()  # where sending failed, what the server said before is still read
-            reason = connection.reason
-            if reason is not None and isinstance(reason.error, PeerRefused | HandshakeFailed):
-                self.failed_connects += 1
-                return reason, False
+            if is_promised and connection.peer.protocol == "plain":
+                return await self._give_back(connection), False
         self._send_kept(connection)
         self.connection = connection
         self.connects += 1
@@ -256,14 +255,35 @@ class Reconnecting:
         self._on_loss(ConnectionLost(reason.message, maybe_handled=True), False)
         return reason, connection.statistics().bytes_received > 0
 
+    async def _give_back(self, connection: Connection) -> Disconnected:
+        """End a connection whose server did not keep its promise to answer; nobody was told of it. Say why."""
+        connection.abort("handshake", "the server did not answer the introduction", linger=False)
+        await connection.aclose()
+        reason = connection.reason
+        assert reason is not None
+        error = reason.error
+        if not isinstance(error, PeerRefused | HandshakeFailed):
+            code = "timeout" if reason.code == "handshake" else "closed"
+            error = HandshakeFailed(code, f"{self._endpoint.parsed.redacted} agreed on pyipc/1, but {reason.message}")
+            reason = dataclasses.replace(reason, error=error)
+        self.failed_connects += 1
+        logger.info("could not connect to %s: %s", self._endpoint.parsed.redacted, error)
+        await self.on_failed_connect.call(error)
+        return reason
+
     async def _run(
-        self, connection: Connection, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+        self,
+        connection: Connection,
+        is_promised: bool,
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
         self._running += 1
         try:
             await connection.run(task_status=task_status)
             assert connection.reason is not None
-            await self.on_disconnect.call(connection.reason)
+            if not is_promised or connection.peer.protocol != "plain":
+                await self.on_disconnect.call(connection.reason)
         finally:
             self._running -= 1
             self.tell()

@@ -20,8 +20,8 @@ class ConnectionStatistics:
         handler_errors: Handlers that raised.
         malformed: Frames skipped because they broke the protocol (``malformed="skip"``, and always over UDP).
         dropped: Broadcasts that this slow peer did not get (``slow_peer="drop"``). Over UDP whatever was lost on this
-            side: events and answers for which there was no room, datagrams that the system did not send, or that
-            came too fast.
+            side: events and answers for which there was no room, datagrams that the system did not send or of which
+            it told later that nobody was there, and those that came too fast.
         late_answers: Answers that came when nobody waited any more.
         outbox_size: Bytes waiting to be sent.
         inbox_size: Bytes of the reads of which something waits for a handler, and 256 more for each such item.

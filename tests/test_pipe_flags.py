@@ -298,6 +298,32 @@ async def test_an_instance_that_cannot_be_watched_is_replaced(windows: FakeWindo
     assert not windows.open
 
 
+async def test_a_name_that_was_lost_is_taken_again_only_as_the_first(windows: FakeWindows) -> None:
+    """Else our instances might join the pipe of somebody who was there in between."""
+    listener = await listen(windows)
+    handles = set(windows.instances)
+    windows.connecting.update(dict.fromkeys(handles, 1450))
+    windows.failures["create_named_pipe"].extend([1450] * 20)
+    while windows.instances:
+        with pytest.raises(OSError, match="1450"):
+            await listener.accept()
+    windows.failures.clear()
+    windows.calls.clear()
+    somebodys = windows.create_named_pipe(NAME, DUPLEX, 0, 0, 0, 0, 0, windows.security("D:"))
+    with pytest.raises(OSError, match="5"):
+        await listener.accept()
+    assert set(windows.instances) == {somebodys}
+    windows.close_handle(somebodys)
+    windows.calls.clear()
+    windows.connecting.clear()
+    with trio.move_on_after(0.01):
+        await listener.accept()
+    firsts = [bool(open_mode & FIRST_INSTANCE) for _, open_mode, *_ in windows.named("create_named_pipe")]
+    assert firsts == [True] + [False] * (BACKLOG - 1)
+    await listener.aclose()
+    assert not windows.open
+
+
 async def test_closing_while_somebody_accepts(windows: FakeWindows) -> None:
     listener = await listen(windows)
 

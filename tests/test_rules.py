@@ -89,7 +89,7 @@ async def test_the_next_one_runs(): await trio.lowlevel.checkpoint()
 """
 
 
-@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason=f"{CANNOT_RUN} needs the interval timers of POSIX")
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason=f"{CANNOT_RUN} signals wake nobody who sleeps")
 def test_no_test_runs_for_ever(run_pytest: RunPytest) -> None:
     result = run_pytest(ENDLESS)
     assert result.returncode == 1, result.stdout

@@ -233,27 +233,74 @@ async def test_a_context_made_elsewhere_will_do_on_either_side(server_tls: TLS, 
     assert for_client.check_hostname
 
 
-async def test_a_server_that_agrees_and_never_introduces_itself_is_given_up(client_tls: TLS) -> None:
+@pytest.mark.parametrize(("behavior", "code"), [("is silent", "timeout"), ("closes", "closed")])
+async def test_a_server_that_agrees_and_does_not_introduce_itself_is_no_connection(
+    behavior: str, code: str, client_tls: TLS
+) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     leaf(*HOSTS).configure_cert(context)
     context.set_alpn_protocols(["pyipc/1"])
     listener = await TRANSPORT.listen(ANY_PORT, {"tls": context})
-    ended: list[pyipc.Disconnected] = []
+    failed: list[Exception] = []
+    told: list[object] = []
     async with trio.open_nursery() as nursery:
 
         async def accept() -> None:
             link = await accepted(listener)
-            while await link.receive():
+            while behavior == "is silent" and await link.receive():
                 pass
             await link.aclose()
 
         nursery.start_soon(accept)
-        endpoint = Endpoint(listener.address, tls=client_tls)
-        options: Any = {"handshake_timeout": 0.1, "reconnect": False, "on_disconnect": ended.append}
-        async with pyipc.connect(endpoint, wait=False, **options):
-            await until(lambda: bool(ended))
+        options: Any = {"handshake_timeout": 0.1 if behavior == "is silent" else 5.0, "reconnect": False}
+        async with pyipc.connect(
+            Endpoint(listener.address, tls=client_tls),
+            wait=False,
+            on_connect=told.append,
+            on_disconnect=told.append,
+            on_failed_connect=failed.append,
+            **options,
+        ) as client:
+            await until(lambda: bool(failed))
+            with pytest.raises(HandshakeFailed):
+                await client.wait_connected()
+            assert client.statistics().connects == 0
     await listener.aclose()
-    assert ended[0].code == "handshake"
+    assert isinstance(failed[0], HandshakeFailed)
+    assert failed[0].code == code
+    assert told == []
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+async def test_nobody_gets_in_by_an_old_session(version: ssl.TLSVersion, server_tls: TLS, tmp_path: Path) -> None:
+    """What was verified then may not be true any more."""
+    server_tls = TLS(cert=server_tls.cert, client_ca=authority_file(tmp_path))
+    context = ssl.create_default_context()
+    authority().configure_trust(context)
+    leaf("client.example").configure_cert(context)
+    context.maximum_version = version
+    reused: list[bool] = []
+
+    def visit(port: int) -> None:
+        session = None
+        for _ in range(2):
+            with (
+                socket.create_connection(("127.0.0.1", port)) as sock,
+                context.wrap_socket(sock, server_hostname="127.0.0.1", session=session) as secure,
+            ):
+                secure.sendall(b'{"type":"e"}\f')
+                reused.append(bool(secure.session_reused))
+                session = secure.session
+
+    events: list[object] = []
+    router = pyipc.Router()
+    router.on("e", events.append)
+    async with pyipc.Server(Endpoint("tls://127.0.0.1:0", tls=server_tls), router=router) as server:
+        await trio.to_thread.run_sync(visit, server.addresses[0].port)
+        was_resumed = any(reused)
+        await until(lambda: len(events) + server.statistics().handshake_errors == 2)
+        assert (server.statistics().handshake_errors == 1) is was_resumed
+    assert was_resumed is (version is ssl.TLSVersion.TLSv1_2)
 
 
 async def test_without_a_hello_nothing_is_waited_for(client_tls: TLS) -> None:

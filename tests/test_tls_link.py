@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 import shutil
 import socket
@@ -107,6 +108,23 @@ class Clogged(socket.socket):
         if self.is_clogged:
             raise BlockingIOError
         return super().send(*args)
+
+
+class Catching(socket.socket):
+    """Keeps what is sent."""
+
+    caught = b""
+
+    def send(self, data: Any, flags: int = 0, /) -> int:
+        self.caught += bytes(data)
+        return len(data)
+
+
+class Full(socket.socket):
+    """Has never room for anything."""
+
+    def send(self, data: Any, flags: int = 0, /) -> int:
+        raise BlockingIOError
 
 
 class Counting(socket.socket):
@@ -301,6 +319,32 @@ async def test_a_receiver_can_be_woken_and_has_lost_nothing(pair: Pair) -> None:
     assert await right.receive() == b"later"
 
 
+async def test_a_receiver_that_was_woken_by_half_a_record_notices_that_it_was_woken(pair: Pair) -> None:
+    left, right = pair
+    left._socket = caught = Catching(fileno=left._socket.detach())
+    left.send_nowait(b"x" * 1_000)
+    half = len(caught.caught) // 2
+    outcomes: list[object] = []
+
+    async def receive() -> None:
+        try:
+            outcomes.append(await right.receive())
+        except trio.WouldBlock:
+            outcomes.append(trio.WouldBlock)
+
+    with socket.socket(fileno=os.dup(right._socket.fileno())) as same, trio.fail_after(5):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(receive)
+            await trio.testing.wait_all_tasks_blocked()
+            socket.socket.send(caught, caught.caught[:half])
+            # In the same turn as the receiver, or in the one after it.
+            await trio.lowlevel.wait_readable(same)
+            right.wake_receiver()
+    socket.socket.send(caught, caught.caught[half:])
+    assert outcomes == [trio.WouldBlock]
+    assert await right.receive() == b"x" * 1_000
+
+
 async def test_waking_the_receiver_does_not_disturb_the_sender(pair: Pair) -> None:
     left, right = pair
     rest = clog(left)
@@ -462,6 +506,36 @@ async def test_a_link_can_be_closed_before_and_during_its_handshake() -> None:
         await handshake()
 
 
+async def test_whoever_is_refused_gets_to_read_why_though_more_of_it_is_unread() -> None:
+    _, server = contexts()
+    ours, theirs = socket.socketpair()
+    link = TlsLink(ours, PEER, server)
+
+    async def refuse() -> None:
+        with pytest.raises(HandshakeFailed):
+            await link.handshake()
+        await link.aclose()
+
+    async with trio.SocketStream(trio.socket.from_stdlib_socket(theirs)) as stream, trio.open_nursery() as nursery:
+        nursery.start_soon(refuse)
+        await stream.send_all(b"\x16\x03\x01\xff\xff" + b"x" * 100_000)
+        await stream.send_eof()
+        assert (await stream.receive_some()).startswith(b"\x15\x03")  # an alert
+        assert await stream.receive_some() == b""  # and no reset
+
+
+async def test_whoever_is_refused_is_not_waited_for_long(autojump_clock: trio.testing.MockClock) -> None:
+    _, server = contexts()
+    ours, theirs = socket.socketpair()
+    with theirs:
+        theirs.send(b"\x16\x03\x01\xff\xff" + b"x" * 100)
+        link = TlsLink(ours, PEER, server)
+        with pytest.raises(HandshakeFailed):
+            await link.handshake()
+        assert 0 < trio.current_time() <= 2
+        await link.aclose()
+
+
 async def test_a_handshake_that_is_done_is_done(pair: Pair) -> None:
     left, _ = pair
     assert not left.needs_handshake
@@ -592,6 +666,23 @@ async def test_a_peer_may_ask_for_new_keys_at_any_time() -> None:
             nursery.cancel_scope.cancel()
         await type_in(b"hello\n")
         assert await link.receive() == b"hello\n"
+
+
+async def test_a_peer_that_asks_for_new_keys_and_reads_no_answers_is_not_answered_for_ever() -> None:
+    _, server = contexts()
+    async with with_openssl("-tls1_3", context=server) as (link, type_in), trio.open_nursery() as nursery:
+        link._socket = Full(fileno=link._socket.detach())
+
+        async def ask() -> None:
+            with contextlib.suppress(trio.BrokenResourceError):
+                while True:
+                    await type_in(b"K\n" * 100)
+
+        nursery.start_soon(ask)
+        with pytest.raises(ConnectionLost, match="new keys"):
+            await link.receive()
+        assert link._outgoing.pending < 32 * 1024
+        nursery.cancel_scope.cancel()
 
 
 async def test_nobody_renegotiates(tmp_path: Path) -> None:

@@ -164,6 +164,9 @@ async def test_nobody_there_is_no_error_until_an_answer_is_waited_for() -> None:
             await client.flush()
         with pytest.raises(pyipc.RequestTimeout, match="may not be running"):
             await client.request("lost", timeout=0.01)
+        statistics = client.statistics().connection
+        assert statistics is not None
+        assert statistics.dropped > 0  # since the system tells that nobody is there
         assert client.statistics().connects == 1
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-import os
+import posixpath
 import sys
 from typing import TYPE_CHECKING, Final
 
@@ -62,7 +62,7 @@ def _local_address(path: str, platform: str) -> str:
     name = path.removeprefix("/tmp/app.")
     if name != path and name and "/" not in name:
         return f"node-ipc:{name}"  # which is where node-ipc's /tmp is, on macOS too
-    path = os.path.abspath(path)
+    path = posixpath.abspath(path)
     # There these are symbolic links of the system's own, and no link is followed to where a socket is.
     return f"unix:{'/private' if platform == 'darwin' and path.startswith(('/tmp/', '/var/')) else ''}{path}"
 

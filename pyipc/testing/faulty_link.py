@@ -73,6 +73,11 @@ class FaultyLink(Link):
         return self._link.peer
 
     @property
+    def dropped(self) -> int:
+        """How many chunks the wrapped link has lost; what faults have cost is in `statistics`."""
+        return self._link.dropped
+
+    @property
     def closed(self) -> bool:
         """Whether `aclose` was called."""
         return self._closed

@@ -8,8 +8,10 @@ anything here. It is counted, and the next datagram is sent.
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import socket
+import sys
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
@@ -43,7 +45,7 @@ class DatagramSocket:
 
     Attributes:
         dropped: Datagrams that were received and refused, because they may have been cut.
-        complaints: Errors that the operating system reported while receiving, such as that nobody listens there.
+        complaints: Errors that the system reported about earlier datagrams, such as that nobody listens there.
     """
 
     __slots__ = ("_socket", "_turn", "closed", "complaints", "dropped")
@@ -107,9 +109,12 @@ class DatagramSocket:
             except OSError as error:
                 if self.closed:
                     return None
-                # What became of something that was sent: Windows tells it on every socket, others on connected ones.
-                self.complaints += 1
                 logger.debug("%r: %s", self, error)
+                if sys.platform == "win32" and error.errno == errno.EMSGSIZE:
+                    self.dropped += 1  # there a datagram that is too large is an error, and elsewhere it is cut
+                else:
+                    # What became of something that was sent: Windows tells it always, others on connected sockets.
+                    self.complaints += 1
                 continue
             if len(data) < _READ_SIZE:
                 return data, where
@@ -173,7 +178,7 @@ class DatagramLink(Link):
         self._where = where
         self._closed = False
         self._why = ""
-        self.dropped: int = 0
+        self._lost = 0
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} to {self._peer.address}, {'closed' if self._closed else 'open'}>"
@@ -182,6 +187,11 @@ class DatagramLink(Link):
     def peer(self) -> Peer:
         """Who is on the other side, as far as its address tells."""
         return self._peer
+
+    @property
+    def dropped(self) -> int:
+        """How many datagrams were lost: the system refused them, or they came too fast."""
+        return self._lost
 
     def send_nowait(self, data: bytes | bytearray | memoryview) -> int:
         """Send a datagram, all of it or none.
@@ -214,7 +224,7 @@ class DatagramLink(Link):
         try:
             return self._socket.send(data, self._where)
         except OSError as error:
-            self.dropped += 1
+            self._lost += 1
             logger.debug("a datagram of %d bytes to %s is lost: %s", len(data), self._peer.address, error)
             return True
 

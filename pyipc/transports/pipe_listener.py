@@ -142,8 +142,10 @@ class PipeListener(Listener):
     def _fill_up(self) -> OSError | None:
         """Create the instances that are missing; returns why that was not possible."""
         while len(self._free) < BACKLOG:
+            # Without any the name was free for a moment, and may be somebody else's now.
+            first = not self._free and not self._taken
             try:
-                self._free.append(create_instance(self._windows, self._name, self._security))
+                self._free.append(create_instance(self._windows, self._name, self._security, first=first))
             except OSError as error:
                 return error
         return None
@@ -163,6 +165,7 @@ class PipeListener(Listener):
             scope.cancel()
             if not self._closed:
                 self._free.remove(handle)
+                self._fill_up()
                 self._windows.close_handle(handle)
                 self._failure = error if isinstance(error, OSError) else OSError("the pipe was closed by somebody else")
         else:

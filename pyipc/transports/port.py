@@ -103,13 +103,16 @@ class Link(ABC):
     verified: bool = True
     #: Whether the peer began it and nobody would tell of its end, so that its silence must not be waited out for ever.
     expires: bool = False
-    #: Chunks that were lost on this side, on the way out or in; of an unreliable link.
-    dropped: int = 0
 
     @property
     @abstractmethod
     def peer(self) -> Peer:
         """Who is on the other side."""
+
+    @property
+    def dropped(self) -> int:
+        """How many chunks are known to be lost, on the way out or in; of an unreliable link."""
+        return 0
 
     async def handshake(self) -> None:
         """Do what has to be done before bytes can move; what `peer` says is final only afterwards.

@@ -35,6 +35,9 @@ _RECORD_SIZE: Final = 16 * 1024
 #: Bytes that are encrypted before the kernel is asked to take them.
 _SEAL_SIZE: Final = 64 * 1024
 
+#: Bytes that TLS itself may have to say to a peer that does not read.
+_MOST_ANSWERS: Final = 4 * 1024
+
 #: Seconds for which the last words are sent. A side that refused the other also reads so often, for it to read why.
 _LINGER: Final = 1.0
 _LINGER_READS: Final = 16
@@ -117,6 +120,15 @@ class TlsLink(Link):
                 except ssl.SSLWantReadError:
                     await self._send_sealed()
                     await self._feed()
+            verifies = self._host is None and self._tls.context.verify_mode is not ssl.CERT_NONE
+            if verifies and self._tls.session_reused and not self._tls.context.num_tickets:
+                # A context without tickets is one that verifies everybody anew, and up to TLS 1.2 OpenSSL remembers
+                # sessions without tickets as well.
+                raise HandshakeFailed(
+                    "tls",
+                    f"the client at {self._peer.address} resumed an old session, which was not verified anew; "
+                    "let it connect without one",
+                )
             await self._send_sealed()
         except ssl.SSLError as error:
             await self._linger()
@@ -318,7 +330,8 @@ class TlsLink(Link):
             await trio.lowlevel.checkpoint()
         else:
             while not await self._read_plain():
-                pass
+                if self._is_woken:  # by the time that a part of a record had come, which is nothing yet
+                    raise trio.WouldBlock
         plain, self._plain = self._plain, b""
         if plain:
             self._heard = True
@@ -373,6 +386,9 @@ class TlsLink(Link):
         self._plain = chunks[0] if len(chunks) == 1 else b"".join(chunks)
         if self._outgoing.pending:
             self._push()  # TLS itself has something to say: an alert, or that keys have changed
+            if self._outgoing.pending > _MOST_ANSWERS and self._failure is None:
+                # Each question for new keys is answered, and a peer that reads no answers can ask for ever.
+                self._failure = ssl.SSLError("the peer asks for new keys again and again and does not read the answers")
 
     def wake_receiver(self) -> None:
         """Let a task that waits in `receive` raise `trio.WouldBlock` instead, having lost nothing."""

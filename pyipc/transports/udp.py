@@ -97,6 +97,11 @@ class UdpLink(DatagramLink):
     can_wake_receiver = True
     _is_woken = False
 
+    @property
+    def dropped(self) -> int:
+        """How many datagrams were lost: the system refused them, or told later that nobody was there."""
+        return self._lost + self._socket.complaints
+
     async def receive(self) -> bytes:
         """Wait for the next datagram. Always a schedule point.
 

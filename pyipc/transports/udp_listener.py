@@ -54,8 +54,6 @@ class SourceLink(DatagramLink):
         expires: Whether it is to be forgotten when it is silent.
     """
 
-    dropped: int
-
     def __init__(self, listener: UdpListener, source: _Source, *, verified: bool, expires: bool) -> None:
         sock, where = source
         super().__init__(sock, peer_at(where), where)
@@ -127,7 +125,7 @@ class SourceLink(DatagramLink):
         self._let_send()
         weight = len(data) + _DATAGRAM_WEIGHT
         if self._queue_size + weight > _MAX_QUEUE_SIZE:
-            self.dropped += 1
+            self._lost += 1
         else:
             self._queue.append(data)
             self._queue_size += weight

@@ -35,10 +35,18 @@ TOO_LATE, NO_STATUS = 124, 125
 # Regular files do not do as output of a Windows program, and what Wine starts in the background keeps pipes open.
 QUIET: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
 
+# The file has the name of the test that runs, and at the end the status.
 RUN_PYTEST = """
 import pathlib, sys, pytest
-status = int(pytest.main(sys.argv[2:]))
-pathlib.Path(sys.argv[1]).write_text(str(status))
+
+progress = pathlib.Path(sys.argv[1])
+
+class Progress:
+    def pytest_runtest_logstart(self, nodeid):
+        progress.write_text(nodeid, "utf-8")
+
+status = int(pytest.main(sys.argv[2:], [Progress()]))
+progress.write_text(str(status))
 sys.exit(status)
 """
 # No cache, as its paths are those of Windows; and each test is bounded, where signals cannot do it, by its process.
@@ -168,15 +176,19 @@ def run(wine: Wine, arguments: Sequence[str], limit: float) -> int:
                 say("the wineserver crashed")
                 continue
             except subprocess.TimeoutExpired:
-                say(f"it took longer than {limit:g} s and was ended")
+                say(f"it took longer than {limit:g} s and was ended{_where(status_file)}")
                 return TOO_LATE
             if not is_pytest:
                 return status
-            if status_file.exists():
-                return int(status_file.read_text())
-            say("it ended without saying how the tests went")
+            if status_file.exists() and (text := status_file.read_text("utf-8")).isdecimal():
+                return int(text)
+            say(f"it ended without saying how the tests went{_where(status_file)}")
             return NO_STATUS
     return NO_STATUS
+
+
+def _where(status_file: Path) -> str:
+    return f", in {status_file.read_text('utf-8')}" if status_file.exists() else ""
 
 
 def say(text: str) -> None:
