@@ -168,12 +168,14 @@ def _admit_certificate(allow: Collection[int | str] | None, peer: Peer) -> None:
             "is allowed; a server asks for certificates with client_ca=, a client verifies them unless it is insecure",
             peer,
         )
-    # Who signs certificates vouches for the names in them, of which none may pass for a fingerprint.
-    names = {name for name in (certificate.subject, *certificate.names) if name and not name.startswith(_FINGERPRINT)}
+    # Who signs certificates vouches for the names in them, of which none may pass for a fingerprint. The subject does
+    # not count: an authority that may sign for some names alone (name constraints) is not held to them there.
+    names = {name for name in certificate.names if name and not name.startswith(_FINGERPRINT)}
     if not any(name in allow for name in (certificate.fingerprint, *names)):
+        whose = ", ".join(map(repr, sorted(names))) or "no name (what its subject says does not count)"
         raise PeerNotAllowed(
-            f"the peer at {peer.address} has a certificate for {certificate.subject or 'no name'!r}, which is not "
-            f"allowed; say allow={{{certificate.fingerprint!r}}} to admit it",
+            f"the peer at {peer.address} has a certificate for {whose}, which is not allowed; "
+            f"say allow={{{certificate.fingerprint!r}}} to admit it",
             peer,
         )
 

@@ -41,14 +41,16 @@ def certificate(subject: str = "", *names: str, fingerprint: str = MINE) -> Cert
         (None, None, True),  # the authorities decide
         (None, certificate("ada"), True),
         (ANYONE, None, True),
-        ({"ada"}, certificate("ada"), True),
+        ({"ada"}, certificate("", "ada"), True),
+        ({"ada"}, certificate("ada"), False),  # an authority confined to some names is not held to them in the subject
+        ({"ada"}, certificate("ada", "bob.example"), False),
         (["ada"], certificate("", "ada", "127.0.0.1"), True),
         ({"127.0.0.1"}, certificate("", "ada", "127.0.0.1"), True),
         ({MINE}, certificate("ada"), True),
         ({ANOTHER, "bob", MINE}, certificate("ada"), True),
         ({"ada"}, certificate("bob", "bob.example"), False),
-        ({"ada"}, certificate("Ada"), False),
-        ({"ad", "adam"}, certificate("ada"), False),
+        ({"ada"}, certificate("", "Ada"), False),
+        ({"ad", "adam"}, certificate("", "ada"), False),
         ({ANOTHER}, certificate("ada"), False),
         ({"ada"}, None, False),
         (set(), certificate("ada"), False),
@@ -77,7 +79,7 @@ def test_no_name_passes_for_a_fingerprint() -> None:
 
 def test_the_user_of_a_socket_does_not_matter_where_certificates_are_asked_for() -> None:
     endpoint = Endpoint("fd:3", tls=TLS(), allow={"ada"})
-    assert is_admitted(endpoint, uid=OTHER, certificate=certificate("ada"))
+    assert is_admitted(endpoint, uid=OTHER, certificate=certificate("", "ada"))
     assert not is_admitted(endpoint, uid=ME)
 
 
@@ -98,7 +100,7 @@ def test_users_are_not_told_by_tls(allow: Any) -> None:
 
 def test_the_sentence_says_how_to_admit_it() -> None:
     with pytest.raises(PeerNotAllowed, match="for 'ada', which is not allowed") as caught:
-        Endpoint("tls://h:1", allow={"bob"}).admit(Peer(address="x", certificate=certificate("ada")))
+        Endpoint("tls://h:1", allow={"bob"}).admit(Peer(address="x", certificate=certificate("", "ada")))
     assert f"allow={{{MINE!r}}}" in str(caught.value)
     with pytest.raises(PeerNotAllowed, match="client_ca="):
         Endpoint("tls://h:1", allow={"bob"}).admit(Peer(address="x"))
@@ -142,7 +144,7 @@ def test_by_the_sid_of_a_pipe(allow: Any, sid: str, admitted: bool) -> None:
 
 
 def test_a_certificate_is_no_user() -> None:
-    assert not is_admitted(Endpoint("unix:/run/app.sock", allow={OTHER}), certificate=certificate("ada"))
+    assert not is_admitted(Endpoint("unix:/run/app.sock", allow={OTHER}), certificate=certificate("", "ada"))
 
 
 # --- sockets that were inherited --------------------------------------------------------------------------------
