@@ -164,8 +164,8 @@ def _admit_certificate(allow: Collection[int | str] | None, peer: Peer) -> None:
     certificate = peer.certificate
     if certificate is None:
         raise PeerNotAllowed(
-            f"the peer at {peer.address} showed no certificate, so nobody can tell whether it is allowed; "
-            "a server asks for certificates with client_ca=",
+            f"the peer at {peer.address} has shown no certificate that was verified, so nobody can tell whether it "
+            "is allowed; a server asks for certificates with client_ca=, a client verifies them unless it is insecure",
             peer,
         )
     # Who signs certificates vouches for the names in them, of which none may pass for a fingerprint.

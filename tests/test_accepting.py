@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,6 +14,7 @@ import pyipc
 from pyipc.errors import HandshakeFailed
 from pyipc.testing import Faults, FaultyTransport
 from pyipc.transports import Link, Listener, Peer, Place, Transport, memory_link_pair
+from tests.conftest import CANNOT_RUN
 from tests.wire import WirePeer, hello, join, request
 
 if TYPE_CHECKING:
@@ -305,6 +307,7 @@ async def test_a_server_that_cannot_have_all_its_addresses_has_none() -> None:
         assert await taken(ADDRESS, *ports, busy) == [busy]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason=f"{CANNOT_RUN} needs Unix domain sockets")
 async def test_sockets_of_addresses_that_were_taken_in_vain_are_gone(tmp_path: Path) -> None:
     missing = f"unix:{tmp_path}/no-such-directory/socket"
     with pytest.raises(pyipc.ListenError, match="its directory is missing"):

@@ -274,8 +274,10 @@ async def test_a_server_that_agrees_and_does_not_introduce_itself_is_no_connecti
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 async def test_nobody_gets_in_by_an_old_session(version: ssl.TLSVersion, server_tls: TLS, tmp_path: Path) -> None:
     """What was verified then may not be true any more."""
+    server_tls = TLS(cert=server_tls.cert, client_ca=authority_file(tmp_path))
     context = ssl.create_default_context()
     authority().configure_trust(context)
+    leaf("client.example").configure_cert(context)
     context.maximum_version = version
     reused: list[bool] = []
 
@@ -299,6 +301,20 @@ async def test_nobody_gets_in_by_an_old_session(version: ssl.TLSVersion, server_
         await until(lambda: len(events) + server.statistics().handshake_errors == 2)
         assert (server.statistics().handshake_errors == 1) is was_resumed
     assert was_resumed is (version is ssl.TLSVersion.TLSv1_2)
+
+
+async def test_a_client_need_not_wait_for_an_introduction_to_leave(client_tls: TLS) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    leaf(*HOSTS).configure_cert(context)
+    context.set_alpn_protocols(["pyipc/1"])
+    listener = await TRANSPORT.listen(ANY_PORT, {"tls": context})
+    async with pyipc.connect(Endpoint(listener.address, tls=client_tls), wait=False, close_timeout=1_000) as client:
+        link = await accepted(listener)
+        assert b"pyipc.hello" in await link.receive()
+        assert client.statistics().connects == 0
+    assert b"" in [await link.receive(), await link.receive()]  # after the goodbye, if there is one
+    await link.aclose()
+    await listener.aclose()
 
 
 async def test_without_a_hello_nothing_is_waited_for(client_tls: TLS) -> None:

@@ -506,6 +506,36 @@ async def test_a_link_can_be_closed_before_and_during_its_handshake() -> None:
         await handshake()
 
 
+async def test_whoever_is_refused_gets_to_read_why_though_more_of_it_is_unread() -> None:
+    _, server = contexts()
+    ours, theirs = socket.socketpair()
+    link = TlsLink(ours, PEER, server)
+
+    async def refuse() -> None:
+        with pytest.raises(HandshakeFailed):
+            await link.handshake()
+        await link.aclose()
+
+    async with trio.SocketStream(trio.socket.from_stdlib_socket(theirs)) as stream, trio.open_nursery() as nursery:
+        nursery.start_soon(refuse)
+        await stream.send_all(b"\x16\x03\x01\xff\xff" + b"x" * 100_000)
+        await stream.send_eof()
+        assert (await stream.receive_some()).startswith(b"\x15\x03")  # an alert
+        assert await stream.receive_some() == b""  # and no reset
+
+
+async def test_whoever_is_refused_is_not_waited_for_long(autojump_clock: trio.testing.MockClock) -> None:
+    _, server = contexts()
+    ours, theirs = socket.socketpair()
+    with theirs:
+        theirs.send(b"\x16\x03\x01\xff\xff" + b"x" * 100)
+        link = TlsLink(ours, PEER, server)
+        with pytest.raises(HandshakeFailed):
+            await link.handshake()
+        assert 0 < trio.current_time() <= 2
+        await link.aclose()
+
+
 async def test_a_handshake_that_is_done_is_done(pair: Pair) -> None:
     left, _ = pair
     assert not left.needs_handshake

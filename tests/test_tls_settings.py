@@ -7,7 +7,7 @@ import os
 import ssl
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 import trio
@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.serialization import BestAvailableEncryption
 
 import pyipc
 from pyipc import TLS, CertificateFileError
+from pyipc.transports import tls_settings
 from pyipc.transports.tls_settings import ALPN, client_context, server_context
 from tests.certificates import authority, authority_file, leaf, leaf_file
 
@@ -290,6 +291,25 @@ async def test_a_broken_file_changes_nothing_and_is_told_once(
     await trio.sleep(1)
     assert shown(server_context(tls)) == der("127.0.0.1")
     assert server_context(tls) is not before
+
+
+async def test_files_that_could_not_be_read_are_tried_again_though_nothing_is_seen_of_it(
+    cert: Path, monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Such as for want of descriptors, or of a permission that is given a moment later."""
+    tls = TLS(cert=cert)
+    before = server_context(tls)
+    leaf_file(cert, leaf("new.example"))
+
+    def fail(*_: object) -> NoReturn:
+        raise CertificateFileError(str(cert), "no descriptor is free")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(tls_settings, "_load_own", fail)
+        await trio.sleep(1)
+        assert server_context(tls) is before
+    await trio.sleep(1)
+    assert shown(server_context(tls)) == der("new.example")
 
 
 async def test_whom_to_trust_is_read_again_too(cert: Path, ca: Path, autojump_clock: trio.testing.MockClock) -> None:

@@ -115,11 +115,10 @@ class JsonConversation(OutgoingFrames):
         events: list[Inbound] = []
         if not self.frames_completed and self._begins_tls(data):
             # Else it would be a frame without an end.
-            error = RemoteProtocolError(
-                "tls",
-                "the peer speaks TLS, and this side plain text; use tls:// on both sides, or on neither",
-            )
-            self._reject(error, events)
+            message = "the peer speaks TLS, and this side plain text; use tls:// on both sides, or on neither"
+            if self._role is Role.SERVER:
+                self._answer(self._control(Goodbye("tls", message)))  # it is waiting to hear TLS, and sees at once
+            self._reject(RemoteProtocolError("tls", message), events)
             return events
         buffer = self._buffer
         if data and data.find(self._delimiter) == len(data) - 1 and not self.partial_size:

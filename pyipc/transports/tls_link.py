@@ -120,7 +120,8 @@ class TlsLink(Link):
                 except ssl.SSLWantReadError:
                     await self._send_sealed()
                     await self._feed()
-            if self._tls.session_reused and not self._tls.context.num_tickets:
+            verifies = self._host is None and self._tls.context.verify_mode is not ssl.CERT_NONE
+            if verifies and self._tls.session_reused and not self._tls.context.num_tickets:
                 # A context without tickets is one that verifies everybody anew, and up to TLS 1.2 OpenSSL remembers
                 # sessions without tickets as well.
                 raise HandshakeFailed(

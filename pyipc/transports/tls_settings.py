@@ -152,6 +152,7 @@ class _Renewed:
         self._files = [file for file in files if file is not None]
         self._context: ssl.SSLContext | None = None
         self._seen: object = None
+        self._told_of: object = None
         self._looked_at = -_LOOK_INTERVAL
 
     @property
@@ -177,7 +178,10 @@ class _Renewed:
             try:
                 self._context = self.make()
             except CertificateFileError as error:
-                logger.error("the changed files of TLS cannot be used, so the old ones are kept: %s", error)
+                # Tried again at every look, since not all that was in the way can be seen by looking; told once.
+                if self._told_of != self._seen:
+                    logger.error("the changed files of TLS cannot be used, so the old ones are kept: %s", error)
+                self._told_of, self._seen = self._seen, None
             else:
                 logger.info("TLS uses the changed files: %s", ", ".join(map(str, self._files)))
         self._looked_at = now
