@@ -236,7 +236,7 @@ class Acceptor:
 
 def _denial(peer: Peer) -> str:
     """What a peer is told that was authenticated, but is not allowed."""
-    whose = f"the certificate of {peer.certificate.subject!r}" if peer.certificate else "this client"
+    whose = f"the certificate of {peer.certificate.holder!r}" if peer.certificate else "this client"
     return f"this server does not admit {whose}; who runs it can add it to allow="
 
 

@@ -168,14 +168,14 @@ def _admit_certificate(allow: Collection[int | str] | None, peer: Peer) -> None:
             "is allowed; a server asks for certificates with client_ca=, a client verifies them unless it is insecure",
             peer,
         )
-    # Who signs certificates vouches for the names in them, of which none may pass for a fingerprint. The subject does
-    # not count: an authority that may sign for some names alone (name constraints) is not held to them there.
+    # Who signs certificates vouches for the names in them, of which none may pass for a fingerprint. The common name is
+    # not one of them: an authority that is confined to some names can write there what it likes.
     names = {name for name in certificate.names if name and not name.startswith(_FINGERPRINT)}
     if not any(name in allow for name in (certificate.fingerprint, *names)):
-        whose = ", ".join(map(repr, sorted(names))) or "no name (what its subject says does not count)"
+        whose = ", ".join(map(repr, certificate.names)) or "no names (a common name does not count)"
         raise PeerNotAllowed(
-            f"the peer at {peer.address} has a certificate for {whose}, which is not allowed; "
-            f"say allow={{{certificate.fingerprint!r}}} to admit it",
+            f"the peer at {peer.address} has a certificate for {whose}, which is not allowed; say "
+            f"allow={{{certificate.fingerprint!r}}} to admit it",
             peer,
         )
 
@@ -210,6 +210,6 @@ def _who(peer: Peer) -> str:
         "sid": peer.sid,
         "pid": peer.pid,
         "host": peer.host,
-        "certificate": certificate and (certificate.subject or certificate.fingerprint),
+        "certificate": certificate and certificate.holder,
     }
     return ", ".join(f"{name} {value}" for name, value in known.items() if value is not None) or "unknown"

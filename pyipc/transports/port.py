@@ -27,8 +27,9 @@ class Certificate:
     """The certificate by which a peer was authenticated, once it was verified.
 
     Attributes:
-        subject: The common name of its subject; empty if there is none.
-        names: The DNS names and IP addresses that it is for.
+        subject: The common name of its subject, to be shown to people; empty if there is none. It proves nothing: an
+            authority that is confined to some names may write any into it.
+        names: The DNS names and IP addresses that it is for, which is who the peer is.
         fingerprint: ``"sha256:"`` and the hash of the whole certificate in 64 small hexadecimal digits.
         not_after: When it expires, in seconds since the epoch.
     """
@@ -37,6 +38,11 @@ class Certificate:
     names: tuple[str, ...] = ()
     fingerprint: str
     not_after: float = math.inf
+
+    @property
+    def holder(self) -> str:
+        """Whom it is for, as people read it: its names, or its fingerprint if it has none."""
+        return ", ".join(self.names) or self.fingerprint
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

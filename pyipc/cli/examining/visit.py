@@ -74,7 +74,7 @@ def _who(peer: Peer, seconds: float) -> Finding:
     facts: dict[str, Any] = {"pid": peer.pid, "uid": peer.uid, "gid": peer.gid, "sid": peer.sid, "seconds": seconds}
     if peer.certificate is not None:
         facts["fingerprint"] = peer.certificate.fingerprint
-        holder = peer.certificate.subject or ", ".join(peer.certificate.names)
+        holder = peer.certificate.holder
         text = f"{holder} listens at {peer.address} and has proved it; connected in {duration(seconds * 1e9)}"
         return ok("peer", text, **facts)
     if peer.pid is None:

@@ -83,7 +83,7 @@ def peer_record(peer: pyipc.Peer) -> dict[str, Any]:
 def peer_text(peer: pyipc.Peer) -> str:
     """The same for people."""
     if peer.certificate is not None:
-        return f"{peer.certificate.subject or peer.certificate.fingerprint} at {peer.address}"
+        return f"{peer.certificate.holder} at {peer.address}"
     known = {"process": peer.pid, "user": peer.uid if peer.sid is None else peer.sid}
     who = ", ".join(f"{name} {value}" for name, value in known.items() if value is not None)
     return who or peer.address
