@@ -169,7 +169,7 @@ class Acceptor:
         try:
             if await self._shake_hands(link):
                 self._check(link, endpoint)
-                admitted = True
+                admitted = not self._scope.cancel_called
         except PeerNotAllowed as error:
             self._log_denial(link, error)
             await self._explain(link, endpoint, "not-allowed", _denial(link.peer))
@@ -202,7 +202,7 @@ class Acceptor:
         self._refusals += 1
         try:
             # Whoever sent a datagram may be somebody else than its source says.
-            if link.reliable and self._refusals <= _MAX_REFUSALS:
+            if link.reliable and endpoint.can_refuse and self._refusals <= _MAX_REFUSALS:
                 with trio.move_on_after(self._options.close_timeout):
                     if await self._shake_hands(link):
                         await self._refuse(link, endpoint, code, why)

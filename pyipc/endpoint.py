@@ -115,6 +115,11 @@ class Endpoint:
         """Whether pyipc's own frames may be used here unasked."""
         return self.hello and self.parsed.scheme != "node-ipc" and isinstance(self.framing, Json)
 
+    @property
+    def can_refuse(self) -> bool:
+        """Whether there are words here by which a peer can be told that it is turned away, and why."""
+        return isinstance(self.framing, Json)
+
     def converse(
         self,
         role: Role,

@@ -230,19 +230,22 @@ class Reconnecting:
             greet=self.on_connect.call if len(self.on_connect) else None,
             require_hello=is_promised,
         )
+        # Whether some events may be sent depends on who it is.
+        is_awaited = is_promised or any(
+            event is not None and self._template.is_risky(event) for event in self.offline.names()
+        )
         try:
             await self._nursery.start(self._run, connection, is_promised)
+            if is_awaited:
+                try:
+                    await connection.know_peer()
+                except ConnectionClosed:
+                    await connection.wait_lost()  # where sending failed, what the server said before is still read
         except trio.Cancelled:
             await connection.aclose()  # stopped just now: nobody else knows this connection
             raise
-        # Whether some events may be sent depends on who it is.
-        if is_promised or any(event is not None and self._template.is_risky(event) for event in self.offline.names()):
-            try:
-                await connection.know_peer()
-            except ConnectionClosed:
-                await connection.wait_lost()  # where sending failed, what the server said before is still read
-            if is_promised and connection.peer.protocol == "plain":
-                return await self._give_back(connection), False
+        if is_promised and connection.peer.protocol == "plain":
+            return await self._give_back(connection), False
         self._send_kept(connection)
         self.connection = connection
         self.connects += 1

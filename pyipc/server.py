@@ -291,7 +291,8 @@ class Server:
                 Role.SERVER, self._options, agent=AGENT, link=link, require_hello=require_hello, refusal=refusal
             ),
             nursery=self._nursery,
-            router=self._router,
+            # Whoever is turned away gets to no handler, whatever it says.
+            router=self._router if refusal is None else Router(),
             options=self._options,
             timers=self._timers,
             flusher=self._flusher,

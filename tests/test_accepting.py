@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,6 +15,7 @@ import pyipc
 from pyipc.errors import HandshakeFailed
 from pyipc.testing import Faults, FaultyTransport
 from pyipc.transports import Link, Listener, Peer, Place, Transport, memory_link_pair
+from tests.conftest import CANNOT_RUN
 from tests.wire import WirePeer, hello, join, request
 
 if TYPE_CHECKING:
@@ -121,6 +124,29 @@ async def test_who_may_be_there_is_decided_after_the_handshake(caplog: pytest.Lo
     assert "turned away: allow= does not admit the peer at guarded: (uid 7)" in caplog.text
 
 
+@pytest.mark.parametrize("framing", [pyipc.Raw(), pyipc.Json()])
+@pytest.mark.parametrize("why", ["not allowed", "too many"])
+async def test_whoever_is_turned_away_gets_to_no_handler(why: str, framing: Any) -> None:
+    options = {"max_connections": 1} if why == "too many" else {}
+    async with serving(**options) as server:
+        heard: list[object] = []
+        server.on("**", lambda message: heard.append(message.data))
+        if why == "too many":
+            join(server, Peer(address="memory:"))
+        link = Guarded(Peer(address="guarded:", uid=7))
+        link.needs_handshake = why == "not allowed"
+        link.allowed.set()
+        allow: Any = (lambda peer: peer.uid == 8) if why == "not allowed" else None
+        server.adopt(link, pyipc.Endpoint(ADDRESS, allow=allow, framing=framing))
+        await settle()
+        for what in (b'{"type":"x","data":1}\f', hello(), b'{"type":"x","data":1}\f', request(1, "x")):
+            with contextlib.suppress(pyipc.ConnectionLost):
+                await link.outside.send(what)
+            await settle()
+        assert heard == []
+        assert len(server.connections) == (why == "too many")
+
+
 @pytest.mark.parametrize(
     ("failure", "level", "told"),
     [
@@ -186,6 +212,23 @@ async def test_a_server_that_closes_waits_for_no_handshake(how: str, autojump_cl
     assert await link.outside.read() is None
     assert trio.current_time() == began
     assert server.statistics().handshake_errors == 0
+
+
+async def test_a_handshake_that_ends_while_the_server_closes_is_in_vain(autojump_clock: MockClock) -> None:
+    class Stubborn(Guarded):
+        async def handshake(self) -> None:
+            with trio.CancelScope(shield=True):
+                await super().handshake()
+
+    async with serving() as server, trio.open_nursery() as nursery:
+        link = Stubborn()
+        server.adopt(link)
+        await settle()
+        nursery.start_soon(server.aclose)
+        await settle()
+        link.allowed.set()
+    assert link.closed
+    assert server.statistics().accepted == 0
 
 
 async def test_a_handshake_counts_for_the_quota_until_it_fails() -> None:
@@ -305,6 +348,7 @@ async def test_a_server_that_cannot_have_all_its_addresses_has_none() -> None:
         assert await taken(ADDRESS, *ports, busy) == [busy]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason=f"{CANNOT_RUN} needs Unix domain sockets")
 async def test_sockets_of_addresses_that_were_taken_in_vain_are_gone(tmp_path: Path) -> None:
     missing = f"unix:{tmp_path}/no-such-directory/socket"
     with pytest.raises(pyipc.ListenError, match="its directory is missing"):

@@ -145,7 +145,7 @@ def test_by_the_sid_of_a_pipe(allow: Any, sid: str, admitted: bool) -> None:
 
 
 def test_a_certificate_is_no_user() -> None:
-    assert not is_admitted(Endpoint("unix:/run/app.sock", allow={OTHER}), certificate=certificate("ada"))
+    assert not is_admitted(Endpoint("unix:/run/app.sock", allow={OTHER}), certificate=certificate("", "ada"))
 
 
 # --- sockets that were inherited --------------------------------------------------------------------------------

@@ -698,6 +698,18 @@ async def test_closing_while_connecting_leaves_nothing_open(autojump_clock: Mock
                 await peer.link.send(b"x")
 
 
+async def test_nobody_waits_for_the_welcome_of_a_connection_that_has_ended(autojump_clock: MockClock) -> None:
+    transport = Scripted()
+    met: list[pyipc.Connection] = []
+    async with pyipc.connect(transport.endpoint, on_connect=met.append, reconnect=False):
+        await transport.peers[0].link.aclose()
+        await met[0].wait_closed()
+        began = trio.current_time()
+        with pytest.raises(pyipc.ConnectionClosed):
+            await met[0].know_peer()
+        assert trio.current_time() - began < 1
+
+
 async def test_repr_shows_the_state(autojump_clock: MockClock) -> None:
     transport = Scripted()
     transport.error = pyipc.ConnectError("nobody there")

@@ -26,6 +26,7 @@ EXAMPLES = ROOT / "examples"
 ELSEWHERE = {
     "from_node_ipc": "tests/test_examples_from_node_ipc.py",
     "node": "tests/interop/test_node_examples.py",
+    "transport_package": "tests/test_transport_package.py",
 }
 ARGUMENTS = {"wordcount/main.py": ["--limit", "60"]}
 PATIENCE = 40

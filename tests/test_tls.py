@@ -302,6 +302,20 @@ async def test_nobody_gets_in_by_an_old_session(version: ssl.TLSVersion, server_
     assert was_resumed is (version is ssl.TLSVersion.TLSv1_2)
 
 
+async def test_a_client_need_not_wait_for_an_introduction_to_leave(client_tls: TLS) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    leaf(*HOSTS).configure_cert(context)
+    context.set_alpn_protocols(["pyipc/1"])
+    listener = await TRANSPORT.listen(ANY_PORT, {"tls": context})
+    async with pyipc.connect(Endpoint(listener.address, tls=client_tls), wait=False, close_timeout=1_000) as client:
+        link = await accepted(listener)
+        assert b"pyipc.hello" in await link.receive()
+        assert client.statistics().connects == 0
+    assert b"" in [await link.receive(), await link.receive()]  # after the goodbye, if there is one
+    await link.aclose()
+    await listener.aclose()
+
+
 async def test_without_a_hello_nothing_is_waited_for(client_tls: TLS) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     leaf(*HOSTS).configure_cert(context)

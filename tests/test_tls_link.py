@@ -625,6 +625,26 @@ async def test_a_stranger_that_closes_without_a_word_is_told_as_cut_off() -> Non
             await link.receive()
 
 
+async def test_an_alert_about_what_was_sent_is_no_verdict_on_who_we_are(pair: Pair) -> None:
+    """The peer may have acted on what came before, even where the alert is the first that it says."""
+    left, right = pair
+    await left.send(b"pay")
+    assert await right.receive() == b"pay"
+    whole, left._socket = left._socket, Catching()
+    left.send_nowait(b"pay again")
+    damaged = bytearray(left._socket.caught)
+    damaged[-1] ^= 1
+    left._socket.close()
+    left._socket = whole
+    whole.send(damaged)
+    with pytest.raises(ConnectionLost):
+        await right.receive()
+    with pytest.raises(ConnectionLost) as caught:
+        await left.receive()
+    assert caught.value.maybe_handled
+    assert not isinstance(caught.value.__cause__, HandshakeFailed)
+
+
 @contextlib.asynccontextmanager
 async def with_openssl(
     *options: str, context: ssl.SSLContext

@@ -200,7 +200,8 @@ async def unwelcome(address: Address, tls: TLS, **options: Any) -> AsyncIterator
     caught: list[Exception] = []
     with trio.fail_after(10):
         try:
-            async with pyipc.connect(Endpoint(address, tls=tls), connect_timeout=1_000, **options):
+            options |= {"connect_timeout": 1_000, "handshake_timeout": 1_000}
+            async with pyipc.connect(Endpoint(address, tls=tls), **options):
                 pytest.fail("it got in")
         except pyipc.IPCError as error:
             caught.append(error)
@@ -336,7 +337,7 @@ async def test_silence_in_the_handshake_has_an_end(tmp_path: Path, caplog: pytes
         for stream in silent:
             assert await read_to_the_end(stream) == b""
             await stream.aclose()
-        assert server.statistics().handshake_errors == 20
+        assert server.statistics().handshake_errors >= 20
         assert len(server.connections) == 1
     assert "no handshake within 0.3 s (handshake_timeout)" in caplog.text
 
@@ -366,7 +367,7 @@ async def test_a_handshake_that_dribbles_has_an_end(tmp_path: Path) -> None:
                 await trio.sleep(0.005)
         assert await read_to_the_end(stream) == b""
         await stream.aclose()
-        await until(lambda: server.statistics().handshake_errors == 1)
+        await until(lambda: server.statistics().handshake_errors >= 1)
 
 
 GARBAGE = {
@@ -401,14 +402,14 @@ async def test_garbage_in_the_handshake_costs_its_sender_the_connection(garbage:
 
 
 async def test_silent_handshakes_take_no_more_than_their_share(tmp_path: Path) -> None:
-    options = {"max_connections_per_peer": 5, "handshake_timeout": 0.4, "close_timeout": 0.2}
-    async with serving(tmp_path, **options) as server:
+    async with serving(tmp_path, max_connections_per_peer=5, handshake_timeout=1_000, close_timeout=0.2) as server:
         silent = [await dial(server) for _ in range(30)]
-        await until(lambda: server.statistics().refused == 26)  # the neighbor and four of them
-        for stream in silent:
+        await until(lambda: server.statistics().refused == 26)  # all but the neighbor and four of them
+        for stream in silent[4:]:
             assert await read_to_the_end(stream) == b""
+        for stream in silent:
             await stream.aclose()
-        await until(lambda: not server._acceptor._refusals)
+        await until(lambda: server._acceptor._seats_taken == 1)
         async with pyipc.connect(Endpoint(server.addresses[0], tls=good_client(tmp_path))) as client:
             assert await client.request("ping") == "pong"
 

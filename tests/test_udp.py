@@ -499,6 +499,38 @@ async def test_forgetting_can_be_switched_off(autojump_clock: MockClock) -> None
         assert len(server.connections) == 1
 
 
+async def test_a_peer_that_is_not_listened_to_is_not_forgotten(autojump_clock: MockClock) -> None:
+    release = trio.Event()
+    server = pyipc.Server(ANY_PORT, inbox_high_water_size=1_000)
+    server.on("e", lambda message: release.wait())
+    async with server, plain(server.addresses[0]) as peer:
+        await peer.send(*[frame("e")] * 20)
+        await until(lambda: len(server.connections) == 1)
+        (connection,) = server.connections
+        await until(lambda: connection.statistics().reading_paused)
+        await trio.sleep(500)
+        assert server.connections == {connection}
+        release.set()
+        await trio.sleep(50)
+        assert server.connections == {connection}
+        await trio.sleep(70)
+        assert not server.connections
+
+
+async def test_a_program_that_was_held_up_reads_before_it_forgets(mock_clock: MockClock) -> None:
+    server = pyipc.Server(ANY_PORT)
+    async with server, plain(server.addresses[0]) as peer:
+        await peer.send(frame("e"))
+        await until(lambda: len(server.connections) == 1)
+        await trio.testing.wait_all_tasks_blocked()
+        mock_clock.jump(500)  # as if the program had been stopped for so long
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(server.connections) == 1
+        mock_clock.jump(1.5)
+        await trio.testing.wait_all_tasks_blocked()
+        assert not server.connections
+
+
 async def test_a_server_that_was_restarted_without_a_word_is_found_again(autojump_clock: MockClock) -> None:
     async with pyipc.Server(ANY_PORT) as first:
         where = str(first.addresses[0])

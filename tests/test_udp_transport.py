@@ -492,6 +492,23 @@ async def test_whoever_waits_reads_for_all_and_passes_it_on() -> None:
         assert await servers[0].receive() == b"kept"
 
 
+@pytest.mark.parametrize("reader", ["link", "listener"])
+async def test_whoever_reads_for_all_is_woken_by_its_own_end(reader: str) -> None:
+    async with listening() as listener, connected(listener) as client:
+        client.send_nowait(b"x")
+        server = await listener.accept()
+        await server.receive()
+
+        async def wait() -> None:
+            with pytest.raises(ConnectionClosed):
+                await (server.receive() if reader == "link" else listener.accept())
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(wait)
+            await trio.testing.wait_all_tasks_blocked()
+            await (server if reader == "link" else listener).aclose()
+
+
 async def test_a_link_that_waits_lets_the_listener_accept() -> None:
     async with listening() as listener, connected(listener) as one, connected(listener) as two:
         one.send_nowait(b"x")
@@ -634,6 +651,11 @@ async def test_the_stranger_that_was_silent_for_longest_makes_room() -> None:
             await third.receive()
         for link in (known, first, fourth):
             assert link.send_nowait(b"y") == 1
+
+
+def test_there_is_room_for_a_stranger_at_least() -> None:
+    with pytest.raises(ValueError, match="max_strangers"):
+        UdpTransport(max_strangers=0)
 
 
 async def test_whoever_waits_on_a_link_that_has_to_go_is_told() -> None:

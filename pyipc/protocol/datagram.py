@@ -72,7 +72,7 @@ class DatagramConversation(JsonConversation):
         super().__init__(role, framing, options, hello=hello, require_hello=require_hello, agent=agent)
         self._max_size = max_size
         self._token = token
-        self.shared_size: int = options.max_shared_datagram_size
+        self.shared_size: int = min(options.max_shared_datagram_size, max_size)
 
     def check_size(self, frame: bytes) -> None:
         if len(frame) > self._max_size:

@@ -27,6 +27,7 @@ from pyipc.protocol.messages import (
     Reply,
     Request,
     Welcome,
+    one_line,
 )
 from pyipc.protocol.names import MAX_KNOWN_NAMES
 from pyipc.protocol.outgoing import OutgoingFrames
@@ -286,6 +287,10 @@ class JsonConversation(OutgoingFrames):
             case Request() | Reply() | Failure() | Cancel():
                 self._check_call(body)
                 events.append(body)
+            case Goodbye(code, message):
+                events.append(Goodbye(one_line(code), one_line(message)))
+            case Goaway(message):
+                events.append(Goaway(one_line(message)))
             case _:
                 events.append(body)
 
@@ -340,7 +345,7 @@ class JsonConversation(OutgoingFrames):
         heartbeat = peer.heartbeat
         if heartbeat is not None:
             heartbeat = min(max(heartbeat, SHORTEST_HEARTBEAT), _LONGEST_HEARTBEAT)
-        events.append(Introduced(self.protocol, heartbeat, peer.agent[:MAX_TEXT]))
+        events.append(Introduced(self.protocol, heartbeat, one_line(peer.agent)))
 
     def _answer(self, frame: bytes) -> None:
         self._answers += frame

@@ -35,6 +35,7 @@ __all__ = [
     "Request",
     "Verified",
     "Welcome",
+    "one_line",
 ]
 
 #: What the names of pyipc's own frames start with.
@@ -43,6 +44,11 @@ CONTROL_PREFIX = "pyipc."
 PROTOCOL_VERSIONS = (1,)
 #: Characters of a text that only people read.
 MAX_TEXT = 256
+
+
+def one_line(text: str) -> str:
+    """A text of the peer for people and their logs: with an end, and without what begins a line or moves a cursor."""
+    return "".join(character if character.isprintable() else "\ufffd" for character in text[:MAX_TEXT])
 
 
 class ControlFrame(Protocol):

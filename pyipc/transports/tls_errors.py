@@ -11,7 +11,7 @@ from typing import Final
 
 from pyipc.errors import HandshakeFailed
 
-__all__ = ["alert_of", "handshake_failed", "not_tls"]
+__all__ = ["handshake_failed", "is_verdict", "not_tls"]
 
 #: Of OpenSSL's verdicts on a certificate (``X509_V_ERR_...``), those that have a name here.
 _VERDICTS: Final = {
@@ -36,6 +36,8 @@ _ALERTS: Final = {
     "UNKNOWN_CA": "unknown-ca",
     "UNSUPPORTED_CERTIFICATE": "bad-certificate",
 }
+
+_VERDICT_ALERTS: Final = frozenset({*_ALERTS, "ACCESS_DENIED", "HANDSHAKE_FAILURE"})
 
 _OF_CLIENT: Final = {
     "expired": "has expired; renew it on the client",
@@ -86,7 +88,12 @@ _EXPLAINED: Final = {
 }
 
 
-def alert_of(error: ssl.SSLError) -> str | None:
+def is_verdict(error: ssl.SSLError) -> bool:
+    """Whether the other side says by an alert what it thinks of our certificate, rather than of bytes we sent."""
+    return _alert_of(error) in _VERDICT_ALERTS
+
+
+def _alert_of(error: ssl.SSLError) -> str | None:
     """The alert that the other side has sent, by the end of its name in OpenSSL; ``None`` if it is none."""
     _, is_alert, name = (error.reason or "").partition("ALERT_")
     return name if is_alert else None
@@ -112,7 +119,7 @@ def handshake_failed(error: ssl.SSLError, address: str, host: str | None) -> Han
             "certificate-required", f"{peer} showed no certificate, which client_ca= requires; give it cert= and key="
         )
     told = _TOLD_BY_SERVER if is_client else _TOLD_BY_CLIENT
-    alert = alert_of(error)
+    alert = _alert_of(error)
     code = _ALERTS.get(alert or "", "")
     if code in told:
         why = (alert or "").lower().replace("_", " ")

@@ -20,7 +20,7 @@ import trio
 
 from pyipc.errors import ConnectionLost, HandshakeFailed
 from pyipc.transports.port import Certificate, Link
-from pyipc.transports.tls_errors import alert_of, handshake_failed, not_tls
+from pyipc.transports.tls_errors import handshake_failed, is_verdict, not_tls
 from pyipc.transports.tls_settings import ALPN
 
 if TYPE_CHECKING:
@@ -424,7 +424,7 @@ class TlsLink(Link):
         return ConnectionLost(f"the link to {self._peer.address} is broken: {reason}", maybe_handled=True)
 
     def _broken(self, error: ssl.SSLError) -> ConnectionLost:
-        if self._host is None or self._heard or alert_of(error) is None:
+        if self._host is None or self._heard or not is_verdict(error):
             lost = self._lost(error)
             lost.__cause__ = error
             return lost

@@ -39,9 +39,14 @@ class UdpTransport(Transport):
             and told what it did not ask for. By default the hosts of the loopback, whose addresses nobody can forge.
         max_strangers: How many peers a listener remembers of which it is not certain that they are there. For a new
             one, the one that was silent for longest is forgotten; peers that are certain to be there never are.
+
+    Raises:
+        ValueError: ``max_strangers`` is not at least 1: whoever is certain to be there was a stranger first.
     """
 
     def __init__(self, *, trusts: Callable[[str], bool] = is_loopback, max_strangers: int = 256) -> None:
+        if max_strangers < 1:
+            raise ValueError(f"max_strangers must be at least 1, not {max_strangers!r}")
         self._trusts = trusts
         self._max_strangers = max_strangers
 

@@ -232,11 +232,15 @@ async def test_a_server_counts_connections_and_says_why_it_turns_one_away(subjec
         async with pyipc.connect(where) as one, pyipc.connect(where) as two:
             assert one.connected
             await until(lambda: len(server.connections) == 2)
-            reasons: list[pyipc.Disconnected] = []
-            async with pyipc.connect(where, wait=False, on_disconnect=reasons.append, reconnect_interval=0.01):
-                await until(lambda: bool(reasons))
-                assert reasons[0].code == "full"
-                assert "max_connections" in reasons[0].message
+            told: list[
+                Any
+            ] = []  # by how a connection ended, or where there is an introduction first, why there is none
+            async with pyipc.connect(
+                where, wait=False, on_disconnect=told.append, on_failed_connect=told.append, reconnect_interval=0.01
+            ):
+                await until(lambda: bool(told))
+                assert told[0].code == "full"
+                assert "max_connections" in told[0].message
                 assert server.statistics().refused >= 1
                 await two.aclose()
                 await until(lambda: server.statistics().accepted == 3)

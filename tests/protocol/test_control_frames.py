@@ -322,6 +322,18 @@ def test_an_introduced_peer_is_told(role: Role) -> None:
 
 
 @both_roles
+def test_what_a_peer_says_in_parting_is_one_line_with_an_end(role: Role) -> None:
+    """It gets into logs, where it must not pass for a line of somebody else."""
+    side, peer = one_of_each(role)
+    forged = "bye\nCRITICAL \x1b[31mthe door is open " + "x" * 1_000
+    goodbye, goaway = peer.receive_data(side.goodbye("a\rb", forged) + side.goaway(forged))
+    assert isinstance(goodbye, Goodbye)
+    assert goodbye.code == "a\ufffdb"
+    assert goodbye.message == forged[:256].replace("\n", "\ufffd").replace("\x1b", "\ufffd")
+    assert goaway == Goaway(goodbye.message)
+
+
+@both_roles
 @pytest.mark.parametrize("data", [None, 1, "x", [1], {"a": 1}])
 def test_a_later_versions_frames_are_ignored(role: Role, data: object) -> None:
     for side in (conversation(role), one_of_each(role)[0]):

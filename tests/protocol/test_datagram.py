@@ -98,6 +98,11 @@ def test_a_hello_is_no_larger_than_datagrams_are_to_be() -> None:
     assert len(conversation(Role.CLIENT, max_shared_datagram_size=10).open()) < 200
 
 
+def test_no_more_shares_a_datagram_than_it_holds() -> None:
+    assert conversation(max_shared_datagram_size=1_000_000).shared_size == MAX_SIZE
+    assert conversation().shared_size == 1_200
+
+
 def test_only_a_client_that_may_says_hello() -> None:
     for side in (conversation(), conversation(Role.CLIENT, hello=False)):
         assert (side.open(), side.ping()) == (b"", b"")
