@@ -76,6 +76,9 @@ class Client(Emitter):
         self._backlog = Backlog(endpoint, self._options, "their turn comes" if config.sync else "the program runs")
         self._leaving = trio.Event()
         self._trying = trio.CancelScope()
+        # The program is told of one connection at a time, in their order; others may have come and gone meanwhile.
+        self._turn = trio.Lock()
+        self._told: object = None
         # Set while there is no connection of which the program was told.
         self._offline = trio.Event()
         self._offline.set()
@@ -215,20 +218,25 @@ class Client(Emitter):
     # --- what happens to it ---
 
     async def _on_connect(self, connection: pyipc.Connection) -> None:
-        await self._offline.wait()  # until the end of the last connection was told
-        self._offline = trio.Event()
+        async with self._turn:
+            await self._offline.wait()  # until the end of the last connection was told
+            self._offline = trio.Event()
+            self._told = connection
         if self._queue is not None:
             self._queue.connected()
         self._announce("connect")
         self.retries_remaining = most_retries(self.config)
 
     def _on_disconnect(self, reason: pyipc.Disconnected) -> None:
-        if self._queue is not None:
+        was_told = reason.connection is self._told
+        if was_told and self._queue is not None:
             self._queue.disconnected()
         if isinstance(reason.error, Exception):
             self._fail(reason.error)
-        self._offline.set()
-        self._announce("disconnect", reason)
+        if was_told:
+            self._told = None
+            self._offline.set()
+            self._announce("disconnect", reason)
         self._count_down()
 
     def _on_failed_connect(self, error: pyipc.IPCError) -> None:

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 import pyipc
 from pyipc.node_ipc import IPC, Socket
 from tests.interop.node import eventually
 from tests.node_ipc.programs import Events
+from tests.wire import frame
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -139,6 +141,35 @@ async def test_a_server_that_comes_back(meeting: Meeting) -> None:
         await again.wait_for("message", 3)
         assert again.data("message") == [0, 1, 2]
     assert [name for name in heard.names if name != "error"] == [*["connect", "disconnect"] * 2, "destroy"]
+
+
+@pytest.mark.parametrize("sync", [False, True])
+async def test_a_server_that_comes_back_more_than_once_while_a_handler_is_at_work(directory: Path, sync: bool) -> None:
+    ipc = IPC()
+    ipc.config.retry, ipc.config.sync = 1, sync
+    listener = trio.socket.socket(trio.socket.AF_UNIX)
+    await listener.bind(str(directory / "s"))
+    listener.listen(1)
+    may_go_on = trio.Event()
+    with listener:
+        async with ipc:
+            ipc.connect_to("world", str(directory / "s"))
+            heard = Events(ipc.of.world)
+            ipc.of.world.on("message", may_go_on.wait)
+            for number in range(3):
+                stream = trio.SocketStream((await listener.accept())[0])
+                await stream.send_all(frame("message", number))
+                await stream.aclose()
+            stream = trio.SocketStream((await listener.accept())[0])
+            async with stream:
+                await wait_all_tasks_blocked()
+                may_go_on.set()
+                await heard.wait_for("connect", 4)
+                assert [event[:2] for event in heard.all if event[0] == "message"] == [("message", n) for n in range(3)]
+                once = ["connect", "message", "disconnect"]
+                assert [name for name in heard.names if name != "error"] == [*once * 3, "connect"]
+                ipc.of.world.emit("question")
+                assert await stream.receive_some() == frame("question", None)
 
 
 async def test_connecting_again_during_an_outage_makes_no_second_client(meeting_unix: Meeting) -> None:
