@@ -155,6 +155,19 @@ class Endpoint:
             agent=agent,
         )
 
+    def encode(self, event: str, data: object, options: Options) -> bytes:
+        """The bytes by which an event goes to a peer here: to learn whether it can be sent, and how large it is.
+
+        Args:
+            event: The name.
+            data: Anything that has a form on the wire here.
+            options: The limits that hold.
+
+        Raises:
+            LocalProtocolError: The name or the data cannot be sent, to a peer that has not introduced itself.
+        """
+        return self.converse(Role.CLIENT, options, agent=identity.AGENT).event(event, data)
+
     def admit(
         self, peer: Peer, *, own_uid: int | Unset | None = UNSET, overflow_uid: int | Unset | None = UNSET
     ) -> None:

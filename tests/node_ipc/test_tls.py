@@ -9,7 +9,8 @@ import pytest
 import trio
 
 import pyipc
-from pyipc.node_ipc import IPC
+from pyipc.node_ipc import IPC, Config
+from pyipc.node_ipc.places import network_endpoint
 from pyipc.node_ipc.tls import client_tls, server_tls
 from tests.interop.certificates import Certificates, make_certificates
 from tests.node_ipc.programs import Events
@@ -63,6 +64,19 @@ def test_what_a_server_cannot_do_with(tls: dict[str, Any], complaint: str) -> No
         server_tls(tls)
 
 
+def test_no_keys_at_all_are_tls_all_the_same() -> None:
+    """As in Node, where an empty object is true; plain text would be the opposite of what was meant."""
+    config = Config(tls={}, allow=pyipc.ANYONE)
+    client = network_endpoint(config, "127.0.0.1", 1, listens=False)
+    assert (client.parsed.scheme, client.tls) == ("tls", pyipc.TLS())
+    with pytest.raises(ValueError, match="'private' and 'public'"):
+        network_endpoint(config, "127.0.0.1", 1, listens=True)
+    config.tls = None
+    assert network_endpoint(config, "127.0.0.1", 1, listens=True).parsed.scheme == "tcp"
+    config.tls = False
+    assert network_endpoint(config, "127.0.0.1", 1, listens=True).parsed.scheme == "tcp"
+
+
 def test_what_a_client_cannot_do_with() -> None:
     with pytest.raises(ValueError, match="has no 'trustedConnections'"):
         client_tls({"trustedConnections": "x"})
@@ -108,7 +122,7 @@ async def test_attempts_are_counted_where_trust_fails(certificates: Certificates
 async def test_who_a_socket_is(certificates: Certificates) -> None:
     here, there = IPC(), IPC()
     here.config.tls = Certificates.ported(certificates.node_server(mutual=True))
-    here.config.allow = {"client"}
+    here.config.allow = {"client.example"}
     there.config.tls = Certificates.ported(certificates.node_client(mutual=True))
     here.serve_net("localhost", 0)
     served = Events(here.server)
