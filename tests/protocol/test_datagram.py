@@ -15,7 +15,7 @@ from pyipc.protocol.codec import Event, control_frame
 from pyipc.protocol.conversation import Role
 from pyipc.protocol.datagram import HELLO_SIZE, DatagramConversation
 from pyipc.protocol.framing import Json
-from pyipc.protocol.messages import Cancel, Echo, Goodbye, Hello, Introduced, Malformed, Reply, Request, Verified
+from pyipc.protocol.messages import Cancel, Echo, Goaway, Goodbye, Hello, Introduced, Malformed, Reply, Request, Verified
 from pyipc.protocol.raw import RawConversation
 from tests.protocol.helpers import FF
 from tests.protocol.test_vectors import vectors
@@ -112,6 +112,37 @@ def test_a_datagram_full_of_hellos_has_one_answer() -> None:
     server = conversation()
     server.receive_data((control_frame(Hello([1])) + FF) * 500)
     assert len(server.data_to_send()) < HELLO_SIZE
+
+
+@pytest.mark.parametrize(
+    ("bad", "code"),
+    [
+        (b"", "json"),
+        (b"1", "envelope"),
+        (b"{}", "envelope"),
+        (b"[" * 200, "depth"),
+        (b'{"type":"pyipc.echo"}', "control"),
+        (b'{"type":"pyipc.reply","data":{"call":1}}', "control"),
+        (b'{"type":"%b"}' % (b"n" * 257), "name"),
+    ],
+)
+def test_a_datagram_full_of_bad_frames_is_not_read_to_its_end(bad: bytes, code: str) -> None:
+    """Each refusal costs far more than the bytes that caused it, so their number is what has to be bounded."""
+    for role in Role:
+        side = conversation(role)
+        datagram = (bad + FF) * (MAX_SIZE // len(bad + FF))
+        for wire in (datagram, datagram[:-1], frame("e", 1) + datagram + frame("e", 2)):
+            refused = [told(item) for item in side.receive_data(wire) if isinstance(item, Malformed)]
+            assert refused == [["malformed", code]] * 4
+        three = (bad + FF) * 3
+        assert [told(item) for item in side.receive_data(three + frame("e", 3))][3:] == [["event", "e", 3]]
+
+
+@pytest.mark.parametrize("body", [Goodbye("closed", "x"), Goaway("x")])
+def test_a_datagram_full_of_farewells_is_one(body: Goodbye | Goaway) -> None:
+    side = conversation()
+    for _ in range(2):
+        assert side.receive_data((control_frame(body) + FF) * 500 + frame("e", 1)) == [body, Event("e", 1)]
 
 
 def test_what_comes_before_the_hello_is_left_out_where_one_is_required() -> None:
