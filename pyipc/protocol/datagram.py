@@ -115,8 +115,6 @@ class DatagramConversation(JsonConversation):
     # --- bytes in, events out ---
 
     def receive_data(self, data: bytes) -> list[Inbound]:
-        if self._failed:
-            return []
         events: list[Inbound] = []
         self._bad_frames, self._obeyed = 0, _NOTHING
         end = data.rfind(self._delimiter) + 1
@@ -138,11 +136,10 @@ class DatagramConversation(JsonConversation):
 
     def _reject(self, error: RemoteProtocolError, events: list[Inbound]) -> bool:
         """Report what was refused; say whether to go on with the next frame."""
-        # Who speaks another version is told so, and need not be listened to any more.
-        self._failed = error.code == "version" and self._role is Role.SERVER
-        events.append(Malformed(error, fatal=self._failed))
+        # Also where it is a hello of another version: who that is from nobody knows, and it has its answer.
+        events.append(Malformed(error, fatal=False))
         self._bad_frames += 1
-        return not self._failed and self._bad_frames < _MAX_BAD_FRAMES
+        return self._bad_frames < _MAX_BAD_FRAMES
 
     def _obey(self, name: str, data: Any, events: list[Inbound]) -> None:
         if name in _ONCE:
