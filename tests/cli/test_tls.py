@@ -213,6 +213,7 @@ async def test_doctor_tells_why_it_is_not_trusted(certificates: Path, tmp_path: 
     assert "connect" in wrong or wrong["handshake"]["code"] == "wrong-host"
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason=f"{CANNOT_RUN} no signal ends a program in order")
 async def test_doctor_tells_what_the_server_misses(certificates: Path) -> None:
     options = (*SERVER, "--client-ca", "ca.pem")
     async with start("serve", "tls://localhost:0", *options, cwd=certificates) as server:
