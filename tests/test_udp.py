@@ -561,12 +561,21 @@ async def test_a_server_that_requires_a_hello_forgets_who_says_none(autojump_clo
         assert got == [3]
 
 
-async def test_another_version_is_told_so() -> None:
-    async with pyipc.Server(ANY_PORT) as server, plain(server.addresses[0]) as peer:
+async def test_another_version_is_told_so_and_ends_nothing() -> None:
+    """Not even a connection that this side made: whose hello it is nobody knows."""
+    got: list[Any] = []
+    server = pyipc.Server(ANY_PORT)
+    server.on("e", lambda message: got.append(message.data))
+    async with server, plain(server.addresses[0]) as peer:
+        host, port = peer.sock.getsockname()
+        connection = await server.dial(f"udp://{host}:{port}")
         await peer.send(frame("pyipc.hello", {"versions": [77]}))
         ((event, data),) = await peer.receive()
         assert (event, data["code"]) == ("pyipc.goodbye", "version")
-        await until(lambda: not server.connections)
+        await peer.send(frame("e", 1))
+        await until(lambda: got == [1])
+        assert connection.is_open
+        assert connection.statistics().malformed == 1
 
 
 # --- who may, and how many --------------------------------------------------------------------------------------
