@@ -7,7 +7,7 @@ import secrets
 from typing import TYPE_CHECKING, Final
 
 from pyipc import identity
-from pyipc.admission import admit, check_allow, users_of_pipe
+from pyipc.admission import admit, check_allow, check_listening, users_of_pipe
 from pyipc.errors import AddressError
 from pyipc.options import UNSET, Unset
 from pyipc.protocol.addresses import Address, parse_address
@@ -98,7 +98,12 @@ class Endpoint:
 
     @property
     def listen_options(self) -> dict[str, object]:
-        """What a transport is told when it listens here."""
+        """What a transport is told when it listens here.
+
+        Raises:
+            AddressError: Nobody could ever be admitted.
+        """
+        check_listening(self.parsed, self.allow, self.tls)
         users = users_of_pipe(self.parsed, self.allow)
         trust_sources = self.trust_sources or None
         given = {
