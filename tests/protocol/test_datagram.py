@@ -15,7 +15,18 @@ from pyipc.protocol.codec import Event, control_frame
 from pyipc.protocol.conversation import Role
 from pyipc.protocol.datagram import HELLO_SIZE, DatagramConversation
 from pyipc.protocol.framing import Json
-from pyipc.protocol.messages import Cancel, Echo, Goaway, Goodbye, Hello, Introduced, Malformed, Reply, Request, Verified
+from pyipc.protocol.messages import (
+    Cancel,
+    Echo,
+    Goaway,
+    Goodbye,
+    Hello,
+    Introduced,
+    Malformed,
+    Reply,
+    Request,
+    Verified,
+)
 from pyipc.protocol.raw import RawConversation
 from tests.protocol.helpers import FF
 from tests.protocol.test_vectors import vectors
