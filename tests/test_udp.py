@@ -245,6 +245,44 @@ async def test_a_raw_datagram_is_an_event_and_an_event_a_datagram(address: str) 
             await connection.emit("data", b"x" * 65_508)
 
 
+async def test_an_empty_raw_datagram_is_echoed_and_nothing_waits_behind_it() -> None:
+    server = pyipc.Server(pyipc.Endpoint(ANY_PORT, framing=pyipc.Raw()))
+    server.on("data", lambda message: message.connection.emit("data", message.data))
+    async with server, plain(server.addresses[0]) as peer:
+        for data in (b"", b"a", b""):
+            await peer.send(data)
+            assert await peer.sock.recv(100) == data
+        (connection,) = server.connections
+        for number in range(3):
+            await connection.emit("data", b"%d" % number)
+            assert await peer.sock.recv(100) == b"%d" % number
+
+
+async def test_empty_datagrams_do_not_pile_up_behind_what_waits() -> None:
+    """They weigh nothing, so the outbox would never be full of them."""
+    server = pyipc.Server(strangers(framing=pyipc.Raw()))
+    async with server, plain(server.addresses[0]) as peer:
+        await peer.send(b"1234")
+        await until(lambda: len(server.connections) == 1)
+        (connection,) = server.connections
+        await connection.emit("data", b"more than came from there")
+        for _ in range(100):
+            await connection.emit("data", b"")
+            assert connection._send_encoded("data", b"") is False
+            with pytest.raises(trio.WouldBlock):
+                connection.emit_nowait("data", b"")
+        assert len(connection._outbox) == 1
+        assert connection.statistics().dropped == 200
+        await peer.send(b"x" * 30)
+        assert await peer.sock.recv(100) == b"more than came from there"
+        await connection.emit("data", b"")
+        assert await peer.sock.recv(100) == b""
+        assert connection.statistics().dropped == 200
+        await connection.emit("data", b"")  # one datagram more than came from there
+        await until(lambda: connection.statistics().dropped == 201)
+        assert len(connection._outbox) == 0
+
+
 async def test_raw_clients_keep_their_datagrams_apart() -> None:
     got: list[bytes] = []
     server = pyipc.Server(pyipc.Endpoint(ANY_PORT, framing=pyipc.Raw()))
