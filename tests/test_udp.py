@@ -367,6 +367,38 @@ async def test_a_full_outbox_drops_events_and_holds_nobody_back() -> None:
     assert connection.reason.code == "closed"
 
 
+async def test_of_what_a_stranger_is_to_have_it_gets_at_once_what_it_may() -> None:
+    """Answers of one turn share a datagram, but not one that is too large to be sent."""
+    server = pyipc.Server(strangers())
+
+    @server.on("ask")
+    async def answer(message: pyipc.Message[int]) -> None:
+        for number in range(5):
+            await message.connection.emit("r", [message.data, number])
+
+    def answers(asked: int, *numbers: int) -> list[tuple[str, Any]]:
+        return [("r", [asked, number]) for number in numbers]
+
+    async with server, plain(server.addresses[0]) as peer:
+        room = 2 * len(frame("r", [0, 0]))
+        question = frame("ask", 1)
+        await peer.send(question + b" " * (room - len(question) - 1) + b"\f")
+        assert await peer.receive() == answers(1, 0, 1)
+        for number in range(2, 5):
+            await peer.send(frame("e", "x" * 20))
+            assert await peer.receive() == answers(1, number)
+
+
+async def test_flushing_what_a_stranger_may_not_have_waits_for_nothing() -> None:
+    async with pyipc.Server(strangers()) as server, plain(server.addresses[0]) as peer:
+        await peer.send(frame("e"))
+        await until(lambda: len(server.connections) == 1)
+        (connection,) = server.connections
+        await connection.emit("e", "x" * 1_000)
+        await connection.flush()
+        assert connection.statistics().outbox_size > 1_000
+
+
 async def test_answers_that_nobody_fetches_are_dropped_and_end_nothing() -> None:
     server = pyipc.Server(strangers(), outbox_high_water_size=10_000)
     server.on("much", lambda message: "x" * 4_000)
