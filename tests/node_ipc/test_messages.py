@@ -230,9 +230,11 @@ async def test_the_label_of_a_socket(meeting: Meeting) -> None:
     async with meeting.joined() as (served, _):
         emit = meeting.there.of.world.emit
         (socket,) = meeting.here.server.sockets
-        for data in ("hello", {"id": "hello"}, {"id": {"toString": 1}}, {"id": None}, {"id": ""}, {"name": "x"}):
+        good = [{"id": "x" * 256}, {"id": "hello"}]
+        strange = ["hello", {"id": {"toString": 1}}, {"id": None}, {"id": ""}, {"name": "x"}, {"id": True}, {"id": 0}]
+        for data in (*good, *strange, {"id": "x" * 257}, {"id": 10**300}, {"id": -(10**300)}):
             emit("message", data)
-        await served.wait_for("message", 6)
+        await served.wait_for("message", 12)
         assert socket.id == "hello"
         assert "id='hello'" in repr(socket)
         emit("message", {"id": 7})
