@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 import trio
 
 from pyipc.accepting import Acceptor
+from pyipc.attendance import Attendance
 from pyipc.broadcasting import Audience
 from pyipc.callbacks import Callbacks
 from pyipc.connection import Connection
@@ -73,9 +74,8 @@ class Server:
         self._flusher = Flusher()
         self._acceptor = Acceptor(self._endpoints, self._options, serve=self._start_serving, refuse=self._refuse)
         self._audience = Audience(self._endpoints, self._options)
-        self._serving_tasks = 0
+        self._serving_tasks = Attendance()
         self._undelivered = 0
-        self._served = trio.lowlevel.ParkingLot()
         self._nursery: trio.Nursery | None = None
         self._context: AsyncExitStack | None = None
         self._stopped = trio.Event()
@@ -276,11 +276,12 @@ class Server:
             raise ConnectError(f"the server has too many connections to call {link.peer.address} as well")
         return connection
 
-    def _start_serving(self, link: Link, endpoint: Endpoint) -> None:
+    def _start_serving(self, link: Link, endpoint: Endpoint) -> Connection:
         assert self._nursery is not None
         connection = self._connection(link, endpoint)
         self._audience.join(connection, endpoint)
         self._nursery.start_soon(self._serve, connection, link)
+        return connection
 
     def _connection(self, link: Link, endpoint: Endpoint, refusal: tuple[str, str] | None = None) -> Connection:
         assert self._nursery is not None
@@ -301,23 +302,19 @@ class Server:
         )
 
     async def _serve(self, connection: Connection, link: Link) -> None:
-        self._serving_tasks += 1
         # Anybody can make up any number of peers over UDP.
         level = logging.INFO if link.verified else logging.DEBUG
         logger.log(level, "%s connected", link.peer.address)
-        try:
+        with self._serving_tasks.attending():
             try:
                 await connection.run()
             finally:
                 self._audience.leave(connection)
-                self._acceptor.leave(link.peer)
+                self._acceptor.leave(link)
             reason = connection.reason
             assert reason is not None
             logger.log(level, "%s disconnected: %s", link.peer.address, reason.message)
             await self._disconnect_callbacks.call(reason)
-        finally:
-            self._serving_tasks -= 1
-            self._served.unpark_all()
 
     async def _refuse(self, link: Link, endpoint: Endpoint, code: str, why: str) -> None:
         await self._connection(link, endpoint, (code, why)).run()
@@ -373,7 +370,7 @@ class Server:
         """Stop listening; send every client what is queued for it, say goodbye, and close.
 
         Takes at most twice the option ``close_timeout``. May be called more than once, also by a
-        handler.
+        handler, and by whoever is told of a connection's end: the server waits for all others of those.
 
         Raises:
             Undelivered: Not everything could be handed to the clients. Raised once.
@@ -388,7 +385,8 @@ class Server:
             self._closing = True
             # Not in the caller's task: a handler would be cancelled with its own connection.
             self._nursery.start_soon(self._close_all)
-        await self._stopped.wait()
+        with self._serving_tasks.excused():
+            await self._stopped.wait()
         undelivered, self._undelivered = self._undelivered, 0
         if undelivered:
             raise Undelivered(undelivered, f"{undelivered} messages could not be sent before the server closed")
@@ -406,7 +404,6 @@ class Server:
                 for connection in self.connections:
                     nursery.start_soon(close, connection)
             with trio.move_on_after(self._options.close_timeout):
-                while self._serving_tasks:
-                    await self._served.park()
+                await self._serving_tasks.wait_for_all()
         finally:
             self._stopped.set()

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from pyipc.errors import AddressError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from pyipc.protocol.addresses import Address
 
@@ -175,6 +175,12 @@ class Link(ABC):
     def verify(self) -> None:
         """From now on the peer is known to be where it says: it has told what only somebody there can know."""
         self.verified = True
+
+    def tell_forgotten(self, tell: Callable[[str], None]) -> None:  # noqa: B027 - hardly any link is
+        """Have a function called with the reason, as a sentence, if the transport forgets the peer by itself.
+
+        Only a link that `expires` is ever forgotten. Nobody need be receiving then.
+        """
 
     def wake_receiver(self) -> None:
         """Let a task that waits in `receive` raise `trio.WouldBlock` instead, having lost nothing.
