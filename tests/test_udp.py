@@ -555,6 +555,20 @@ async def test_a_hello_that_is_lost_is_said_again_sooner_and_sooner_rarely(autoj
             assert trio.current_time() - began - times[-1] == pytest.approx(10.0, abs=0.1)
 
 
+async def test_an_echo_that_is_lost_is_soon_said_again(autojump_clock: MockClock) -> None:
+    """Nobody tells the client that it was lost, so it goes on as if it had had no welcome."""
+    with trio.socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        await sock.bind(("127.0.0.1", 0))
+        times: list[float] = []
+        async with pyipc.connect(f"udp://127.0.0.1:{sock.getsockname()[1]}"):
+            while len(times) < 6:
+                _, where = await sock.recvfrom(65_536)
+                times.append(trio.current_time())
+                await sock.sendto(frame("pyipc.welcome", {"version": 1, "token": "t"}), where)
+                assert await sock.recv(65_536) == b'{"type":"pyipc.echo","data":{"token":"t"}}\f'
+    assert [round(later - earlier, 1) for earlier, later in itertools.pairwise(times)] == [0.5, 1.0, 2.0, 4.0, 8.0]
+
+
 async def test_without_heartbeats_hello_is_said_once(autojump_clock: MockClock) -> None:
     with trio.socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         await sock.bind(("127.0.0.1", 0))
