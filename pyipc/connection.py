@@ -187,6 +187,8 @@ class Connection(Lifecycle):
     async def flush(self) -> None:
         """Wait until everything sent so far is with the operating system.
 
+        Over UDP what a peer may not be sent yet, since nobody knows whether it is there, is not waited for.
+
         Raises:
             ConnectionClosed: The connection is closed, or lost; something may not have been sent.
 

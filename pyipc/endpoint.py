@@ -132,11 +132,16 @@ class Endpoint:
         *,
         agent: str,
         link: Link | None = None,
+        max_size: int | None = None,
         require_hello: bool = False,
         refusal: tuple[str, str] | None = None,
     ) -> Conversation:
-        """A new conversation with a peer at this endpoint, over a link; without one, as over a stream."""
-        max_size = None if link is None or link.reliable else link.max_chunk_size
+        """A new conversation with a peer at this endpoint.
+
+        Over a link; without one, as over a stream, or in datagrams that hold ``max_size`` bytes.
+        """
+        if link is not None and not link.reliable:
+            max_size = link.max_chunk_size
         if isinstance(self.framing, Raw):
             return RawConversation(max_size)
         if max_size is not None:

@@ -82,7 +82,8 @@ class Reconnecting:
         self._on_loss = on_loss
         self._transport = endpoint.transport or transport_for(endpoint.parsed.scheme)
         # Encodes what is emitted while there is no connection.
-        self._template = endpoint.converse(Role.CLIENT, options, agent=AGENT)
+        max_size = self._transport.max_chunk_size(endpoint.parsed)
+        self._template = endpoint.converse(Role.CLIENT, options, agent=AGENT, max_size=max_size)
         self._timers = Timers()
         self._flusher = Flusher()
         self._changed = trio.Event()

@@ -276,11 +276,12 @@ class Server:
             raise ConnectError(f"the server has too many connections to call {link.peer.address} as well")
         return connection
 
-    def _start_serving(self, link: Link, endpoint: Endpoint) -> None:
+    def _start_serving(self, link: Link, endpoint: Endpoint) -> Connection:
         assert self._nursery is not None
         connection = self._connection(link, endpoint)
         self._audience.join(connection, endpoint)
         self._nursery.start_soon(self._serve, connection, link)
+        return connection
 
     def _connection(self, link: Link, endpoint: Endpoint, refusal: tuple[str, str] | None = None) -> Connection:
         assert self._nursery is not None
@@ -309,7 +310,7 @@ class Server:
                 await connection.run()
             finally:
                 self._audience.leave(connection)
-                self._acceptor.leave(link.peer)
+                self._acceptor.leave(link)
             reason = connection.reason
             assert reason is not None
             logger.log(level, "%s disconnected: %s", link.peer.address, reason.message)
