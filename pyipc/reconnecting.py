@@ -199,7 +199,8 @@ class Reconnecting:
                         # A peer that accepts and closes at once is not a success to start over from.
                         if heard or lived > self._options.reconnect_max_interval:
                             backoff.reset()
-                    if not self._options.reconnect or reason.code == "version":
+                    # Of datagrams nobody knows who sent them, so that nothing that is in one is final.
+                    if not self._options.reconnect or (reason.code == "version" and link.reliable):
                         self._give_up(self.last_error)
                         return
                 self.tell()
