@@ -120,13 +120,18 @@ class Acceptor:
                 await trio.sleep(_ACCEPT_PAUSE)
             else:
                 try:
-                    self.admit(link, endpoint)
+                    admitted = self.admit(link, endpoint)
                 except PeerNotAllowed as error:
                     self._log_denial(link, error)
+                    admitted = False
+                if not admitted:
                     await link.aclose()
 
-    def admit(self, link: Link, endpoint: Endpoint) -> None:
+    def admit(self, link: Link, endpoint: Endpoint) -> bool:
         """Pass a link on if it may be here, once its handshake is done if it needs one.
+
+        Returns:
+            Whether it is dealt with. If not, there is no room for it and no way to tell the peer; the caller closes it.
 
         Raises:
             PeerNotAllowed: Not this one; nothing was done with the link.
@@ -139,11 +144,14 @@ class Acceptor:
         if refusal is not None:
             self.refused += 1
             logger.log(self._level(link), "turned away %s: %s", link.peer.address, refusal)
+            if not link.reliable:
+                return False  # whoever sent a datagram may be somebody else than its source says
             self._nursery.start_soon(self._explain, link, endpoint, "full", refusal)
         elif link.needs_handshake:
             self._nursery.start_soon(self._meet, link, endpoint)
         else:
             self._pass_on(link, endpoint)
+        return True
 
     def _check(self, link: Link, endpoint: Endpoint) -> None:
         try:
@@ -201,7 +209,6 @@ class Acceptor:
         """Hear the peer's hello, so that it can be told why it is turned away, and close."""
         self._refusals += 1
         try:
-            # Whoever sent a datagram may be somebody else than its source says.
             if link.reliable and endpoint.can_refuse and self._refusals <= _MAX_REFUSALS:
                 with trio.move_on_after(self._options.close_timeout):
                     if await self._shake_hands(link):
