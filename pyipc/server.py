@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 import trio
 
 from pyipc.accepting import Acceptor
+from pyipc.attendance import Attendance
 from pyipc.broadcasting import Audience
 from pyipc.callbacks import Callbacks
 from pyipc.connection import Connection
@@ -73,9 +74,8 @@ class Server:
         self._flusher = Flusher()
         self._acceptor = Acceptor(self._endpoints, self._options, serve=self._start_serving, refuse=self._refuse)
         self._audience = Audience(self._endpoints, self._options)
-        self._serving_tasks = 0
+        self._serving_tasks = Attendance()
         self._undelivered = 0
-        self._served = trio.lowlevel.ParkingLot()
         self._nursery: trio.Nursery | None = None
         self._context: AsyncExitStack | None = None
         self._stopped = trio.Event()
@@ -316,11 +316,10 @@ class Server:
         )
 
     async def _serve(self, connection: Connection, link: Link) -> None:
-        self._serving_tasks += 1
         # Anybody can make up any number of peers over UDP.
         level = logging.INFO if link.verified else logging.DEBUG
         logger.log(level, "%s connected", link.peer.address)
-        try:
+        with self._serving_tasks.attending():
             try:
                 await connection.run()
             finally:
@@ -330,9 +329,6 @@ class Server:
             assert reason is not None
             logger.log(level, "%s disconnected: %s", link.peer.address, reason.message)
             await self._disconnect_callbacks.call(reason)
-        finally:
-            self._serving_tasks -= 1
-            self._served.unpark_all()
 
     async def _refuse(self, link: Link, endpoint: Endpoint, code: str, why: str) -> None:
         await self._connection(link, endpoint, (code, why)).run()
@@ -388,7 +384,7 @@ class Server:
         """Stop listening; send every client what is queued for it, say goodbye, and close.
 
         Takes at most twice the option ``close_timeout``. May be called more than once, also by a
-        handler.
+        handler, and by whoever is told of a connection's end: the server waits for all others of those.
 
         Raises:
             Undelivered: Not everything could be handed to the clients. Raised once.
@@ -403,7 +399,8 @@ class Server:
             self._closing = True
             # Not in the caller's task: a handler would be cancelled with its own connection.
             self._nursery.start_soon(self._close_all)
-        await self._stopped.wait()
+        with self._serving_tasks.excused():
+            await self._stopped.wait()
         undelivered, self._undelivered = self._undelivered, 0
         if undelivered:
             raise Undelivered(undelivered, f"{undelivered} messages could not be sent before the server closed")
@@ -421,7 +418,6 @@ class Server:
                 for connection in self.connections:
                     nursery.start_soon(close, connection)
             with trio.move_on_after(self._options.close_timeout):
-                while self._serving_tasks:
-                    await self._served.park()
+                await self._serving_tasks.wait_for_all()
         finally:
             self._stopped.set()

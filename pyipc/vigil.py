@@ -155,7 +155,7 @@ class Vigil:
         due = self._outbox.last_sent + interval
         if now < due:
             return due
-        if not self._outbox.size:  # what waits to be sent is as good as a ping, and goes first
+        if not self._outbox.frames:  # what waits to be sent is as good as a ping, and goes first
             try:
                 self._outbox.push(self._conversation.ping())
             except ConnectionLost:

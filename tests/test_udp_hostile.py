@@ -115,6 +115,17 @@ async def test_good_frames_beside_bad_ones_are_heard(address: str) -> None:
     assert note.got == [1, 2, 4]
 
 
+@pytest.mark.parametrize("bad", [b"\f", b"1\f", b"{}\f"])
+async def test_a_datagram_full_of_bad_frames_costs_no_more_than_four(bad: bytes) -> None:
+    server = pyipc.Server(strangers())
+    note = Note(server)
+    async with server, plain(server.addresses[0]) as peer:
+        await peer.send(frame("e", 1) + bad * 20_000, frame("e", 2))
+        await until(lambda: note.got == [1, 2])
+        (connection,) = server.connections
+        assert connection.statistics().malformed == 4
+
+
 async def test_garbage_from_strangers_does_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
     server = pyipc.Server(strangers())
     note = Note(server)

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import copy
 import logging
-from typing import TYPE_CHECKING, Any, Final
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import trio
 
 import pyipc
-from pyipc.node_ipc.config import CLOSE_TIMEOUT, MOST_WAITING, connection_options
+from pyipc.node_ipc.backlog import Backlog
+from pyipc.node_ipc.config import client_options, most_retries, sync_timeout
 from pyipc.node_ipc.emitter import Emitter
 from pyipc.node_ipc.encoding import to_bytes
 from pyipc.node_ipc.syncing import SyncQueue
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from pyipc.node_ipc.config import Config
 
@@ -33,6 +34,9 @@ class Client(Emitter):
     Events: ``connect``; ``disconnect(reason)``, with a `pyipc.Disconnected`, once for each ``connect``;
     ``error(error)``, for every attempt that failed and every connection that broke; ``destroy``, when it is over and
     will not come back; in raw mode ``data(bytes)``; and whatever the server emits, with its ``data``.
+
+    Raises:
+        TypeError, ValueError: An option cannot work.
 
     Attributes:
         id: Its name in ``ipc.of``.
@@ -58,31 +62,29 @@ class Client(Emitter):
         self.config: Config = config
         self.path: str = path
         self.port: int | None = port
-        self.retries_remaining: float = config.max_retries or 0
+        self.retries_remaining: float = most_retries(config)
         self.explicitly_disconnected: bool = False
         self.destroyed: bool = False
         self._endpoint = endpoint
         self._raw = config.raw_buffer
-        self._options = {
-            "reconnect_interval": config.retry / 1000,
-            "reconnect_max_interval": max(config.retry / 1000, 0.001),
-            "reconnect_factor": 1.0,
-            "reconnect_jitter": False,
-            **connection_options(config),
-        }
+        self._option_values: dict[str, Any] = client_options(config)
+        self._options = pyipc.Options.of(cast("Any", self._option_values))  # which finds what cannot work
         self._router = pyipc.Router()
         self._router.on("**", self._hear)
         self._client: pyipc.Client | None = None
-        self._early: list[tuple[str, Any]] = []
+        # What was emitted before it runs; with `sync`, what has not had its turn.
+        self._backlog = Backlog(endpoint, self._options, "their turn comes" if config.sync else "the program runs")
         self._leaving = trio.Event()
         self._trying = trio.CancelScope()
+        # The program is told of one connection at a time, in their order; others may have come and gone meanwhile.
+        self._turn = trio.Lock()
+        self._told: object = None
         # Set while there is no connection of which the program was told.
         self._offline = trio.Event()
         self._offline.set()
         self._queue: SyncQueue | None = None
         if config.sync:
-            timeout = None if config.sync_timeout is None else config.sync_timeout / 1000
-            self._queue = SyncQueue(self._send, self._fail, timeout, MOST_WAITING)
+            self._queue = SyncQueue(self._backlog, self._send, self._fail, sync_timeout(config))
 
     def __repr__(self) -> str:
         state = "destroyed" if self.destroyed else "not connected" if self._offline.is_set() else "connected"
@@ -105,7 +107,8 @@ class Client(Emitter):
         Raises:
             LocalProtocolError: The name or the data cannot be sent.
             ConnectionClosed: The client is over, or too much waits for a connection.
-            trio.WouldBlock: Too much waits to be sent; `flush` waits until it is.
+            trio.WouldBlock: Too much waits to be sent; `flush` waits until it is. Or, before the program runs and
+                with ``config.sync``: too much waits until it can be.
         """
         if self.is_over:
             raise pyipc.ConnectionClosed(
@@ -116,9 +119,7 @@ class Client(Emitter):
         if self._queue is not None:
             self._queue.add(event, data)
         elif self._client is None:
-            if len(self._early) >= MOST_WAITING:
-                raise trio.WouldBlock("too much was emitted before the program runs")
-            self._early.append((event, copy.deepcopy(data)))
+            self._backlog.add(event, data)
         else:
             self._send(event, data)
 
@@ -161,7 +162,7 @@ class Client(Emitter):
                     on_connect=self._on_connect,
                     on_disconnect=self._on_disconnect,
                     on_failed_connect=self._on_failed_connect,
-                    **self._options,
+                    **self._option_values,
                 ) as self._client:
                     await self._use(self._client)
         except pyipc.IPCError as error:  # an address that this system does not have; or not everything could be sent
@@ -169,27 +170,37 @@ class Client(Emitter):
         finally:
             self.destroyed = True
             client, self._client = self._client, None
-        if self._trying.cancelled_caught and client is not None and client.statistics().offline_messages:
-            lost = client.statistics().offline_messages
-            logger.warning("gave up on %r; %d messages that waited for a connection are lost", self.id, lost)
+        lost = len(self._backlog)
+        if self._trying.cancelled_caught and client is not None:
+            lost += client.statistics().offline_messages
+        if lost:
+            logger.warning("%d messages that waited to be sent to %r are lost", lost, self.id)
+            self._fail(pyipc.Undelivered(lost, f"{lost} messages to {self.id!r} were not sent before it was over"))
         self._announce("destroy")
 
     async def _use(self, client: pyipc.Client) -> None:
-        for event, data in self._early:
-            try:
-                self._send(event, data)
-            except Exception as error:
-                self._fail(error)
-        self._early.clear()
         if self._queue is None:
+            for event, data in self._backlog.take_all():  # without giving way: what is emitted now comes after it
+                with self._failure_told():
+                    client.emit_nowait(event, data)
             await self._leaving.wait()
             return
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._queue.run)
             await self._leaving.wait()
-            with trio.move_on_after(self._options.get("close_timeout", CLOSE_TIMEOUT)):
-                await self._queue.drain()
             nursery.cancel_scope.cancel()
+        # Nobody will wait for the answers any more.
+        with trio.move_on_after(self._options.close_timeout):
+            for event, data in self._backlog.take_all():
+                with self._failure_told():
+                    await client.emit(event, data)
+
+    @contextmanager
+    def _failure_told(self) -> Iterator[None]:
+        try:
+            yield
+        except pyipc.IPCError as error:
+            self._fail(error)
 
     def disconnect(self) -> None:
         """Send what is queued, close, and do not come back."""
@@ -207,20 +218,25 @@ class Client(Emitter):
     # --- what happens to it ---
 
     async def _on_connect(self, connection: pyipc.Connection) -> None:
-        await self._offline.wait()  # until the end of the last connection was told
-        self._offline = trio.Event()
+        async with self._turn:
+            await self._offline.wait()  # until the end of the last connection was told
+            self._offline = trio.Event()
+            self._told = connection
         if self._queue is not None:
             self._queue.connected()
         self._announce("connect")
-        self.retries_remaining = self.config.max_retries or 0
+        self.retries_remaining = most_retries(self.config)
 
     def _on_disconnect(self, reason: pyipc.Disconnected) -> None:
-        if self._queue is not None:
+        was_told = reason.connection is self._told
+        if was_told and self._queue is not None:
             self._queue.disconnected()
         if isinstance(reason.error, Exception):
             self._fail(reason.error)
-        self._offline.set()
-        self._announce("disconnect", reason)
+        if was_told:
+            self._told = None
+            self._offline.set()
+            self._announce("disconnect", reason)
         self._count_down()
 
     def _on_failed_connect(self, error: pyipc.IPCError) -> None:

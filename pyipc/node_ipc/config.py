@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import socket
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import pyipc
 
@@ -13,16 +13,22 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Mapping
 
-__all__ = ["CLOSE_TIMEOUT", "MOST_WAITING", "Config", "Interface", "connection_options", "framing_of"]
+__all__ = [
+    "Config",
+    "Interface",
+    "client_options",
+    "connection_options",
+    "framing_of",
+    "most_retries",
+    "sync_timeout",
+]
 
 #: What may wait to be sent to one peer, in bytes, before `emit` refuses more.
 _MAX_WAITING: Final = 8 * 1024 * 1024
 #: How many messages may wait for a connection, or for their turn.
-MOST_WAITING: Final = 100_000
+_MOST_WAITING: Final = 100_000
 #: With these node-ipc's own JSON mode delivers what pyipc does, since JSON is UTF-8 here whatever the option says.
 _TEXT_ENCODINGS: Final = frozenset({"utf8", "utf-8", "ascii", "latin1", "binary"})
-#: Seconds that saying goodbye may take, unless `Config.options` says otherwise.
-CLOSE_TIMEOUT: Final = 5.0
 
 
 @dataclasses.dataclass(slots=True)
@@ -91,7 +97,7 @@ class Config:
     network_host: str = "127.0.0.1"
     network_port: int = 8000
     interface: Interface = dataclasses.field(default_factory=Interface)
-    tls: Mapping[str, object] | pyipc.TLS | ssl.SSLContext | None = None
+    tls: Mapping[str, object] | pyipc.TLS | ssl.SSLContext | Literal[False] | None = None
     allow: Any = None
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -117,8 +123,51 @@ def connection_options(config: Config) -> dict[str, Any]:
     return {
         "outbox_high_water_size": _MAX_WAITING,
         "max_outbox_size": _MAX_WAITING,
-        "max_offline_messages": MOST_WAITING,
+        "max_offline_messages": _MOST_WAITING,
         "max_offline_size": _MAX_WAITING,
-        "close_timeout": CLOSE_TIMEOUT,
         **config.options,
     }
+
+
+def client_options(config: Config) -> dict[str, Any]:
+    """The options of a client's connection, which is made again after always the same time.
+
+    Raises:
+        ValueError: The time cannot work.
+    """
+    seconds = _number("retry", config.retry, "milliseconds") / 1000
+    return {
+        "reconnect_interval": seconds,
+        "reconnect_max_interval": max(seconds, 0.001),
+        "reconnect_factor": 1.0,
+        "reconnect_jitter": False,
+        **connection_options(config),
+    }
+
+
+def most_retries(config: Config) -> float:
+    """How often a client tries again.
+
+    Raises:
+        ValueError: It cannot be so often.
+    """
+    if not config.max_retries:  # `None` and `False` are none, too
+        return 0
+    return _number("max_retries", config.max_retries, "attempts; math.inf for no end, 0 for none")
+
+
+def sync_timeout(config: Config) -> float | None:
+    """Seconds that a message waits for the answer to the one before; ``None`` for ever.
+
+    Raises:
+        ValueError: It cannot be so long.
+    """
+    if config.sync_timeout is None:
+        return None
+    return _number("sync_timeout", config.sync_timeout, "milliseconds, or None") / 1000
+
+
+def _number(name: str, value: object, unit: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
+        raise ValueError(f"config.{name} must be a number of {unit}, and not less than 0; it is {value!r}")
+    return value

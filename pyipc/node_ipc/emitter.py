@@ -109,7 +109,8 @@ class Emitter:
     def _take(self, event: str, arguments: tuple[object, ...]) -> Iterator[tuple[_Handler, tuple[object, ...]]]:
         """The handlers to call now, and with what; whoever comes or goes meanwhile changes nothing."""
         calls = [(ALL, one, (event, *arguments)) for one in self._handlers.get(ALL, ())]
-        calls += [(event, one, arguments) for one in self._handlers.get(event, ())]
+        if event != ALL:  # a peer may call an event so, which has no handlers beside those
+            calls += [(event, one, arguments) for one in self._handlers.get(event, ())]
         for name, handler, given in calls:
             if handler.once:
                 kept = tuple(one for one in self._handlers.get(name, ()) if one is not handler)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import trio
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from pyipc.node_ipc.backlog import Backlog
 
 __all__ = ["SyncQueue"]
 
@@ -24,37 +25,31 @@ class SyncQueue:
     nothing waits for ever: when the connection is lost, or after a while, the next message has its turn.
 
     Args:
+        backlog: What is to be sent.
         send: Sends a message.
         failed: Called with the error if it cannot be sent.
         timeout: Seconds to wait for something to come in; ``None`` for ever.
-        limit: How many messages may wait.
     """
 
     def __init__(
         self,
+        backlog: Backlog,
         send: Callable[[str, object], None],
         failed: Callable[[Exception], None],
         timeout: float | None,
-        limit: int,
     ) -> None:
+        self._backlog = backlog
         self._send = send
         self._failed = failed
         self._timeout = math.inf if timeout is None else timeout
-        self._put, self._take = trio.open_memory_channel[tuple[str, Any]](limit)
+        self._added = trio.Event()
         self._online = trio.Event()
         self._answered = trio.Event()
-        self._idle = trio.Event()
-        self._idle.set()
 
     def add(self, event: str, data: object) -> None:
-        """Send a message in its turn.
-
-        Raises:
-            trio.WouldBlock: Too many wait already.
-        """
-        # What is sent is what was emitted, whatever the program does with it meanwhile.
-        self._put.send_nowait((event, copy.deepcopy(data)))
-        self._idle = trio.Event()
+        """Send a message in its turn; see `Backlog.add`."""
+        self._backlog.add(event, data)
+        self._added.set()
 
     def heard(self) -> None:
         """Something came in."""
@@ -70,25 +65,24 @@ class SyncQueue:
         self._answered.set()
 
     async def run(self) -> None:
-        """Send one message after the other, until cancelled."""
-        async for event, data in self._take:
+        """Send one message after the other, until cancelled. What was not sent by then is left in the backlog.
+
+        Cancellation: as said.
+        """
+        while True:
+            while not self._backlog:
+                self._added = trio.Event()
+                await self._added.wait()
             await self._online.wait()
             self._answered = trio.Event()
+            event, data = self._backlog.first()
+            self._backlog.remove_first()
             try:
                 self._send(event, data)
             except Exception as error:
                 self._failed(error)
-                self._answered.set()
-            if not self._take.statistics().current_buffer_used:
-                self._idle.set()
+                continue
             with trio.move_on_after(self._timeout) as scope:
                 await self._answered.wait()
             if scope.cancelled_caught:
                 logger.warning("nothing came in within %g s after %r was sent (sync_timeout)", self._timeout, event)
-
-    async def drain(self) -> None:
-        """Wait until all messages were sent.
-
-        Cancellation: changes nothing.
-        """
-        await self._idle.wait()

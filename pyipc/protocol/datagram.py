@@ -1,7 +1,8 @@
 """A conversation in datagrams, which may be lost, come twice or out of order, and from anybody.
 
 Each datagram holds whole frames and stands for itself: nothing that is in one is the beginning of what is in another,
-and nothing that anybody can send ends the conversation. What cannot be read is reported, and the rest is.
+and nothing that anybody can send ends the conversation. What cannot be read is reported, and the rest is read; but not
+without end, since anybody can fill a datagram with thousands of frames that take longer to refuse than to send.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pyipc.protocol.messages import (
     DatagramHello,
     DatagramWelcome,
     Echo,
+    Goaway,
     Goodbye,
     Hello,
     Malformed,
@@ -34,6 +36,12 @@ __all__ = ["HELLO_SIZE", "DatagramConversation"]
 #: Bytes of a hello, unless datagrams are to be smaller. A server that does not know yet who is there sends no more than
 #: it got, so the welcome has to be smaller.
 HELLO_SIZE = 512
+
+# After so many bad frames the rest of a datagram is not read: whoever sends that many means nothing good.
+_MAX_BAD_FRAMES = 4
+# What is obeyed once in a datagram, since more of the same would say nothing new, and take time.
+_ONCE = frozenset({Hello.type, Welcome.type, Goaway.type, Goodbye.type})
+_NOTHING: frozenset[str] = frozenset()
 
 
 @final
@@ -72,6 +80,9 @@ class DatagramConversation(JsonConversation):
         super().__init__(role, framing, options, hello=hello, require_hello=require_hello, agent=agent)
         self._max_size = max_size
         self._token = token
+        # Of the datagram that is being read: its bad frames, and what was obeyed of what is obeyed once.
+        self._bad_frames = 0
+        self._obeyed = _NOTHING
         self.shared_size: int = min(options.max_shared_datagram_size, max_size)
 
     def check_size(self, frame: bytes) -> None:
@@ -104,9 +115,8 @@ class DatagramConversation(JsonConversation):
     # --- bytes in, events out ---
 
     def receive_data(self, data: bytes) -> list[Inbound]:
-        if self._failed:
-            return []
         events: list[Inbound] = []
+        self._bad_frames, self._obeyed = 0, _NOTHING
         end = data.rfind(self._delimiter) + 1
         if end:
             self.frames_completed += 1
@@ -126,12 +136,16 @@ class DatagramConversation(JsonConversation):
 
     def _reject(self, error: RemoteProtocolError, events: list[Inbound]) -> bool:
         """Report what was refused; say whether to go on with the next frame."""
-        # Who speaks another version is told so, and need not be listened to any more.
-        self._failed = error.code == "version" and self._role is Role.SERVER
-        events.append(Malformed(error, fatal=self._failed))
-        return not self._failed
+        # Also where it is a hello of another version: who that is from nobody knows, and it has its answer.
+        events.append(Malformed(error, fatal=False))
+        self._bad_frames += 1
+        return self._bad_frames < _MAX_BAD_FRAMES
 
     def _obey(self, name: str, data: Any, events: list[Inbound]) -> None:
+        if name in _ONCE:
+            if name in self._obeyed:
+                return
+            self._obeyed |= {name}
         fields = {} if data is None else data
         if name == Echo.type:
             self._on_echo(codec.convert_control(fields, Echo), events)

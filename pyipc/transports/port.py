@@ -298,3 +298,10 @@ class Transport(ABC):
             AddressError: The address cannot be used on this system.
         """
         return (Place(str(address)),)
+
+    def max_chunk_size(self, address: Address) -> int | None:
+        """The largest chunk that links to ``address`` can send, in bytes, as far as that is known beforehand.
+
+        So what is too large is an error also while there is no link. By default, ``None``, as for streams.
+        """
+        return None

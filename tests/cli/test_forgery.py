@@ -26,6 +26,8 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason=f"{CANNOT_RUN} t
 only_linux = pytest.mark.skipif(sys.platform != "linux", reason=f"{CANNOT_RUN} /proc tells what a process is")
 
 FORGERY = "well\nFORGED\tline\u2028FORGED"
+#: How it is shown: escaped, or with marks for what the library has taken out already.
+HARMLESS = (r"well\nFORGED\tline\u2028FORGED", "well\ufffdFORGED\ufffdline\ufffdFORGED")
 FORGERY_AS_CODE = f"'''{FORGERY}'''"
 
 
@@ -38,7 +40,7 @@ HELLO = frame("pyipc.hello", versions=[1])
 
 def no_line_is_forged(result: Result) -> None:
     both = result.out + result.err
-    assert r"well\nFORGED\tline\u2028FORGED" in both
+    assert any(harmless in both for harmless in HARMLESS)
     assert not [line for line in both.splitlines() if line.startswith("FORGED")], both
 
 
@@ -76,7 +78,7 @@ async def test_by_a_server_that_is_listened_to(address: str) -> None:
                 await program.line("^disconnected: ", stream="err")
                 result = await program.interrupt()
     no_line_is_forged(result)
-    assert result.err.count(r"\nFORGED") == 2
+    assert result.err.count(HARMLESS[1]) == 2
 
 
 async def test_by_the_error_that_answers_a_request(address: str) -> None:

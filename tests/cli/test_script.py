@@ -57,5 +57,13 @@ async def test_bench() -> None:
     assert json.loads(result.out)["count"] == 10
 
 
+async def test_cert(tmp_path: Path) -> None:
+    made = await run("cert", "ca", str(tmp_path / "authority"), command=SCRIPTED)
+    assert (made.status, made.err) == (0, "")
+    shown = await run("cert", "show", str(tmp_path / "authority" / "ca.pem"), "--json", command=SCRIPTED)
+    assert shown.status == 0
+    assert "sha256:" in shown.out
+
+
 def test_all_of_them_are_here() -> None:
-    assert set(COMMANDS) == {"serve", "request", "emit", "tap", "doctor", "broadcast", "listen", "bench"}
+    assert set(COMMANDS) == {"serve", "request", "emit", "tap", "doctor", "broadcast", "listen", "bench", "cert"}

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 import pyipc
 from pyipc.node_ipc import IPC, Socket
 from tests.interop.node import eventually
 from tests.node_ipc.programs import Events
+from tests.wire import frame
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -141,6 +143,35 @@ async def test_a_server_that_comes_back(meeting: Meeting) -> None:
     assert [name for name in heard.names if name != "error"] == [*["connect", "disconnect"] * 2, "destroy"]
 
 
+@pytest.mark.parametrize("sync", [False, True])
+async def test_a_server_that_comes_back_more_than_once_while_a_handler_is_at_work(directory: Path, sync: bool) -> None:
+    ipc = IPC()
+    ipc.config.retry, ipc.config.sync = 1, sync
+    listener = trio.socket.socket(trio.socket.AF_UNIX)
+    await listener.bind(str(directory / "s"))
+    listener.listen(1)
+    may_go_on = trio.Event()
+    with listener:
+        async with ipc:
+            ipc.connect_to("world", str(directory / "s"))
+            heard = Events(ipc.of.world)
+            ipc.of.world.on("message", may_go_on.wait)
+            for number in range(3):
+                stream = trio.SocketStream((await listener.accept())[0])
+                await stream.send_all(frame("message", number))
+                await stream.aclose()
+            stream = trio.SocketStream((await listener.accept())[0])
+            async with stream:
+                await wait_all_tasks_blocked()
+                may_go_on.set()
+                await heard.wait_for("connect", 4)
+                assert [event[:2] for event in heard.all if event[0] == "message"] == [("message", n) for n in range(3)]
+                once = ["connect", "message", "disconnect"]
+                assert [name for name in heard.names if name != "error"] == [*once * 3, "connect"]
+                ipc.of.world.emit("question")
+                assert await stream.receive_some() == frame("question", None)
+
+
 async def test_connecting_again_during_an_outage_makes_no_second_client(meeting_unix: Meeting) -> None:
     """In node-ipc both live on, and disconnecting ends only one of them."""
     async with meeting_unix.joined() as (_, heard):
@@ -198,44 +229,57 @@ async def test_what_is_emitted_before_it_runs_and_cannot_be_sent(meeting_unix: M
     served = meeting_unix.serve()
     there = meeting_unix.there
     there.connect_to("world", str(meeting_unix.path))
-    heard = Events(there.of.world)
-    there.of.world.emit("toString")
-    there.of.world.emit("message", object())
+    with pytest.raises(pyipc.InvalidEventName):
+        there.of.world.emit("toString")
+    with pytest.raises(pyipc.UnencodableData):
+        there.of.world.emit("message", object())
     there.of.world.emit("message", "well")
     async with meeting_unix.here, there:
         await served.wait_for("message")
     assert served.data("message") == ["well"]
-    assert [type(error) for error in heard.data("error")] == [pyipc.UnencodableData]
 
 
-def test_what_is_emitted_before_it_runs_has_a_bound() -> None:
+@pytest.mark.parametrize("sync", [False, True])
+@pytest.mark.parametrize("limits", [{"max_offline_messages": 3}, {"max_offline_size": 120}])
+def test_what_is_emitted_before_it_runs_has_a_bound(sync: bool, limits: dict[str, int]) -> None:
     ipc = IPC()
+    ipc.config.sync, ipc.config.options = sync, limits
     ipc.connect_to("world")
-    with pytest.raises(trio.WouldBlock, match="before the program runs"):
-        for _ in range(100_001):
-            ipc.of.world.emit("message")
+    for _ in range(3):
+        ipc.of.world.emit("message", "ten bytes.")
+    with pytest.raises(trio.WouldBlock, match=r"3 messages of .* bytes wait already until"):
+        ipc.of.world.emit("message", "ten bytes.")
 
 
-async def test_messages_that_find_no_server(directory: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Giving up tells in the log, and disconnecting in vain as an error."""
+async def test_raw_bytes_emitted_before_it_runs(meeting_unix: Meeting) -> None:
+    meeting_unix.here.config.raw_buffer = meeting_unix.there.config.raw_buffer = True
+    served = meeting_unix.serve()
+    meeting_unix.there.connect_to("world", str(meeting_unix.path))
+    meeting_unix.there.of.world.emit(b"\x00\xff")
+    async with meeting_unix.here, meeting_unix.there:
+        await served.wait_for("data")
+    assert served.data("data") == [b"\x00\xff"]
+
+
+@pytest.mark.parametrize("sync", [False, True])
+@pytest.mark.parametrize("gives_up", [False, True])
+async def test_messages_that_find_no_server(directory: Path, sync: bool, gives_up: bool) -> None:
+    """Giving up and disconnecting in vain tell how much was lost."""
     ipc = IPC()
-    ipc.config.max_retries, ipc.config.retry = 1, 1
-    ipc.connect_to("world", str(directory / "s"))
-    ipc.of.world.emit("message")
-    await ipc.run()
-    assert "1 messages that waited for a connection are lost" in caplog.text
-
-    ipc.config.max_retries = math.inf
+    ipc.config.max_retries, ipc.config.retry = 1 if gives_up else math.inf, 1
     ipc.config.options = {"close_timeout": 0.05}
+    ipc.config.sync = sync
     ipc.connect_to("world", str(directory / "s"))
     heard = Events(ipc.of.world)
-    ipc.of.world.emit("message")
-    ipc.disconnect("world")
+    for _ in range(3):
+        ipc.of.world.emit("message")
+    if not gives_up:
+        ipc.disconnect("world")
     await ipc.run()
     assert heard.names[-2:] == ["error", "destroy"]
     error = heard.all[-2][1]
     assert isinstance(error, pyipc.Undelivered)
-    assert error.count == 1
+    assert error.count == 3
 
 
 async def test_a_server_that_cannot_listen(meeting: Meeting) -> None:

@@ -230,9 +230,11 @@ async def test_the_label_of_a_socket(meeting: Meeting) -> None:
     async with meeting.joined() as (served, _):
         emit = meeting.there.of.world.emit
         (socket,) = meeting.here.server.sockets
-        for data in ("hello", {"id": "hello"}, {"id": {"toString": 1}}, {"id": None}, {"id": ""}, {"name": "x"}):
+        good = [{"id": "x" * 256}, {"id": "hello"}]
+        strange = ["hello", {"id": {"toString": 1}}, {"id": None}, {"id": ""}, {"name": "x"}, {"id": True}, {"id": 0}]
+        for data in (*good, *strange, {"id": "x" * 257}, {"id": 10**300}, {"id": -(10**300)}):
             emit("message", data)
-        await served.wait_for("message", 6)
+        await served.wait_for("message", 12)
         assert socket.id == "hello"
         assert "id='hello'" in repr(socket)
         emit("message", {"id": 7})
@@ -265,6 +267,18 @@ async def test_a_server_cannot_fake_the_lifecycle(meeting: Meeting) -> None:
         await heard.wait_for("message")
         assert heard.names == ["connect", "start", "close", "message"]
         assert not meeting.there.of.world.destroyed
+
+
+async def test_an_event_called_as_all_of_them_is_one_event(meeting: Meeting) -> None:
+    """Its data must not pass for the name of an event, such as one of the lifecycle."""
+    async with meeting.joined() as (served, heard):
+        meeting.there.of.world.emit("*", "close")
+        await served.wait_for("*")
+        meeting.here.server.broadcast("*", "destroy")
+        await heard.wait_for("*")
+    (socket,) = [event[1] for event in served.all if event[0] == "connect"]
+    assert [event for event in served.all if "close" in event[:2]] == [("*", "close", socket), ("close", socket)]
+    assert [event for event in heard.all if "destroy" in event[:2]] == [("*", "destroy"), ("destroy",)]
 
 
 async def test_names_and_data_that_cannot_be_sent(meeting: Meeting) -> None:
@@ -417,32 +431,48 @@ async def test_sync_does_not_wait_for_ever(meeting_unix: Meeting, caplog: pytest
     assert "sync_timeout" in caplog.text
 
 
-async def test_sync_goes_on_after_what_cannot_be_sent(meeting_unix: Meeting) -> None:
+async def test_sync_refuses_at_once_what_cannot_be_sent(meeting_unix: Meeting) -> None:
     meeting_unix.there.config.sync = True
-    async with meeting_unix.joined() as (served, heard):
-        meeting_unix.there.of.world.emit("toString")
-        meeting_unix.there.of.world.emit("question")
+    async with meeting_unix.joined() as (served, _):
+        client = meeting_unix.there.of.world
+        with pytest.raises(pyipc.InvalidEventName):
+            client.emit("toString")
+        with pytest.raises(pyipc.MessageTooLarge):
+            client.emit("question", "x" * 1_100_000)
+        client.emit("question")
         await served.wait_for("question")
-        assert [type(error) for error in heard.data("error")] == [pyipc.InvalidEventName]
 
 
-async def test_sync_has_a_bound(meeting_unix: Meeting) -> None:
-    meeting_unix.there.config.sync = True
-    meeting_unix.there.connect_to("world", str(meeting_unix.path))
-    with pytest.raises(trio.WouldBlock):
-        for _ in range(100_001):
-            meeting_unix.there.of.world.emit("question")
+async def test_sync_goes_on_after_what_finds_no_room(meeting_unix: Meeting) -> None:
+    """Nobody reads, and the time for the answers is over."""
+    config = meeting_unix.there.config
+    config.sync, config.sync_timeout = True, 0
+    config.options = {"outbox_high_water_size": 1, "close_timeout": 0.05}
+    listener = trio.socket.socket(trio.socket.AF_UNIX)
+    with listener:
+        await listener.bind(str(meeting_unix.path))
+        listener.listen(1)
+        async with meeting_unix.there as there:
+            there.connect_to("world", str(meeting_unix.path))
+            heard = Events(there.of.world)
+            for _ in range(3):
+                there.of.world.emit("question", "x" * 1_000_000)
+            await heard.wait_for("error", 2)
+            assert {type(error) for error in heard.data("error")} == {trio.WouldBlock}
 
 
-async def test_disconnecting_sends_what_sync_holds_back(meeting_unix: Meeting) -> None:
-    meeting_unix.there.config.sync = True
-    async with meeting_unix.joined() as (served, heard):
-        meeting_unix.here.server.on("question", lambda data, socket: meeting_unix.here.server.emit(socket, "answer"))
+@pytest.mark.parametrize("timeout", [None, 30_000])
+async def test_disconnecting_sends_what_sync_holds_back(meeting: Meeting, timeout: float | None) -> None:
+    """Though the server answers nothing: nobody would be there for the answers any more."""
+    meeting.there.config.sync, meeting.there.config.sync_timeout = True, timeout
+    async with meeting.joined() as (served, heard):
         for number in range(5):
-            meeting_unix.there.of.world.emit("question", number)
-        meeting_unix.there.disconnect("world")
+            meeting.there.of.world.emit("question", number)
+        meeting.there.disconnect("world")
         await heard.wait_for("destroy")
         await served.wait_for("question", 5)
+    assert served.data("question") == list(range(5))
+    assert heard.names[-2:] == ["disconnect", "destroy"]
 
 
 # --- the wire ---------------------------------------------------------------------------------------------------

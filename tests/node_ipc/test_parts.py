@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 import sys
 from typing import Any
 
@@ -259,3 +261,35 @@ def test_ids_are_any_text() -> None:
         _ = ipc.of.world
     with pytest.raises(TypeError, match="a client needs an id"):
         ipc.connect_to("")
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"retry": -5}, "config.retry must be a number of milliseconds"),
+        ({"retry": None}, "config.retry"),
+        ({"retry": "500"}, "config.retry"),
+        ({"retry": math.nan}, "config.retry"),
+        ({"max_retries": "5"}, "config.max_retries"),
+        ({"max_retries": -1}, "config.max_retries"),
+        ({"sync": True, "sync_timeout": -1}, "config.sync_timeout must be a number of milliseconds, or None"),
+        ({"options": {"close_timeout": -1}}, "close_timeout must be zero or more"),
+        ({"options": {"max_frame_sizee": 1}}, "there is no option 'max_frame_sizee'"),
+    ],
+)
+def test_options_that_cannot_work_are_refused_by_the_client_alone(options: dict[str, Any], complaint: str) -> None:
+    """At once, and not when it runs, where that would end everybody else."""
+    ipc = IPC()
+    for name, value in options.items():
+        setattr(ipc.config, name, value)
+    with pytest.raises((ValueError, TypeError), match=re.escape(complaint)):
+        ipc.connect_to("world")
+    assert not len(ipc.of)
+
+
+@pytest.mark.parametrize("value", [None, False, 0])
+def test_no_retries_in_all_of_the_ways_of_node(value: Any) -> None:
+    ipc = IPC()
+    ipc.config.max_retries = value
+    ipc.connect_to("world")
+    assert ipc.of.world.retries_remaining == 0

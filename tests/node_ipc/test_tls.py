@@ -9,7 +9,8 @@ import pytest
 import trio
 
 import pyipc
-from pyipc.node_ipc import IPC
+from pyipc.node_ipc import IPC, Config
+from pyipc.node_ipc.places import network_endpoint
 from pyipc.node_ipc.tls import client_tls, server_tls
 from tests.interop.certificates import Certificates, make_certificates
 from tests.node_ipc.programs import Events
@@ -25,9 +26,11 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
 
 def test_what_a_server_is_given(certificates: Certificates) -> None:
     mutual = Certificates.ported(certificates.node_server(mutual=True))
+    own = certificates.node_server()
     cert, key = certificates.server
     assert server_tls(mutual) == pyipc.TLS(cert=cert, key=key, client_ca=certificates.ca)
-    assert server_tls({**mutual, "request_cert": False, "dhparam": "no matter"}) == pyipc.TLS(cert=cert, key=key)
+    unasked = {**own, "trusted_connections": certificates.ca, "dhparam": "no matter"}
+    assert server_tls(unasked) == pyipc.TLS(cert=cert, key=key)
 
 
 def test_what_a_client_is_given(certificates: Certificates) -> None:
@@ -53,6 +56,10 @@ def test_what_pyipc_takes_is_taken_as_it_is(side: Any) -> None:
         ({"public": "x"}, "needs 'private' and 'public'"),
         ({"private": "k", "public": "c", "request_cert": True}, "needs 'trusted_connections'"),
         ({"private": "k", "public": "c", "request_cert": True, "reject_unauthorized": False}, "takes everybody"),
+        (
+            {"private": "k", "public": "c", "trusted_connections": "ca", "reject_unauthorized": True},
+            "asks for no certificates",
+        ),
         ({"private": "k", "public": b"c"}, "must be the path of a file"),
         ({"private": "k", "public": "c", "trusted_connections": ["a", "b"]}, "the path of one file"),
         ({"private": "k", "public": "c", "requestCert": True}, "has no 'requestCert'"),
@@ -61,6 +68,24 @@ def test_what_pyipc_takes_is_taken_as_it_is(side: Any) -> None:
 def test_what_a_server_cannot_do_with(tls: dict[str, Any], complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
         server_tls(tls)
+
+
+def test_no_keys_at_all_are_tls_all_the_same() -> None:
+    """As in Node, where an empty object is true; plain text would be the opposite of what was meant."""
+    config = Config(tls={}, allow=pyipc.ANYONE)
+    client = network_endpoint(config, "127.0.0.1", 1, listens=False)
+    assert (client.parsed.scheme, client.tls) == ("tls", pyipc.TLS())
+    with pytest.raises(ValueError, match="'private' and 'public'"):
+        network_endpoint(config, "127.0.0.1", 1, listens=True)
+    config.tls = None
+    assert network_endpoint(config, "127.0.0.1", 1, listens=True).parsed.scheme == "tcp"
+    config.tls = False
+    assert network_endpoint(config, "127.0.0.1", 1, listens=True).parsed.scheme == "tcp"
+
+
+def test_there_is_no_tls_over_udp() -> None:
+    with pytest.raises(pyipc.AddressError, match="no TLS over UDP"):
+        network_endpoint(Config(tls={}), "127.0.0.1", 1, udp="udp4", listens=True)
 
 
 def test_what_a_client_cannot_do_with() -> None:
@@ -108,7 +133,7 @@ async def test_attempts_are_counted_where_trust_fails(certificates: Certificates
 async def test_who_a_socket_is(certificates: Certificates) -> None:
     here, there = IPC(), IPC()
     here.config.tls = Certificates.ported(certificates.node_server(mutual=True))
-    here.config.allow = {"client"}
+    here.config.allow = {"client.example"}
     there.config.tls = Certificates.ported(certificates.node_client(mutual=True))
     here.serve_net("localhost", 0)
     served = Events(here.server)
