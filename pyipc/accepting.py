@@ -135,8 +135,7 @@ class Acceptor:
         # Where a handshake is to tell who it is, it costs something from now on, and counts.
         refusal = self._take_seat(link.peer)
         if refusal is not None:
-            self.refused += 1
-            logger.log(self._level(link), "turned away %s: %s", link.peer.address, refusal)
+            self._log_refusal(link, refusal)
             self._nursery.start_soon(self._explain, link, endpoint, "full", refusal)
         elif link.needs_handshake:
             self._nursery.start_soon(self._meet, link, endpoint)
@@ -150,6 +149,10 @@ class Acceptor:
         except PeerNotAllowed:
             self.denied += 1
             raise
+
+    def _log_refusal(self, link: Link, refusal: str) -> None:
+        self.refused += 1
+        logger.log(self._level(link), "turned away %s: %s", link.peer.address, refusal)
 
     def _log_denial(self, link: Link, error: PeerNotAllowed) -> None:
         # Where the function given as allow= failed, whoever wrote it needs the traceback.
@@ -166,16 +169,23 @@ class Acceptor:
     async def _meet(self, link: Link, endpoint: Endpoint) -> None:
         """Find out by a handshake who it is, and pass the link on if it may be here."""
         admitted = False
+        counted_as = link.peer
         try:
             if await self._shake_hands(link):
                 self._check(link, endpoint)
-                admitted = not self._scope.cancel_called
+                refusal = self._change_seat(counted_as, link.peer)
+                if refusal is None:
+                    counted_as = link.peer
+                    admitted = not self._scope.cancel_called
+                else:
+                    self._log_refusal(link, refusal)
+                    await self._explain(link, endpoint, "full", refusal)
         except PeerNotAllowed as error:
             self._log_denial(link, error)
             await self._explain(link, endpoint, "not-allowed", _denial(link.peer))
         finally:
             if not admitted:
-                self.leave(link.peer)
+                self.leave(counted_as)
                 await link.aclose()
         if admitted:
             self.accepted += 1
@@ -224,6 +234,14 @@ class Acceptor:
             self._seats_by_origin[origin] += 1
         return None
 
+    def _change_seat(self, before: Peer, now: Peer) -> str | None:
+        """Count a peer of which more is known now anew, or say why there is no room for it."""
+        self.leave(before)
+        refusal = self._take_seat(now)
+        if refusal is not None:
+            self._take_seat(before)  # which was free a moment ago
+        return refusal
+
     def leave(self, peer: Peer) -> None:
         """The connection of a link that was passed on has ended."""
         self._seats_taken -= 1
@@ -241,7 +259,7 @@ def _denial(peer: Peer) -> str:
 
 
 def _origin(peer: Peer) -> tuple[str, object] | None:
-    """What connections of one origin are counted by. A handshake must not change it."""
+    """What connections of one origin are counted by."""
     if peer.host is not None:
         return "host", peer.host
     if peer.uid is not None:
