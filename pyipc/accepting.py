@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 import logging
 import math
 from typing import TYPE_CHECKING
@@ -10,11 +9,13 @@ from typing import TYPE_CHECKING
 import trio
 
 from pyipc.errors import ConnectionClosed, HandshakeFailed, PeerNotAllowed
+from pyipc.seats import DatagramSeats, Seats
 from pyipc.transports.registry import transport_for
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
+    from pyipc.connection import Connection
     from pyipc.endpoint import Endpoint
     from pyipc.options import Options
     from pyipc.transports.port import Link, Listener, Peer
@@ -37,7 +38,8 @@ class Acceptor:
     Args:
         endpoints: Where to listen.
         options: Limits and times.
-        serve: Called with each link that may be here and its endpoint. It must call `leave` when that has ended.
+        serve: Called with each link that may be here and its endpoint. It must call `leave` when the connection that it
+            returns has ended.
         refuse: Called with a link, its endpoint, and a code and the reason for people; it tells the peer.
 
     Attributes:
@@ -54,15 +56,15 @@ class Acceptor:
         endpoints: Sequence[Endpoint],
         options: Options,
         *,
-        serve: Callable[[Link, Endpoint], None],
+        serve: Callable[[Link, Endpoint], Connection],
         refuse: Callable[[Link, Endpoint, str, str], Awaitable[None]],
     ) -> None:
         self._endpoints = endpoints
         self._options = options
         self._serve = serve
         self._refuse = refuse
-        self._seats_taken = 0
-        self._seats_by_origin: collections.Counter[object] = collections.Counter()
+        self._seats = Seats(options)
+        self._datagram_seats = DatagramSeats(options)
         self._refusals = 0
         self._quiet_until = -math.inf
         self._scope = trio.CancelScope()
@@ -118,13 +120,18 @@ class Acceptor:
                 await trio.sleep(_ACCEPT_PAUSE)
             else:
                 try:
-                    self.admit(link, endpoint)
+                    admitted = self.admit(link, endpoint)
                 except PeerNotAllowed as error:
                     self._log_denial(link, error)
+                    admitted = False
+                if not admitted:
                     await link.aclose()
 
-    def admit(self, link: Link, endpoint: Endpoint) -> None:
+    def admit(self, link: Link, endpoint: Endpoint) -> bool:
         """Pass a link on if it may be here, once its handshake is done if it needs one.
+
+        Returns:
+            Whether it is dealt with. If not, there is no room for it and no way to tell the peer; the caller closes it.
 
         Raises:
             PeerNotAllowed: Not this one; nothing was done with the link.
@@ -133,15 +140,17 @@ class Acceptor:
         if not link.needs_handshake:
             self._check(link, endpoint)
         # Where a handshake is to tell who it is, it costs something from now on, and counts.
-        refusal = self._take_seat(link.peer)
+        refusal = self._seats.take(link.peer) if link.reliable else self._datagram_seats.take(link)
         if refusal is not None:
             self._log_refusal(link, refusal)
+            if not link.reliable:
+                return False  # whoever sent a datagram may be somebody else than its source says
             self._nursery.start_soon(self._explain, link, endpoint, "full", refusal)
         elif link.needs_handshake:
             self._nursery.start_soon(self._meet, link, endpoint)
         else:
-            self.accepted += 1
-            self._serve(link, endpoint)
+            self._pass_on(link, endpoint)
+        return True
 
     def _check(self, link: Link, endpoint: Endpoint) -> None:
         try:
@@ -173,7 +182,7 @@ class Acceptor:
         try:
             if await self._shake_hands(link):
                 self._check(link, endpoint)
-                refusal = self._change_seat(counted_as, link.peer)
+                refusal = self._seats.change(counted_as, link.peer) if link.reliable else None
                 if refusal is None:
                     counted_as = link.peer
                     admitted = not self._scope.cancel_called
@@ -185,11 +194,10 @@ class Acceptor:
             await self._explain(link, endpoint, "not-allowed", _denial(link.peer))
         finally:
             if not admitted:
-                self.leave(counted_as)
+                self.leave(link, counted_as)
                 await link.aclose()
         if admitted:
-            self.accepted += 1
-            self._serve(link, endpoint)
+            self._pass_on(link, endpoint)
 
     async def _shake_hands(self, link: Link) -> bool:
         """Do the handshake of a link that needs one, in time; say whether it went well."""
@@ -211,7 +219,6 @@ class Acceptor:
         """Hear the peer's hello, so that it can be told why it is turned away, and close."""
         self._refusals += 1
         try:
-            # Whoever sent a datagram may be somebody else than its source says.
             if link.reliable and endpoint.can_refuse and self._refusals <= _MAX_REFUSALS:
                 with trio.move_on_after(self._options.close_timeout):
                     if await self._shake_hands(link):
@@ -220,48 +227,26 @@ class Acceptor:
             self._refusals -= 1
             await link.aclose()
 
-    def _take_seat(self, peer: Peer) -> str | None:
-        """Count a peer in, or say why there is no room for it."""
-        options = self._options
-        if self._seats_taken >= options.max_connections:
-            return f"the server has {options.max_connections:,} connections already (max_connections)"
-        origin = _origin(peer)
-        if origin is not None and self._seats_by_origin[origin] >= options.max_connections_per_peer:
-            count = self._seats_by_origin[origin]
-            return f"{origin[0]} {origin[1]} has {count:,} connections already (max_connections_per_peer)"
-        self._seats_taken += 1
-        if origin is not None:
-            self._seats_by_origin[origin] += 1
-        return None
+    def leave(self, link: Link, counted_as: Peer | None = None) -> None:
+        """The connection of a link that was passed on has ended.
 
-    def _change_seat(self, before: Peer, now: Peer) -> str | None:
-        """Count a peer of which more is known now anew, or say why there is no room for it."""
-        self.leave(before)
-        refusal = self._take_seat(now)
-        if refusal is not None:
-            self._take_seat(before)  # which was free a moment ago
-        return refusal
+        Args:
+            link: Which.
+            counted_as: Who it was when it was counted in, if that is not who it is known to be now.
+        """
+        if link.reliable:
+            self._seats.leave(counted_as or link.peer)
+        else:
+            self._datagram_seats.leave(link)
 
-    def leave(self, peer: Peer) -> None:
-        """The connection of a link that was passed on has ended."""
-        self._seats_taken -= 1
-        origin = _origin(peer)
-        if origin is not None:
-            self._seats_by_origin[origin] -= 1
-            if not self._seats_by_origin[origin]:
-                del self._seats_by_origin[origin]
+    def _pass_on(self, link: Link, endpoint: Endpoint) -> None:
+        self.accepted += 1
+        connection = self._serve(link, endpoint)
+        if not link.reliable:
+            self._datagram_seats.seat(link, connection)
 
 
 def _denial(peer: Peer) -> str:
     """What a peer is told that was authenticated, but is not allowed."""
     whose = f"the certificate of {peer.certificate.holder!r}" if peer.certificate else "this client"
     return f"this server does not admit {whose}; who runs it can add it to allow="
-
-
-def _origin(peer: Peer) -> tuple[str, object] | None:
-    """What connections of one origin are counted by."""
-    if peer.host is not None:
-        return "host", peer.host
-    if peer.uid is not None:
-        return "uid", peer.uid
-    return None if peer.sid is None else ("user", peer.sid)

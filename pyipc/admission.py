@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from pyipc.errors import AddressError, InsecureAddress, PeerNotAllowed
 from pyipc.protocol.addresses import is_loopback
+from pyipc.transports.tls_settings import TLS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
     from pyipc.protocol.addresses import Address
     from pyipc.transports.port import Peer
+    from pyipc.transports.tls_settings import AnyTLS
 
-__all__ = ["ANYONE", "Allow", "Anyone", "admit", "check_allow", "users_of_pipe"]
+__all__ = ["ANYONE", "Allow", "Anyone", "admit", "check_allow", "check_listening", "users_of_pipe"]
 
 
 class Anyone:
@@ -93,6 +95,27 @@ def check_allow(address: Address, allow: Allow, *, tls: bool) -> None:
         raise AddressError(
             f"{address}: the kernel tells the user on the other side as a number, so names in allow= would admit "
             "nobody; give user ids"
+        )
+
+
+def check_listening(address: Address, allow: Allow, tls: AnyTLS | None) -> None:
+    """Refuse to listen where nobody could ever be admitted.
+
+    Args:
+        address: Where.
+        allow: Who.
+        tls: How what is said there is encrypted, if it is.
+
+    Raises:
+        AddressError: Certificates are allowed, and nobody is asked for one.
+    """
+    if tls is None or allow is None or isinstance(allow, Anyone) or callable(allow):
+        return
+    asks = tls.client_ca is not None if isinstance(tls, TLS) else tls.verify_mode != 0
+    if not asks:
+        raise AddressError(
+            f"{address}: allow= names certificates, and no client is asked for one, so nobody would be admitted; give "
+            "client_ca= with the certificate of the authority that signs theirs, or leave out allow="
         )
 
 

@@ -127,7 +127,7 @@ class Client:
     @property
     def connected(self) -> bool:
         """Whether there is a connection now."""
-        return self._up.connection is not None and self._up.connection.is_open
+        return self._up.is_connected
 
     @property
     def peer(self) -> Peer | None:
@@ -374,7 +374,7 @@ class Client:
             stream.end(error)
 
     async def aclose(self) -> None:
-        """Send what is queued, say goodbye, and close. May be called more than once.
+        """Send what is queued, say goodbye, and close. May be called more than once, also by `on_disconnect`.
 
         What was queued without a connection is given the option ``close_timeout`` to find one.
 
@@ -383,10 +383,14 @@ class Client:
 
         Cancellation: closes at once.
         """
-        if self._leaving:
-            await self._left.wait()
-            return
-        self._leaving = True
+        with self._up.running.excused():
+            if self._leaving:
+                await self._left.wait()
+            else:
+                self._leaving = True
+                await self._leave()
+
+    async def _leave(self) -> None:
         undelivered = 0
         try:
             if len(self._up.offline):
@@ -398,7 +402,7 @@ class Client:
             if connection is not None:
                 undelivered = await self._close(connection)
             with trio.move_on_after(self._options.close_timeout):
-                await self._up.wait_idle()
+                await self._up.running.wait_for_all()
             await trio.lowlevel.checkpoint()
         finally:
             self._closing = True

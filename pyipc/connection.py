@@ -111,6 +111,9 @@ class Connection(Lifecycle):
             if self._conversation.awaits_welcome and self._conversation.is_risky(event):
                 return False  # it may still turn out that this peer can take it
             raise
+        if not frame and self._has_no_room_for_nothing():
+            self._dropped += 1
+            return True
         if outbox.corked:
             outbox.push_share(frame)
         elif outbox.frames:
@@ -132,7 +135,7 @@ class Connection(Lifecycle):
         if not self.is_open:
             raise self._gone()
         frame = self._conversation.event(event, data)
-        if self._outbox.size >= self._outbox.high_water_size:
+        if self._outbox.size >= self._outbox.high_water_size or (not frame and self._has_no_room_for_nothing()):
             raise trio.WouldBlock
         self._outbox.push(frame)
         self._events_sent += 1
@@ -157,6 +160,9 @@ class Connection(Lifecycle):
         conversation = self._conversation
         if event not in conversation.known_names or len(frame) > conversation.known_size:
             conversation.check(event, frame)
+            if not frame and self._has_no_room_for_nothing():
+                self._dropped += 1
+                return False
         outbox = self._outbox
         if not outbox.frames:
             outbox.push_later(frame)  # which takes any frame when it is empty, as `offer` does
@@ -171,8 +177,17 @@ class Connection(Lifecycle):
         self._events_sent += 1
         return True
 
+    def _has_no_room_for_nothing(self) -> bool:
+        """Whether a datagram without bytes would have to wait: of what weighs nothing any number would find room."""
+        if self._link.reliable or not self._outbox.frames:
+            return False
+        self._outbox.flush_nowait()
+        return len(self._outbox.frames) > 0
+
     async def flush(self) -> None:
         """Wait until everything sent so far is with the operating system.
+
+        Over UDP what a peer may not be sent yet, since nobody knows whether it is there, is not waited for.
 
         Raises:
             ConnectionClosed: The connection is closed, or lost; something may not have been sent.

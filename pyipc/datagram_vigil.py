@@ -1,8 +1,8 @@
 """Watching one connection over datagrams, where silence means little.
 
-A client says its hello again every heartbeat interval, sooner as long as it has no answer: it may have been lost, the
-server may have been restarted, and a server forgets a peer that it does not hear from. Whether the server answers
-changes nothing for the client.
+A client says its hello again every heartbeat interval, and sooner at first: it may have been lost, the server may have
+been restarted, and a server forgets a peer that it does not hear from. Whether the server answers changes nothing for
+the client, which cannot know whether what it answered to that has arrived.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pyipc.vigil import Vigil
 
 __all__ = ["DatagramVigil"]
 
-# Seconds until a hello that was not answered is said again for the first time; then twice as long each time.
+# Seconds until a hello is said again for the first time; then twice as long each time.
 _FIRST_PAUSE = 0.5
 # After the event loop was late, what has arrived meanwhile is read before anybody is judged.
 _GRACE = 1.0
@@ -35,9 +35,10 @@ class DatagramVigil(Vigil):
         self._wake_at(self._look(0.0))
 
     def meet(self, heartbeat: float | None) -> None:
-        """The peer has introduced itself; it is not judged by how often it is heard from."""
-        # The hello that is due next is still said, as our answer to the welcome may be lost.
-        self._pause = math.inf
+        """The peer has introduced itself. It is not judged by how often it is heard from.
+
+        Nor is hello said less often: should the echo be lost, only another welcome brings another one.
+        """
 
     def _say_hello_later(self, now: float) -> None:
         interval = self._options.heartbeat_interval

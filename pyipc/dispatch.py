@@ -227,7 +227,7 @@ class Dispatcher:
                             return
             outbox.direct = outbox.corked = False
             outbox.shared = 0
-            if outbox.size:
+            if outbox.frames:  # which may be empty ones
                 outbox.flush_nowait()
             if self._inbox.size >= self._high_water_size:
                 await self._wait_for_room()

@@ -7,7 +7,7 @@ import secrets
 from typing import TYPE_CHECKING, Final
 
 from pyipc import identity
-from pyipc.admission import admit, check_allow, users_of_pipe
+from pyipc.admission import admit, check_allow, check_listening, users_of_pipe
 from pyipc.errors import AddressError
 from pyipc.options import UNSET, Unset
 from pyipc.protocol.addresses import Address, parse_address
@@ -98,7 +98,12 @@ class Endpoint:
 
     @property
     def listen_options(self) -> dict[str, object]:
-        """What a transport is told when it listens here."""
+        """What a transport is told when it listens here.
+
+        Raises:
+            AddressError: Nobody could ever be admitted.
+        """
+        check_listening(self.parsed, self.allow, self.tls)
         users = users_of_pipe(self.parsed, self.allow)
         trust_sources = self.trust_sources or None
         given = {
@@ -127,11 +132,16 @@ class Endpoint:
         *,
         agent: str,
         link: Link | None = None,
+        max_size: int | None = None,
         require_hello: bool = False,
         refusal: tuple[str, str] | None = None,
     ) -> Conversation:
-        """A new conversation with a peer at this endpoint, over a link; without one, as over a stream."""
-        max_size = None if link is None or link.reliable else link.max_chunk_size
+        """A new conversation with a peer at this endpoint.
+
+        Over a link; without one, as over a stream, or in datagrams that hold ``max_size`` bytes.
+        """
+        if link is not None and not link.reliable:
+            max_size = link.max_chunk_size
         if isinstance(self.framing, Raw):
             return RawConversation(max_size)
         if max_size is not None:

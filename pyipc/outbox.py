@@ -9,6 +9,7 @@ ends with it.
 from __future__ import annotations
 
 import collections
+import itertools
 import logging
 import math
 from typing import TYPE_CHECKING
@@ -269,14 +270,14 @@ class Outbox:
         return self.size < self.high_water_size
 
     async def flush(self) -> None:
-        """Wait until everything is with the operating system.
+        """Wait until everything is with the operating system, but not for what the peer may not be sent yet.
 
         Raises:
             ConnectionLost: The link broke meanwhile.
         """
         self.flush_nowait()
         await trio.lowlevel.checkpoint()
-        while self._error is None and self.frames:
+        while self._error is None and self.frames and self._link.verified:
             await self._wait_for_progress()
         if self._error is not None:
             raise self._lost()
@@ -296,6 +297,11 @@ class Outbox:
             chunk, count = self._next_chunk()
             try:
                 sent = self._link.send_nowait(chunk)
+                while not sent and count > 1 and not self._link.verified:
+                    # Whoever may be sent only so much may be sent some of it.
+                    count //= 2
+                    chunk = b"".join(itertools.islice(self.frames, count))
+                    sent = self._link.send_nowait(chunk)
             except Exception as error:
                 self._fail_by(error)
                 return
@@ -351,7 +357,8 @@ class Outbox:
         """Send what is there, waiting for the link, until nothing is left."""
         try:
             while self.frames:
-                chunk, self._in_flight = self._next_chunk()
+                # What is joined would wait until the peer may be sent all of it.
+                chunk, self._in_flight = self._next_chunk() if self._link.verified else (self.frames[0], 1)
                 try:
                     await self._link.send(chunk)
                 except Exception as error:

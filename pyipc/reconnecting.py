@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from pyipc.attendance import Attendance
 from pyipc.backoff import Backoff
 from pyipc.callbacks import Callbacks
 from pyipc.connection import Connection
@@ -63,6 +64,7 @@ class Reconnecting:
         connection: The present connection, if there is one.
         offline: What waits for the next one.
         failure: Why it was given up, if it was.
+        running: The tasks of the connections, until whoever wanted to know of their end was told.
         last_error: Why the last attempt or connection ended.
         connects: Connections made.
         failed_connects: Attempts that failed.
@@ -80,14 +82,15 @@ class Reconnecting:
         self._on_loss = on_loss
         self._transport = endpoint.transport or transport_for(endpoint.parsed.scheme)
         # Encodes what is emitted while there is no connection.
-        self._template = endpoint.converse(Role.CLIENT, options, agent=AGENT)
+        max_size = self._transport.max_chunk_size(endpoint.parsed)
+        self._template = endpoint.converse(Role.CLIENT, options, agent=AGENT, max_size=max_size)
         self._timers = Timers()
         self._flusher = Flusher()
         self._changed = trio.Event()
         self._nursery: trio.Nursery | None = None
         self._supervision = trio.CancelScope()
         self._stopped = False
-        self._running = 0
+        self.running: Attendance = Attendance()
         self.now: Callable[[], float] = trio.current_time
         self.connection: Connection | None = None
         self.offline: OfflineQueue = OfflineQueue(options)
@@ -114,13 +117,20 @@ class Reconnecting:
         self.tell()
 
     @property
+    def is_connected(self) -> bool:
+        """Whether there is a connection that has not begun to end."""
+        return self.connection is not None and self.connection.is_open
+
+    @property
     def refusal(self) -> IPCError | None:
         """Why the server will have none of us, or we of it, if that is how the last attempt or connection ended."""
-        return self.last_error if _is_refusal(self.last_error) else None
+        return self.last_error if self.connection is None and _is_refusal(self.last_error) else None
 
     @property
     def why_not(self) -> str:
         """Why there is no connection, for people."""
+        if self.connection is not None:
+            return "the connection is ending"
         return str(self.last_error or "no connection was made yet")
 
     def tell(self) -> None:
@@ -134,27 +144,25 @@ class Reconnecting:
 
     async def wait_settled(self) -> None:
         """Wait until there is a connection, or it is clear that there will be none."""
-        while (self.connection is None or not self.connection.is_open) and self.failure is None:
-            await self.wait_for_change()
-
-    async def wait_idle(self) -> None:
-        """Wait until every connection has ended and whoever wanted to know of it was told."""
-        while self._running:
+        while not self.is_connected and self.failure is None:
             await self.wait_for_change()
 
     async def wait_connected(self, timeout: float | None) -> None:
         """Wait until there is a connection; see `Client.wait_connected`."""
+        before = self.connects
         with trio.move_on_after(math.inf if timeout is None else timeout):
-            while self.connection is None:
+            # One that is over by the time that this task runs was a connection all the same.
+            while not self.is_connected and self.connects == before:
                 if self._stopped:
                     raise ConnectionClosed("the client is closed")
                 if self.failure is not None:
                     raise self.failure
-                if isinstance(self.last_error, _HOPELESS) or self.refusal is not None:
-                    assert self.last_error is not None
+                if self.connection is None and isinstance(self.last_error, _HOPELESS):
                     raise self.last_error
+                if self.refusal is not None:
+                    raise self.refusal
                 await self.wait_for_change()
-        if self.connection is None:
+        if not self.is_connected and self.connects == before:
             raise ConnectError(
                 f"could not connect to {self._endpoint.parsed.redacted} within {timeout:g} s: {self.why_not}"
             ) from self.last_error
@@ -191,7 +199,8 @@ class Reconnecting:
                         # A peer that accepts and closes at once is not a success to start over from.
                         if heard or lived > self._options.reconnect_max_interval:
                             backoff.reset()
-                    if not self._options.reconnect or reason.code == "version":
+                    # Of datagrams nobody knows who sent them, so that nothing that is in one is final.
+                    if not self._options.reconnect or (reason.code == "version" and link.reliable):
                         self._give_up(self.last_error)
                         return
                 self.tell()
@@ -281,15 +290,11 @@ class Reconnecting:
         *,
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
-        self._running += 1
-        try:
+        with self.running.attending():
             await connection.run(task_status=task_status)
             assert connection.reason is not None
             if not is_promised or connection.peer.protocol != "plain":
                 await self.on_disconnect.call(connection.reason)
-        finally:
-            self._running -= 1
-            self.tell()
 
     def _send_kept(self, connection: Connection) -> None:
         """Put what was kept into a new connection, before anything else gets there."""

@@ -245,7 +245,7 @@ class Responder:
         try:
             frame = self._conversation.reply(request.call, result)
             outbox = self._outbox
-            if outbox.direct and not outbox.size:
+            if outbox.direct and not outbox.frames:
                 outbox.push_now(frame, self._reader.time)  # nothing follows that could go in the same write
             else:
                 self._send(frame)

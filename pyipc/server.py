@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 import trio
 
 from pyipc.accepting import Acceptor
+from pyipc.attendance import Attendance
 from pyipc.broadcasting import Audience
 from pyipc.callbacks import Callbacks
 from pyipc.connection import Connection
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
     from pyipc.message import Message
     from pyipc.protocol.addresses import Address
-    from pyipc.transports.port import Link
+    from pyipc.transports.port import Link, Listener
 
 __all__ = ["Server"]
 
@@ -73,9 +74,8 @@ class Server:
         self._flusher = Flusher()
         self._acceptor = Acceptor(self._endpoints, self._options, serve=self._start_serving, refuse=self._refuse)
         self._audience = Audience(self._endpoints, self._options)
-        self._serving_tasks = 0
+        self._serving_tasks = Attendance()
         self._undelivered = 0
-        self._served = trio.lowlevel.ParkingLot()
         self._nursery: trio.Nursery | None = None
         self._context: AsyncExitStack | None = None
         self._stopped = trio.Event()
@@ -221,7 +221,8 @@ class Server:
             raise RuntimeError("the server is not running; enter it, or start run, before adopting a link")
         if endpoint is None:
             endpoint = Endpoint("memory:adopted")
-        self._acceptor.admit(link, endpoint)
+        if not self._acceptor.admit(link, endpoint):
+            self._nursery.start_soon(link.aclose)
 
     async def dial(self, address: Address | str) -> Connection:
         """Open a connection to a peer from the very UDP socket that this server listens on.
@@ -250,41 +251,55 @@ class Server:
             f"this server listens on no {parsed.scheme} address, so it cannot call {parsed} from one"
         )
         for listener, endpoint in zip(self._acceptor.listeners, self._endpoints, strict=False):
-            if endpoint.parsed.scheme == parsed.scheme and not self._closing:
+            if listener.address.scheme == parsed.scheme and not self._closing:
                 there = dataclasses.replace(endpoint, address=parsed)  # raises where nobody said that it may leave here
                 try:
-                    link = await listener.dial(parsed)
+                    return await self._dial(listener, parsed, there)
                 except AddressError as error:
                     refusal = error
-                else:
-                    return await self._dialed(link, there)
         await trio.lowlevel.checkpoint()
         if self._nursery is None or self._closing:
             raise ConnectionClosed("the server is not running")
         raise refusal
 
-    async def _dialed(self, link: Link, endpoint: Endpoint) -> Connection:
-        connection = self._audience.find(link)
-        if connection is None:
-            try:
-                self._acceptor.admit(link, endpoint)
-            except PeerNotAllowed:
-                await link.aclose()
-                raise
+    async def _dial(self, listener: Listener, address: Address, endpoint: Endpoint) -> Connection:
+        while True:
+            link = await listener.dial(address)
             connection = self._audience.find(link)
-        if connection is None:
+            if connection is None:
+                return await self._dialed(link, endpoint)
+            if connection.is_open and not connection._vigil.awaits_hello:
+                return connection
+            # It is about to end, or the peer was to introduce itself first, which nobody asks of whom we call.
+            if connection.is_open:
+                connection.abort("closed", "this side calls the peer")
+            await connection.wait_lost()
+            await link.aclose()
+
+    async def _dialed(self, link: Link, endpoint: Endpoint) -> Connection:
+        try:
+            admitted = self._acceptor.admit(link, endpoint)
+        except PeerNotAllowed:
+            await link.aclose()
+            raise
+        connection = self._audience.find(link)
+        if not admitted or connection is None:
+            await link.aclose()
             raise ConnectError(f"the server has too many connections to call {link.peer.address} as well")
         return connection
 
-    def _start_serving(self, link: Link, endpoint: Endpoint) -> None:
+    def _start_serving(self, link: Link, endpoint: Endpoint) -> Connection:
         assert self._nursery is not None
         connection = self._connection(link, endpoint)
         self._audience.join(connection, endpoint)
         self._nursery.start_soon(self._serve, connection, link)
+        return connection
 
     def _connection(self, link: Link, endpoint: Endpoint, refusal: tuple[str, str] | None = None) -> Connection:
         assert self._nursery is not None
-        require_hello = refusal is not None or not self._plain_peers
+        # Whom this server called is not asked to introduce itself.
+        is_called = not (link.reliable or link.expires)
+        require_hello = refusal is not None or not (self._plain_peers or is_called)
         return Connection(
             link,
             endpoint.converse(
@@ -301,23 +316,19 @@ class Server:
         )
 
     async def _serve(self, connection: Connection, link: Link) -> None:
-        self._serving_tasks += 1
         # Anybody can make up any number of peers over UDP.
         level = logging.INFO if link.verified else logging.DEBUG
         logger.log(level, "%s connected", link.peer.address)
-        try:
+        with self._serving_tasks.attending():
             try:
                 await connection.run()
             finally:
                 self._audience.leave(connection)
-                self._acceptor.leave(link.peer)
+                self._acceptor.leave(link)
             reason = connection.reason
             assert reason is not None
             logger.log(level, "%s disconnected: %s", link.peer.address, reason.message)
             await self._disconnect_callbacks.call(reason)
-        finally:
-            self._serving_tasks -= 1
-            self._served.unpark_all()
 
     async def _refuse(self, link: Link, endpoint: Endpoint, code: str, why: str) -> None:
         await self._connection(link, endpoint, (code, why)).run()
@@ -373,7 +384,7 @@ class Server:
         """Stop listening; send every client what is queued for it, say goodbye, and close.
 
         Takes at most twice the option ``close_timeout``. May be called more than once, also by a
-        handler.
+        handler, and by whoever is told of a connection's end: the server waits for all others of those.
 
         Raises:
             Undelivered: Not everything could be handed to the clients. Raised once.
@@ -388,7 +399,8 @@ class Server:
             self._closing = True
             # Not in the caller's task: a handler would be cancelled with its own connection.
             self._nursery.start_soon(self._close_all)
-        await self._stopped.wait()
+        with self._serving_tasks.excused():
+            await self._stopped.wait()
         undelivered, self._undelivered = self._undelivered, 0
         if undelivered:
             raise Undelivered(undelivered, f"{undelivered} messages could not be sent before the server closed")
@@ -406,7 +418,6 @@ class Server:
                 for connection in self.connections:
                     nursery.start_soon(close, connection)
             with trio.move_on_after(self._options.close_timeout):
-                while self._serving_tasks:
-                    await self._served.park()
+                await self._serving_tasks.wait_for_all()
         finally:
             self._stopped.set()

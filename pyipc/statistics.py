@@ -119,8 +119,8 @@ class Disconnected:
             purpose), ``"eof"`` (the peer closed without a word, or died), ``"lost"`` (the
             transport broke), ``"silent"`` (no sign of life), ``"slow"`` (it read or sent too
             slowly), ``"handshake"`` (it did not introduce itself), ``"idle"`` (a UDP peer sent nothing for
-            ``peer_idle_timeout``), or the code of the `RemoteProtocolError`, of the `HandshakeFailed`, or of
-            the goodbye.
+            ``peer_idle_timeout``), ``"crowded"`` (a UDP peer had to make room for another), or the code of the
+            `RemoteProtocolError`, of the `HandshakeFailed`, or of the goodbye.
         message: The same for people.
         by_peer: Whether the other side ended it.
         error: What was raised, if something was.

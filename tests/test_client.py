@@ -15,6 +15,7 @@ from pyipc.backoff import Backoff
 from pyipc.options import Options
 from pyipc.testing import Faults, FaultyTransport, pair
 from pyipc.transports import Link, Transport, memory_link_pair
+from tests.conformance.sides import until
 from tests.wire import WirePeer, frame
 
 if TYPE_CHECKING:
@@ -513,6 +514,37 @@ async def test_emit_while_our_own_side_gives_the_peer_up(
         await client.emit("n", 3)
         await client.flush()
         assert await events_of(transport.peers[1]) == [1, 2, 3]
+
+
+async def test_a_connection_that_is_ending_is_none_to_wait_for(autojump_clock: MockClock) -> None:
+    transport = Scripted()
+    async with pyipc.connect(transport.endpoint, handshake_timeout=None) as client:
+        await transport.peers[0].send(b"this is not JSON\f")
+        await trio.sleep(1)
+        assert not client.connected
+        with pytest.raises(pyipc.ConnectError, match="within 1 s: the connection is ending"):
+            await client.wait_connected(timeout=1)
+        await transport.peers[0].link.aclose()
+        await client.wait_connected()
+        assert client.connected
+        assert len(transport.peers) == 2
+
+
+@pytest.mark.parametrize("is_leaving", [False, True])
+async def test_who_is_told_of_an_end_may_close_the_client(is_leaving: bool, autojump_clock: MockClock) -> None:
+    told: list[str] = []
+
+    async def close(reason: pyipc.Disconnected) -> None:
+        await client.aclose()
+        told.append(reason.code)
+
+    began = trio.current_time()
+    async with pyipc.Server("memory:world") as server, pyipc.connect("memory:world", on_disconnect=close) as client:
+        if not is_leaving:
+            await server.aclose()
+            await until(lambda: bool(told))
+    assert trio.current_time() - began < 1
+    assert told == ["closed" if is_leaving else "goodbye"]
 
 
 async def test_names_that_node_ipc_cannot_survive_wait_for_the_hello(autojump_clock: MockClock) -> None:

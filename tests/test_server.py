@@ -12,6 +12,7 @@ import pyipc
 from pyipc import Endpoint, Message, Peer
 from pyipc.testing import pair
 from pyipc.transports import memory_link_pair
+from tests.conformance.sides import until
 from tests.wire import WirePeer, frame, hello, join, request, stay
 
 if TYPE_CHECKING:
@@ -489,3 +490,51 @@ async def test_repr_shows_the_state() -> None:
             assert "listening" in repr(server)
             assert "1 connections" in repr(server)
     assert "closed" in repr(server)
+
+
+@pytest.mark.parametrize("already_closing", [False, True])
+async def test_who_is_told_of_an_end_may_close_the_server(already_closing: bool, autojump_clock: MockClock) -> None:
+    """And does not wait for itself, while it waits for everybody else."""
+    server = pyipc.Server("memory:closing", close_timeout=5)
+    told: list[str] = []
+
+    @server.on_disconnect
+    async def first(reason: pyipc.Disconnected) -> None:
+        await server.aclose()
+        told.append("closed")
+
+    @server.on_connect
+    async def last(connection: pyipc.Connection) -> None:
+        told.append("connected")
+
+    began = trio.current_time()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(server.run)
+        async with pyipc.connect("memory:closing"):
+            await until(lambda: bool(told))
+            if already_closing:
+                await server.aclose()
+    assert told == ["connected", "closed"]
+    assert trio.current_time() - began < 1
+
+
+async def test_closing_waits_for_all_others_who_are_told_of_an_end(autojump_clock: MockClock) -> None:
+    server = pyipc.Server("memory:closing", close_timeout=5)
+    told: list[str] = []
+
+    @server.on_disconnect
+    async def note(reason: pyipc.Disconnected) -> None:
+        if told:
+            await trio.sleep(2)
+            told.append("the other")
+        else:
+            told.append("one")
+            await server.aclose()
+            told.append("closed")
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(server.run)
+        async with pyipc.connect("memory:closing"), pyipc.connect("memory:closing") as client:
+            await until(lambda: len(server.connections) == 2)
+            await client.aclose()
+    assert told == ["one", "the other", "closed"]

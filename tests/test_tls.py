@@ -177,15 +177,29 @@ async def test_a_certificate_is_an_identity(by: str, server_tls: TLS, client_tls
         assert await client.request("who") == "ada"
 
 
+@pytest.mark.parametrize("of_its_own", [False, True])
 async def test_a_server_that_asks_for_no_certificate_can_allow_nobody_by_name(
-    server_tls: TLS, client_tls: TLS, caplog: pytest.LogCaptureFixture
+    of_its_own: bool, server_tls: TLS, client_tls: TLS
 ) -> None:
-    async with pyipc.Server(Endpoint(ANY_PORT, tls=server_tls, allow={"ada"})) as server:
-        with pytest.raises(pyipc.PeerRefused) as caught:
-            async with pyipc.connect(Endpoint(server.addresses[0], tls=client_tls)):
-                pytest.fail("it got in")
-        assert caught.value.code == "not-allowed"
-    assert "client_ca=" in caplog.text
+    """Which is told when it begins to listen, and not to each client."""
+    tls: Any = server_tls
+    if of_its_own:
+        assert server_tls.cert is not None
+        tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        tls.load_cert_chain(server_tls.cert)
+    for allow in ({"ada.example"}, [f"sha256:{'0' * 64}"]):
+        with pytest.raises(AddressError, match=r"no client is asked for one.*client_ca="):
+            async with pyipc.Server(Endpoint(ANY_PORT, tls=tls, allow=allow)):
+                pytest.fail("it listens")
+    for fine in (Endpoint(ANY_PORT, tls=tls), Endpoint(ANY_PORT, tls=tls, allow=lambda peer: True)):
+        async with pyipc.Server(fine):
+            pass
+    if of_its_own:
+        assert client_tls.ca is not None
+        tls.load_verify_locations(client_tls.ca)
+        tls.verify_mode = ssl.CERT_OPTIONAL
+        async with pyipc.Server(Endpoint(ANY_PORT, tls=tls, allow={"ada.example"})):
+            pass
 
 
 async def test_insecure_means_that_nobody_is_known(server_tls: TLS) -> None:

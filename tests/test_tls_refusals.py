@@ -409,7 +409,7 @@ async def test_silent_handshakes_take_no_more_than_their_share(tmp_path: Path) -
             assert await read_to_the_end(stream) == b""
         for stream in silent:
             await stream.aclose()
-        await until(lambda: server._acceptor._seats_taken == 1)
+        await until(lambda: server._acceptor._seats.taken == 1)
         async with pyipc.connect(Endpoint(server.addresses[0], tls=good_client(tmp_path))) as client:
             assert await client.request("ping") == "pong"
 

@@ -141,6 +141,36 @@ def test_a_bomb_is_unpacked_in_pieces(installed: Path) -> None:
     assert out == "10000000 True\nsize\n"
 
 
+def test_nothing_is_read_behind_the_end_of_what_is_compressed(installed: Path) -> None:
+    """zlib would collect it, and copy all of it each time."""
+    out = program(
+        """
+        import zlib
+        import pyipc, trio
+        from pyipc.transports import memory_link_pair
+        from pyipc_deflate import DeflateLink
+
+        async def main():
+            ours, theirs = memory_link_pair()
+            packer = zlib.compressobj(9, zlib.DEFLATED, -15)
+            await theirs.send(packer.compress(b"the last") + packer.flush(zlib.Z_FINISH))
+            await theirs.send(b"more")
+            link = DeflateLink(ours, 6)
+            print(await link.receive())
+            with trio.fail_after(10):
+                try:
+                    print(await link.receive())
+                except pyipc.ConnectionLost as error:
+                    print(error)
+
+        trio.run(main)
+        """,
+        installed,
+    )
+    assert out.startswith("b'the last'\n")
+    assert out.endswith("ended its compressed stream and kept the connection\n")
+
+
 def test_what_is_not_compressed_ends_its_connection(installed: Path) -> None:
     out = program(
         """

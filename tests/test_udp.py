@@ -190,6 +190,22 @@ async def test_what_does_not_fit_is_a_local_error(address: str) -> None:
         assert (report.sent, report.dropped) == (0, 1)
 
 
+@pytest.mark.parametrize("framing", [pyipc.Json(), pyipc.Raw()])
+@pytest.mark.parametrize("transport", [None, FaultyTransport(Faults())])
+async def test_what_does_not_fit_is_a_local_error_also_before_there_is_a_connection(
+    framing: pyipc.Json | pyipc.Raw, transport: FaultyTransport | None
+) -> None:
+    endpoint = pyipc.Endpoint("udp://127.0.0.1:9", framing=framing, transport=transport)
+    text = "x" * (65_508 - len(frame("e", "")))
+    event, data = ("data", b"x" * 65_508) if isinstance(framing, pyipc.Raw) else ("e", text)
+    async with pyipc.connect(endpoint, wait=False) as client:
+        assert not client.connected
+        with pytest.raises(pyipc.MessageTooLarge) as caught:
+            await client.emit(event, data)
+        assert (caught.value.size, caught.value.limit) == (65_508, 65_507)
+        assert client.statistics().offline_messages == 0
+
+
 async def test_events_of_one_turn_share_datagrams() -> None:
     async with pyipc.Server(ANY_PORT) as server, plain(server.addresses[0]) as peer:
         await peer.send(frame("hello", 0))
@@ -219,6 +235,17 @@ async def test_how_much_shares_a_datagram_is_an_option() -> None:
         assert [len(await peer.receive()), len(await peer.receive())] == [2, 2]
 
 
+async def test_what_shares_a_datagram_fits_into_it_whatever_the_option_says() -> None:
+    got: list[int] = []
+    server = pyipc.Server(ANY_PORT)
+    server.on("e", lambda message: got.append(message.data[0]))
+    sizes: dict[str, Any] = {"max_shared_datagram_size": 1_000_000, "outbox_high_water_size": 1_000_000}
+    async with server, pyipc.connect(str(server.addresses[0]), **sizes) as client:
+        for number in range(700):
+            await client.emit("e", [number, "x" * 100])
+        await until(lambda: len(got) == 700)
+
+
 async def test_a_peer_that_was_told_another_address_is_another_peer() -> None:
     async with pyipc.Server(ANY_PORT) as server, plain(server.addresses[0]) as one, plain(server.addresses[0]) as two:
         await one.send(frame("e"))
@@ -243,6 +270,44 @@ async def test_a_raw_datagram_is_an_event_and_an_event_a_datagram(address: str) 
         assert [await peer.sock.recv(100) for _ in range(3)] == [b"one", b"", b"two"]
         with pytest.raises(pyipc.MessageTooLarge):
             await connection.emit("data", b"x" * 65_508)
+
+
+async def test_an_empty_raw_datagram_is_echoed_and_nothing_waits_behind_it() -> None:
+    server = pyipc.Server(pyipc.Endpoint(ANY_PORT, framing=pyipc.Raw()))
+    server.on("data", lambda message: message.connection.emit("data", message.data))
+    async with server, plain(server.addresses[0]) as peer:
+        for data in (b"", b"a", b""):
+            await peer.send(data)
+            assert await peer.sock.recv(100) == data
+        (connection,) = server.connections
+        for number in range(3):
+            await connection.emit("data", b"%d" % number)
+            assert await peer.sock.recv(100) == b"%d" % number
+
+
+async def test_empty_datagrams_do_not_pile_up_behind_what_waits() -> None:
+    """They weigh nothing, so the outbox would never be full of them."""
+    server = pyipc.Server(strangers(framing=pyipc.Raw()))
+    async with server, plain(server.addresses[0]) as peer:
+        await peer.send(b"1234")
+        await until(lambda: len(server.connections) == 1)
+        (connection,) = server.connections
+        await connection.emit("data", b"more than came from there")
+        for _ in range(100):
+            await connection.emit("data", b"")
+            assert connection._send_encoded("data", b"") is False
+            with pytest.raises(trio.WouldBlock):
+                connection.emit_nowait("data", b"")
+        assert len(connection._outbox) == 1
+        assert connection.statistics().dropped == 200
+        await peer.send(b"x" * 30)
+        assert await peer.sock.recv(100) == b"more than came from there"
+        await connection.emit("data", b"")
+        assert await peer.sock.recv(100) == b""
+        assert connection.statistics().dropped == 200
+        await connection.emit("data", b"")  # one datagram more than came from there
+        await until(lambda: connection.statistics().dropped == 201)
+        assert len(connection._outbox) == 0
 
 
 async def test_raw_clients_keep_their_datagrams_apart() -> None:
@@ -327,6 +392,38 @@ async def test_a_full_outbox_drops_events_and_holds_nobody_back() -> None:
             connection.emit_nowait("e")
     assert connection.reason is not None
     assert connection.reason.code == "closed"
+
+
+async def test_of_what_a_stranger_is_to_have_it_gets_at_once_what_it_may() -> None:
+    """Answers of one turn share a datagram, but not one that is too large to be sent."""
+    server = pyipc.Server(strangers())
+
+    @server.on("ask")
+    async def answer(message: pyipc.Message[int]) -> None:
+        for number in range(5):
+            await message.connection.emit("r", [message.data, number])
+
+    def answers(asked: int, *numbers: int) -> list[tuple[str, Any]]:
+        return [("r", [asked, number]) for number in numbers]
+
+    async with server, plain(server.addresses[0]) as peer:
+        room = 2 * len(frame("r", [0, 0]))
+        question = frame("ask", 1)
+        await peer.send(question + b" " * (room - len(question) - 1) + b"\f")
+        assert await peer.receive() == answers(1, 0, 1)
+        for number in range(2, 5):
+            await peer.send(frame("e", "x" * 20))
+            assert await peer.receive() == answers(1, number)
+
+
+async def test_flushing_what_a_stranger_may_not_have_waits_for_nothing() -> None:
+    async with pyipc.Server(strangers()) as server, plain(server.addresses[0]) as peer:
+        await peer.send(frame("e"))
+        await until(lambda: len(server.connections) == 1)
+        (connection,) = server.connections
+        await connection.emit("e", "x" * 1_000)
+        await connection.flush()
+        assert connection.statistics().outbox_size > 1_000
 
 
 async def test_answers_that_nobody_fetches_are_dropped_and_end_nothing() -> None:
@@ -456,6 +553,20 @@ async def test_a_hello_that_is_lost_is_said_again_sooner_and_sooner_rarely(autoj
             assert client.peer.protocol == "pyipc/1"
             await sock.recv(65_536)
             assert trio.current_time() - began - times[-1] == pytest.approx(10.0, abs=0.1)
+
+
+async def test_an_echo_that_is_lost_is_soon_said_again(autojump_clock: MockClock) -> None:
+    """Nobody tells the client that it was lost, so it goes on as if it had had no welcome."""
+    with trio.socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        await sock.bind(("127.0.0.1", 0))
+        times: list[float] = []
+        async with pyipc.connect(f"udp://127.0.0.1:{sock.getsockname()[1]}"):
+            while len(times) < 6:
+                _, where = await sock.recvfrom(65_536)
+                times.append(trio.current_time())
+                await sock.sendto(frame("pyipc.welcome", {"version": 1, "token": "t"}), where)
+                assert await sock.recv(65_536) == b'{"type":"pyipc.echo","data":{"token":"t"}}\f'
+    assert [round(later - earlier, 1) for earlier, later in itertools.pairwise(times)] == [0.5, 1.0, 2.0, 4.0, 8.0]
 
 
 async def test_without_heartbeats_hello_is_said_once(autojump_clock: MockClock) -> None:

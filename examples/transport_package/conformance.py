@@ -17,4 +17,4 @@ class Deflate(Subject):
     promises = STREAM | {Feature.HOST}
 
     def server_endpoint(self) -> Endpoint:
-        return Endpoint("deflate:127.0.0.1:0")
+        return Endpoint(f"deflate:{self.anywhere}")

@@ -80,7 +80,9 @@ def network_endpoint(config: Config, host: str, port: int, *, udp: str | None = 
             "config.interface cannot be used: the system chooses the address that a client calls from; leave it empty"
         )
     tls = None
-    if udp is None and config.tls is not None and config.tls is not False:  # an empty dictionary is TLS, as in Node
+    if config.tls is not None and config.tls is not False:  # an empty dictionary is TLS, as in Node
+        if udp is not None:
+            raise pyipc.AddressError("config.tls cannot be used: there is no TLS over UDP; make another IPC without it")
         tls = server_tls(config.tls) if listens else client_tls(config.tls)
     scheme = "udp" if udp is not None else "tcp" if tls is None else "tls"
     place = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"

@@ -28,6 +28,8 @@ logger: logging.Logger = logging.getLogger("pyipc.node_ipc")
 _LIMITS: Final = ("max_connections", "max_connections_per_peer")
 #: Over UDP an address is no connection in node-ipc's sense, so its option does not count; but memory has an end.
 _MOST_ADDRESSES: Final = 1_024
+#: How long a label may be, in characters or digits: the client chooses it, and it stays as long as the connection.
+_LONGEST_LABEL: Final = 256
 #: What happens to a server here, and what no client can make it believe.
 _LIFECYCLE: Final = frozenset({"start", "connect", "socket.disconnected", "close", "error"})
 
@@ -230,6 +232,17 @@ class Server(Emitter):
         if event in _LIFECYCLE:
             logger.warning("%s sent %r, which only happens here; it was ignored", socket.peer.address, event)
             return
-        if isinstance(data, dict) and data.get("id") and isinstance(data["id"], str | int | float):
-            socket.id = data["id"]
+        label = _label_of(data)
+        if label is not None:
+            socket.id = label
         await self.publish(event, data, socket)
+
+
+def _label_of(data: object) -> str | int | float | None:
+    """The ``id`` in the data of a message, if it has one that may be a label."""
+    label = data.get("id") if isinstance(data, dict) else None
+    if isinstance(label, str):
+        return label if 0 < len(label) <= _LONGEST_LABEL else None
+    if isinstance(label, int | float) and not isinstance(label, bool) and 0 < abs(label) < 10**_LONGEST_LABEL:
+        return label
+    return None

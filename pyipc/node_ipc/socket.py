@@ -21,8 +21,8 @@ class Socket:
     """A client, as its server sees it.
 
     Attributes:
-        id: The last ``id`` that the client put into the data of a message. It is a label and proves nothing: for who
-            the client is, ask `peer`.
+        id: The last ``id`` that the client put into the data of a message, if it was a number, or text of at most 256
+            characters. It is a label and proves nothing: for who the client is, ask `peer`.
         connection: The connection below.
     """
 

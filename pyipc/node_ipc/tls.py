@@ -33,6 +33,11 @@ def server_tls(tls: Settings) -> pyipc.TLS | ssl.SSLContext:
             "pyipc brings none that everybody has. `pyipc cert` makes them"
         )
     ca = _trusted(tls)
+    if ca is not None and tls.get("reject_unauthorized") and not tls.get("request_cert"):
+        raise ValueError(
+            "config.tls says whom to reject, but asks for no certificates, so everybody would get in; add "
+            "'request_cert': True, or leave out 'reject_unauthorized'"
+        )
     if tls.get("request_cert") and not tls.get("reject_unauthorized", True):
         raise ValueError(
             "config.tls asks for certificates and then takes everybody; leave out 'request_cert', or "

@@ -46,6 +46,9 @@ class RawConversation(Conversation):
         return bytes(data)
 
     def check(self, event: str, frame: bytes) -> None:
+        self.check_size(frame)
+
+    def check_size(self, frame: bytes) -> None:
         if self._max_size is not None and len(frame) > self._max_size:
             raise MessageTooLarge(len(frame), self._max_size, DATAGRAM_ADVICE)
 

@@ -18,7 +18,7 @@ from pyipc.testing.faults import Fate, Faults, FaultStatistics, Lane
 from pyipc.transports import Link
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from pyipc.transports import Peer
 
@@ -101,6 +101,10 @@ class FaultyLink(Link):
         """The peer is known to be where it says, on the wrapped link as well."""
         self._link.verify()
         self.verified = self._link.verified
+
+    def tell_forgotten(self, tell: Callable[[str], None]) -> None:
+        """Have a function called if the transport of the wrapped link forgets the peer."""
+        self._link.tell_forgotten(tell)
 
     def _state(self) -> str:
         if self._closed:

@@ -100,6 +100,10 @@ class FaultyTransport(Transport):
         """
         return self._for(address).places(address)
 
+    def max_chunk_size(self, address: Address) -> int | None:
+        """The largest chunk that can be sent to an address, as the transport that opens the links says."""
+        return self._for(address).max_chunk_size(address)
+
     async def wrap_or_close(self, link: Link) -> FaultyLink:
         """Wrap a link that nobody else would close.
 

@@ -198,13 +198,16 @@ class DatagramLink(Link):
 
         Returns:
             Its size, also where it was lost because the system refused it, which is counted; or ``0`` if it is to be
-            offered again.
+            offered again. One without bytes is never to be: it was sent, or it is lost and counted.
 
         Raises:
             ConnectionLost: The link is closed.
         """
         self._check_open()
-        return len(data) if self._hand_over(data) else 0
+        if self._hand_over(data):
+            return len(data)
+        self._lost += not data  # for 0 says nothing to whoever has no bytes to send
+        return 0
 
     async def send(self, data: bytes | bytearray | memoryview) -> None:
         """Send a datagram, waiting until it may go. Always a schedule point.

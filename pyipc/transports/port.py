@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from pyipc.errors import AddressError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from pyipc.protocol.addresses import Address
 
@@ -176,6 +176,12 @@ class Link(ABC):
         """From now on the peer is known to be where it says: it has told what only somebody there can know."""
         self.verified = True
 
+    def tell_forgotten(self, tell: Callable[[str], None]) -> None:  # noqa: B027 - hardly any link is
+        """Have a function called with the reason, as a sentence, if the transport forgets the peer by itself.
+
+        Only a link that `expires` is ever forgotten. Nobody need be receiving then.
+        """
+
     def wake_receiver(self) -> None:
         """Let a task that waits in `receive` raise `trio.WouldBlock` instead, having lost nothing.
 
@@ -292,3 +298,10 @@ class Transport(ABC):
             AddressError: The address cannot be used on this system.
         """
         return (Place(str(address)),)
+
+    def max_chunk_size(self, address: Address) -> int | None:
+        """The largest chunk that links to ``address`` can send, in bytes, as far as that is known beforehand.
+
+        So what is too large is an error also while there is no link. By default, ``None``, as for streams.
+        """
+        return None

@@ -17,7 +17,7 @@ import trio
 from pyipc.errors import ConnectError
 from pyipc.protocol.addresses import is_loopback
 from pyipc.transports.binding import bind_host, resolve
-from pyipc.transports.datagrams import DatagramLink, DatagramSocket
+from pyipc.transports.datagrams import MAX_DATAGRAM_SIZE, DatagramLink, DatagramSocket
 from pyipc.transports.port import Transport
 from pyipc.transports.sockets import refuse_unknown_options
 from pyipc.transports.udp_listener import UdpListener, peer_at
@@ -94,6 +94,10 @@ class UdpTransport(Transport):
             trusts=(lambda host: True) if options.get("trust_sources") else self._trusts,
             max_strangers=self._max_strangers,
         )
+
+    def max_chunk_size(self, address: Address) -> int | None:
+        """What a datagram holds."""
+        return MAX_DATAGRAM_SIZE
 
 
 class UdpLink(DatagramLink):

@@ -65,6 +65,7 @@ class SourceLink(DatagramLink):
         self._bytes_allowed = 0
         self._datagrams_allowed = 0
         self._waiting: trio.lowlevel.ParkingLot | None = None
+        self._tell_forgotten: Callable[[str], None] | None = None
         self.verified: bool = verified
         self.expires: bool = expires
 
@@ -78,6 +79,10 @@ class SourceLink(DatagramLink):
         self.verified = True
         self._listener._on_verified(self)
         self._let_send()
+
+    def tell_forgotten(self, tell: Callable[[str], None]) -> None:
+        """Have a function called with the reason if the listener needs the room for another stranger."""
+        self._tell_forgotten = tell
 
     async def receive(self) -> bytes:
         """Wait for the next datagram. Always a schedule point.
@@ -117,6 +122,8 @@ class SourceLink(DatagramLink):
             self._queue.clear()
             self._listener._forget(self)
             self._let_send()
+            if why and self._tell_forgotten is not None:
+                self._tell_forgotten(why)
 
     def put(self, data: bytes) -> None:
         """Take a datagram that came from the peer."""

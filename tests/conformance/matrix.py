@@ -1,4 +1,4 @@
-"""The feature matrix: which transport promises what, and how many tests of the conformance suite show it.
+"""The feature matrix: which transport promises what, and how many tests of the conformance suite need it.
 
 ``python -m tests.conformance.matrix > docs/reference/feature-matrix.md`` writes the page.
 """
@@ -31,9 +31,9 @@ ABOVE: Final = """\
 # What each transport promises
 
 The same program runs over every transport, and one suite of tests, `tests/conformance/`, runs over all of them. A
-number says that the transport makes this promise, and how many tests of the suite show it, most of them from the
-client's side and from the server's; – says that it does not. A test that needs a promise is left out where it is not
-made.
+number says that the transport makes this promise, and how many tests of the suite need it: those that show it, and
+those that rely on it to show another. Most run from the client's side and from the server's. – says that it makes no
+such promise; the tests that need it are then left out.
 
 """
 BELOW: Final = f"""

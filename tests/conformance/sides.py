@@ -145,21 +145,28 @@ class Stage:
 
 
 @asynccontextmanager
-async def open_pairs(subject: Subject) -> AsyncIterator[Callable[[], Awaitable[tuple[Link, Link]]]]:
-    """Makes pairs of links that are joined to each other: the client's, and the server's."""
+async def open_listener(subject: Subject) -> AsyncIterator[tuple[Listener, Callable[[], Awaitable[Link]]]]:
+    """Listens, without a server; the second makes links to there."""
     endpoint = subject.server_endpoint()
     listener = await _transport(endpoint).listen(endpoint.parsed, endpoint.listen_options)
     async with _closing(listener):
+        yield listener, partial(_dial, subject.client_endpoint(listener.address))
+
+
+@asynccontextmanager
+async def open_pairs(subject: Subject) -> AsyncIterator[Callable[[], Awaitable[tuple[Link, Link]]]]:
+    """Makes pairs of links that are joined to each other: the client's, and the server's."""
+    async with open_listener(subject) as (listener, dial):
 
         async def make() -> tuple[Link, Link]:
             accepted: list[Link] = []
 
             async def accept_one() -> None:
-                accepted.append(await _accept(listener))
+                accepted.append(await greet(await listener.accept()))
 
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(accept_one)
-                dialed = await _dial(subject.client_endpoint(listener.address))
+                dialed = await dial()
             return dialed, accepted[0]
 
         yield make
@@ -174,7 +181,11 @@ async def _dial(endpoint: pyipc.Endpoint) -> Link:
 
 
 async def _accept(listener: Listener) -> Link:
-    link = await listener.accept()
+    return await greet(await listener.accept())
+
+
+async def greet(link: Link) -> Link:
+    """Do the handshake of a link that a listener handed out, if it needs one."""
     if link.needs_handshake:
         await link.handshake()
     return link
@@ -210,3 +221,30 @@ async def until_quiet(count: Callable[[], int]) -> None:
         await trio.sleep(0.002)
         unchanged = unchanged + 1 if count() == seen else 0
         seen = count()
+
+
+class _CancelAtStep(trio.abc.Instrument):
+    """Cancels a scope when a task is about to take its n-th step."""
+
+    def __init__(self, task: trio.lowlevel.Task, step: int, scope: trio.CancelScope) -> None:
+        self.task, self.step, self.scope = task, step, scope
+
+    def after_task_step(self, task: trio.lowlevel.Task) -> None:
+        if task is self.task:
+            self.step -= 1
+            if self.step == 0:
+                self.scope.cancel()
+
+
+async def cancelled_at(step: int, call: Callable[[], Awaitable[object]]) -> bool:
+    """Make a call and cancel it after so many of its steps; say whether it was cancelled."""
+    with trio.CancelScope() as scope:
+        if step == 0:
+            scope.cancel()
+        instrument = _CancelAtStep(trio.lowlevel.current_task(), step, scope)
+        trio.lowlevel.add_instrument(instrument)
+        try:
+            await call()
+        finally:
+            trio.lowlevel.remove_instrument(instrument)
+    return scope.cancelled_caught

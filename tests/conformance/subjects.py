@@ -7,6 +7,7 @@ To add a transport, write a class here and name it in `SUBJECTS`; that is all. T
 * ``platforms``, if it does not exist on all of them,
 * `server_endpoint`, called once: a fresh address to listen on, with all that the server's side needs. Whatever has to
   be made first, such as a socket to hand over, is made in here,
+* at ``self.anywhere``, if it promises `Feature.HOST`,
 * `client_endpoint` and `server_endpoint_again`, if it takes more than the address at which the server says it is.
 
 There is one object for each test, so it may keep what its two sides have in common. What belongs to all tests, such
@@ -22,6 +23,7 @@ distribution is tested.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import enum
 import importlib
@@ -44,10 +46,22 @@ if TYPE_CHECKING:
 
     from pyipc import Address
 
-__all__ = ["STREAM", "SUBJECTS", "Feature", "Subject", "lacks", "needs", "subjects_for"]
+__all__ = ["LOOPBACK_HOSTS", "STREAM", "SUBJECTS", "Feature", "Subject", "lacks", "needs", "subjects_for"]
 
 EVERYWHERE: Final = frozenset({"linux", "darwin", "win32"})
 POSIX: Final = frozenset({"linux", "darwin"})
+
+
+def _loopback_hosts() -> list[str]:
+    """The addresses of this machine at which its processes meet; a container may have no IPv6."""
+    hosts = ["127.0.0.1"]
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET6) as sock:
+        sock.bind(("::1", 0))
+        hosts.append("::1")
+    return hosts
+
+
+LOOPBACK_HOSTS: Final = _loopback_hosts()
 
 
 class Feature(enum.Enum):
@@ -96,9 +110,16 @@ class Subject:
     name: ClassVar[str]
     promises: ClassVar[frozenset[Feature]]
     platforms: ClassVar[frozenset[str]] = EVERYWHERE
+    #: Where to listen, if the transport knows hosts (`Feature.HOST`): one of `LOOPBACK_HOSTS`, as a test chooses.
+    host: str = "127.0.0.1"
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+
+    @property
+    def anywhere(self) -> str:
+        """That host and any free port, as addresses have it."""
+        return f"[{self.host}]:0" if ":" in self.host else f"{self.host}:0"
 
     def server_endpoint(self) -> Endpoint:
         """Where the server is to listen. Called once."""
@@ -133,7 +154,7 @@ class Tcp(Subject):
     promises = STREAM | {Feature.HOST}
 
     def server_endpoint(self) -> Endpoint:
-        return Endpoint("tcp://127.0.0.1:0")
+        return Endpoint(f"tcp://{self.anywhere}")
 
 
 class Tls(Subject):
@@ -143,16 +164,16 @@ class Tls(Subject):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         self.authority = authority_file(folder)
-        self.server = leaf_file(folder / "server.pem", leaf("127.0.0.1"))
+        self.server = leaf_file(folder / "server.pem", leaf("127.0.0.1", "::1"))
         self.client = leaf_file(folder / "client.pem", leaf("client.example"))
 
     def server_endpoint(self) -> Endpoint:
-        return Endpoint("tls://127.0.0.1:0", tls=TLS(cert=self.server))
+        return Endpoint(f"tls://{self.anywhere}", tls=TLS(cert=self.server))
 
     def raw_server_endpoint(self) -> Endpoint:
         plain = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)  # agrees on no protocol, and so promises no introduction
-        leaf("127.0.0.1").configure_cert(plain)
-        return Endpoint("tls://127.0.0.1:0", tls=plain)
+        leaf("127.0.0.1", "::1").configure_cert(plain)
+        return Endpoint(f"tls://{self.anywhere}", tls=plain)
 
     def client_endpoint(self, address: Address) -> Endpoint:
         return Endpoint(address, tls=TLS(ca=self.authority))
@@ -164,7 +185,7 @@ class MutualTls(Tls):
 
     def server_endpoint(self) -> Endpoint:
         tls = TLS(cert=self.server, client_ca=self.authority)
-        return Endpoint("tls://127.0.0.1:0", tls=tls, allow={"client.example"})
+        return Endpoint(f"tls://{self.anywhere}", tls=tls, allow={"client.example"})
 
     def client_endpoint(self, address: Address) -> Endpoint:
         tls = TLS(cert=self.client, ca=self.authority)
@@ -176,7 +197,7 @@ class Udp(Subject):
     promises = frozenset({Feature.MESSAGES, Feature.CANCEL, Feature.MANY, Feature.BROADCAST, Feature.HOST})
 
     def server_endpoint(self) -> Endpoint:
-        return Endpoint("udp://127.0.0.1:0")
+        return Endpoint(f"udp://{self.anywhere}")
 
 
 class Unix(Subject):
@@ -213,10 +234,13 @@ class Inherited(Subject):
 
 
 class InheritedConnection(Subject):
-    """Two processes, each of which was passed one end of a socket pair."""
+    """Two processes, each of which was passed one end of a socket pair.
+
+    The kernel knows who made the pair, which may be neither of them: nothing is promised of the user.
+    """
 
     name = "fd-connected"
-    promises = (STREAM | {Feature.USER}) - {Feature.MANY, Feature.BROADCAST, Feature.ABSENCE, Feature.RECONNECT}
+    promises = STREAM - {Feature.MANY, Feature.BROADCAST, Feature.ABSENCE, Feature.RECONNECT}
     platforms = POSIX
 
     def server_endpoint(self) -> Endpoint:

@@ -5,31 +5,48 @@ from __future__ import annotations
 import os
 import re
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from tests.conformance.sides import Stage
-from tests.conformance.subjects import Feature, needs
+import pytest
+
+import pyipc
+from tests.conformance.sides import Stage, until
+from tests.conformance.stranger import invite
+from tests.conformance.subjects import LOOPBACK_HOSTS, Feature, needs
 
 if TYPE_CHECKING:
-    import pyipc
     from tests.conformance.subjects import Subject
 
 
-@needs(Feature.USER)
-async def test_the_kernel_says_which_user_and_process_it_is(stage: Stage) -> None:
-    async with stage.open() as wire:
-        peer = wire.ours.conn.peer
-        assert peer.pid == os.getpid()
-        if sys.platform == "win32":
-            assert re.fullmatch(r"S-1(-[0-9]+)+", peer.sid or "")
-        else:
-            assert (peer.uid, peer.gid) == (os.getuid(), os.getgid())
+def assert_is(peer: pyipc.Peer, pid: int) -> None:
+    assert peer.pid == pid != os.getpid()
+    if sys.platform == "win32":
+        assert re.fullmatch(r"S-1(-[0-9]+)+", peer.sid or "")
+    else:
+        assert (peer.uid, peer.gid) == (os.getuid(), os.getgid())
+
+
+@needs(Feature.USER, Feature.MANY)
+async def test_the_kernel_says_which_user_and_process_it_is(subject: Subject) -> None:
+    """The other side is another process, once as a client and once as a server: else anything might be said of it."""
+    callers: list[tuple[pyipc.Peer, list[Any]]] = []
+    called: list[pyipc.Connection] = []
+    server = pyipc.Server(subject.server_endpoint())
+    server.on("stranger", lambda message: callers.append((message.connection.peer, message.data)))
+    async with server, invite(subject, server):
+        await until(lambda: bool(callers))
+        [(caller, (pid, address))] = callers
+        assert_is(caller, pid)
+        async with pyipc.connect(subject.client_endpoint(pyipc.parse_address(address)), on_connect=called.append):
+            assert_is(called[0].peer, pid)
 
 
 @needs(Feature.HOST)
-async def test_the_network_says_where_it_is(stage: Stage) -> None:
+@pytest.mark.parametrize("host", LOOPBACK_HOSTS)
+async def test_the_network_says_where_it_is(stage: Stage, host: str) -> None:
+    stage.subject.host = host
     async with stage.open() as wire:
-        assert wire.ours.conn.peer.host in ("127.0.0.1", "::1")
+        assert wire.ours.conn.peer.host == host
 
 
 def assert_verified(connection: pyipc.Connection) -> None:

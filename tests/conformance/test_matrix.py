@@ -31,6 +31,11 @@ def test_every_promise_has_tests() -> None:
     assert unproven == []
 
 
+def test_every_transport_promises_messages() -> None:
+    """Else the suite would have nothing to hold it to, and pass."""
+    assert [name for name, subject in SUBJECTS.items() if Feature.MESSAGES not in subject.promises] == []
+
+
 def test_every_test_says_what_it_shows() -> None:
     assert [name for name, marks in conformance_tests().items() if not features_of(marks)] == []
 

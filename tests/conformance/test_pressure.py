@@ -9,12 +9,10 @@ import pytest
 import trio
 
 import pyipc
-from tests.conformance.sides import noise, until, until_quiet
+from tests.conformance.sides import cancelled_at, noise, until, until_quiet
 from tests.conformance.subjects import Feature, needs
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
     from tests.conformance.sides import Stage
     from tests.conformance.subjects import Subject
 
@@ -244,33 +242,6 @@ async def test_a_server_counts_connections_and_says_why_it_turns_one_away(subjec
                 assert server.statistics().refused >= 1
                 await two.aclose()
                 await until(lambda: server.statistics().accepted == 3)
-
-
-class _CancelAtStep(trio.abc.Instrument):
-    """Cancels a scope when a task is about to take its n-th step."""
-
-    def __init__(self, task: trio.lowlevel.Task, step: int, scope: trio.CancelScope) -> None:
-        self.task, self.step, self.scope = task, step, scope
-
-    def after_task_step(self, task: trio.lowlevel.Task) -> None:
-        if task is self.task:
-            self.step -= 1
-            if self.step == 0:
-                self.scope.cancel()
-
-
-async def cancelled_at(step: int, call: Callable[[], Awaitable[object]]) -> bool:
-    """Make a call and cancel it after so many of its steps; say whether it was cancelled."""
-    with trio.CancelScope() as scope:
-        if step == 0:
-            scope.cancel()
-        instrument = _CancelAtStep(trio.lowlevel.current_task(), step, scope)
-        trio.lowlevel.add_instrument(instrument)
-        try:
-            await call()
-        finally:
-            trio.lowlevel.remove_instrument(instrument)
-    return scope.cancelled_caught
 
 
 @needs(Feature.CANCEL, Feature.DELIVERY, Feature.ORDER)

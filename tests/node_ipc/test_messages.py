@@ -230,9 +230,11 @@ async def test_the_label_of_a_socket(meeting: Meeting) -> None:
     async with meeting.joined() as (served, _):
         emit = meeting.there.of.world.emit
         (socket,) = meeting.here.server.sockets
-        for data in ("hello", {"id": "hello"}, {"id": {"toString": 1}}, {"id": None}, {"id": ""}, {"name": "x"}):
+        good = [{"id": "x" * 256}, {"id": "hello"}]
+        strange = ["hello", {"id": {"toString": 1}}, {"id": None}, {"id": ""}, {"name": "x"}, {"id": True}, {"id": 0}]
+        for data in (*good, *strange, {"id": "x" * 257}, {"id": 10**300}, {"id": -(10**300)}):
             emit("message", data)
-        await served.wait_for("message", 6)
+        await served.wait_for("message", 12)
         assert socket.id == "hello"
         assert "id='hello'" in repr(socket)
         emit("message", {"id": 7})
@@ -416,6 +418,23 @@ async def test_sync_does_not_wait_for_an_answer_that_was_lost_with_its_connectio
         assert served.data("question") == [0, 1]
         meeting.here.server.broadcast("anything")
         await served.wait_for("question", 3)
+
+
+async def test_sync_waits_for_a_connection(meeting_unix: Meeting, caplog: pytest.LogCaptureFixture) -> None:
+    """What has its turn without one would pile up, and arrive all at once."""
+    meeting_unix.there.config.sync = True
+    meeting_unix.there.config.sync_timeout = 1
+    async with meeting_unix.joined() as (_, heard):
+        meeting_unix.here.server.stop()
+        await heard.wait_for("disconnect")
+        for number in range(3):
+            meeting_unix.there.of.world.emit("question", number)
+        await heard.wait_for("error", 3)  # as many attempts to connect
+        await trio.sleep(0.02)  # far more than the time-out, which does not begin
+        assert "sync_timeout" not in caplog.text
+        served = meeting_unix.serve()
+        await served.wait_for("question", 3)
+    assert served.data("question") == [0, 1, 2]
 
 
 async def test_sync_does_not_wait_for_ever(meeting_unix: Meeting, caplog: pytest.LogCaptureFixture) -> None:

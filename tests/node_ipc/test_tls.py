@@ -26,9 +26,11 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
 
 def test_what_a_server_is_given(certificates: Certificates) -> None:
     mutual = Certificates.ported(certificates.node_server(mutual=True))
+    own = certificates.node_server()
     cert, key = certificates.server
     assert server_tls(mutual) == pyipc.TLS(cert=cert, key=key, client_ca=certificates.ca)
-    assert server_tls({**mutual, "request_cert": False, "dhparam": "no matter"}) == pyipc.TLS(cert=cert, key=key)
+    unasked = {**own, "trusted_connections": certificates.ca, "dhparam": "no matter"}
+    assert server_tls(unasked) == pyipc.TLS(cert=cert, key=key)
 
 
 def test_what_a_client_is_given(certificates: Certificates) -> None:
@@ -54,6 +56,10 @@ def test_what_pyipc_takes_is_taken_as_it_is(side: Any) -> None:
         ({"public": "x"}, "needs 'private' and 'public'"),
         ({"private": "k", "public": "c", "request_cert": True}, "needs 'trusted_connections'"),
         ({"private": "k", "public": "c", "request_cert": True, "reject_unauthorized": False}, "takes everybody"),
+        (
+            {"private": "k", "public": "c", "trusted_connections": "ca", "reject_unauthorized": True},
+            "asks for no certificates",
+        ),
         ({"private": "k", "public": b"c"}, "must be the path of a file"),
         ({"private": "k", "public": "c", "trusted_connections": ["a", "b"]}, "the path of one file"),
         ({"private": "k", "public": "c", "requestCert": True}, "has no 'requestCert'"),
@@ -75,6 +81,11 @@ def test_no_keys_at_all_are_tls_all_the_same() -> None:
     assert network_endpoint(config, "127.0.0.1", 1, listens=True).parsed.scheme == "tcp"
     config.tls = False
     assert network_endpoint(config, "127.0.0.1", 1, listens=True).parsed.scheme == "tcp"
+
+
+def test_there_is_no_tls_over_udp() -> None:
+    with pytest.raises(pyipc.AddressError, match="no TLS over UDP"):
+        network_endpoint(Config(tls={}), "127.0.0.1", 1, udp="udp4", listens=True)
 
 
 def test_what_a_client_cannot_do_with() -> None:

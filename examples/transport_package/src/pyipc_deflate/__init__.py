@@ -92,6 +92,9 @@ class DeflateLink(Link):
         if packed:
             await trio.lowlevel.checkpoint()  # a peer's bomb takes its turn like everybody else
         while True:
+            if self._unpack.eof:
+                # All that comes after it would only be collected, out of sight of every limit.
+                raise pyipc.ConnectionLost(f"{self.peer.address} ended its compressed stream and kept the connection")
             if not packed and not (packed := await self._below.receive()):
                 return b""
             try:
