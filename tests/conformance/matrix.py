@@ -32,8 +32,8 @@ ABOVE: Final = """\
 
 The same program runs over every transport, and one suite of tests, `tests/conformance/`, runs over all of them. A
 number says that the transport makes this promise, and how many tests of the suite need it: those that show it, and
-those that rely on it to show another. Most run from the client's side and from the server's. – says that it makes no such
-promise; the tests that need it are then left out.
+those that rely on it to show another. Most run from the client's side and from the server's. – says that it makes no
+such promise; the tests that need it are then left out.
 
 """
 BELOW: Final = f"""
