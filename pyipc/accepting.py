@@ -120,13 +120,18 @@ class Acceptor:
                 await trio.sleep(_ACCEPT_PAUSE)
             else:
                 try:
-                    self.admit(link, endpoint)
+                    admitted = self.admit(link, endpoint)
                 except PeerNotAllowed as error:
                     self._log_denial(link, error)
+                    admitted = False
+                if not admitted:
                     await link.aclose()
 
-    def admit(self, link: Link, endpoint: Endpoint) -> None:
+    def admit(self, link: Link, endpoint: Endpoint) -> bool:
         """Pass a link on if it may be here, once its handshake is done if it needs one.
+
+        Returns:
+            Whether it is dealt with. If not, there is no room for it and no way to tell the peer; the caller closes it.
 
         Raises:
             PeerNotAllowed: Not this one; nothing was done with the link.
@@ -137,13 +142,15 @@ class Acceptor:
         # Where a handshake is to tell who it is, it costs something from now on, and counts.
         refusal = self._seats.take(link.peer) if link.reliable else self._datagram_seats.take(link)
         if refusal is not None:
-            self.refused += 1
-            logger.log(self._level(link), "turned away %s: %s", link.peer.address, refusal)
+            self._log_refusal(link, refusal)
+            if not link.reliable:
+                return False  # whoever sent a datagram may be somebody else than its source says
             self._nursery.start_soon(self._explain, link, endpoint, "full", refusal)
         elif link.needs_handshake:
             self._nursery.start_soon(self._meet, link, endpoint)
         else:
             self._pass_on(link, endpoint)
+        return True
 
     def _check(self, link: Link, endpoint: Endpoint) -> None:
         try:
@@ -151,6 +158,10 @@ class Acceptor:
         except PeerNotAllowed:
             self.denied += 1
             raise
+
+    def _log_refusal(self, link: Link, refusal: str) -> None:
+        self.refused += 1
+        logger.log(self._level(link), "turned away %s: %s", link.peer.address, refusal)
 
     def _log_denial(self, link: Link, error: PeerNotAllowed) -> None:
         # Where the function given as allow= failed, whoever wrote it needs the traceback.
@@ -167,16 +178,23 @@ class Acceptor:
     async def _meet(self, link: Link, endpoint: Endpoint) -> None:
         """Find out by a handshake who it is, and pass the link on if it may be here."""
         admitted = False
+        counted_as = link.peer
         try:
             if await self._shake_hands(link):
                 self._check(link, endpoint)
-                admitted = not self._scope.cancel_called
+                refusal = self._seats.change(counted_as, link.peer) if link.reliable else None
+                if refusal is None:
+                    counted_as = link.peer
+                    admitted = not self._scope.cancel_called
+                else:
+                    self._log_refusal(link, refusal)
+                    await self._explain(link, endpoint, "full", refusal)
         except PeerNotAllowed as error:
             self._log_denial(link, error)
             await self._explain(link, endpoint, "not-allowed", _denial(link.peer))
         finally:
             if not admitted:
-                self.leave(link)
+                self.leave(link, counted_as)
                 await link.aclose()
         if admitted:
             self._pass_on(link, endpoint)
@@ -201,7 +219,6 @@ class Acceptor:
         """Hear the peer's hello, so that it can be told why it is turned away, and close."""
         self._refusals += 1
         try:
-            # Whoever sent a datagram may be somebody else than its source says.
             if link.reliable and endpoint.can_refuse and self._refusals <= _MAX_REFUSALS:
                 with trio.move_on_after(self._options.close_timeout):
                     if await self._shake_hands(link):
@@ -210,10 +227,15 @@ class Acceptor:
             self._refusals -= 1
             await link.aclose()
 
-    def leave(self, link: Link) -> None:
-        """The connection of a link that was passed on has ended."""
+    def leave(self, link: Link, counted_as: Peer | None = None) -> None:
+        """The connection of a link that was passed on has ended.
+
+        Args:
+            link: Which.
+            counted_as: Who it was when it was counted in, if that is not who it is known to be now.
+        """
         if link.reliable:
-            self._seats.leave(link.peer)
+            self._seats.leave(counted_as or link.peer)
         else:
             self._datagram_seats.leave(link)
 

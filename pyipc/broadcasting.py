@@ -44,6 +44,8 @@ class Audience:
         self._endpoints = endpoints
         self._options = options
         self._members: dict[Connection, Endpoint] = {}
+        # Those over unreliable links, which are looked up for each call to one.
+        self._by_link: dict[Link, Connection] = {}
         # How many connections have each: to ask them all for every broadcast would cost as much as sending it.
         self._framings: collections.Counter[Framing] = collections.Counter()
         # Encode what is broadcast, one for each framing.
@@ -60,17 +62,20 @@ class Audience:
         return frozenset(self._members)
 
     def find(self, link: Link) -> Connection | None:
-        """The connection over a link, if there is one."""
-        return next((connection for connection in self._members if connection._link is link), None)
+        """The connection over an unreliable link, if there is one."""
+        return self._by_link.get(link)
 
     def join(self, connection: Connection, endpoint: Endpoint) -> None:
         """From now on a connection gets what is broadcast."""
         self._members[connection] = endpoint
+        if not connection._link.reliable:
+            self._by_link[connection._link] = connection
         self._framings[endpoint.framing] += 1
 
     def leave(self, connection: Connection) -> None:
         """From now on it does not."""
         endpoint = self._members.pop(connection)
+        self._by_link.pop(connection._link, None)
         self._framings[endpoint.framing] -= 1
 
     def broadcast(

@@ -149,8 +149,10 @@ class Reconnecting:
 
     async def wait_connected(self, timeout: float | None) -> None:
         """Wait until there is a connection; see `Client.wait_connected`."""
+        before = self.connects
         with trio.move_on_after(math.inf if timeout is None else timeout):
-            while not self.is_connected:
+            # One that is over by the time that this task runs was a connection all the same.
+            while not self.is_connected and self.connects == before:
                 if self._stopped:
                     raise ConnectionClosed("the client is closed")
                 if self.failure is not None:
@@ -160,7 +162,7 @@ class Reconnecting:
                 if self.refusal is not None:
                     raise self.refusal
                 await self.wait_for_change()
-        if not self.is_connected:
+        if not self.is_connected and self.connects == before:
             raise ConnectError(
                 f"could not connect to {self._endpoint.parsed.redacted} within {timeout:g} s: {self.why_not}"
             ) from self.last_error
@@ -197,7 +199,8 @@ class Reconnecting:
                         # A peer that accepts and closes at once is not a success to start over from.
                         if heard or lived > self._options.reconnect_max_interval:
                             backoff.reset()
-                    if not self._options.reconnect or reason.code == "version":
+                    # Of datagrams nobody knows who sent them, so that nothing that is in one is final.
+                    if not self._options.reconnect or (reason.code == "version" and link.reliable):
                         self._give_up(self.last_error)
                         return
                 self.tell()

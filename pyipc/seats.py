@@ -50,6 +50,14 @@ class Seats:
             self._by_origin[origin] += 1
         return None
 
+    def change(self, before: Peer, now: Peer) -> str | None:
+        """Count a peer anew of which more is known now; where there is no room, say why, and count it as before."""
+        self.leave(before)
+        refusal = self.take(now)
+        if refusal is not None:
+            self.take(before)  # which was free a moment ago
+        return refusal
+
     def leave(self, peer: Peer) -> None:
         """Count a peer out."""
         self.taken -= 1
@@ -117,7 +125,7 @@ class DatagramSeats:
 
 
 def origin_of(peer: Peer) -> tuple[str, object] | None:
-    """What connections of one origin are counted by. A handshake must not change it."""
+    """What connections of one origin are counted by."""
     if peer.host is not None:
         return "host", peer.host
     if peer.uid is not None:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from pyipc.message import Message
     from pyipc.protocol.addresses import Address
-    from pyipc.transports.port import Link
+    from pyipc.transports.port import Link, Listener
 
 __all__ = ["Server"]
 
@@ -221,7 +221,8 @@ class Server:
             raise RuntimeError("the server is not running; enter it, or start run, before adopting a link")
         if endpoint is None:
             endpoint = Endpoint("memory:adopted")
-        self._acceptor.admit(link, endpoint)
+        if not self._acceptor.admit(link, endpoint):
+            self._nursery.start_soon(link.aclose)
 
     async def dial(self, address: Address | str) -> Connection:
         """Open a connection to a peer from the very UDP socket that this server listens on.
@@ -250,29 +251,40 @@ class Server:
             f"this server listens on no {parsed.scheme} address, so it cannot call {parsed} from one"
         )
         for listener, endpoint in zip(self._acceptor.listeners, self._endpoints, strict=False):
-            if endpoint.parsed.scheme == parsed.scheme and not self._closing:
+            if listener.address.scheme == parsed.scheme and not self._closing:
                 there = dataclasses.replace(endpoint, address=parsed)  # raises where nobody said that it may leave here
                 try:
-                    link = await listener.dial(parsed)
+                    return await self._dial(listener, parsed, there)
                 except AddressError as error:
                     refusal = error
-                else:
-                    return await self._dialed(link, there)
         await trio.lowlevel.checkpoint()
         if self._nursery is None or self._closing:
             raise ConnectionClosed("the server is not running")
         raise refusal
 
-    async def _dialed(self, link: Link, endpoint: Endpoint) -> Connection:
-        connection = self._audience.find(link)
-        if connection is None:
-            try:
-                self._acceptor.admit(link, endpoint)
-            except PeerNotAllowed:
-                await link.aclose()
-                raise
+    async def _dial(self, listener: Listener, address: Address, endpoint: Endpoint) -> Connection:
+        while True:
+            link = await listener.dial(address)
             connection = self._audience.find(link)
-        if connection is None:
+            if connection is None:
+                return await self._dialed(link, endpoint)
+            if connection.is_open and not connection._vigil.awaits_hello:
+                return connection
+            # It is about to end, or the peer was to introduce itself first, which nobody asks of whom we call.
+            if connection.is_open:
+                connection.abort("closed", "this side calls the peer")
+            await connection.wait_lost()
+            await link.aclose()
+
+    async def _dialed(self, link: Link, endpoint: Endpoint) -> Connection:
+        try:
+            admitted = self._acceptor.admit(link, endpoint)
+        except PeerNotAllowed:
+            await link.aclose()
+            raise
+        connection = self._audience.find(link)
+        if not admitted or connection is None:
+            await link.aclose()
             raise ConnectError(f"the server has too many connections to call {link.peer.address} as well")
         return connection
 
@@ -285,7 +297,9 @@ class Server:
 
     def _connection(self, link: Link, endpoint: Endpoint, refusal: tuple[str, str] | None = None) -> Connection:
         assert self._nursery is not None
-        require_hello = refusal is not None or not self._plain_peers
+        # Whom this server called is not asked to introduce itself.
+        is_called = not (link.reliable or link.expires)
+        require_hello = refusal is not None or not (self._plain_peers or is_called)
         return Connection(
             link,
             endpoint.converse(

@@ -87,6 +87,11 @@ class Vigil:
         self._mark: tuple[float, int, int] | None = None
         self._timer: Timer | None = None
 
+    @property
+    def awaits_hello(self) -> bool:
+        """Whether nothing that the peer says is heeded until it introduces itself."""
+        return self._require_hello and self._conversation.protocol == "plain"
+
     def begin(self) -> None:
         """The connection lives from now on."""
         self._began = self._reader.time = self._outbox.last_sent = trio.current_time()
@@ -134,7 +139,7 @@ class Vigil:
 
     def _look_for_hello(self, now: float) -> float:
         timeout = self._options.handshake_timeout
-        if not self._require_hello or timeout is None or self._conversation.protocol != "plain":
+        if timeout is None or not self.awaits_hello:
             return math.inf
         if now >= self._began + timeout:
             self._connection.abort(

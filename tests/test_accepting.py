@@ -278,6 +278,27 @@ async def test_handshakes_of_one_host_count_for_its_quota() -> None:
         assert server.statistics().accepted == 4
 
 
+async def test_whoever_is_known_only_after_the_handshake_counts_for_the_quota_from_then_on() -> None:
+    somebody = Peer(address="guarded:", sid="S-1-5-21-1")
+    async with serving(max_connections_per_peer=2) as server:
+        for _ in range(3):  # seats are given back to whom they were taken from
+            links = [Guarded(somebody) for _ in range(3)]
+            for link in links:
+                server.adopt(link)
+                link.allowed.set()
+            await links[2].outside.send(hello())
+            refusal = await links[2].outside.read_until("pyipc.goodbye")
+            assert refusal["data"]["code"] == "full"
+            assert "user S-1-5-21-1 has 2 connections already" in refusal["data"]["reason"]
+            assert len(server.connections) == 2
+            for link in links[:2]:
+                await link.outside.link.aclose()
+            await settle()
+            assert len(server.connections) == 0
+        statistics = server.statistics()
+        assert (statistics.accepted, statistics.refused) == (6, 3)
+
+
 async def test_a_refused_peer_that_shakes_no_hands_is_let_go_in_time(autojump_clock: MockClock) -> None:
     async with serving(max_connections=1, close_timeout=2.0) as server:
         join(server)

@@ -7,6 +7,7 @@ here: flags, the security of a pipe, that its name is never free, and that no ha
 from __future__ import annotations
 
 import functools
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -15,15 +16,26 @@ import trio
 import trio.testing
 
 from pyipc import parse_address
-from pyipc.errors import AddressError, AddressInUse, ConnectError, ConnectionClosed, ConnectionLost, ListenError
+from pyipc.errors import (
+    AddressError,
+    AddressInUse,
+    ConnectError,
+    ConnectionClosed,
+    ConnectionLost,
+    HandshakeFailed,
+    ListenError,
+)
 from pyipc.transports.pipe import PipeTransport
 from pyipc.transports.pipe_link import PipeLink
 from pyipc.transports.pipe_listener import BACKLOG, PipeListener
 from pyipc.transports.port import Peer
+from pyipc.transports.windows_api import WindowsApi
 from tests.conftest import CANNOT_RUN
-from tests.windows import ME, SOMEBODY, FakeWindows
+from tests.windows import ME, SOMEBODY, FakeWindows, windows_error
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pyipc.transports.port import Link
 
 ADDRESS = parse_address("pipe:world")
@@ -298,28 +310,26 @@ async def test_an_instance_that_cannot_be_watched_is_replaced(windows: FakeWindo
     assert not windows.open
 
 
-async def test_a_name_that_was_lost_is_taken_again_only_as_the_first(windows: FakeWindows) -> None:
-    """Else our instances might join the pipe of somebody who was there in between."""
+async def test_a_server_recovers_from_a_shortage_of_handles_while_clients_are_connected(windows: FakeWindows) -> None:
+    """Windows would let nobody be the first again, as long as a client is connected."""
     listener = await listen(windows)
-    handles = set(windows.instances)
+    windows.take(min(windows.instances))
+    link = await listener.accept()
+    handles = {handle for handle, instance in windows.instances.items() if not instance.is_taken}
     windows.connecting.update(dict.fromkeys(handles, 1450))
     windows.failures["create_named_pipe"].extend([1450] * 20)
-    while windows.instances:
+    for _ in range(5):
         with pytest.raises(OSError, match="1450"):
             await listener.accept()
+        assert windows.instances.keys() & handles, "the name is still ours"
     windows.failures.clear()
-    windows.calls.clear()
-    somebodys = windows.create_named_pipe(NAME, DUPLEX, 0, 0, 0, 0, 0, windows.security("D:"))
-    with pytest.raises(OSError, match="5"):
-        await listener.accept()
-    assert set(windows.instances) == {somebodys}
-    windows.close_handle(somebodys)
-    windows.calls.clear()
     windows.connecting.clear()
     with trio.move_on_after(0.01):
         await listener.accept()
-    firsts = [bool(open_mode & FIRST_INSTANCE) for _, open_mode, *_ in windows.named("create_named_pipe")]
-    assert firsts == [True] + [False] * (BACKLOG - 1)
+    assert sum(not instance.is_taken for instance in windows.instances.values()) == BACKLOG
+    windows.take(max(windows.instances))
+    await (await listener.accept()).aclose()
+    await link.aclose()
     await listener.aclose()
     assert not windows.open
 
@@ -371,15 +381,56 @@ async def test_closing_closes_clients_that_were_not_accepted(windows: FakeWindow
     assert not windows.open
 
 
-@pytest.mark.parametrize(("client", "sid"), [(SOMEBODY, SOMEBODY), (None, None)])
-async def test_where_others_may_come_windows_is_asked_who_it_is(
-    windows: FakeWindows, client: str | None, sid: str | None
-) -> None:
+@pytest.mark.parametrize("client", [SOMEBODY, None])
+async def test_where_others_may_come_windows_is_asked_who_it_is(windows: FakeWindows, client: str | None) -> None:
     windows.client = client
     listener = await listen(windows, allow=[SOMEBODY])
     windows.connecting[min(windows.instances)] = 535
     link = await listener.accept()
-    assert link.peer.sid == sid
+    assert link.peer == Peer(address="pipe:world", pid=4321, sid=client)
+    assert not link.needs_handshake
+    await link.handshake()
+    assert windows.named("read") == []
+    await link.aclose()
+    await listener.aclose()
+
+
+@pytest.mark.parametrize("client", [SOMEBODY, None])
+async def test_a_client_that_did_not_ask_for_it_is_identified_by_what_it_says(
+    windows: FakeWindows, client: str | None
+) -> None:
+    """Windows notes who the clients of Node and of ``open()`` are as they write, and tells it once that was read."""
+    windows.client = client
+    windows.is_client_dynamic = True
+    listener = await listen(windows, allow=[SOMEBODY])
+    windows.connecting[min(windows.instances)] = 535
+    link = await listener.accept()
+    assert link.needs_handshake
+    assert link.peer == Peer(address="pipe:world")
+    windows.reads.extend([b"", b"hello", b"world"])
+    await link.handshake()
+    assert not link.needs_handshake
+    assert link.peer == Peer(address="pipe:world", pid=4321, sid=client)
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await link.receive()
+    assert [await link.receive(), await link.receive()] == [b"hello", b"world"]
+    await link.aclose()
+    await listener.aclose()
+    assert not windows.open
+
+
+@pytest.mark.parametrize(("read", "text"), [(109, "left before it said anything"), (233, "broken")])
+async def test_a_client_that_leaves_before_it_can_be_identified(windows: FakeWindows, read: int, text: str) -> None:
+    windows.is_client_dynamic = True
+    listener = await listen(windows, allow=[SOMEBODY])
+    windows.connecting[min(windows.instances)] = 535
+    link = await listener.accept()
+    windows.reads.append(read)
+    with pytest.raises(HandshakeFailed, match=text) as caught:
+        await link.handshake()
+    assert caught.value.code == "closed"
+    assert windows.named("client_sid") == [(min(windows.instances),)]
     await link.aclose()
     await listener.aclose()
 
@@ -409,13 +460,63 @@ async def test_a_client_that_cannot_be_wrapped_is_closed(windows: FakeWindows, m
     windows.connecting[min(windows.instances)] = 535
 
     def fail(handle: int) -> str:
-        raise SystemError("Windows does not give us back our own identity")
+        raise KeyboardInterrupt
 
     monkeypatch.setattr(windows, "client_sid", fail)
-    with pytest.raises(SystemError):
+    with pytest.raises(KeyboardInterrupt):
         await listener.accept()
     await listener.aclose()
     assert not windows.open
+
+
+class Impersonating(WindowsApi):
+    """The real calls by which a client is identified, over functions of a Windows that is not there."""
+
+    def __init__(self, *, reverts: bool) -> None:
+        self.calls: list[str] = []
+        self._impersonate = self._function("impersonate", True)
+        self._current_thread = self._function("current thread", 1)
+        self._thread_token = self._function("token", False)
+        self._revert = self._function("revert", reverts)
+
+    def _function(self, name: str, result: int) -> Callable[..., int]:
+        def function(*_: object) -> int:
+            assert trio.lowlevel.currently_ki_protected(), "an interruption would leave us as somebody else"
+            self.calls.append(name)
+            return result
+
+        return function
+
+    def _last_error(self) -> int:
+        return 1368
+
+    def error(self, code: int) -> OSError:
+        return windows_error(code)
+
+
+def test_we_are_ourselves_again_whatever_happens() -> None:
+    windows = Impersonating(reverts=True)
+    with pytest.raises(OSError, match="1368"):
+        windows.client_sid(8)
+    assert windows.calls == ["impersonate", "current thread", "token", "revert"]
+
+
+def test_a_process_that_cannot_be_itself_again_ends_at_once(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def abort() -> None:
+        raise SystemExit("aborted")
+
+    monkeypatch.setattr(os, "abort", abort)
+    with pytest.raises(SystemExit, match="aborted"):
+        Impersonating(reverts=False).client_sid(8)
+    assert "does not give us back our own identity (error 1368); aborting" in capfd.readouterr().err
+
+
+def test_handles_are_not_inherited(windows: FakeWindows) -> None:
+    """A child process that had an instance would keep the name of the pipe."""
+    attributes: Any = windows.security("D:").attributes
+    assert attributes.bInheritHandle == 0
 
 
 # --- connecting ---

@@ -341,6 +341,20 @@ async def test_a_forged_goodbye_costs_a_client_one_heartbeat(autojump_clock: tri
         assert connection.peer.protocol == "pyipc/1"
 
 
+@pytest.mark.parametrize("code", ["version", "not-allowed", "idle"])
+async def test_a_forged_refusal_is_not_final(code: str, autojump_clock: trio.testing.MockClock) -> None:
+    server = pyipc.Server(ANY_PORT)
+    server.on("q", lambda message: message.data)
+    async with server, pyipc.connect(str(server.addresses[0])) as client:
+        assert await client.request("q", 1) == 1
+        (connection,) = server.connections
+        await connection._link.send(frame("pyipc.goodbye", {"code": code}))
+        await until(lambda: not client.connected)
+        await trio.sleep(1)  # longer than the first pause
+        assert client.connected
+        assert await client.request("q", 2) == 2
+
+
 async def test_a_client_that_is_flooded_by_its_server_keeps_its_bounds() -> None:
     """The server's side is a bare socket that sends whatever it likes."""
     heard = 0

@@ -137,7 +137,7 @@ async def test_objects() -> None:
             await call(server, callers)
             each = (objects() - before) / COUNT
             print(f"{each:.1f} objects for each idle connection")
-            assert each <= 53
+            assert each < 55  # 53, on Windows 54; what the server has once for all of them is shared out here
 
 
 class TaskCount(trio.abc.Instrument):

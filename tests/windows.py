@@ -51,6 +51,9 @@ class FakeWindows(WindowsApi):
         failures: Errors to raise instead of doing what is asked, by the name of the call; each is used once.
         connecting: What `connect_named_pipe` answers for a handle, if not what is so.
         reads: What `read` returns or raises next; it waits when there is nothing.
+        client: Who the clients are; ``None`` if they do not let themselves be identified.
+        is_client_dynamic: Whether clients did not ask to be identified, so that it takes something read from them.
+        heard: Handles from which something was read.
     """
 
     def __init__(self) -> None:
@@ -65,6 +68,8 @@ class FakeWindows(WindowsApi):
         self.busy: dict[int, trio.Event] = {}
         self.owner = ME
         self.client: str | None = ME
+        self.is_client_dynamic = False
+        self.heard: set[int] = set()
         self._handles = itertools.count(100, 4)
 
     def named(self, name: str) -> list[tuple[Any, ...]]:
@@ -108,6 +113,7 @@ class FakeWindows(WindowsApi):
 
     def connect_named_pipe(self, handle: int, overlapped: Overlapped) -> int:
         self._note("connect_named_pipe", handle)
+        assert trio.lowlevel.currently_ki_protected(), "Windows would write where nothing is any more"
         assert handle in self.registered, "nobody would hear of it"
         if handle in self.connecting:
             return self.connecting[handle]
@@ -161,6 +167,7 @@ class FakeWindows(WindowsApi):
         if isinstance(result, int):
             raise windows_error(result)
         buffer[: len(result)] = result
+        self.heard.add(handle)
         return len(result)
 
     async def write(self, handle: int, data: memoryview) -> int:
@@ -197,8 +204,10 @@ class FakeWindows(WindowsApi):
 
     def client_sid(self, handle: int) -> str:
         self._note("client_sid", handle)
-        if self.client is None:
+        if self.is_client_dynamic and handle not in self.heard:
             raise windows_error(1368)
+        if self.client is None:
+            raise windows_error(1347)
         return self.client
 
     def security(self, sddl: str) -> Security:

@@ -165,13 +165,14 @@ def add_tls_options(parser: argparse.ArgumentParser, *, listens: bool = False, c
         group.add_argument("--client-ca", metavar="FILE", help="want a certificate of this CA from every client")
 
 
-def endpoint(arguments: argparse.Namespace, where: str, *others: str) -> pyipc.Endpoint:
+def endpoint(arguments: argparse.Namespace, where: str, *others: str, listens: bool = False) -> pyipc.Endpoint:
     """An address with what the options say about it.
 
     Args:
         arguments: With those of `add_framing_options` and `add_tls_options`.
         where: The address.
         others: Further ones of the command; what is said about TLS may be meant for them alone.
+        listens: Whether the command listens there.
 
     Raises:
         AddressError: It cannot be used like this.
@@ -180,7 +181,14 @@ def endpoint(arguments: argparse.Namespace, where: str, *others: str) -> pyipc.E
     framing = pyipc.Raw() if arguments.raw else arguments.delimiter or pyipc.Json()
     allow = pyipc.ANYONE if arguments.allow_anyone else None if arguments.allow is None else frozenset(arguments.allow)
     is_meant = _takes_tls(where) or not any(map(_takes_tls, others))
-    return pyipc.Endpoint(where, allow=allow, framing=framing, tls=_tls(arguments) if is_meant else None)
+    tls = _tls(arguments) if is_meant else None
+    if listens and where.startswith("tls:") and (tls is None or tls.cert is None):
+        raise Failed(
+            ExitCode.USAGE,
+            f"{where} needs --cert FILE, the server's certificate, and --key FILE, its key; "
+            "'pyipc cert server' makes both",
+        )
+    return pyipc.Endpoint(where, allow=allow, framing=framing, tls=tls)
 
 
 def _takes_tls(where: str) -> bool:

@@ -289,10 +289,8 @@ class JsonConversation(OutgoingFrames):
                 events.append(body)
             case Goodbye(code, message):
                 events.append(Goodbye(one_line(code), one_line(message)))
-            case Goaway(message):
-                events.append(Goaway(one_line(message)))
             case _:
-                events.append(body)
+                events.append(Goaway(one_line(body.message)))
 
     def _check_call(self, body: Request | Reply | Failure | Cancel) -> None:
         """Whether a frame about a call can be meant; a peer that sends one speaks pyipc's protocol."""

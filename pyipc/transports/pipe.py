@@ -51,6 +51,8 @@ _IDENTIFICATION_ONLY: Final = 0x11_0000
 _ERROR_FILE_NOT_FOUND: Final = 2
 _ERROR_ACCESS_DENIED: Final = 5
 _ERROR_PIPE_BUSY: Final = 231
+#: A client that did not ask for `SECURITY_IDENTIFICATION`, such as one of Node, is known by what was read from it.
+_ERROR_CANNOT_IMPERSONATE: Final = 1368
 
 #: All that a client needs: FILE_GENERIC_READ and FILE_GENERIC_WRITE without FILE_CREATE_PIPE_INSTANCE, by which others
 #: could take clients away from the server.
@@ -103,6 +105,7 @@ class PipeTransport(Transport):
 
         Option: ``allow``, security identifiers of users whom Windows is to let in beside our own. Without it every
         peer's ``sid`` is ours, as Windows lets in nobody else; with it, it is the one that Windows tells, if it does.
+        Of a client that did not ask to be identified it tells that once something was read, in `Link.handshake`.
 
         Raises:
             AddressInUse: Somebody else has the pipe.
@@ -123,8 +126,15 @@ class PipeTransport(Transport):
         security = windows.security(f"O:{own}D:P(A;;GA;;;{own}){rights}")
         await trio.lowlevel.checkpoint()
 
-        def identify(handle: int) -> Peer:
-            sid = _client_sid(windows, handle) if rights else own
+        def identify(handle: int) -> Peer | None:
+            sid: str | None = own
+            if rights:
+                try:
+                    sid = windows.client_sid(handle)
+                except OSError as error:
+                    if error_code(error) == _ERROR_CANNOT_IMPERSONATE:
+                        return None
+                    sid = None  # it did not let itself be identified, or has gone; who cannot be known is not let in
             return Peer(address=str(address), pid=_process_id(windows.client_process_id, handle), sid=sid)
 
         first = await _take(windows, address, name, security)
@@ -215,13 +225,6 @@ def _users(allow: object) -> tuple[str, ...]:
                 f"{sid!r} is no security identifier of a user, such as 'S-1-5-18'; `whoami /user` shows one's own"
             )
     return tuple(sorted(allow))
-
-
-def _client_sid(windows: WindowsApi, handle: int) -> str | None:
-    try:
-        return windows.client_sid(handle)
-    except OSError:
-        return None  # it did not let itself be identified, or has gone; who cannot be known is not let in
 
 
 def _process_id(ask: Callable[[int], int], handle: int) -> int | None:

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from pyipc.errors import ConnectionLost
+from pyipc.errors import ConnectionLost, HandshakeFailed
 from pyipc.transports.port import Link
 from pyipc.transports.windows_api import error_code
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pyipc.transports.port import Peer
     from pyipc.transports.windows_api import WindowsApi
 
@@ -37,19 +39,25 @@ class PipeLink(Link):
     Args:
         windows: The calls of Windows.
         handle: The pipe, registered with trio already; the link owns it from here on.
-        peer: Who is on the other side.
+        peer: Who is on the other side, as far as is known.
+        identify: Finds out who is there once something was read; ``None`` if it is known. It is asked in `handshake`.
     """
 
-    __slots__ = ("_buffer", "_closed", "_handle", "_peer", "_reading", "_windows", "_writing")
+    __slots__ = ("_buffer", "_closed", "_first", "_handle", "_identify", "_peer", "_reading", "_windows", "_writing")
 
     keeps_sent = True
 
-    def __init__(self, windows: WindowsApi, handle: int, peer: Peer) -> None:
+    def __init__(
+        self, windows: WindowsApi, handle: int, peer: Peer, identify: Callable[[int], Peer | None] | None = None
+    ) -> None:
         self._windows = windows
         self._handle = handle
         self._peer = peer
         self._buffer = bytearray(_SMALLEST_READ)
         self._reading = self._writing = self._closed = False
+        self._identify = identify
+        self.needs_handshake: bool = identify is not None
+        self._first = b""  # what was read in order to identify the peer
 
     def __repr__(self) -> str:
         return f"<PipeLink to {self._peer.address}, {'closed' if self._closed else f'handle {self._handle}'}>"
@@ -58,6 +66,29 @@ class PipeLink(Link):
     def peer(self) -> Peer:
         """Who is on the other side."""
         return self._peer
+
+    async def handshake(self) -> None:
+        """Wait until the peer says something: only by that does Windows know who some clients are.
+
+        Raises:
+            HandshakeFailed: It has gone without a word, or `aclose` was called meanwhile.
+
+        Cancellation: the link can then only be closed.
+        """
+        if self._identify is None:
+            await trio.lowlevel.checkpoint()
+            return
+        try:
+            self._first = await self.receive()
+        except ConnectionLost as error:
+            raise HandshakeFailed("closed", str(error)) from error
+        if not self._first:
+            raise HandshakeFailed(
+                "closed", f"the client of {self._peer.address} left before it said anything, so nobody knows who it was"
+            )
+        self._peer = self._identify(self._handle) or self._peer
+        self._identify = None
+        self.needs_handshake = False
 
     async def send(self, data: bytes | bytearray | memoryview) -> None:
         """Write all of ``data``, waiting for room as often as it takes. Always a schedule point.
@@ -104,6 +135,11 @@ class PipeLink(Link):
             raise trio.BusyResourceError("another task is receiving from this link")
         self._reading = True
         try:
+            if self._first:
+                await trio.lowlevel.checkpoint()
+                self._refuse_closed()
+                first, self._first = self._first, b""
+                return first
             while True:
                 self._refuse_closed()
                 # Nothing may be awaited after this, or cancellation could lose what was read.

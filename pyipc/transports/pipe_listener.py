@@ -4,8 +4,8 @@ Owns the instances of a pipe that no client has yet. Must not know who may talk.
 
 A pipe is a name and any number of instances, each for one client. Clients take an instance that was created, whether
 somebody waits for them or not, so those are the backlog; and whoever creates the first one decides who may create more.
-Hence the rule here: a client is handed out only while another instance is there for the next one, so that the name is
-ours without a gap from the first instance to the end.
+Hence the rule here: a client is handed out only while another instance is there for the next one, and the last one is
+not closed whatever becomes of it, so that the name is ours without a gap from the first instance to the end.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ import trio
 
 from pyipc.errors import ConnectionClosed
 from pyipc.transports.pipe_link import PipeLink
-from pyipc.transports.port import Listener
+from pyipc.transports.port import Listener, Peer
 from pyipc.transports.windows_api import Overlapped
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pyipc.protocol.addresses import Address
-    from pyipc.transports.port import Link, Peer
+    from pyipc.transports.port import Link
     from pyipc.transports.windows_api import Security, WindowsApi
 
 __all__ = ["BACKLOG", "PipeListener", "create_instance"]
@@ -55,7 +55,7 @@ class PipeListener(Listener):
         name: The name of the pipe.
         security: Who may use it.
         first: The first instance; the listener owns it from here on.
-        identify: Finds out who the client of an instance is.
+        identify: Finds out who the client of an instance is; ``None`` if that takes reading something first.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class PipeListener(Listener):
         security: Security,
         *,
         first: int,
-        identify: Callable[[int], Peer],
+        identify: Callable[[int], Peer | None],
     ) -> None:
         self._windows = windows
         self._address = address
@@ -134,7 +134,10 @@ class PipeListener(Listener):
 
     def _adopt(self, handle: int) -> Link:
         try:
-            return PipeLink(self._windows, handle, self._identify(handle))
+            peer = self._identify(handle)
+            if peer is None:
+                return PipeLink(self._windows, handle, Peer(address=str(self._address)), identify=self._identify)
+            return PipeLink(self._windows, handle, peer)
         except BaseException:
             self._windows.close_handle(handle)
             raise
@@ -142,10 +145,8 @@ class PipeListener(Listener):
     def _fill_up(self) -> OSError | None:
         """Create the instances that are missing; returns why that was not possible."""
         while len(self._free) < BACKLOG:
-            # Without any the name was free for a moment, and may be somebody else's now.
-            first = not self._free and not self._taken
             try:
-                self._free.append(create_instance(self._windows, self._name, self._security, first=first))
+                self._free.append(create_instance(self._windows, self._name, self._security))
             except OSError as error:
                 return error
         return None
@@ -164,9 +165,11 @@ class PipeListener(Listener):
         except (OSError, trio.ClosedResourceError) as error:
             scope.cancel()
             if not self._closed:
-                self._free.remove(handle)
-                self._fill_up()
-                self._windows.close_handle(handle)
+                # Closing the last one would give the name away, and with clients connected Windows would not let us be
+                # the first again. It is tried once more, by the next `accept`.
+                if len(self._free) > 1:
+                    self._free.remove(handle)
+                    self._windows.close_handle(handle)
                 self._failure = error if isinstance(error, OSError) else OSError("the pipe was closed by somebody else")
         else:
             scope.cancel()

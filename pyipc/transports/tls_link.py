@@ -287,7 +287,7 @@ class TlsLink(Link):
         finally:
             self._pushing = None
             if self._descriptor < 0:
-                self._socket.close()
+                self._close_socket()
 
     async def _writable(self) -> None:
         try:
@@ -411,10 +411,19 @@ class TlsLink(Link):
             self._descriptor = -1
             trio.lowlevel.notify_closing(self._socket)
             if self._pushing is None:
-                self._socket.close()
+                self._close_socket()
             else:
                 self._pushing.deadline = trio.current_time() + _LINGER
         await trio.lowlevel.checkpoint()
+
+    def _close_socket(self) -> None:
+        # While input is unread, such as the tickets for sessions that a server of TLS 1.3 sends unasked, closing would
+        # reset the connection, and what is under way to the peer would be lost by that.
+        with contextlib.suppress(OSError):
+            for _ in range(_LINGER_READS):
+                if not self._socket.recv(_READ_SIZE):
+                    break
+        self._socket.close()
 
     def _lost(self, error: Exception) -> ConnectionLost:
         # What was written before may have arrived; nobody down here can tell.

@@ -8,7 +8,9 @@ Handles are numbers. What fails raises `OSError`, whose ``winerror`` is the numb
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import os
 from ctypes import wintypes
 from typing import TYPE_CHECKING, Any, Final
 
@@ -238,16 +240,20 @@ class WindowsApi:
         finally:
             self._local_free(descriptor)
 
+    @trio.lowlevel.enable_ki_protection  # an interruption must not leave us as somebody else
     def client_sid(self, handle: int) -> str:
         """The user whom the client of a pipe runs as, found out by acting as this user for a moment."""
         token = wintypes.HANDLE()
-        self._check(self._impersonate(handle))
         try:
+            self._check(self._impersonate(handle))
             self._check(self._thread_token(self._current_thread(), _TOKEN_QUERY, True, ctypes.byref(token)))
         finally:
             if not self._revert():
-                # What runs from here on would run as somebody else.
-                raise SystemError(f"Windows does not give us back our own identity (error {self._last_error()})")
+                # Whatever ran from here on, the unwinding of an error too, would run as the client.
+                code = self._last_error()
+                with contextlib.suppress(OSError):
+                    os.write(2, b"pyipc: Windows does not give us back our own identity (error %d); aborting\n" % code)
+                os.abort()
         return self._user_of(token)
 
     def security(self, sddl: str) -> Security:

@@ -134,6 +134,45 @@ async def test_tap_between_an_encrypted_client_and_a_plain_server(address: str, 
             assert (await run("request", spied, "ask", "3", *ADA, cwd=certificates)).out == "null\n"
 
 
+async def test_tap_between_two_that_both_want_certificates(certificates: Path) -> None:
+    mutual = (*SERVER, "--client-ca", "ca.pem")
+    async with start("serve", "tls://localhost:0", *mutual, "--allow", "ada", cwd=certificates) as server:
+        target = await server.listening()
+        options = (*mutual, "--target-cert", "ada.pem", "--target-key", "ada-key.pem", "--ca", "ca.pem")
+        async with start("tap", "tls://localhost:0", target, *options, cwd=certificates) as tap:
+            spied = await tap.listening()
+            eve = ("--cert", "eve.pem", "--key", "eve-key.pem", *CLIENT)
+            assert (await run("request", spied, "ask", "1", *eve, cwd=certificates)).out == "null\n"
+            await tap.line('-> .* request 1 "ask" 1$')
+
+
+async def test_tap_tells_why_the_target_does_not_want_it(certificates: Path) -> None:
+    """Over TLS 1.3 it tells so only when there is something to read."""
+    mutual = (*SERVER, "--client-ca", "ca.pem")
+    async with start("serve", "tls://localhost:0", *mutual, cwd=certificates) as server:
+        target = await server.listening()
+        async with start("tap", "tls://localhost:0", target, *SERVER, *CLIENT, "--json", cwd=certificates) as tap:
+            spied = await tap.listening()
+            assert (await run("emit", spied, "x", "1", *CLIENT, cwd=certificates)).status != 0
+            found = json.loads((await tap.line('.*"kind":"closed".*'))[0])
+            assert found["lost"] == "server"
+            assert "does not accept our certificate" in found["message"]
+
+
+@pytest.mark.parametrize("words", [("serve",), ("broadcast",), ("tap",)], ids=" ".join)
+async def test_who_listens_needs_a_certificate(words: tuple[str, ...]) -> None:
+    more = {"broadcast": ("news", "1"), "tap": ("world",)}.get(words[0], ())
+    result = await run(*words, "tls://localhost:0", *more)
+    assert (result.status, result.out) == (ExitCode.USAGE, "")
+    assert "tls://localhost:0 needs --cert FILE" in result.err
+
+
+async def test_half_of_what_is_for_the_target() -> None:
+    result = await run("tap", "spied", "tls://localhost:1", "--target-key", "key.pem")
+    assert result.status == ExitCode.USAGE
+    assert "--target-key needs --target-cert" in result.err
+
+
 async def test_one_server_with_and_without_it(address: str, certificates: Path) -> None:
     async with start("serve", address, "tls://localhost:0", *SERVER, cwd=certificates) as server:
         encrypted = (await server.line(r"listening on (tls:\S+)$", stream="err"))[1]

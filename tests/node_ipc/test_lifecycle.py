@@ -13,6 +13,7 @@ from trio.testing import wait_all_tasks_blocked
 
 import pyipc
 from pyipc.node_ipc import IPC, Socket
+from tests.conformance.sides import until
 from tests.interop.node import eventually
 from tests.node_ipc.programs import Events
 from tests.wire import frame
@@ -295,6 +296,26 @@ async def test_a_server_that_cannot_listen(meeting: Meeting) -> None:
         assert events.names == ["error"]
         assert isinstance(events.all[0][1], pyipc.AddressInUse)
         await eventually(lambda: not meeting.there.server.is_started)
+
+
+async def test_the_start_comes_before_whoever_is_there_already(
+    meeting_unix: Meeting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin = pyipc.Server.__aenter__
+
+    async def slowly(server: pyipc.Server) -> pyipc.Server:
+        await begin(server)
+        await until(lambda: len(server.connections) == 1)
+        await wait_all_tasks_blocked()
+        return server
+
+    monkeypatch.setattr(pyipc.Server, "__aenter__", slowly)
+    served = meeting_unix.serve()
+    meeting_unix.there.connect_to("world", str(meeting_unix.path))
+    meeting_unix.there.of.world.emit("message")
+    async with meeting_unix.here, meeting_unix.there:
+        await served.wait_for("message")
+    assert served.names[:3] == ["start", "connect", "message"]
 
 
 async def test_starting_and_stopping(meeting_unix: Meeting) -> None:

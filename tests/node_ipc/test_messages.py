@@ -420,6 +420,23 @@ async def test_sync_does_not_wait_for_an_answer_that_was_lost_with_its_connectio
         await served.wait_for("question", 3)
 
 
+async def test_sync_waits_for_a_connection(meeting_unix: Meeting, caplog: pytest.LogCaptureFixture) -> None:
+    """What has its turn without one would pile up, and arrive all at once."""
+    meeting_unix.there.config.sync = True
+    meeting_unix.there.config.sync_timeout = 1
+    async with meeting_unix.joined() as (_, heard):
+        meeting_unix.here.server.stop()
+        await heard.wait_for("disconnect")
+        for number in range(3):
+            meeting_unix.there.of.world.emit("question", number)
+        await heard.wait_for("error", 3)  # as many attempts to connect
+        await trio.sleep(0.02)  # far more than the time-out, which does not begin
+        assert "sync_timeout" not in caplog.text
+        served = meeting_unix.serve()
+        await served.wait_for("question", 3)
+    assert served.data("question") == [0, 1, 2]
+
+
 async def test_sync_does_not_wait_for_ever(meeting_unix: Meeting, caplog: pytest.LogCaptureFixture) -> None:
     meeting_unix.there.config.sync = True
     meeting_unix.there.config.sync_timeout = 1

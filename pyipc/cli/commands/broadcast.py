@@ -64,7 +64,7 @@ async def run(arguments: argparse.Namespace, console: Console) -> int:
 
     Cancellation: closes at once; what was not sent is lost.
     """
-    server = pyipc.Server(common.endpoint(arguments, arguments.address))
+    server = pyipc.Server(common.endpoint(arguments, arguments.address, listens=True))
     arrivals = trio.Event()
 
     @server.on_connect

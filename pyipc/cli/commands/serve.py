@@ -58,7 +58,7 @@ async def run(arguments: argparse.Namespace, console: Console) -> int:
     journal = Journal(console)
     quota = Quota(arguments)
     server = pyipc.Server(
-        *(common.endpoint(arguments, address, *arguments.addresses) for address in arguments.addresses),
+        *(common.endpoint(arguments, address, *arguments.addresses, listens=True) for address in arguments.addresses),
         router=_Handlers(arguments, console, journal, quota).router,
     )
     server.on_connect(journal.connected)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import itertools
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Final
@@ -10,6 +11,7 @@ import trio
 
 import pyipc
 from pyipc.cli import arguments as common
+from pyipc.cli.exits import ExitCode, Failed
 from pyipc.cli.interruption import Interrupted, interruptible
 from pyipc.cli.peers import check_peer
 from pyipc.cli.showing.figures import count
@@ -19,8 +21,6 @@ from pyipc.cli.tapping.watching import Conversation
 from pyipc.transports import transport_for
 
 if TYPE_CHECKING:
-    import argparse
-
     from pyipc.cli.showing.console import Console
     from pyipc.cli.tapping.watching import Reading
     from pyipc.transports import Link, Listener
@@ -76,6 +76,9 @@ def add(commands: Any) -> None:
     )
     common.add_framing_options(parser)
     common.add_tls_options(parser, listens=True, connects=True)
+    target = parser.add_argument_group("tls, towards TARGET")
+    target.add_argument("--target-cert", metavar="FILE", help="show this certificate to TARGET, and --cert to clients")
+    target.add_argument("--target-key", metavar="FILE", help="its private key, unless that is in the same file")
 
 
 async def run(arguments: argparse.Namespace, console: Console) -> int:
@@ -106,12 +109,24 @@ async def run(arguments: argparse.Namespace, console: Console) -> int:
     raise interrupted
 
 
+def _towards_target(arguments: argparse.Namespace) -> argparse.Namespace:
+    """The same arguments, with the certificate for the target."""
+    if arguments.target_cert is None:
+        if arguments.target_key is not None:
+            raise Failed(
+                ExitCode.USAGE, "--target-key needs --target-cert as well, the certificate that it is the key of"
+            )
+        return arguments
+    own = {"cert": arguments.target_cert, "key": arguments.target_key, "client_ca": None}
+    return argparse.Namespace(**{**vars(arguments), **own})
+
+
 class _Tap:
     """Everything between one address and another."""
 
     def __init__(self, arguments: argparse.Namespace, console: Console) -> None:
-        self.source = common.endpoint(arguments, arguments.listen, arguments.target)
-        self.target = common.endpoint(arguments, arguments.target, arguments.listen)
+        self.source = common.endpoint(arguments, arguments.listen, arguments.target, listens=True)
+        self.target = common.endpoint(_towards_target(arguments), arguments.target, arguments.listen)
         self.backlog: Backlog[Reading] = Backlog(max_size=_BACKLOG_SIZE, max_items=_BACKLOG_FRAMES)
         self._console = console
         self._lossless: bool = arguments.lossless

@@ -8,7 +8,7 @@ writes, and what is under way here is one chunk in each direction.
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 import trio
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from pyipc.transports import Link
 
-__all__ = ["Direction", "Watcher", "relay"]
+__all__ = ["Break", "Direction", "Watcher", "relay"]
 
 #: Seconds in which a side that takes nothing any more may still be heard.
 _LAST_WORDS_TIMEOUT: Final = 5.0
@@ -31,13 +31,30 @@ class Direction(enum.Enum):
     TO_SERVER = "->"
     TO_CLIENT = "<-"
 
+    @property
+    def source(self) -> str:
+        """Which side the bytes come from."""
+        return "client" if self is Direction.TO_SERVER else "server"
+
+    @property
+    def target(self) -> str:
+        """Which side they go to."""
+        return "server" if self is Direction.TO_SERVER else "client"
+
 
 #: Is shown every chunk after it was passed on, and ``b""`` for the end of a direction. The next
 #: chunk of that direction is read when it returns.
 Watcher: TypeAlias = "Callable[[Direction, bytes], Awaitable[None]]"
 
 
-async def relay(client: Link, server: Link, watch: Watcher) -> None:
+class Break(NamedTuple):
+    """A side that went without a proper end."""
+
+    side: str
+    error: pyipc.ConnectionLost
+
+
+async def relay(client: Link, server: Link, watch: Watcher) -> Break | None:
     """Pass on what two links say to each other until both directions have ended, or one link breaks.
 
     Args:
@@ -47,36 +64,48 @@ async def relay(client: Link, server: Link, watch: Watcher) -> None:
 
     Both links are closed in the end.
 
+    Returns:
+        Which link broke first, if one did.
+
     Cancellation: closes both links; what was read but not yet passed on is lost.
     """
+    broken: dict[str, pyipc.ConnectionLost] = {}
     try:
         async with trio.open_nursery() as nursery:
             ends = nursery.cancel_scope
-            nursery.start_soon(_forward, Direction.TO_SERVER, client, server, watch, ends)
-            nursery.start_soon(_forward, Direction.TO_CLIENT, server, client, watch, ends)
+            nursery.start_soon(_forward, Direction.TO_SERVER, client, server, watch, ends, broken)
+            nursery.start_soon(_forward, Direction.TO_CLIENT, server, client, watch, ends, broken)
     finally:
         # A link is closed before it gives way, so cancellation leaves none open.
         with trio.CancelScope(shield=True):
             await client.aclose()
             await server.aclose()
+    return next((Break(side, error) for side, error in broken.items()), None)
 
 
 async def _forward(
-    direction: Direction, source: Link, target: Link, watch: Watcher, conversation: trio.CancelScope
+    direction: Direction,
+    source: Link,
+    target: Link,
+    watch: Watcher,
+    conversation: trio.CancelScope,
+    broken: dict[str, pyipc.ConnectionLost],
 ) -> None:
     """Pass on one direction to its end."""
     while True:
         try:
             chunk = await source.receive()
-        except pyipc.ConnectionLost:
-            # It is gone without a proper end: the other side is to find the same.
+        except pyipc.ConnectionLost as error:
+            # It is gone without a proper end: the other side is to find the same. Reading tells best why.
+            broken[direction.source] = error
             conversation.cancel()
             return
         if not chunk:
             break
         try:
             await _send(target, chunk)
-        except pyipc.ConnectionLost:
+        except pyipc.ConnectionLost as error:
+            broken.setdefault(direction.target, error)
             # What it said before it went may still be on its way.
             conversation.deadline = min(conversation.deadline, trio.current_time() + _LAST_WORDS_TIMEOUT)
             return

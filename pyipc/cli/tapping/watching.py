@@ -70,14 +70,18 @@ class Conversation:
         began = trio.current_time()
         await self._happened("connected", f": {peer_text(client.peer)}", peer=peer_record(client.peer))
         try:
-            await relay(client, server, self._watch)
+            broken = await relay(client, server, self._watch)
         finally:
             for cutter in self._cutters.values():
                 cutter.drop()
         seconds = trio.current_time() - began
         there, back = (self._sizes[each] for each in (Direction.TO_SERVER, Direction.TO_CLIENT))
         text = f" after {duration(seconds * 1e9)}: {size(there)} ->, {size(back)} <-"
-        await self._happened("closed", text, seconds=seconds, size_to_server=there, size_to_client=back)
+        facts: dict[str, object] = {"seconds": seconds, "size_to_server": there, "size_to_client": back}
+        if broken is not None:
+            text += f"; the {broken.side} is lost: {broken.error}"
+            facts |= {"lost": broken.side, "message": str(broken.error)}
+        await self._happened("closed", text, **facts)
 
     async def _watch(self, direction: Direction, chunk: bytes) -> None:
         """See what was just passed on."""
@@ -97,8 +101,7 @@ class Conversation:
         cutter = self._cutters.get(direction)
         if cutter is not None and (piece := cutter.rest()) is not None:
             await self._show(functools.partial(self._transcript.frame, moment, direction, piece), len(piece.data))
-        side = "client" if direction is Direction.TO_SERVER else "server"
-        await self._happened("end", f": the {side} has finished sending", side=side)
+        await self._happened("end", f": the {direction.source} has finished sending", side=direction.source)
 
     async def _happened(self, kind: str, text: str, **facts: object) -> None:
         await self._show(functools.partial(self._transcript.happened, _moment(), kind, text, **facts), 0)
