@@ -57,7 +57,8 @@ class DatagramVigil(Vigil):
         timeout = self._options.peer_idle_timeout
         if timeout is None or not self._connection._link.expires:
             return math.inf
-        if self._dispatcher.paused:
+        # Who waits for an answer need not say anything, nor who is waited for.
+        if self._dispatcher.paused or self._dispatcher.is_at_work or self._connection.is_waiting:
             self._reader.time = now
         limit = max(self._reader.time, self._dispatcher.resumed_at) + timeout
         if now < limit:

@@ -262,6 +262,11 @@ class Dispatcher:
             self.paused = False
             self.resumed_at = trio.current_time()
 
+    @property
+    def is_at_work(self) -> bool:
+        """Whether a handler is at work that waits for something."""
+        return self._lane_busy or self._responder.slots_used > 0
+
     def _must_read(self) -> bool:
         """Whether stopping to read could keep this side waiting for ever."""
         return self._discarding or self._connection.is_waiting

@@ -593,6 +593,28 @@ async def test_a_client_that_says_nothing_stays_known_and_a_plain_one_is_forgott
         assert client.statistics().connects == 1
 
 
+async def test_a_peer_whose_message_is_handled_is_not_forgotten(autojump_clock: trio.testing.MockClock) -> None:
+    """Nor is its handler cancelled: a plain peer that waits for the answer has nothing to say."""
+    server = pyipc.Server("udp://127.0.0.1:0", peer_idle_timeout=60)
+
+    @server.on("work")
+    async def work(message: pyipc.Message[None]) -> None:
+        await trio.sleep(200)
+        await message.connection.emit("done")
+
+    async with server:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
+            peer.connect(("127.0.0.1", server.addresses[0].port))
+            peer.send(b'{"type":"work"}\f')
+            await until(lambda: len(server.connections) == 1)
+            await trio.sleep(201)
+            await trio.testing.wait_all_tasks_blocked()
+            peer.setblocking(False)
+            assert peer.recv(100) == b'{"type":"done","data":null}\f'
+            await trio.sleep(121)
+            assert not server.connections
+
+
 async def test_a_datagram_a_minute_keeps_a_plain_peer_known(autojump_clock: MockClock) -> None:
     async with pyipc.Server(ANY_PORT) as server, plain(server.addresses[0]) as peer:
         for _ in range(10):
