@@ -82,10 +82,13 @@ class Acceptor:
         Raises:
             AddressInUse, ListenError, AddressError: As `Transport.listen`. What was taken is released by `stop`.
         """
-        for endpoint in self._endpoints:
+        taken: dict[int, Listener] = {}
+        # Whoever opened an inherited socket did so once: it is taken when nothing else can go wrong any more.
+        for place in sorted(range(len(self._endpoints)), key=lambda place: self._endpoints[place].is_inherited):
+            endpoint = self._endpoints[place]
             transport = endpoint.transport or transport_for(endpoint.parsed.scheme)
-            listener = await transport.listen(endpoint.parsed, endpoint.listen_options)
-            self.listeners.append(listener)
+            taken[place] = listener = await transport.listen(endpoint.parsed, endpoint.listen_options)
+            self.listeners = [taken[place] for place in sorted(taken)]
             logger.info("listening on %s", listener.address)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:

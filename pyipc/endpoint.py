@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Endpoint", "as_endpoint"]
 
+_INHERITED_SCHEMES: Final = frozenset({"fd", "systemd"})
 # What can be encrypted: an inherited socket by whoever inherits it.
-_TLS_SCHEMES: Final = frozenset({"tls", "fd", "systemd"})
+_TLS_SCHEMES: Final = _INHERITED_SCHEMES | {"tls"}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -90,6 +91,11 @@ class Endpoint:
     def is_tls(self) -> bool:
         """Whether what is said here is encrypted, and the other side identified by its certificate."""
         return self.tls is not None or self.parsed.scheme == "tls"
+
+    @property
+    def is_inherited(self) -> bool:
+        """Whether it is a socket that somebody else has opened."""
+        return self.parsed.scheme in _INHERITED_SCHEMES
 
     @property
     def connect_options(self) -> dict[str, object]:

@@ -55,6 +55,7 @@ class Server:
 
     Raises:
         AddressError: An address is wrong.
+        ValueError: An option is out of range, or does not go together with an endpoint.
     """
 
     def __init__(
@@ -67,6 +68,11 @@ class Server:
         self._endpoints = [as_endpoint(address) for address in addresses]
         self._options = Options.of(options)
         self._plain_peers = plain_peers
+        if not plain_peers and any(not endpoint.can_refuse for endpoint in self._endpoints):
+            raise ValueError(
+                "with plain_peers=False everybody has to introduce itself, for which raw framing has no words; "
+                "use framing=pyipc.Json() on every endpoint, or leave out plain_peers"
+            )
         self._router = Router()
         if router is not None:
             self._router.include(router)

@@ -147,6 +147,22 @@ def tcp_pair() -> tuple[socket.socket, socket.socket]:
         return listener.accept()[0], client
 
 
+async def test_a_start_that_fails_for_another_address_leaves_it_for_the_next() -> None:
+    sock = tcp_listener()
+    where = sock.getsockname()
+    endpoint = pyipc.Endpoint(f"fd:{sock.detach()}", transport=transport())
+    async with pyipc.Server("tcp://127.0.0.1:0") as other:
+        with pytest.raises(pyipc.AddressInUse):
+            await pyipc.Server(endpoint, other.addresses[0]).run()
+    async with pyipc.Server(endpoint, other.addresses[0]) as server:
+        assert [str(address) for address in server.addresses] == [
+            f"tcp://127.0.0.1:{where[1]}",
+            str(other.addresses[0]),
+        ]
+        async with pyipc.connect(f"tcp://127.0.0.1:{where[1]}"):
+            pass
+
+
 @pytest.mark.parametrize("make", [socket.socketpair, tcp_pair])
 async def test_a_connection_has_one_peer_on_each_side(
     make: Callable[[], tuple[socket.socket, socket.socket]], descriptors: Give

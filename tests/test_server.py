@@ -538,3 +538,10 @@ async def test_closing_waits_for_all_others_who_are_told_of_an_end(autojump_cloc
             await until(lambda: len(server.connections) == 2)
             await client.aclose()
     assert told == ["one", "the other", "closed"]
+
+
+def test_who_must_introduce_itself_needs_words_for_it() -> None:
+    raw = pyipc.Endpoint("memory:raw", framing=pyipc.Raw())
+    with pytest.raises(ValueError, match="raw framing has no words"):
+        pyipc.Server("memory:x", raw, plain_peers=False)
+    pyipc.Server(raw)

@@ -161,7 +161,9 @@ class DatagramConversation(JsonConversation):
 
     def _on_hello(self, hello: Hello, events: list[Inbound]) -> None:
         if self._role is Role.SERVER and self.protocol != "plain":
-            # The client keeps itself in mind, or a welcome was lost.
+            # The client keeps itself in mind, or a welcome was lost; or another program has its address now, or it
+            # was somebody else who sent the last one in its name. What it says now holds.
+            self._heed_limit(hello)
             self._answer(self._control(self._welcome(PROTOCOL_VERSIONS[0])))
         else:
             super()._on_hello(hello, events)

@@ -335,15 +335,20 @@ class JsonConversation(OutgoingFrames):
     def _meet(self, version: int, peer: Hello | Welcome, events: list[Inbound]) -> None:
         self._peer_speaks_pyipc = True
         self.protocol = f"pyipc/{version}"
-        if peer.max_frame_size is not None:
-            if peer.max_frame_size < 1:
-                raise RemoteProtocolError("control", "the peer accepts no frame at all (max_frame_size)")
-            self._send_limit = min(self._send_limit, peer.max_frame_size)
-            self.known_size = min(self.known_size, self._send_limit)
+        self._heed_limit(peer)
         heartbeat = peer.heartbeat
         if heartbeat is not None:
             heartbeat = min(max(heartbeat, SHORTEST_HEARTBEAT), _LONGEST_HEARTBEAT)
         events.append(Introduced(self.protocol, heartbeat, one_line(peer.agent)))
+
+    def _heed_limit(self, peer: Hello | Welcome) -> None:
+        """Send nothing larger than the peer says that it accepts."""
+        options = self._options
+        limit = options.max_frame_size if peer.max_frame_size is None else peer.max_frame_size
+        if limit < 1:
+            raise RemoteProtocolError("control", "the peer accepts no frame at all (max_frame_size)")
+        self._send_limit = min(options.max_frame_size, limit)
+        self.known_size = min(2 * options.max_depth, self._send_limit)
 
     def _answer(self, frame: bytes) -> None:
         self._answers += frame

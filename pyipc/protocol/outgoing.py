@@ -37,7 +37,7 @@ class OutgoingFrames(Conversation):
         self._options = options
         self._send_limit = options.max_frame_size
         # Frames up to this size can be neither too deep nor too large.
-        self.known_size: int = min(2 * options.max_depth, options.max_frame_size)
+        self.known_size: int = min(2 * options.max_depth, self._send_limit)
         # What stands before the data in a frame, by the names that have been found fit to send.
         self.known_names: dict[str, bytes] = {}
         self._request_prefixes: dict[str, bytes] = {}

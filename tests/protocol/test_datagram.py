@@ -245,6 +245,19 @@ def test_a_smaller_frame_size_holds_as_well() -> None:
         assert {told(item)[1] for item in side.receive_data(wire)} == {"size"}
 
 
+def test_each_hello_replaces_what_the_last_one_said() -> None:
+    """Another program may have the address now; or somebody else may have sent the last one."""
+    server = conversation()
+    server.receive_data(frame("pyipc.hello", {"versions": [1], "max_frame_size": 50}))
+    with pytest.raises(MessageTooLarge):
+        server.event("e", "x" * 100)
+    (refused,) = server.receive_data(frame("pyipc.hello", {"versions": [1], "max_frame_size": 0}))
+    assert isinstance(refused, Malformed)
+    for later in ({"versions": [1], "max_frame_size": 1_000}, {"versions": [1]}):
+        assert server.receive_data(frame("pyipc.hello", later)) == []
+        assert server.event("e", "x" * 100) == frame("e", "x" * 100)
+
+
 def test_what_fits_into_a_raw_datagram_and_one_byte_more() -> None:
     side = RawConversation(10)
     assert side.event("data", b"x" * 10) == b"x" * 10
