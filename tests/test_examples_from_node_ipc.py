@@ -185,13 +185,14 @@ async def test_a_scenario(scenario: str, program: str, transport: str, files: Fi
 
 @pytest.mark.parametrize("program", ["cluster", "cluster_ported"])
 async def test_a_cluster(program: str, directory: Path) -> None:
-    with trio.fail_after(PATIENCE):
-        process = await start(program, "world", f"unix:{directory / 's'}")
-        try:
-            assert await finish(process) == (0, said_in_readme("cluster", "world"), "")
-        finally:
-            process.kill()
-            await process.wait()
+    for _ in range(2):  # the first leaves nothing in the way of the second
+        with trio.fail_after(PATIENCE):
+            process = await start(program, "world", f"unix:{directory / 's'}")
+            try:
+                assert await finish(process) == (0, said_in_readme("cluster", "world"), "")
+            finally:
+                process.kill()
+                await process.wait()
 
 
 def test_no_program_is_left_out() -> None:

@@ -27,6 +27,7 @@ async def primary(path: str) -> None:
             for name in ("hello", "goodbye"):
                 await client(path, name)
             nursery.cancel_scope.cancel()  # which ends the workers
+        await trio.Path(path).unlink()  # nobody else does: to the workers it is a descriptor
 
 
 async def client(path: str, name: str) -> None:

@@ -33,6 +33,7 @@ async def primary(path: str) -> None:
                 client(ipc, path, name)
                 await ipc.run()
             nursery.cancel_scope.cancel()  # which ends the workers
+        await trio.Path(path).unlink()  # nobody else does: to the workers it is a descriptor
 
 
 def client(ipc: IPC, path: str, name: str) -> None:
