@@ -5,19 +5,23 @@ from __future__ import annotations
 import json
 import os
 import re
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
 import trio
 
 from tests.cli.processes import PATIENCE, run, start
-from tests.conftest import NODE_IPC_VERSIONS, needs_node
+from tests.conftest import CANNOT_RUN, NODE_IPC_VERSIONS, needs_node
 from tests.interop.node import Place, start_node
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.interop
+pytestmark = [
+    pytest.mark.interop,
+    pytest.mark.skipif(sys.platform == "win32", reason=f"{CANNOT_RUN} there is no Node for Wine"),
+]
 
 
 @pytest.mark.parametrize("version", NODE_IPC_VERSIONS)
