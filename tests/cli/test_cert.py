@@ -136,7 +136,7 @@ async def test_how_it_reads(tmp_path: Path) -> None:
     assert result.lines[-1] == "  key          EC secp256r1, for keyCertSign, cRLSign"
 
 
-@POSIX
+@pytest.mark.skipif(sys.platform == "win32", reason=f"{CANNOT_RUN} there are no pseudo-terminals")
 @pytest.mark.parametrize("rich", [True, False])
 async def test_on_a_terminal(rich: bool, tmp_path: Path) -> None:
     if rich:
