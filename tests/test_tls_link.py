@@ -657,15 +657,20 @@ async def test_an_alert_about_what_was_sent_is_no_verdict_on_who_we_are(pair: Pa
     assert not isinstance(caught.value.__cause__, HandshakeFailed)
 
 
+# A mark, because a reason that is given within an async test gets lost.
+needs_openssl = pytest.mark.skipif(
+    shutil.which("openssl") is None,
+    reason=f"{CANNOT_RUN} there is no openssl for Wine"
+    if is_wine()
+    else "openssl is not installed; on Debian: apt-get install openssl",
+)
+
+
 @contextlib.asynccontextmanager
 async def with_openssl(
     *options: str, context: ssl.SSLContext
 ) -> AsyncIterator[tuple[TlsLink, Callable[[bytes], Awaitable[None]]]]:
     """A link of ours as the server, and what types lines into OpenSSL's own client."""
-    if shutil.which("openssl") is None:
-        if is_wine():
-            pytest.skip(f"{CANNOT_RUN} there is no openssl for Wine")
-        pytest.skip("openssl is not installed; on Debian: apt-get install openssl")
     with socket.create_server(("127.0.0.1", 0)) as listening:
         where = f"127.0.0.1:{listening.getsockname()[1]}"
         command = ["openssl", "s_client", "-connect", where, *options]
@@ -686,6 +691,7 @@ async def with_openssl(
                 await client.stdin.aclose()
 
 
+@needs_openssl
 async def test_a_peer_may_ask_for_new_keys_at_any_time() -> None:
     """Twice in a row, which OpenSSL answers at once, though this side only receives."""
     _, server = contexts()
@@ -702,6 +708,7 @@ async def test_a_peer_may_ask_for_new_keys_at_any_time() -> None:
         assert await link.receive() == b"hello\n"
 
 
+@needs_openssl
 async def test_a_peer_that_asks_for_new_keys_and_reads_no_answers_is_not_answered_for_ever() -> None:
     _, server = contexts()
     async with with_openssl("-tls1_3", context=server) as (link, type_in), trio.open_nursery() as nursery:
@@ -719,6 +726,7 @@ async def test_a_peer_that_asks_for_new_keys_and_reads_no_answers_is_not_answere
         nursery.cancel_scope.cancel()
 
 
+@needs_openssl
 async def test_nobody_renegotiates(tmp_path: Path) -> None:
     settings = TLS(cert=leaf_file(tmp_path / "server.pem", leaf("127.0.0.1")))
     async with with_openssl("-tls1_2", context=server_context(settings)) as (link, type_in):

@@ -51,15 +51,10 @@ sys.exit(status)
 """
 # No cache, as its paths are those of Windows; and each test is bounded, where signals cannot do it, by its process.
 PYTEST_OPTIONS = ("-p", "no:cacheprovider", "-o", "faulthandler_timeout=120")
-# Over UDP a client does not find its server again under Wine when that was started anew; it is not known why.
-LOST = "tests/test_udp.py::test_a_client_hears_that_its_server_closes_and_comes_back"
-# What a run of all tests does without: that one, and tests of the command line that start a program for nearly every
-# sentence that they look at. That takes Wine minutes, and the sentences are those of every system; test_windows.py and
-# the others of the command line start enough of them.
-LEFT_OUT = (
-    *("--deselect", LOST),
-    *(f"--ignore-glob=*cli*test_{name}.py" for name in ("bench", "frame", "tls")),
-)
+# What a run of all tests does without: tests of the command line that start a program for nearly every sentence that
+# they look at. That takes Wine minutes, and the sentences are those of every system; test_windows.py and the others of
+# the command line start enough of them.
+LEFT_OUT = tuple(f"--ignore-glob=*cli*test_{name}.py" for name in ("bench", "frame", "tls"))
 
 
 class ServerCrashed(Exception):
