@@ -206,6 +206,8 @@ class TlsLink(Link):
         Raises:
             ConnectionLost: The link is broken or closed.
         """
+        if self._descriptor < 0:  # though the socket may still be sending what was taken before
+            raise self._lost(trio.ClosedResourceError())
         try:
             if not self._drain():
                 return 0
