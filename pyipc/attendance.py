@@ -21,16 +21,14 @@ class Attendance:
         self._excused: set[trio.lowlevel.Task] = set()
         self._waiting = trio.lowlevel.ParkingLot()
 
-    @contextmanager
-    def attending(self) -> Iterator[None]:
-        """A block of the present task that is waited for."""
-        task = trio.lowlevel.current_task()
-        self._present.add(task)
-        try:
-            yield
-        finally:
-            self._present.remove(task)
-            self._waiting.unpark_all()
+    def arrive(self) -> None:
+        """The present task is waited for from now on. (A context manager would be kept by every idle connection.)"""
+        self._present.add(trio.lowlevel.current_task())
+
+    def leave(self) -> None:
+        """The present task is not waited for any more."""
+        self._present.remove(trio.lowlevel.current_task())
+        self._waiting.unpark_all()
 
     @contextmanager
     def excused(self) -> Iterator[None]:

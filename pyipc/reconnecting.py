@@ -290,11 +290,14 @@ class Reconnecting:
         *,
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
-        with self.running.attending():
+        self.running.arrive()
+        try:
             await connection.run(task_status=task_status)
             assert connection.reason is not None
             if not is_promised or connection.peer.protocol != "plain":
                 await self.on_disconnect.call(connection.reason)
+        finally:
+            self.running.leave()
 
     def _send_kept(self, connection: Connection) -> None:
         """Put what was kept into a new connection, before anything else gets there."""

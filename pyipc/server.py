@@ -325,7 +325,8 @@ class Server:
         # Anybody can make up any number of peers over UDP.
         level = logging.INFO if link.verified else logging.DEBUG
         logger.log(level, "%s connected", link.peer.address)
-        with self._serving_tasks.attending():
+        self._serving_tasks.arrive()
+        try:
             try:
                 await connection.run()
             finally:
@@ -335,6 +336,8 @@ class Server:
             assert reason is not None
             logger.log(level, "%s disconnected: %s", link.peer.address, reason.message)
             await self._disconnect_callbacks.call(reason)
+        finally:
+            self._serving_tasks.leave()
 
     async def _refuse(self, link: Link, endpoint: Endpoint, code: str, why: str) -> None:
         await self._connection(link, endpoint, (code, why)).run()

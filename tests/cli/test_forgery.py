@@ -78,7 +78,7 @@ async def test_by_a_server_that_is_listened_to(address: str) -> None:
                 await program.line("^disconnected: ", stream="err")
                 result = await program.interrupt()
     no_line_is_forged(result)
-    assert result.err.count(HARMLESS[1]) >= 2  # in the note, and in what is logged once or more
+    assert result.err.count(HARMLESS[1]) == 2, result.err
 
 
 async def test_by_the_error_that_answers_a_request(address: str) -> None:
