@@ -14,7 +14,7 @@ from pyipc import Endpoint, Message, Peer
 from pyipc.backoff import Backoff
 from pyipc.options import Options
 from pyipc.testing import Faults, FaultyTransport, pair
-from pyipc.transports import Link, Transport, memory_link_pair
+from pyipc.transports import Link, Listener, Transport, memory_link_pair
 from tests.conformance.sides import until
 from tests.wire import WirePeer, frame
 
@@ -514,6 +514,30 @@ async def test_emit_while_our_own_side_gives_the_peer_up(
         await client.emit("n", 3)
         await client.flush()
         assert await events_of(transport.peers[1]) == [1, 2, 3]
+
+
+async def test_a_connection_that_is_over_already_was_one_all_the_same() -> None:
+    """A server may say what it has to say and go, all before whoever waits for it has its turn."""
+    heard: list[object] = []
+    router = pyipc.Router()
+    router.on("news", lambda message: heard.append(message.data))
+    left, right = memory_link_pair()
+
+    class Hasty(Transport):
+        async def connect(self, address: pyipc.Address, options: Mapping[str, object]) -> Link:
+            await right.send(b'{"type":"news","data":1}\f')
+            await right.aclose()
+            return left
+
+        async def listen(self, address: pyipc.Address, options: Mapping[str, object]) -> Listener:
+            raise NotImplementedError
+
+    endpoint = pyipc.Endpoint("memory:hasty", transport=Hasty())
+    with trio.fail_after(5):
+        async with pyipc.connect(endpoint, router=router, reconnect=False) as client:
+            assert client.statistics().connects == 1
+            assert not client.connected
+    assert heard == [1]
 
 
 async def test_a_connection_that_is_ending_is_none_to_wait_for(autojump_clock: MockClock) -> None:

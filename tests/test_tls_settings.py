@@ -182,6 +182,7 @@ async def test_nothing_is_weaker_than_it_should_be(cert: Path, ca: Path) -> None
         assert context.options & ssl.OP_NO_COMPRESSION
         assert context.options & ssl.OP_NO_RENEGOTIATION
     assert client.check_hostname
+    assert not client.hostname_checks_common_name
     assert len(client.get_ca_certs()) == len(server.get_ca_certs()) == 1
     assert (server_context(TLS(cert=cert)).verify_mode, server.num_tickets) == (ssl.CERT_NONE, 0)
 

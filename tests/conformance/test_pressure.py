@@ -230,9 +230,8 @@ async def test_a_server_counts_connections_and_says_why_it_turns_one_away(subjec
         async with pyipc.connect(where) as one, pyipc.connect(where) as two:
             assert one.connected
             await until(lambda: len(server.connections) == 2)
-            told: list[
-                Any
-            ] = []  # by how a connection ended, or where there is an introduction first, why there is none
+            # By how a connection ended, or, where there is an introduction first, by why there is none.
+            told: list[Any] = []
             async with pyipc.connect(
                 where, wait=False, on_disconnect=told.append, on_failed_connect=told.append, reconnect_interval=0.01
             ):
