@@ -173,6 +173,10 @@ def _hint(error: pyipc.IPCError) -> str:
             return " (here: --allow, or --allow-anyone)"
         case pyipc.InsecureAddress():
             return " (here: --allow-anyone)"
+        case pyipc.CertificateFileError():
+            return " (here: --cert, --key, --ca and --client-ca)"
+        case pyipc.HandshakeFailed(code="unknown-ca" | "certificate-required" | "bad-certificate"):
+            return " (here: --ca, or --cert and --key)"
     return ""
 
 

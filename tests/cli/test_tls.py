@@ -50,6 +50,16 @@ async def test_serve_and_request(certificates: Path) -> None:
         assert (result.status, result.out, result.err) == (0, '"yes"\n', "")
 
 
+async def test_what_the_library_calls_its_arguments_are_options_here(certificates: Path) -> None:
+    half = await run("request", "tls://localhost:1", "x", "--cert", "localhost.pem", cwd=certificates)
+    assert (half.status, half.out) == (ExitCode.USAGE, "")
+    assert "--key" in half.err
+    async with start("serve", "tls://localhost:0", *SERVER, cwd=certificates) as server:
+        stranger = await run("request", await server.listening(), "x", cwd=certificates)
+        assert stranger.status != 0
+        assert "--ca" in stranger.err
+
+
 async def test_clients_are_known_by_their_certificates(certificates: Path) -> None:
     options = (*SERVER, "--client-ca", "ca.pem", "--allow", "ada")
     async with start("serve", "tls://localhost:0", *options, cwd=certificates) as server:
