@@ -34,6 +34,7 @@ from pyipc.errors import RequestTimeout as RequestTimeout
 from pyipc.errors import Undelivered as Undelivered
 from pyipc.errors import UnencodableData as UnencodableData
 from pyipc.errors import UnsafePath as UnsafePath
+from pyipc.errors import UnsupportedByTransport as UnsupportedByTransport
 from pyipc.listening import EventStream as EventStream
 from pyipc.message import Message as Message
 from pyipc.options import Options as Options
@@ -101,6 +102,7 @@ __all__ = [
     "Undelivered",
     "UnencodableData",
     "UnsafePath",
+    "UnsupportedByTransport",
     "__version__",
     "connect",
     "parse_address",

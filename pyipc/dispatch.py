@@ -15,10 +15,11 @@ from __future__ import annotations
 import functools
 import logging
 import math
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import trio
 
+from pyipc.arrival import Arrival
 from pyipc.errors import InvalidData
 from pyipc.message import Message
 from pyipc.nursery import errors_told
@@ -219,7 +220,18 @@ class Dispatcher:
                 elif type(item) is Cancel:
                     responder.cancel(item.call)
                 else:
-                    self._connection._settle(item)
+                    arrival = connection._settle(item)
+                    if arrival is not None:
+                        if self._lane_busy:
+                            self._inbox.put_event(arrival)
+                            continue
+                        self.received += 1
+                        others = iter(router.handlers_for(arrival.type))
+                        waiting = self._call_handlers(arrival, others)
+                        if waiting is None:
+                            continue
+                        await self._finish_event(arrival, waiting, others)
+                        return
                     if type(item) is Introduced and self._greet is not None:
                         greeting = self._greet_peer()
                         if greeting is not None:
@@ -314,19 +326,21 @@ class Dispatcher:
         await self._drain()
         self._lane_busy = False
 
-    def _call_handlers(self, event: Event, handlers: Iterator[Handler], *, heard: bool = False) -> Waiting | None:
+    def _call_handlers(
+        self, event: Event | Arrival, handlers: Iterator[Handler], *, heard: bool = False
+    ) -> Waiting | None:
         """Call handlers until one waits; return the rest of that one. ``heard`` says that others were called before."""
-        message = None
+        message: Message[Any] | None = None
         for handler in handlers:
             if handler.once and not self._router.discard(handler):
                 continue  # another connection was faster
             heard = True
             if handler.data_type is None:
-                message = message or Message(event.type, event.data, self._connection)
+                message = message or self._message(event, event.data)
                 given = message
             else:
                 try:
-                    given = Message(event.type, convert(event.data, handler.data_type), self._connection)
+                    given = self._message(event, convert(event.data, handler.data_type))
                 except InvalidData as error:
                     # The peer's fault, not the handler's, and no reason to write a traceback for each event.
                     address = self._connection.peer.address
@@ -347,7 +361,12 @@ class Dispatcher:
             self.unheard += 1
         return None
 
-    async def _finish_event(self, event: Event, waiting: Waiting | None, others: Iterator[Handler]) -> None:
+    def _message(self, event: Event | Arrival, data: Any) -> Message[Any]:
+        if type(event) is Arrival:
+            return event.message(data, self._connection)
+        return Message(event.type, data, self._connection)
+
+    async def _finish_event(self, event: Event | Arrival, waiting: Waiting | None, others: Iterator[Handler]) -> None:
         """Pass the lead on, finish an event of which a handler waits, and all that queued behind it."""
         self._lane_busy = True
         self._hand_over()
@@ -355,7 +374,9 @@ class Dispatcher:
         await self._drain()
         self._lane_busy = False
 
-    async def _finish_handlers(self, event: Event, waiting: Waiting | None, others: Iterator[Handler]) -> None:
+    async def _finish_handlers(
+        self, event: Event | Arrival, waiting: Waiting | None, others: Iterator[Handler]
+    ) -> None:
         while waiting is not None:
             with errors_told(functools.partial(self._report, "a handler", event.type)):
                 await waiting

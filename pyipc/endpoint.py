@@ -21,6 +21,7 @@ from pyipc.transports.tls_settings import check_tls
 if TYPE_CHECKING:
     from pyipc.admission import Allow
     from pyipc.options import Options
+    from pyipc.protocol.conversation import SessionTerms
     from pyipc.protocol.framing import Framing
     from pyipc.transports.port import Link, Peer, Transport
     from pyipc.transports.tls_settings import AnyTLS
@@ -141,10 +142,13 @@ class Endpoint:
         max_size: int | None = None,
         require_hello: bool = False,
         refusal: tuple[str, str] | None = None,
+        session: str = "",
+        terms: SessionTerms | None = None,
     ) -> Conversation:
         """A new conversation with a peer at this endpoint.
 
-        Over a link; without one, as over a stream, or in datagrams that hold ``max_size`` bytes.
+        Over a link; without one, as over a stream, or in datagrams that hold ``max_size`` bytes. A client gives the
+        name of its ``session``, a server its ``terms``.
         """
         if link is not None and not link.reliable:
             max_size = link.max_chunk_size
@@ -169,6 +173,8 @@ class Endpoint:
             require_hello=require_hello,
             refusal=refusal,
             agent=agent,
+            session=session,
+            terms=terms,
         )
 
     def encode(self, event: str, data: object, options: Options) -> bytes:

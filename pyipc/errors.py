@@ -21,7 +21,8 @@
     │   │   ├── InvalidEventName (.event)
     │   │   ├── MessageTooLarge (.size, .limit)
     │   │   ├── UnencodableData        the data has no JSON form
-    │   │   └── PeerLacksFeature       the peer or the transport cannot do this (.feature)
+    │   │   └── PeerLacksFeature       the peer cannot do this (.feature)
+    │   │       └── UnsupportedByTransport  no peer can, over this transport or framing
     │   └── RemoteProtocolError        the peer sent what the protocol does not allow (.code)
     └── RequestError
         ├── NoHandler                  the peer has no handler for the request (.event)
@@ -63,6 +64,7 @@ __all__ = [
     "Undelivered",
     "UnencodableData",
     "UnsafePath",
+    "UnsupportedByTransport",
 ]
 
 
@@ -225,7 +227,7 @@ class UnencodableData(LocalProtocolError):
 
 
 class PeerLacksFeature(LocalProtocolError):
-    """The peer, its transport or its framing cannot do what was asked.
+    """The peer cannot do what was asked.
 
     Attributes:
         feature: A short name of what is missing.
@@ -234,6 +236,10 @@ class PeerLacksFeature(LocalProtocolError):
     def __init__(self, feature: str, message: str) -> None:
         self.feature = feature
         super().__init__(message)
+
+
+class UnsupportedByTransport(PeerLacksFeature):
+    """The transport or the framing of the connection cannot do what was asked, whoever is on the other side."""
 
 
 class RemoteProtocolError(ProtocolError):

@@ -6,6 +6,7 @@ import collections
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pyipc.arrival import Arrival
     from pyipc.connection import Connection
     from pyipc.protocol.codec import Event
     from pyipc.protocol.messages import Request
@@ -67,13 +68,13 @@ class Inbox:
         self._high_water_size = high_water_size
         self._max_size = max_size
         self._connection = connection
-        self.events: collections.deque[tuple[Event, Read]] = _NOTHING
+        self.events: collections.deque[tuple[Event | Arrival, Read]] = _NOTHING
         self.read_size: int = 0
         self.read: Read | None = None
         self.requests: dict[int, tuple[Request, Read]] = {}
         self.size: int = 0
 
-    def put_event(self, event: Event) -> None:
+    def put_event(self, event: Event | Arrival) -> None:
         """Let an event wait."""
         if self.size >= self._max_size and self._drops():
             return

@@ -21,18 +21,21 @@ from pyipc.errors import ConnectionClosed, ConnectionLost, HandshakeFailed, Peer
 from pyipc.inbox import Inbox
 from pyipc.landmark import Landmark
 from pyipc.outbox import STREAM_WRITE_SIZE, Outbox
-from pyipc.protocol.messages import Failure, Goaway, Goodbye, Introduced, Malformed, Reply, Verified
+from pyipc.protocol.messages import Reply
 from pyipc.reader import Reader
 from pyipc.responder import Responder
+from pyipc.settling import settle
 from pyipc.statistics import Disconnected
 from pyipc.vigil import Vigil
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from pyipc.arrival import Arrival
     from pyipc.connection import Connection
     from pyipc.flusher import Flusher
     from pyipc.options import Options
+    from pyipc.owner import Owner
     from pyipc.protocol.conversation import Conversation, Inbound
     from pyipc.router import Router
     from pyipc.timers import Timer, Timers
@@ -54,6 +57,7 @@ class Lifecycle:
         options: Limits and times.
         timers: The owner's clock.
         flusher: The owner's flusher.
+        owner: The server or client that it belongs to.
         greet: Called with the connection before any message is handled; may be async.
         require_hello: Whether the peer must introduce itself in time.
 
@@ -80,6 +84,7 @@ class Lifecycle:
         "_now",
         "_options",
         "_outbox",
+        "_owner",
         "_reader",
         "_reading_ended",
         "_reason",
@@ -101,10 +106,12 @@ class Lifecycle:
         options: Options,
         timers: Timers,
         flusher: Flusher,
+        owner: Owner,
         greet: Callable[[Connection], object] | None = None,
         require_hello: bool = False,
     ) -> None:
         self._link = link
+        self._owner = owner
         self._conversation = conversation
         self._options = options
         self._timers = timers
@@ -254,44 +261,13 @@ class Lifecycle:
         except ConnectionLost:
             return True
 
-    def _settle(self, item: Inbound) -> None:
-        """Deal with what arrived and is not for handlers."""
+    def _settle(self, item: Inbound) -> Arrival | None:
+        """Deal with what is neither a plain event nor a request; return what is for handlers all the same."""
         if type(item) is Reply:  # nearly always
             self._calls.settle(item)
             self._reader.note_answer(alone=not self._calls.pending)
-            return
-        match item:
-            case Failure():
-                self._calls.settle(item)
-            case Introduced():
-                self._vigil.meet(item.heartbeat)
-                if self._introduced is not None:
-                    self._introduced.set()
-            case Malformed(error, fatal):
-                if fatal:
-                    logger.warning("%s: %s; the connection is closed", self._link.peer.address, error)
-                    self.abort(error.code, str(error), error=error)
-                else:
-                    self._malformed += 1
-                    logger.log(
-                        self._level_of_malformed(), "%s: %s; the frame was skipped", self._link.peer.address, error
-                    )
-            case Verified():
-                self._link.verify()
-            case Goodbye(code, message):
-                refused = PeerRefused(code, message) if code != "closed" else None
-                code = "goodbye" if refused is None else code
-                self._end(code, message or "the peer closed", by_peer=True, error=refused)
-                self._sever()
-            case Goaway(message):
-                logger.info("%s will close before long: %s", self._link.peer.address, message)
-
-    def _level_of_malformed(self) -> int:
-        """How loudly to tell of another frame that was skipped: anybody can send any number of datagrams."""
-        if self._link.reliable:
-            return logging.WARNING
-        is_round = self._malformed in (1, 10, 100, 1_000) or self._malformed % 10_000 == 0
-        return logging.WARNING if self._link.verified and is_round else logging.DEBUG
+            return None
+        return settle(cast("Connection", self), item)
 
     def _on_abandoned_call(self, number: int) -> None:
         if self.is_open:

@@ -39,6 +39,9 @@ class Options:
     request_timeout: float | None = 30.0
     handshake_timeout: float | None = 5.0
     close_timeout: float = 5.0
+    drain_timeout: float = 30.0
+    confirm_timeout: float | None = 90.0
+    session_timeout: float = 120.0
     heartbeat_interval: float | None = 10.0
     heartbeat_misses: int = 2
     reconnect: bool = True
@@ -59,12 +62,24 @@ class Options:
     peer_idle_timeout: float | None = 60.0
     frame_timeout: float | None = 30.0
     frame_progress_size: int = 64 * KIB
+    max_attachments_size: int = 4 * MIB
+    max_attachments: int = 64
     max_depth: int = 64
     max_event_name_size: int = 256
     max_connections: int = 1_024
     max_connections_per_peer: int = 256
     max_concurrent_requests: int = 64
     max_pending_requests: int = 4_096
+    max_unconfirmed: int = 4_096
+    max_unconfirmed_size: int = 8 * MIB
+    max_sessions: int = 4_096
+    max_session_window: int = 65_536
+    max_concurrent_streams: int = 64
+    max_stream_items: int = 256
+    max_stream_size: int = 256 * KIB
+    max_subscriptions: int = 1_024
+    max_retained_topics: int = 1_024
+    max_retained_size: int = 8 * MIB
     slow_peer: Literal["close", "drop"] = "close"
     malformed: Literal["close", "skip"] = "close"
     unsafe_names: bool = False
@@ -103,6 +118,9 @@ class OptionOverrides(TypedDict, total=False):
     request_timeout: float | None
     handshake_timeout: float | None
     close_timeout: float
+    drain_timeout: float
+    confirm_timeout: float | None
+    session_timeout: float
     heartbeat_interval: float | None
     heartbeat_misses: int
     reconnect: bool
@@ -123,12 +141,24 @@ class OptionOverrides(TypedDict, total=False):
     peer_idle_timeout: float | None
     frame_timeout: float | None
     frame_progress_size: int
+    max_attachments_size: int
+    max_attachments: int
     max_depth: int
     max_event_name_size: int
     max_connections: int
     max_connections_per_peer: int
     max_concurrent_requests: int
     max_pending_requests: int
+    max_unconfirmed: int
+    max_unconfirmed_size: int
+    max_sessions: int
+    max_session_window: int
+    max_concurrent_streams: int
+    max_stream_items: int
+    max_stream_size: int
+    max_subscriptions: int
+    max_retained_topics: int
+    max_retained_size: int
     slow_peer: Literal["close", "drop"]
     malformed: Literal["close", "skip"]
     unsafe_names: bool

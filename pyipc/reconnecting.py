@@ -28,6 +28,7 @@ from pyipc.errors import (
 from pyipc.flusher import Flusher
 from pyipc.identity import AGENT
 from pyipc.offline import OfflineQueue
+from pyipc.owner import Owner
 from pyipc.protocol.conversation import Role
 from pyipc.timers import Timers
 from pyipc.transports.registry import transport_for
@@ -86,6 +87,7 @@ class Reconnecting:
         self._template = endpoint.converse(Role.CLIENT, options, agent=AGENT, max_size=max_size)
         self._timers = Timers()
         self._flusher = Flusher()
+        self._owner = Owner()
         self._changed = trio.Event()
         self._nursery: trio.Nursery | None = None
         self._supervision = trio.CancelScope()
@@ -236,6 +238,7 @@ class Reconnecting:
             options=self._options,
             timers=self._timers,
             flusher=self._flusher,
+            owner=self._owner,
             greet=self.on_connect.call if len(self.on_connect) else None,
             require_hello=is_promised,
         )

@@ -20,6 +20,7 @@ from pyipc.flusher import Flusher
 from pyipc.identity import AGENT
 from pyipc.nursery import hidden_nursery
 from pyipc.options import OptionOverrides, Options
+from pyipc.owner import Owner
 from pyipc.protocol.addresses import parse_address
 from pyipc.protocol.conversation import Role
 from pyipc.router import Router
@@ -78,6 +79,7 @@ class Server:
             self._router.include(router)
         self._timers = Timers()
         self._flusher = Flusher()
+        self._owner = Owner()
         self._acceptor = Acceptor(self._endpoints, self._options, serve=self._start_serving, refuse=self._refuse)
         self._audience = Audience(self._endpoints, self._options)
         self._serving_tasks = Attendance()
@@ -317,6 +319,7 @@ class Server:
             options=self._options,
             timers=self._timers,
             flusher=self._flusher,
+            owner=self._owner,
             greet=self._connect_callbacks.call if len(self._connect_callbacks) and refusal is None else None,
             require_hello=require_hello,
         )

@@ -17,6 +17,9 @@ DEFAULTS = {
     "close_timeout": 5.0,
     "heartbeat_interval": 10.0,
     "heartbeat_misses": 2,
+    "drain_timeout": 30.0,
+    "confirm_timeout": 90.0,
+    "session_timeout": 120.0,
     "reconnect": True,
     "reconnect_interval": 0.1,
     "reconnect_factor": 2.0,
@@ -35,12 +38,24 @@ DEFAULTS = {
     "peer_idle_timeout": 60.0,
     "frame_timeout": 30.0,
     "frame_progress_size": 64 * 2**10,
+    "max_attachments_size": 4 * 2**20,
+    "max_attachments": 64,
     "max_depth": 64,
     "max_event_name_size": 256,
     "max_connections": 1_024,
     "max_connections_per_peer": 256,
     "max_concurrent_requests": 64,
     "max_pending_requests": 4_096,
+    "max_unconfirmed": 4_096,
+    "max_unconfirmed_size": 8 * 2**20,
+    "max_sessions": 4_096,
+    "max_session_window": 65_536,
+    "max_concurrent_streams": 64,
+    "max_stream_items": 256,
+    "max_stream_size": 256 * 2**10,
+    "max_subscriptions": 1_024,
+    "max_retained_topics": 1_024,
+    "max_retained_size": 8 * 2**20,
     "slow_peer": "close",
     "malformed": "close",
     "unsafe_names": False,
@@ -80,7 +95,9 @@ def test_overrides_take_the_place_of_defaults() -> None:
 
 
 def test_an_option_that_does_not_exist() -> None:
-    with pytest.raises(TypeError, match="there is no option 'timeout'; the options are close_timeout, connect_timeout"):
+    with pytest.raises(
+        TypeError, match="there is no option 'timeout'; the options are close_timeout, confirm_timeout,"
+    ):
         options(timeout=5)
 
 

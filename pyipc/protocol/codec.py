@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MALFORMED",
+    "ControlStruct",
     "Event",
     "Reply",
     "Request",
@@ -81,6 +82,10 @@ class Reply(msgspec.Struct, gc=False, forbid_unknown_fields=True, frozen=True):
     type: ClassVar[Literal["pyipc.reply"]] = "pyipc.reply"
     call: int
     data: Any = None
+
+
+class ControlStruct(msgspec.Struct, gc=False, omit_defaults=True):
+    """The base of those frames of pyipc's own that leave out what says nothing."""
 
 
 class _RequestFrame(msgspec.Struct, gc=False, forbid_unknown_fields=True):
@@ -343,6 +348,14 @@ def convert_control(data: Any, kind: type[T]) -> T:
         ) from error
 
 
-def control_frame(body: Any) -> bytes:
-    """The frame of one of pyipc's own messages, without its delimiter."""
-    return encode(body.type, body)
+def control_frame(body: Any, what: str = "") -> bytes:
+    """The frame of one of pyipc's own messages, without its delimiter.
+
+    Args:
+        body: The message.
+        what: What it is about, for the error.
+
+    Raises:
+        UnencodableData: Something in it has no JSON form.
+    """
+    return b"%b%b}" % (event_prefix(body.type), encode_value(body, what or body.type))

@@ -9,22 +9,43 @@ bytes as they are.
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 from pyipc.protocol.codec import Event
+from pyipc.protocol.features import OptionalPart
 from pyipc.protocol.messages import Cancel, Failure, Goaway, Goodbye, Introduced, Malformed, Reply, Request, Verified
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
 
-__all__ = ["DATAGRAM_ADVICE", "Conversation", "Inbound", "Role"]
+    from pyipc.protocol.messages import ControlFrame
+
+__all__ = ["DATAGRAM_ADVICE", "Conversation", "Inbound", "Role", "SessionTerms"]
 
 #: What to do where a message does not fit into a datagram.
 DATAGRAM_ADVICE = "a datagram holds no more, so send less at a time, or use another transport"
 
-Inbound = Event | Request | Reply | Failure | Cancel | Introduced | Verified | Goaway | Goodbye | Malformed
+Inbound = (
+    Event | Request | Reply | Failure | Cancel | Introduced | Verified | Goaway | Goodbye | Malformed | OptionalPart
+)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SessionTerms:
+    """What a server says about remembering its clients.
+
+    Attributes:
+        instance: The server's own name, another whenever it is started.
+        timeout: Seconds for which it remembers a session after its last connection has ended.
+        is_known: Whether it remembers the session of a name, for the peer of this conversation.
+    """
+
+    instance: str
+    timeout: float
+    is_known: Callable[[str], bool]
 
 
 class Role(enum.Enum):
@@ -51,6 +72,8 @@ class Conversation(ABC):
     protocol: str
     #: Up to how many bytes of frames may share a datagram; 0 where each has to have one of its own.
     shared_size: int = 0
+    #: Names of the optional parts that both sides have; none until the other side has introduced itself.
+    features: frozenset[str] = frozenset()
 
     @abstractmethod
     def open(self) -> bytes:
@@ -92,6 +115,29 @@ class Conversation(ABC):
 
         Raises:
             PeerLacksFeature: The peer cannot take requests.
+        """
+
+    @abstractmethod
+    def check_feature(self, feature: str) -> None:
+        """Whether an optional part of the protocol may be used with this peer, as far as it is known by now.
+
+        Raises:
+            UnsupportedByTransport: It is not for this kind of connection.
+            PeerLacksFeature: The peer does not have it, or has not introduced itself (yet: see `awaits_welcome`).
+        """
+
+    @abstractmethod
+    def next_call(self) -> int:
+        """The number of a new call that `say` is going to make."""
+
+    @abstractmethod
+    def say(self, body: ControlFrame) -> bytes:
+        """The bytes of a frame of an optional part, which the peer has.
+
+        Raises:
+            InvalidEventName: The event or topic in it cannot be sent.
+            UnencodableData: Its data has no JSON form, or is nested too deep.
+            MessageTooLarge: The frame is larger than this side or the peer accepts.
         """
 
     @abstractmethod

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, final
 
-from pyipc.errors import MessageTooLarge, RemoteProtocolError
+from pyipc.errors import MessageTooLarge, RemoteProtocolError, UnsupportedByTransport
 from pyipc.protocol import codec
 from pyipc.protocol.conversation import DATAGRAM_ADVICE, Inbound, Role
-from pyipc.protocol.framed import JsonConversation
+from pyipc.protocol.framed import OPTIONAL_PARTS, JsonConversation
 from pyipc.protocol.messages import (
     MAX_TEXT,
     PROTOCOL_VERSIONS,
@@ -105,11 +105,17 @@ class DatagramConversation(JsonConversation):
             return self._control(Goodbye(code, message))  # the server may know us, although we heard nothing of it
         return super().goodbye(code, message)
 
-    def _introduction(self) -> dict[str, Any]:
-        # Silence means nothing where anything may be lost, so nobody is asked to break it.
-        return {**super()._introduction(), "heartbeat": None}
+    def check_feature(self, feature: str) -> None:
+        raise UnsupportedByTransport(
+            feature, f"{feature!r} does not work over datagrams, of which any may be lost; use another transport"
+        )
 
-    def _welcome(self, version: int) -> Welcome:
+    def _introduction(self) -> dict[str, Any]:
+        # Silence means nothing where anything may be lost, so nobody is asked to break it; and what needs to know that
+        # nothing was lost is not offered.
+        return {**super()._introduction(), "features": [], "heartbeat": None}
+
+    def _welcome(self, version: int, hello: Hello) -> Welcome:
         return DatagramWelcome(version, **self._introduction(), token=self._token)
 
     # --- bytes in, events out ---
@@ -151,7 +157,7 @@ class DatagramConversation(JsonConversation):
             self._on_echo(codec.convert_control(fields, Echo), events)
         elif name == Welcome.type:
             self._on_welcome(codec.convert_control(fields, DatagramWelcome), events)
-        else:
+        elif name not in OPTIONAL_PARTS:  # those are for streams; here they are as good as unknown
             super()._obey(name, data, events)
 
     def _answer(self, frame: bytes) -> None:
@@ -164,7 +170,7 @@ class DatagramConversation(JsonConversation):
             # The client keeps itself in mind, or a welcome was lost; or another program has its address now, or it
             # was somebody else who sent the last one in its name. What it says now holds.
             self._heed_limit(hello)
-            self._answer(self._control(self._welcome(PROTOCOL_VERSIONS[0])))
+            self._answer(self._control(self._welcome(PROTOCOL_VERSIONS[0], hello)))
         else:
             super()._on_hello(hello, events)
 

@@ -5,12 +5,15 @@ The half that makes frames is in `outgoing`; here is the half that understands t
 
 from __future__ import annotations
 
+import dataclasses
+import typing
 from typing import TYPE_CHECKING, Any
 
 from pyipc.errors import RemoteProtocolError
 from pyipc.options import SHORTEST_HEARTBEAT
 from pyipc.protocol import codec
 from pyipc.protocol.conversation import Inbound, Role
+from pyipc.protocol.features import FEATURES, OptionalPart
 from pyipc.protocol.frames import FrameBuffer
 from pyipc.protocol.messages import (
     CONTROL_PREFIX,
@@ -26,20 +29,23 @@ from pyipc.protocol.messages import (
     Ping,
     Reply,
     Request,
+    StreamHello,
+    StreamWelcome,
     Welcome,
     one_line,
 )
 from pyipc.protocol.names import MAX_KNOWN_NAMES
 from pyipc.protocol.outgoing import OutgoingFrames
+from pyipc.protocol.parts import MAX_NUMBER, check_number, check_part, name_in, never_made
 
 if TYPE_CHECKING:
     from pyipc.options import Options
     from pyipc.protocol.codec import Event
+    from pyipc.protocol.conversation import SessionTerms
     from pyipc.protocol.framing import Json
 
-__all__ = ["JsonConversation"]
+__all__ = ["OPTIONAL_PARTS", "JsonConversation"]
 
-_MAX_CALL = 2**53 - 1
 # An empty set takes more than any other empty container, and there may be many connections that say nothing.
 _NO_NAMES: frozenset[str] = frozenset()
 # The first byte of what TLS begins with, an alert or a handshake. No JSON begins with one of these.
@@ -57,6 +63,8 @@ class JsonConversation(OutgoingFrames):
         require_hello: Server: refuse a peer whose first frame is not a hello.
         refusal: Server: answer a hello with a goodbye of this code and message.
         agent: What this side calls itself.
+        session: Client: the secret name under which servers remember it.
+        terms: Server: what it remembers.
     """
 
     protocol: str
@@ -72,8 +80,12 @@ class JsonConversation(OutgoingFrames):
         require_hello: bool = False,
         refusal: tuple[str, str] | None = None,
         agent: str = "",
+        session: str = "",
+        terms: SessionTerms | None = None,
     ) -> None:
         super().__init__(role, framing, options)
+        self._session = session
+        self._terms = terms
         self._hello = hello
         self._require_hello = require_hello and role is Role.SERVER
         self._skips = options.malformed == "skip" and not self._require_hello
@@ -94,19 +106,34 @@ class JsonConversation(OutgoingFrames):
     def open(self) -> bytes:
         if self._role is Role.SERVER or not self._hello:
             return b""
-        return self._control(Hello(list(PROTOCOL_VERSIONS), **self._introduction()))
+        introduction = self._introduction()
+        size = self._options.max_attachments_size
+        return self._control(
+            StreamHello(list(PROTOCOL_VERSIONS), **introduction, max_attachments_size=size, session=self._session)
+        )
 
     def _introduction(self) -> dict[str, Any]:
         options = self._options
         return {
-            "features": [],
+            "features": list(FEATURES),
             "max_frame_size": options.max_frame_size,
             "heartbeat": options.heartbeat_interval,
             "agent": self._agent,
         }
 
-    def _welcome(self, version: int) -> Welcome:
-        return Welcome(version, **self._introduction())
+    def _welcome(self, version: int, hello: Hello) -> Welcome:
+        welcome = StreamWelcome(
+            version, **self._introduction(), max_attachments_size=self._options.max_attachments_size
+        )
+        terms = self._terms
+        if terms is None:
+            return welcome
+        return dataclasses.replace(
+            welcome,
+            instance=terms.instance,
+            session_timeout=terms.timeout,
+            resumed=isinstance(hello, StreamHello) and bool(hello.session) and terms.is_known(hello.session),
+        )
 
     # --- bytes in, events out ---
 
@@ -179,7 +206,7 @@ class JsonConversation(OutgoingFrames):
                 return reply if 0 < reply.call <= self._last_call else None
             if data.startswith(_REQUEST_TYPE) and self._peer_speaks_pyipc:
                 request = codec.fast_request(data[:-1]).data
-                return request if request.event in self._incoming_names and 0 <= request.call <= _MAX_CALL else None
+                return request if request.event in self._incoming_names and 0 <= request.call <= MAX_NUMBER else None
         except codec.MALFORMED:
             pass
         return None
@@ -272,6 +299,12 @@ class JsonConversation(OutgoingFrames):
             self._incoming_names = set()
         self._incoming_names.add(name)
 
+    def _vet_inner(self, name: str) -> None:
+        """Refuse a name inside of one of pyipc's own frames that no event may have."""
+        if name.startswith(CONTROL_PREFIX):
+            raise RemoteProtocolError("name", f"the peer used the reserved name {name[:MAX_TEXT]!r}")
+        self._vet_incoming(name)
+
     def _obey(self, name: str, data: Any, events: list[Inbound]) -> None:
         kind = _CONTROL_FRAMES.get(name)
         if kind is None:
@@ -289,20 +322,25 @@ class JsonConversation(OutgoingFrames):
                 events.append(body)
             case Goodbye(code, message):
                 events.append(Goodbye(one_line(code), one_line(message)))
+            case Goaway(message):
+                events.append(Goaway(one_line(message)))
             case _:
-                events.append(Goaway(one_line(body.message)))
+                check_part(body, from_client=self._role is Role.SERVER, last_call=self._last_call)
+                part_name = name_in(body)
+                if part_name not in self._incoming_names:
+                    self._vet_inner(part_name)
+                self._peer_speaks_pyipc = True
+                events.append(body)
 
     def _check_call(self, body: Request | Reply | Failure | Cancel) -> None:
         """Whether a frame about a call can be meant; a peer that sends one speaks pyipc's protocol."""
-        if not 0 <= body.call <= _MAX_CALL:
-            raise RemoteProtocolError("control", f"the peer sent {body.call} as the number of a call")
+        if not 0 <= body.call <= MAX_NUMBER:
+            check_number(body.call, "a call")
         if type(body) is Request:
             if body.event not in self._incoming_names:
-                if body.event.startswith(CONTROL_PREFIX):
-                    raise RemoteProtocolError("name", f"the peer sent a request under the reserved name {body.event!r}")
-                self._vet_incoming(body.event)
+                self._vet_inner(body.event)
         elif type(body) is not Cancel and not 0 < body.call <= self._last_call:
-            raise RemoteProtocolError("control", f"the peer answered call {body.call}, which was never made")
+            raise never_made(body.call)
         self._peer_speaks_pyipc = True
 
     def _on_hello(self, hello: Hello, events: list[Inbound]) -> None:
@@ -322,8 +360,9 @@ class JsonConversation(OutgoingFrames):
         if self._refusal is not None:
             self._answer(self._control(Goodbye(*self._refusal)))
             raise RemoteProtocolError(*self._refusal)
+        welcome = self._welcome(version, hello)  # looks whether the session is known, before it is met
         self._meet(version, hello, events)
-        self._answer(self._control(self._welcome(version)))
+        self._answer(self._control(welcome))
 
     def _on_welcome(self, welcome: Welcome, events: list[Inbound]) -> None:
         if self._role is Role.SERVER or not self._hello or self.protocol != "plain":
@@ -339,7 +378,22 @@ class JsonConversation(OutgoingFrames):
         heartbeat = peer.heartbeat
         if heartbeat is not None:
             heartbeat = min(max(heartbeat, SHORTEST_HEARTBEAT), _LONGEST_HEARTBEAT)
-        events.append(Introduced(self.protocol, heartbeat, one_line(peer.agent)))
+        self.features = self._shared_features(peer)
+        events.append(
+            Introduced(
+                self.protocol,
+                heartbeat,
+                one_line(peer.agent),
+                session=_short(peer.session) if isinstance(peer, StreamHello) else "",
+                instance=_short(peer.instance) if isinstance(peer, StreamWelcome) else "",
+                session_timeout=_seconds(peer.session_timeout) if isinstance(peer, StreamWelcome) else 0.0,
+                resumed=isinstance(peer, StreamWelcome) and peer.resumed,
+            )
+        )
+
+    def _shared_features(self, peer: Hello | Welcome) -> frozenset[str]:
+        """The optional parts that both sides have."""
+        return _ALL_FEATURES if peer.features == list(FEATURES) else _ALL_FEATURES.intersection(peer.features)
 
     def _heed_limit(self, peer: Hello | Welcome) -> None:
         """Send nothing larger than the peer says that it accepts."""
@@ -360,6 +414,15 @@ class JsonConversation(OutgoingFrames):
         return answers
 
 
+def _short(name: str) -> str:
+    """A name that the peer chose, if it is not absurdly long."""
+    return name if len(name) <= MAX_TEXT else ""
+
+
+def _seconds(value: float | None) -> float:
+    return min(max(value or 0.0, 0.0), _LONGEST_SESSION)
+
+
 # A chunk that starts with a call is likely to hold nothing else, and calls are read one by one.
 _REQUEST_TYPE = b'{"type":"pyipc.request"'
 _REPLY_TYPE = b'{"type":"pyipc.reply"'
@@ -373,6 +436,13 @@ _LONGEST_HEARTBEAT = 86_400.0
 # among it: its end may never come.
 _SKIPPED = frozenset({"json", "utf8", "envelope", "depth", "name"})
 
+_LONGEST_SESSION = 86_400.0
+# One set for all connections.
+_ALL_FEATURES = frozenset(FEATURES)
+_PARTS: tuple[Any, ...] = typing.get_args(OptionalPart)
+#: The names of the frames that belong to optional parts.
+OPTIONAL_PARTS: frozenset[str] = frozenset(part.type for part in _PARTS)
 _CONTROL_FRAMES: dict[str, type[Any]] = {
-    kind.type: kind for kind in (Hello, Welcome, Request, Reply, Failure, Cancel, Ping, Goaway, Goodbye)
+    kind.type: kind
+    for kind in (StreamHello, StreamWelcome, Request, Reply, Failure, Cancel, Ping, Goaway, Goodbye, *_PARTS)
 }

@@ -33,6 +33,8 @@ __all__ = [
     "Ping",
     "Reply",
     "Request",
+    "StreamHello",
+    "StreamWelcome",
     "Verified",
     "Welcome",
     "one_line",
@@ -87,6 +89,37 @@ class Welcome:
     max_frame_size: int | None = None
     heartbeat: float | None = None
     agent: str = ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class StreamHello(Hello):
+    """A hello over a stream, where the optional parts of the protocol work.
+
+    Attributes:
+        max_attachments_size: The most that this side accepts of attachments to one frame, in bytes.
+        session: A secret that only this client knows, and tells every server again: under it the server remembers
+            which events were handled. Empty for a client that wants nothing confirmed.
+    """
+
+    max_attachments_size: int | None = None
+    session: str = ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class StreamWelcome(Welcome):
+    """A welcome over a stream.
+
+    Attributes:
+        max_attachments_size: As in the hello.
+        instance: Another for every server that is started: who says the same has not been started again since.
+        session_timeout: Seconds for which the session is remembered after its last connection has ended.
+        resumed: Whether this server knows the session already.
+    """
+
+    max_attachments_size: int | None = None
+    instance: str = ""
+    session_timeout: float | None = None
+    resumed: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -174,11 +207,19 @@ class Introduced:
         protocol: Such as ``"pyipc/1"``.
         heartbeat: Seconds of silence after which it wants a ping from us; ``None`` for never.
         agent: What it calls itself.
+        session: Of a client: under which name it wants to be remembered, if it does.
+        instance: Of a server: another when it was started again.
+        session_timeout: Of a server: for how many seconds it remembers a session without connection.
+        resumed: Of a server: whether it has remembered this one.
     """
 
     protocol: str
     heartbeat: float | None
     agent: str
+    session: str = ""
+    instance: str = ""
+    session_timeout: float = 0.0
+    resumed: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -137,6 +137,28 @@ class OutgoingFrames(Conversation):
         prefix = self._request_prefixes[event] = b',"event":%b,"data":' % codec.encode_value(event, event)
         return prefix
 
+    def check_feature(self, feature: str) -> None:
+        if feature in self.features:
+            return
+        if self.protocol == "plain":
+            why = "the peer has not introduced itself, as programs of node-ipc and others do not"
+        else:
+            why = "the peer introduced itself without it; it may be of an older version"
+        raise PeerLacksFeature(feature, f"this needs a pyipc peer with {feature!r}, and {why}")
+
+    def next_call(self) -> int:
+        self._last_call += 1
+        return self._last_call
+
+    def say(self, body: ControlFrame) -> bytes:
+        what = getattr(body, "event", None) or getattr(body, "topic", None) or body.type
+        if what is not body.type:
+            check_event_name(what, self._options.max_event_name_size)
+        frame = codec.control_frame(body, what) + self._delimiter
+        if len(frame) > self.known_size:
+            self._check_fits(frame, what)
+        return frame
+
     def reply(self, call: int, data: object) -> bytes:
         try:
             text = codec.fast_json(data)

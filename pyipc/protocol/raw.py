@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, final
 
-from pyipc.errors import InvalidEventName, MessageTooLarge, PeerLacksFeature, UnencodableData
+from pyipc.errors import InvalidEventName, MessageTooLarge, UnencodableData, UnsupportedByTransport
 from pyipc.protocol.codec import Event
 from pyipc.protocol.conversation import DATAGRAM_ADVICE, Conversation
 
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from pyipc.protocol.conversation import Inbound
+    from pyipc.protocol.messages import ControlFrame
 
 __all__ = ["RawConversation"]
 
@@ -55,11 +56,20 @@ class RawConversation(Conversation):
     def is_risky(self, event: object) -> bool:
         return False
 
-    def _none(self) -> PeerLacksFeature:
-        return PeerLacksFeature("request", "a raw connection carries bytes only; requests need framing=Json()")
+    def _none(self, feature: str = "request") -> UnsupportedByTransport:
+        return UnsupportedByTransport(feature, f"a raw connection carries bytes only; {feature!r} needs framing=Json()")
 
     def request(self, event: str, data: object) -> tuple[int, bytes]:
         raise self._none()
+
+    def check_feature(self, feature: str) -> None:
+        raise self._none(feature)
+
+    def next_call(self) -> int:
+        raise self._none()
+
+    def say(self, body: ControlFrame) -> bytes:
+        raise self._none(body.type)
 
     def reply(self, call: int, data: object) -> bytes:
         raise self._none()

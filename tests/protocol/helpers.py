@@ -15,7 +15,7 @@ from pyipc.protocol.messages import Malformed
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from pyipc.protocol.conversation import Inbound
+    from pyipc.protocol.conversation import Inbound, SessionTerms
 
 FF = b"\f"
 
@@ -28,6 +28,8 @@ def conversation(
     require_hello: bool = False,
     refusal: tuple[str, str] | None = None,
     agent: str = "",
+    session: str = "",
+    terms: SessionTerms | None = None,
     **options: Any,
 ) -> JsonConversation:
     return JsonConversation(
@@ -38,6 +40,8 @@ def conversation(
         require_hello=require_hello,
         refusal=refusal,
         agent=agent,
+        session=session,
+        terms=terms,
     )
 
 

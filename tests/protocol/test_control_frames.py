@@ -15,7 +15,7 @@ from pyipc.errors import (
     UnencodableData,
 )
 from pyipc.protocol.codec import Event, control_frame
-from pyipc.protocol.conversation import Role
+from pyipc.protocol.conversation import Role, SessionTerms
 from pyipc.protocol.messages import (
     Cancel,
     ControlFrame,
@@ -52,24 +52,29 @@ PING = control_frame(Ping()) + FF
 
 
 def test_hello_and_welcome() -> None:
-    client = conversation(Role.CLIENT, agent="a/1", max_frame_size=5_000, heartbeat_interval=3.0)
-    server = conversation(Role.SERVER, agent="b/2", max_frame_size=6_000, heartbeat_interval=None)
+    terms = SessionTerms("i", 120.0, lambda name: name == "s")
+    client = conversation(Role.CLIENT, agent="a/1", max_frame_size=5_000, heartbeat_interval=3.0, session="s")
+    server = conversation(Role.SERVER, agent="b/2", max_frame_size=6_000, heartbeat_interval=None, terms=terms)
     assert client.awaits_welcome
     assert server.open() == b""
     assert not server.awaits_welcome
     opening = client.open()
     assert opening == (
-        b'{"type":"pyipc.hello","data":{"versions":[1],"features":[],"max_frame_size":5000,"heartbeat":3.0,'
-        b'"agent":"a/1"}}\f'
+        b'{"type":"pyipc.hello","data":{"versions":[1],"features":["attachments","confirm","streams","topics"],'
+        b'"max_frame_size":5000,"heartbeat":3.0,"agent":"a/1","max_attachments_size":4194304,"session":"s"}}\f'
     )
-    assert server.receive_data(opening) == [Introduced("pyipc/1", 3.0, "a/1")]
+    assert server.receive_data(opening) == [Introduced("pyipc/1", 3.0, "a/1", session="s")]
     answer = server.data_to_send()
     assert answer == (
-        b'{"type":"pyipc.welcome","data":{"version":1,"features":[],"max_frame_size":6000,"heartbeat":null,'
-        b'"agent":"b/2"}}\f'
+        b'{"type":"pyipc.welcome","data":{"version":1,"features":["attachments","confirm","streams","topics"],'
+        b'"max_frame_size":6000,"heartbeat":null,"agent":"b/2","max_attachments_size":4194304,"instance":"i",'
+        b'"session_timeout":120.0,"resumed":true}}\f'
     )
     assert server.data_to_send() == b""  # it is said once
-    assert client.receive_data(answer) == [Introduced("pyipc/1", None, "b/2")]
+    assert client.receive_data(answer) == [
+        Introduced("pyipc/1", None, "b/2", instance="i", session_timeout=120.0, resumed=True)
+    ]
+    assert client.features == server.features == {"attachments", "confirm", "streams", "topics"}
     assert client.protocol == server.protocol == "pyipc/1"
     assert not client.awaits_welcome
 

@@ -1,0 +1,46 @@
+"""An event that has arrived with more to it than a name and data."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pyipc.message import FullMessage
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pyipc.connection import Connection
+
+__all__ = ["Arrival"]
+
+
+class Arrival:
+    """Takes the place of a plain event on the way to its handlers.
+
+    Args:
+        event: Its name.
+        data: Its decoded JSON.
+        attachments: Binary data that came with it.
+        traceparent: Which span of a trace it comes from.
+
+    Attributes:
+        type: Its name, called as that of a plain event.
+        data: As given.
+    """
+
+    __slots__ = ("_attachments", "_traceparent", "data", "type")
+
+    def __init__(self, event: str, data: Any, *, attachments: Sequence[bytes] = (), traceparent: str = "") -> None:
+        self.type: str = event
+        self.data: Any = data
+        self._attachments = attachments
+        self._traceparent = traceparent
+
+    def message(self, data: Any, connection: Connection) -> FullMessage[Any]:
+        """What a handler gets.
+
+        Args:
+            data: The data, converted to the type that the handler declares.
+            connection: Where it came from.
+        """
+        return FullMessage(self.type, data, connection, attachments=self._attachments, traceparent=self._traceparent)

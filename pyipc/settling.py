@@ -1,0 +1,66 @@
+"""What is to be done with what arrives and is neither a plain event nor a request: the rarer frames, one by one."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from pyipc.arrival import Arrival
+from pyipc.errors import PeerRefused
+from pyipc.protocol.features import TracedEvent
+from pyipc.protocol.messages import Failure, Goaway, Goodbye, Introduced, Malformed, Verified
+
+if TYPE_CHECKING:
+    from pyipc.connection import Connection
+    from pyipc.protocol.conversation import Inbound
+
+__all__ = ["settle"]
+
+logger: logging.Logger = logging.getLogger("pyipc.connection")
+
+
+def settle(connection: Connection, item: Inbound) -> Arrival | None:
+    """Deal with one item, without waiting.
+
+    Returns:
+        An event for handlers, if that is what it is.
+    """
+    match item:
+        case Failure():
+            connection._calls.settle(item)
+        case TracedEvent():
+            return Arrival(item.event, item.data, traceparent=item.traceparent)
+        case Introduced():
+            connection._vigil.meet(item.heartbeat)
+            connection._owner.introduced(connection, item)
+            if connection._introduced is not None:
+                connection._introduced.set()
+        case Malformed(error, fatal):
+            if fatal:
+                logger.warning("%s: %s; the connection is closed", connection._link.peer.address, error)
+                connection.abort(error.code, str(error), error=error)
+            else:
+                connection._malformed += 1
+                level = _level_of_malformed(connection)
+                logger.log(level, "%s: %s; the frame was skipped", connection._link.peer.address, error)
+        case Verified():
+            connection._link.verify()
+        case Goodbye(code, message):
+            refused = PeerRefused(code, message) if code != "closed" else None
+            code = "goodbye" if refused is None else code
+            connection._end(code, message or "the peer closed", by_peer=True, error=refused)
+            connection._sever()
+        case Goaway(message):
+            connection._owner.going_away(connection, message)
+        case _:
+            pass
+    return None
+
+
+def _level_of_malformed(connection: Connection) -> int:
+    """How loudly to tell of another frame that was skipped: anybody can send any number of datagrams."""
+    if connection._link.reliable:
+        return logging.WARNING
+    count = connection._malformed
+    is_round = count in (1, 10, 100, 1_000) or count % 10_000 == 0
+    return logging.WARNING if connection._link.verified and is_round else logging.DEBUG
