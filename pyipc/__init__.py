@@ -31,6 +31,7 @@ from pyipc.errors import RemoteError as RemoteError
 from pyipc.errors import RemoteProtocolError as RemoteProtocolError
 from pyipc.errors import RequestError as RequestError
 from pyipc.errors import RequestTimeout as RequestTimeout
+from pyipc.errors import SubscriptionOverflow as SubscriptionOverflow
 from pyipc.errors import Undelivered as Undelivered
 from pyipc.errors import UnencodableData as UnencodableData
 from pyipc.errors import UnsafePath as UnsafePath
@@ -49,6 +50,8 @@ from pyipc.statistics import ClientStatistics as ClientStatistics
 from pyipc.statistics import ConnectionStatistics as ConnectionStatistics
 from pyipc.statistics import Disconnected as Disconnected
 from pyipc.statistics import ServerStatistics as ServerStatistics
+from pyipc.statistics import SubscriptionStatistics as SubscriptionStatistics
+from pyipc.subscription import Subscription as Subscription
 from pyipc.transports.port import Certificate as Certificate
 from pyipc.transports.port import Peer as Peer
 from pyipc.transports.tls_settings import TLS as TLS
@@ -99,6 +102,9 @@ __all__ = [
     "Router",
     "Server",
     "ServerStatistics",
+    "Subscription",
+    "SubscriptionOverflow",
+    "SubscriptionStatistics",
     "Undelivered",
     "UnencodableData",
     "UnsafePath",

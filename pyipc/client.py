@@ -26,6 +26,7 @@ from pyipc.protocol.names import check_event_name
 from pyipc.reconnecting import Reconnecting
 from pyipc.router import Router
 from pyipc.statistics import ClientStatistics, Disconnected
+from pyipc.subscribing import Subscriptions, TopicClient
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -102,7 +103,7 @@ async def connect(
         await client.aclose()
 
 
-class Client:
+class Client(TopicClient):
     """What `connect` gives: talks to one server, through one connection after the other."""
 
     def __init__(self, endpoint: Endpoint, router: Router | None, options: Options) -> None:
@@ -112,6 +113,14 @@ class Client:
         if router is not None:
             self._router.include(router)
         self._up = Reconnecting(endpoint, self._router, options, self._on_loss)
+        self._topics = Subscriptions(
+            self._up,
+            options,
+            connected=self._wait_for_connection,
+            waiting=self._waiting_for_peer,
+            check_usable=self._check_usable,
+        )
+        self._up.serve_topics(self._topics)
         self._streams: weakref.WeakSet[EventStream[Any]] = weakref.WeakSet()
         self._answers: weakref.WeakSet[EventStream[Any]] = weakref.WeakSet()
         self._closing = False
@@ -143,6 +152,10 @@ class Client:
             offline_messages=len(self._up.offline),
             offline_size=self._up.offline.size,
             offline_dropped=self._up.offline.dropped,
+            subscriptions=len(self._topics),
+            published_received=self._topics.received,
+            published_dropped=self._topics.dropped,
+            publishes_refused=self._topics.refused,
             connection=None if self._up.connection is None else self._up.connection.statistics(),
         )
 
@@ -372,6 +385,8 @@ class Client:
         """Tell those whose events will not come: all of them, or those who expect an answer."""
         for stream in list(self._streams if final else self._answers):
             stream.end(error)
+        if final:
+            self._topics.end_all(error)
 
     async def aclose(self) -> None:
         """Send what is queued, say goodbye, and close. May be called more than once, also by `on_disconnect`.
@@ -409,6 +424,7 @@ class Client:
             self._up.stop()
             for stream in list(self._streams):
                 stream.end()
+            self._topics.end_all(None)
             self._up.tell()
             self._left.set()
         undelivered += len(self._up.offline)

@@ -226,7 +226,7 @@ class Dispatcher:
                             self._inbox.put_event(arrival)
                             continue
                         self.received += 1
-                        others = iter(router.handlers_for(arrival.type))
+                        others = iter(arrival.handlers or router.handlers_for(arrival.type))
                         waiting = self._call_handlers(arrival, others)
                         if waiting is None:
                             continue
@@ -388,7 +388,8 @@ class Dispatcher:
         while inbox.events:
             event, read = inbox.events.popleft()
             self.received += 1
-            handlers = iter(self._router.handlers_for(event.type))
+            chosen = event.handlers if type(event) is Arrival else None
+            handlers = iter(chosen or self._router.handlers_for(event.type))
             waiting = self._call_handlers(event, handlers)
             if waiting is not None:
                 await self._finish_handlers(event, waiting, handlers)

@@ -24,6 +24,7 @@
     │   │   └── PeerLacksFeature       the peer cannot do this (.feature)
     │   │       └── UnsupportedByTransport  no peer can, over this transport or framing
     │   └── RemoteProtocolError        the peer sent what the protocol does not allow (.code)
+    ├── SubscriptionOverflow           more was published than a subscription holds (.pattern, .max_buffered)
     └── RequestError
         ├── NoHandler                  the peer has no handler for the request (.event)
         ├── InvalidData                data does not fit the declared type (.path says where)
@@ -61,6 +62,7 @@ __all__ = [
     "RemoteProtocolError",
     "RequestError",
     "RequestTimeout",
+    "SubscriptionOverflow",
     "Undelivered",
     "UnencodableData",
     "UnsafePath",
@@ -254,6 +256,23 @@ class RemoteProtocolError(ProtocolError):
     def __init__(self, code: str, message: str) -> None:
         self.code = code
         super().__init__(message)
+
+
+class SubscriptionOverflow(IPCError):
+    """More was published than a subscription holds, and its policy is ``"close"``: it is over.
+
+    Attributes:
+        pattern: What was subscribed to.
+        max_buffered: How many messages it held.
+    """
+
+    def __init__(self, pattern: str, max_buffered: int) -> None:
+        self.pattern = pattern
+        self.max_buffered = max_buffered
+        super().__init__(
+            f"messages for {pattern!r} came faster than they were taken, and the subscription holds {max_buffered:,}; "
+            "take them faster, raise max_buffered, or choose a policy that drops some"
+        )
 
 
 class RequestError(IPCError):

@@ -38,8 +38,11 @@ if TYPE_CHECKING:
 
     from pyipc.endpoint import Endpoint
     from pyipc.options import Options
+    from pyipc.protocol.conversation import Conversation
+    from pyipc.protocol.features import Publish
     from pyipc.router import Router
     from pyipc.statistics import Disconnected
+    from pyipc.subscribing import Subscriptions
     from pyipc.transports.port import Link
 
 __all__ = ["Reconnecting"]
@@ -63,6 +66,8 @@ class Reconnecting:
     Attributes:
         now: Trio's time; once it was started, by the shortest way.
         connection: The present connection, if there is one.
+        template: Encodes what is sent while there is no connection.
+        subscriptions: What is subscribed to again over each connection; set by the client.
         offline: What waits for the next one.
         failure: Why it was given up, if it was.
         running: The tasks of the connections, until whoever wanted to know of their end was told.
@@ -82,9 +87,8 @@ class Reconnecting:
         self._options = options
         self._on_loss = on_loss
         self._transport = endpoint.transport or transport_for(endpoint.parsed.scheme)
-        # Encodes what is emitted while there is no connection.
         max_size = self._transport.max_chunk_size(endpoint.parsed)
-        self._template = endpoint.converse(Role.CLIENT, options, agent=AGENT, max_size=max_size)
+        self.template: Conversation = endpoint.converse(Role.CLIENT, options, agent=AGENT, max_size=max_size)
         self._timers = Timers()
         self._flusher = Flusher()
         self._owner = Owner()
@@ -95,6 +99,7 @@ class Reconnecting:
         self.running: Attendance = Attendance()
         self.now: Callable[[], float] = trio.current_time
         self.connection: Connection | None = None
+        self.subscriptions: Subscriptions | None = None
         self.offline: OfflineQueue = OfflineQueue(options)
         self.failure: IPCError | None = None
         self.last_error: IPCError | None = None
@@ -171,9 +176,17 @@ class Reconnecting:
 
     def keep(self, event: str, data: object) -> None:
         """Keep an event for the next connection; see `OfflineQueue.put`."""
-        frame = self._template.encode(event, data)
-        self._template.check_size(frame)
+        frame = self.template.encode(event, data)
+        self.template.check_size(frame)
         self.offline.put(event, frame, self.why_not)
+
+    def keep_published(self, body: Publish) -> None:
+        """Keep something that is published for the next connection; see `OfflineQueue.put`."""
+        self.offline.put(None, self.template.say(body), self.why_not)
+
+    def serve_topics(self, subscriptions: Subscriptions) -> None:
+        """Let ``subscriptions`` have what arrives about topics, and take part in every new connection."""
+        self.subscriptions = self._owner.topics = subscriptions
 
     async def _supervise(self) -> None:
         """Keep a connection up until it is stopped or trying again makes no sense."""
@@ -242,9 +255,12 @@ class Reconnecting:
             greet=self.on_connect.call if len(self.on_connect) else None,
             require_hello=is_promised,
         )
-        # Whether some events may be sent depends on who it is.
-        is_awaited = is_promised or any(
-            event is not None and self._template.is_risky(event) for event in self.offline.names()
+        # Whether some events may be sent depends on who it is, and whether there are topics.
+        is_awaited = (
+            is_promised
+            or bool(self.subscriptions)
+            or self.offline.has_published
+            or any(event is not None and self.template.is_risky(event) for event in self.offline.names())
         )
         try:
             await self._nursery.start(self._run, connection, is_promised)
@@ -258,6 +274,8 @@ class Reconnecting:
             raise
         if is_promised and connection.peer.protocol == "plain":
             return await self._give_back(connection), False
+        if self.subscriptions:
+            self.subscriptions.restore(connection)
         self._send_kept(connection)
         self.connection = connection
         self.connects += 1

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pyipc.arrival import Arrival
 from pyipc.errors import PeerRefused
-from pyipc.protocol.features import TracedEvent
+from pyipc.protocol.features import Publish, Published, Subscribe, TracedEvent, Unpublished, Unsubscribe
 from pyipc.protocol.messages import Failure, Goaway, Goodbye, Introduced, Malformed, Verified
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ def settle(connection: Connection, item: Inbound) -> Arrival | None:
             connection._calls.settle(item)
         case TracedEvent():
             return Arrival(item.event, item.data, traceparent=item.traceparent)
+        case Published() | Publish() | Subscribe() | Unsubscribe() | Unpublished():
+            return connection._owner.topic_frame(connection, item)
         case Introduced():
             connection._vigil.meet(item.heartbeat)
             connection._owner.introduced(connection, item)

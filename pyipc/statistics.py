@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 
-__all__ = ["BroadcastReport", "ClientStatistics", "ConnectionStatistics", "Disconnected", "ServerStatistics"]
+__all__ = [
+    "BroadcastReport",
+    "ClientStatistics",
+    "ConnectionStatistics",
+    "Disconnected",
+    "ServerStatistics",
+    "SubscriptionStatistics",
+]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +64,10 @@ class ClientStatistics:
         offline_messages: Messages that wait for a connection.
         offline_size: Their bytes.
         offline_dropped: Messages dropped while there was no connection.
+        subscriptions: Subscriptions to topics now.
+        published_received: Messages that came for them, each counted once.
+        published_dropped: Messages that subscriptions dropped because they were not taken fast enough.
+        publishes_refused: Messages of this client that the server has refused to publish.
         connection: The present connection, if there is one.
     """
 
@@ -66,6 +77,10 @@ class ClientStatistics:
     offline_messages: int
     offline_size: int
     offline_dropped: int
+    subscriptions: int
+    published_received: int
+    published_dropped: int
+    publishes_refused: int
     connection: ConnectionStatistics | None
 
 
@@ -83,6 +98,13 @@ class ServerStatistics:
         broadcasts: Broadcasts made.
         broadcasts_dropped: Copies of them that slow peers did not get.
         datagrams_dropped: Datagrams lost on this side that belong to no connection.
+        subscriptions: Subscriptions to topics now, of peers and of this program.
+        subscriptions_refused: Subscriptions that peers asked for and did not get.
+        publishes: Messages published, by this program and by peers.
+        publishes_dropped: Copies of them that slow peers did not get, or slow subscriptions of this program.
+        publishes_refused: Messages that peers wanted to publish and could not.
+        retained_topics: Topics of which the last message is kept.
+        retained_size: Bytes of those messages.
     """
 
     connections: int
@@ -94,11 +116,36 @@ class ServerStatistics:
     broadcasts: int
     broadcasts_dropped: int
     datagrams_dropped: int
+    subscriptions: int
+    subscriptions_refused: int
+    publishes: int
+    publishes_dropped: int
+    publishes_refused: int
+    retained_topics: int
+    retained_size: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class SubscriptionStatistics:
+    """A subscription, since it was made.
+
+    Attributes:
+        received: Messages that came for it.
+        dropped: Those of them that were dropped, because they were not taken fast enough.
+        waiting: Those of them that wait to be taken.
+        restored: How often it was subscribed again after the connection was lost. What was published meanwhile was
+            missed, apart from the last message of topics that are retained.
+    """
+
+    received: int
+    dropped: int
+    waiting: int
+    restored: int
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class BroadcastReport:
-    """What became of a broadcast.
+    """What became of a broadcast, or of a message that was published.
 
     Attributes:
         sent: Connections whose outbox took it.

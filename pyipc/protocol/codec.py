@@ -38,7 +38,9 @@ __all__ = [
     "fast_json",
     "fast_reply",
     "fast_request",
+    "ready_json",
     "too_deep",
+    "value_of",
 ]
 
 T = TypeVar("T")
@@ -134,6 +136,20 @@ def encode_value(value: object, what: str) -> bytes:
         return _encode_surrogates(value, what)
     except Exception as error:  # encoding runs code of the value's type
         raise UnencodableData(f"the data of {what!r} has no JSON form: {error}") from error
+
+
+def ready_json(value: object, what: str) -> Any:
+    """A value to put into several frames: encoded once, here.
+
+    Raises:
+        UnencodableData: It has no JSON form.
+    """
+    return None if value is None else msgspec.Raw(encode_value(value, what))
+
+
+def value_of(ready: Any) -> Any:
+    """What a receiver would make of a value from `ready_json`."""
+    return None if ready is None else decode(b'{"type":"","data":%b}' % bytes(ready)).data
 
 
 def event_prefix(event: str) -> bytes:
