@@ -1,4 +1,4 @@
-"""A client's subscriptions: entering, buffers, coming back, ending; and what it publishes, with and without a connection."""
+"""A client's subscriptions: entering, buffers, coming back, ending. And publishing, with and without a connection."""
 
 from __future__ import annotations
 
@@ -299,18 +299,20 @@ async def test_getting_in_time_or_not(autojump_clock: MockClock) -> None:
 async def test_a_handler_that_waits_for_a_message_does_not_keep_it_from_being_read() -> None:
     router = pyipc.Router()
     got: list[Any] = []
-    async with pair(client_router=router, client_options={"inbox_high_water_size": 1_000}) as (client, server):
-        async with client.subscribe("t") as subscription:
+    async with (
+        pair(client_router=router, client_options={"inbox_high_water_size": 1_000}) as (client, server),
+        client.subscribe("t") as subscription,
+    ):
 
-            @router.on("e")
-            async def handler(message: pyipc.Message[Any]) -> None:
-                got.append((await subscription.get()).data)
+        @router.on("e")
+        async def handler(message: pyipc.Message[Any]) -> None:
+            got.append((await subscription.get()).data)
 
-            for _ in range(50):
-                await server.broadcast("e", "x" * 1_000)
-            for number in range(50):
-                await server.publish("t", number)
-            await until(lambda: len(got) == 50)
+        for _ in range(50):
+            await server.broadcast("e", "x" * 1_000)
+        for number in range(50):
+            await server.publish("t", number)
+        await until(lambda: len(got) == 50)
     assert got == list(range(50))
 
 

@@ -67,7 +67,7 @@ async def test_it_comes_back(address: str) -> None:
         async with start("subscribe", address, "t", *options) as subscriber:
             for number in range(2):
                 async with pyipc.Server(address) as server:
-                    await eventually(lambda: server.statistics().subscriptions, "the subscription")  # noqa: B023
+                    await eventually(lambda: server.statistics().subscriptions, "the subscription")
                     await server.publish("t", number)
                     await subscriber.line(f'"data":{number}}}$')
             result = await subscriber.finish()
