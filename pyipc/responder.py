@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any, cast
 
 import trio
 
-from pyipc.errors import ConnectionLost, InvalidData, LocalProtocolError, MessageTooLarge, RemoteProtocolError
+from pyipc.errors import ConnectionLost, InvalidData, LocalProtocolError, RemoteProtocolError
 from pyipc.message import Message
 from pyipc.nursery import errors_told
 from pyipc.outbox import SHARE_SIZE
 from pyipc.protocol.codec import convert
 from pyipc.protocol.messages import Malformed
+from pyipc.refusal import refusal_of
 from pyipc.slots import Slot, current_slot
 from pyipc.waiting import Waiting
 
@@ -39,7 +40,6 @@ __all__ = ["Answering", "Responder"]
 
 logger: logging.Logger = logging.getLogger("pyipc.dispatch")
 
-_MAX_ERROR_TEXT = 1_000
 # What most handlers return: to look for __await__ in vain costs more than to look here first.
 _JSON_TYPES = frozenset({dict, list, str, int, float, bool, type(None)})
 
@@ -201,6 +201,11 @@ class Responder:
             current_slot.reset(answering.token)
             answering.slot.release()
 
+    def is_current(self) -> bool:
+        """Whether the present task is at work for a handler of a request."""
+        slot = current_slot.get()
+        return slot is not None and slot.belongs_to(self)
+
     def start_queued(self) -> None:
         """Start requests that waited for a slot, as far as there are slots."""
         free = self._max_slots - self.slots_used
@@ -256,14 +261,11 @@ class Responder:
 
     def _refuse(self, request: Request, error: Exception) -> None:
         """Tell the peer why its request has no answer."""
-        if isinstance(error, InvalidData):
-            self._fail(request, "invalid-data", str(error), {"path": error.path})
-            return
-        self.failed += 1
-        address = self._connection.peer.address
-        logger.error("the handler of the request %r failed (%s)", request.event, address, exc_info=error)
-        code = "reply-too-large" if isinstance(error, MessageTooLarge) else "handler-failed"
-        self._fail(request, code, f"{type(error).__name__}: {error}"[:_MAX_ERROR_TEXT])
+        if not isinstance(error, InvalidData):
+            self.failed += 1
+            address = self._connection.peer.address
+            logger.error("the handler of the request %r failed (%s)", request.event, address, exc_info=error)
+        self._fail(request, *refusal_of(error))
 
     def _fail(self, request: Request, code: str, message: str, data: Any = None) -> None:
         self._send(self._conversation.failure(request.call, code, message, data))
