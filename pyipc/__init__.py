@@ -32,6 +32,7 @@ from pyipc.errors import RemoteError as RemoteError
 from pyipc.errors import RemoteProtocolError as RemoteProtocolError
 from pyipc.errors import RequestError as RequestError
 from pyipc.errors import RequestTimeout as RequestTimeout
+from pyipc.errors import Unconfirmed as Unconfirmed
 from pyipc.errors import Undelivered as Undelivered
 from pyipc.errors import UnencodableData as UnencodableData
 from pyipc.errors import UnsafePath as UnsafePath
@@ -101,6 +102,7 @@ __all__ = [
     "Router",
     "Server",
     "ServerStatistics",
+    "Unconfirmed",
     "Undelivered",
     "UnencodableData",
     "UnsafePath",

@@ -16,6 +16,7 @@
     ├── ConnectionClosed               this side closed it, or it is closed already
     │   └── ConnectionLost             it broke, or the peer left (.maybe_handled)
     ├── Undelivered                    closing could not send everything (.count)
+    ├── Unconfirmed                    what became of a confirmed event is not known (.event, .code, .maybe_handled)
     ├── ProtocolError
     │   ├── LocalProtocolError         the caller asked for something illegal; nothing was sent
     │   │   ├── InvalidEventName (.event)
@@ -64,6 +65,7 @@ __all__ = [
     "RemoteProtocolError",
     "RequestError",
     "RequestTimeout",
+    "Unconfirmed",
     "Undelivered",
     "UnencodableData",
     "UnsafePath",
@@ -187,6 +189,26 @@ class Undelivered(IPCError):
     def __init__(self, count: int, message: str) -> None:
         self.count = count
         super().__init__(message)
+
+
+class Unconfirmed(IPCError):
+    """An event was to be confirmed, and what became of it will not be known any more.
+
+    Attributes:
+        event: The name of the event.
+        code: A short, stable name for the reason: ``"timeout"`` (no outcome came in time), ``"lost"`` (the server could
+            not be reached for so long that it may forget), ``"forgotten"`` (it did forget), ``"unsupported"`` (the
+            server that is there now cannot confirm), ``"closed"`` (this side was closed) or ``"failed"`` (the client has
+            given up to connect).
+        maybe_handled: Whether it may have been handled. ``False`` is certain, ``True`` is not.
+    """
+
+    def __init__(self, event: str, code: str, message: str, *, maybe_handled: bool) -> None:
+        self.event = event
+        self.code = code
+        self.maybe_handled = maybe_handled
+        known = "it may have been handled" if maybe_handled else "it was not sent"
+        super().__init__(f"{event!r} was not confirmed: {message}; {known}")
 
 
 class ProtocolError(IPCError):

@@ -59,6 +59,10 @@ class ClientStatistics:
         offline_messages: Messages that wait for a connection.
         offline_size: Their bytes.
         offline_dropped: Messages dropped while there was no connection.
+        unsettled: Events that are to be confirmed and have no outcome yet.
+        confirmed: Events that were confirmed.
+        resent: Times that such an event was sent again, after a connection was lost.
+        unconfirmed: Events of which it will not be known whether they were handled.
         connection: The present connection, if there is one.
     """
 
@@ -68,6 +72,10 @@ class ClientStatistics:
     offline_messages: int
     offline_size: int
     offline_dropped: int
+    unsettled: int
+    confirmed: int
+    resent: int
+    unconfirmed: int
     connection: ConnectionStatistics | None
 
 
@@ -85,6 +93,9 @@ class ServerStatistics:
         broadcasts: Broadcasts made.
         broadcasts_dropped: Copies of them that slow peers did not get.
         datagrams_dropped: Datagrams lost on this side that belong to no connection.
+        sessions: Clients that are remembered, with a connection or without.
+        duplicates: Events that were sent again and not handled again.
+        redelivered: Events that were sent again after this server was started, and may have been handled before.
     """
 
     connections: int
@@ -96,6 +107,9 @@ class ServerStatistics:
     broadcasts: int
     broadcasts_dropped: int
     datagrams_dropped: int
+    sessions: int
+    duplicates: int
+    redelivered: int
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
