@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from pyipc.timers import Timer, Timers
 
-__all__ = ["Call", "Calls"]
+__all__ = ["Call", "Calls", "error_of"]
 
 _NOT_YET: Any = object()
 # Deadlines of calls that have ended are left in the heap, and cleared out once they are most of it.
@@ -142,7 +142,7 @@ class Calls:
         if isinstance(answer, Reply):
             call.result = answer.data
         else:
-            call.error = _error_of(call.event, answer)
+            call.error = error_of(call.event, answer)
         _wake(call)
 
     def fail_all(self, message: str, *, lost: bool, maybe_handled: bool) -> None:
@@ -209,7 +209,7 @@ def _wake(call: Call) -> None:
         call.wake()
 
 
-def _error_of(event: str, failure: Failure) -> Exception:
+def error_of(event: str, failure: Failure) -> Exception:
     """What to raise for the peer's refusal."""
     match failure.code:
         case "no-handler":

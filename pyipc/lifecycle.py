@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from pyipc.owner import Owner
     from pyipc.protocol.conversation import Conversation, Inbound
     from pyipc.router import Router
+    from pyipc.streams import Streams
     from pyipc.timers import Timer, Timers
     from pyipc.transports.port import Link, Peer
 
@@ -90,6 +91,7 @@ class Lifecycle:
         "_reason",
         "_responder",
         "_running",
+        "_streams",
         "_timers",
         "_vigil",
         "_waiting",
@@ -126,6 +128,7 @@ class Lifecycle:
         self._introduced: trio.Event | None = None
         self._last_call: Timer | None = None
         self._waiting = 0
+        self._streams: Streams | None = None
         self._bytes_received = 0
         self._events_sent = 0
         self._malformed = 0
@@ -273,6 +276,14 @@ class Lifecycle:
         if self.is_open:
             self._offer(self._conversation.cancel(number))
 
+    def _fail_calls(self, message: str, *, lost: bool, maybe_handled: bool) -> None:
+        """Tell whoever waits for an answer that none will come, and end what would be answered bit by bit."""
+        self._calls.fail_all(message, lost=lost, maybe_handled=maybe_handled)
+        if self._streams is not None:
+            self._streams.fail_all(message, lost=lost, maybe_handled=maybe_handled)
+        if self._responder.producers is not None:
+            self._responder.producers.cancel_all()
+
     def _on_overflow(self) -> None:
         """More waits than may: end the connection, or lose what came last where anything may be lost."""
         if not self._link.reliable:
@@ -336,7 +347,7 @@ class Lifecycle:
             self._sever_later()
         # A peer that refused the connection has looked at nothing else.
         refused = isinstance(error, PeerRefused | HandshakeFailed) and self._conversation.protocol == "plain"
-        self._calls.fail_all(message, lost=code != "closed", maybe_handled=not refused)
+        self._fail_calls(message, lost=code != "closed", maybe_handled=not refused)
         if self._introduced is not None:
             self._introduced.set()
         if code == "eof":
@@ -402,7 +413,7 @@ class Lifecycle:
         by_us = self._reason is None
         if by_us:
             self._reason = Disconnected(self, "closed", "this side closed the connection", False)
-        self._calls.fail_all("this side closed the connection", lost=False, maybe_handled=True)
+        self._fail_calls("this side closed the connection", lost=False, maybe_handled=True)
         self._dispatcher.discard()
         self._reader.call_back()
         undelivered = 0
