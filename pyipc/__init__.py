@@ -51,6 +51,7 @@ from pyipc.statistics import ClientStatistics as ClientStatistics
 from pyipc.statistics import ConnectionStatistics as ConnectionStatistics
 from pyipc.statistics import Disconnected as Disconnected
 from pyipc.statistics import ServerStatistics as ServerStatistics
+from pyipc.streams import Stream as Stream
 from pyipc.transports.port import Certificate as Certificate
 from pyipc.transports.port import Peer as Peer
 from pyipc.transports.tls_settings import TLS as TLS
@@ -102,6 +103,7 @@ __all__ = [
     "Router",
     "Server",
     "ServerStatistics",
+    "Stream",
     "Unconfirmed",
     "Undelivered",
     "UnencodableData",

@@ -26,6 +26,7 @@ from pyipc.protocol.names import check_event_name
 from pyipc.reconnecting import Reconnecting
 from pyipc.router import Router
 from pyipc.statistics import ClientStatistics, Disconnected
+from pyipc.streams import Stream, StreamSource
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -102,7 +103,7 @@ async def connect(
         await client.aclose()
 
 
-class Client:
+class Client(StreamSource):
     """What `connect` gives: talks to one server, through one connection after the other."""
 
     def __init__(self, endpoint: Endpoint, router: Router | None, options: Options) -> None:
@@ -230,8 +231,8 @@ class Client:
 
         While there is no connection the event is queued, refused or dropped, as the option
         ``offline`` says. With ``confirm`` one that a lost connection left open is sent again over the next, if
-        ``offline`` is ``"queue"``: it is handled once in the life of a server, and handlers of a server that was started
-        since see ``message.redelivered``.
+        ``offline`` is ``"queue"``: it is handled once in the life of a server, and handlers of a server that was
+        started since see ``message.redelivered``.
 
         Args:
             event: Its name.
@@ -332,6 +333,18 @@ class Client:
                 elif connection.peer.protocol == "plain":
                     hint = "; the peer has not introduced itself, so it may be a plain node-ipc program"
                 raise RequestTimeout(event, timeout, hint) from late
+
+    async def _open_stream(self, stream: Stream[Any], deadline: float) -> None:
+        while True:
+            connection = self._up.connection
+            if connection is None or not connection.is_open:
+                connection = await self._wait_for_connection(stream.event, stream.timeout, deadline)
+            try:
+                await connection._open_stream(stream, deadline)
+                return
+            except ConnectionLost:  # nothing was sent
+                if self._options.offline != "queue":
+                    raise
 
     async def _wait_for_connection(self, event: str, timeout: float | None, deadline: float) -> Connection:
         if self._options.offline != "queue":

@@ -16,9 +16,11 @@ from pyipc.errors import InvalidEventName, RequestTimeout
 from pyipc.lifecycle import Lifecycle
 from pyipc.options import UNSET, Unset
 from pyipc.protocol.codec import convert
+from pyipc.protocol.features import STREAMS
 from pyipc.reader import SOON
 from pyipc.slots import current_slot
 from pyipc.statistics import ConnectionStatistics
+from pyipc.streams import Stream, Streams, StreamSource
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,21 +32,22 @@ T = TypeVar("T")
 _FEW = 4
 
 
-class Connection(Lifecycle):
+class Connection(Lifecycle, StreamSource):
     """A connection to one peer. Made by servers and clients, which hand it to handlers."""
 
     __slots__ = ()
 
     def statistics(self) -> ConnectionStatistics:
         """A snapshot of the counters."""
+        asked, served = self._streams, self._responder.producers
         return ConnectionStatistics(
             bytes_sent=self._outbox.bytes_sent,
             bytes_received=self._bytes_received,
             events_sent=self._events_sent,
             events_received=self._dispatcher.received + self._responder.received,
             unheard=self._dispatcher.unheard,
-            handler_errors=self._dispatcher.failed + self._responder.failed,
-            refusals=self._dispatcher.refused + self._responder.refused,
+            handler_errors=self._dispatcher.failed + self._responder.failed + (0 if served is None else served.failed),
+            refusals=self._dispatcher.refused + self._responder.refused + (0 if served is None else served.refused),
             malformed=self._malformed,
             dropped=self._dropped + self._link.dropped,
             late_answers=self._calls.late_answers,
@@ -52,8 +55,19 @@ class Connection(Lifecycle):
             inbox_size=self._inbox.size,
             pending_requests=len(self._calls.pending),
             concurrent_requests=self._responder.slots_used,
+            streams_asked=0 if asked is None else asked.asked,
+            streams_served=0 if served is None else served.served,
+            open_streams=self._open_streams,
+            items_sent=0 if served is None else served.sent,
+            items_received=0 if asked is None else asked.received,
             reading_paused=self._dispatcher.paused,
         )
+
+    @property
+    def _open_streams(self) -> int:
+        """How many streams are under way, of either side."""
+        asked, served = self._streams, self._responder.producers
+        return (0 if asked is None else len(asked.open)) + (0 if served is None else len(served))
 
     # --- sending ---
 
@@ -309,6 +323,24 @@ class Connection(Lifecycle):
             if calls.room is not None:
                 calls.pass_on()
         return answer if result is None else convert(answer, result)
+
+    async def _open_stream(self, stream: Stream[Any], deadline: float) -> None:
+        if not self.is_open:
+            raise self._gone()
+        if self._conversation.awaits_welcome and STREAMS not in self._conversation.features:
+            await self.know_peer()
+        self._conversation.check_feature(STREAMS)
+        outbox = self._outbox
+        if outbox.size >= outbox.high_water_size:
+            with self.waiting_for_peer():
+                await outbox.wait_for_room()
+            if not self.is_open:
+                raise self._gone()
+        if self._streams is None:
+            self._streams = Streams(self)
+        number = self._conversation.next_call()
+        outbox.push_now(self._conversation.say(stream.opening(number)), self._now())
+        self._streams.add(number, stream)
 
     async def _wait_for_turn(self, event: str, timeout: float | None, deadline: float) -> None:
         """Wait until one more request fits, but not beyond its own time-out."""

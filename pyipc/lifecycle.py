@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from pyipc.protocol.conversation import Conversation, Inbound
     from pyipc.router import Router
     from pyipc.sessions import Receipts
+    from pyipc.streams import Streams
     from pyipc.timers import Timer, Timers
     from pyipc.transports.port import Link, Peer
 
@@ -93,6 +94,7 @@ class Lifecycle:
         "_receipts",
         "_responder",
         "_running",
+        "_streams",
         "_timers",
         "_vigil",
         "_waiting",
@@ -133,6 +135,7 @@ class Lifecycle:
         self._receipts: Receipts | None = None
         self._window: Window | None = None
         self._waiting = 0
+        self._streams: Streams | None = None
         self._bytes_received = 0
         self._events_sent = 0
         self._malformed = 0
@@ -282,6 +285,14 @@ class Lifecycle:
         if self.is_open:
             self._offer(self._conversation.cancel(number))
 
+    def _fail_calls(self, message: str, *, lost: bool, maybe_handled: bool) -> None:
+        """Tell whoever waits for an answer that none will come, and end what would be answered bit by bit."""
+        self._calls.fail_all(message, lost=lost, maybe_handled=maybe_handled)
+        if self._streams is not None:
+            self._streams.fail_all(message, lost=lost, maybe_handled=maybe_handled)
+        if self._responder.producers is not None:
+            self._responder.producers.cancel_all()
+
     def _on_overflow(self) -> None:
         """More waits than may: end the connection, or lose what came last where anything may be lost."""
         if not self._link.reliable:
@@ -345,7 +356,7 @@ class Lifecycle:
             self._sever_later()
         # A peer that refused the connection has looked at nothing else.
         refused = isinstance(error, PeerRefused | HandshakeFailed) and self._conversation.protocol == "plain"
-        self._calls.fail_all(message, lost=code != "closed", maybe_handled=not refused)
+        self._fail_calls(message, lost=code != "closed", maybe_handled=not refused)
         self._owner.ended(cast("Connection", self))
         if self._introduced is not None:
             self._introduced.set()
@@ -412,7 +423,7 @@ class Lifecycle:
         by_us = self._reason is None
         if by_us:
             self._reason = Disconnected(self, "closed", "this side closed the connection", False)
-        self._calls.fail_all("this side closed the connection", lost=False, maybe_handled=True)
+        self._fail_calls("this side closed the connection", lost=False, maybe_handled=True)
         self._owner.ended(cast("Connection", self))
         self._dispatcher.discard()
         self._reader.call_back()

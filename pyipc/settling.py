@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pyipc.arrival import Arrival
 from pyipc.delivering import Delivery
 from pyipc.errors import PeerRefused, RemoteProtocolError
-from pyipc.protocol.features import Deliver, Outcome, TracedEvent
+from pyipc.protocol.features import Credit, Deliver, EndOfStream, OpenStream, Outcome, ReceivedItem, TracedEvent
 from pyipc.protocol.messages import Failure, Goaway, Goodbye, Introduced, Malformed, Verified
 
 if TYPE_CHECKING:
@@ -35,8 +35,17 @@ def settle(connection: Connection, item: Inbound) -> Arrival | None:
         case Outcome():
             if connection._window is not None:
                 connection._window.settle(item)
+        case ReceivedItem() | EndOfStream():
+            if connection._streams is not None:
+                connection._streams.settle(item)
         case Failure():
-            connection._calls.settle(item)
+            if connection._streams is None or not connection._streams.fail(item):
+                connection._calls.settle(item)
+        case OpenStream():
+            connection._responder.take_stream(item)
+        case Credit():
+            if connection._responder.producers is not None:
+                connection._responder.producers.credit(item)
         case TracedEvent():
             return Arrival(item.event, item.data, traceparent=item.traceparent)
         case Introduced():

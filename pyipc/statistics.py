@@ -28,6 +28,11 @@ class ConnectionStatistics:
         inbox_size: Bytes of the reads of which something waits for a handler, and 256 more for each such item.
         pending_requests: Requests of this side that wait for an answer.
         concurrent_requests: Requests of the peer being handled.
+        streams_asked: Streams that this side has asked for.
+        streams_served: Streams of the peer that were brought to handlers.
+        open_streams: Streams of either side that are under way.
+        items_sent: Items of streams sent by this side.
+        items_received: Items of streams that have arrived.
         reading_paused: Whether the peer is being held back.
     """
 
@@ -45,6 +50,11 @@ class ConnectionStatistics:
     inbox_size: int
     pending_requests: int
     concurrent_requests: int
+    streams_asked: int
+    streams_served: int
+    open_streams: int
+    items_sent: int
+    items_received: int
     reading_paused: bool
 
 
