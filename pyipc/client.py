@@ -27,6 +27,7 @@ from pyipc.reconnecting import Reconnecting
 from pyipc.router import Router
 from pyipc.statistics import ClientStatistics, Disconnected
 from pyipc.streams import Stream, StreamSource
+from pyipc.subscribing import Subscriptions, TopicClient
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -103,7 +104,7 @@ async def connect(
         await client.aclose()
 
 
-class Client(StreamSource):
+class Client(StreamSource, TopicClient):
     """What `connect` gives: talks to one server, through one connection after the other."""
 
     def __init__(self, endpoint: Endpoint, router: Router | None, options: Options) -> None:
@@ -113,6 +114,14 @@ class Client(StreamSource):
         if router is not None:
             self._router.include(router)
         self._up = Reconnecting(endpoint, self._router, options, self._on_loss)
+        self._topics = Subscriptions(
+            self._up,
+            options,
+            connected=self._wait_for_connection,
+            waiting=self._waiting_for_peer,
+            check_usable=self._check_usable,
+        )
+        self._up.serve_topics(self._topics)
         self._streams: weakref.WeakSet[EventStream[Any]] = weakref.WeakSet()
         self._answers: weakref.WeakSet[EventStream[Any]] = weakref.WeakSet()
         self._closing = False
@@ -148,6 +157,10 @@ class Client(StreamSource):
             confirmed=self._up.window.confirmed,
             resent=self._up.window.resent,
             unconfirmed=self._up.window.unconfirmed,
+            subscriptions=len(self._topics),
+            published_received=self._topics.received,
+            published_dropped=self._topics.dropped,
+            publishes_refused=self._topics.refused,
             connection=None if self._up.connection is None else self._up.connection.statistics(),
         )
 
@@ -407,6 +420,8 @@ class Client(StreamSource):
         """Tell those whose events will not come: all of them, or those who expect an answer."""
         for stream in list(self._streams if final else self._answers):
             stream.end(error)
+        if final:
+            self._topics.end_all(error)
 
     async def aclose(self) -> None:
         """Send what is queued, say goodbye, and close. May be called more than once, also by `on_disconnect`.
@@ -447,6 +462,7 @@ class Client(StreamSource):
             self._up.stop()
             for stream in list(self._streams):
                 stream.end()
+            self._topics.end_all(None)
             self._up.tell()
             self._left.set()
         undelivered += len(self._up.offline)

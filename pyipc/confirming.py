@@ -14,7 +14,7 @@ import trio
 from pyipc.calls import error_of
 from pyipc.errors import ConnectionLost, LocalProtocolError, PeerLacksFeature, Unconfirmed, UnsupportedByTransport
 from pyipc.options import Unset
-from pyipc.protocol.codec import encoded
+from pyipc.protocol.codec import ready_json
 from pyipc.protocol.features import CONFIRM, Deliver
 from pyipc.protocol.names import check_event_name
 
@@ -124,7 +124,7 @@ class Window:
     ) -> tuple[bytes | None, float | None, float]:
         """The data encoded, the time-out, and when it is over."""
         check_event_name(event, self._options.max_event_name_size)
-        text = None if data is None else encoded(data, event)
+        text = None if data is None else ready_json(data, event)
         if isinstance(timeout, Unset):
             timeout = self._options.confirm_timeout
         return text, timeout, math.inf if timeout is None else trio.current_time() + timeout

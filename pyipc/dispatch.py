@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import trio
 
+from pyipc.arrival import Arrival
 from pyipc.delivering import Delivery, deliver
 from pyipc.errors import InvalidData
 from pyipc.lineage import descends_from
@@ -32,7 +33,6 @@ from pyipc.waiting import begin
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
-    from pyipc.arrival import Arrival
     from pyipc.connection import Connection
     from pyipc.inbox import Inbox
     from pyipc.options import Options
@@ -242,7 +242,7 @@ class Dispatcher:
                             others = iter(())
                             waiting = begin(deliver(self, arrival))
                         else:
-                            others = iter(router.handlers_for(arrival.type))
+                            others = iter(arrival.handlers or router.handlers_for(arrival.type))
                             waiting = self._call_handlers(arrival, others)
                         if waiting is None:
                             continue
@@ -427,7 +427,8 @@ class Dispatcher:
                 handlers: Iterator[Handler] = iter(())
                 waiting = begin(deliver(self, event))
             else:
-                handlers = iter(self._router.handlers_for(event.type))
+                chosen = event.handlers if type(event) is Arrival else None
+                handlers = iter(chosen or self._router.handlers_for(event.type))
                 waiting = self._call_handlers(event, handlers)
             if waiting is not None:
                 await self._finish_handlers(event, waiting, handlers)

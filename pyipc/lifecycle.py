@@ -21,6 +21,7 @@ from pyipc.errors import ConnectionClosed, ConnectionLost, HandshakeFailed, Peer
 from pyipc.inbox import Inbox
 from pyipc.landmark import Landmark
 from pyipc.outbox import STREAM_WRITE_SIZE, Outbox
+from pyipc.protocol.features import PUBLISH_START, TOPICS
 from pyipc.protocol.messages import Reply
 from pyipc.reader import Reader
 from pyipc.responder import Responder
@@ -484,6 +485,9 @@ class Lifecycle:
         """
         if event is not None:
             self._conversation.check(event, frame)
+        elif frame.startswith(PUBLISH_START):
+            self._conversation.check_feature(TOPICS)
+            self._conversation.check_size(frame)
         self._outbox.push(frame)
         self._events_sent += 1
 

@@ -424,4 +424,8 @@ class Outbox:
 
 
 def _is_control(frame: bytes) -> bool:
-    return frame.startswith(b'{"type":"pyipc.')
+    return frame.startswith(b'{"type":"pyipc.') and not frame.startswith(_PUBLISHED)
+
+
+# What somebody published is as much a user's as an event is, on its way to the server and from there.
+_PUBLISHED = b'{"type":"pyipc.publish'

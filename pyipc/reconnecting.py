@@ -40,8 +40,10 @@ if TYPE_CHECKING:
     from pyipc.endpoint import Endpoint
     from pyipc.options import Options
     from pyipc.protocol.conversation import Conversation
+    from pyipc.protocol.features import Publish
     from pyipc.router import Router
     from pyipc.statistics import Disconnected
+    from pyipc.subscribing import Subscriptions
     from pyipc.transports.port import Link
 
 __all__ = ["Reconnecting"]
@@ -65,8 +67,9 @@ class Reconnecting:
     Attributes:
         now: Trio's time; once it was started, by the shortest way.
         connection: The present connection, if there is one.
+        template: Encodes what is sent while there is no connection.
+        subscriptions: What is subscribed to again over each connection; set by the client.
         offline: What waits for the next one.
-        template: Encodes what is emitted while there is none.
         window: The events that are to be confirmed.
         failure: Why it was given up, if it was.
         running: The tasks of the connections, until whoever wanted to know of their end was told.
@@ -100,6 +103,7 @@ class Reconnecting:
         self.running: Attendance = Attendance()
         self.now: Callable[[], float] = trio.current_time
         self.connection: Connection | None = None
+        self.subscriptions: Subscriptions | None = None
         self.offline: OfflineQueue = OfflineQueue(options)
         self.failure: IPCError | None = None
         self.last_error: IPCError | None = None
@@ -186,6 +190,14 @@ class Reconnecting:
         finally:
             self.window.close()
 
+    def keep_published(self, body: Publish) -> None:
+        """Keep something that is published for the next connection; see `OfflineQueue.put`."""
+        self.offline.put(None, self.template.say(body), self.why_not)
+
+    def serve_topics(self, subscriptions: Subscriptions) -> None:
+        """Let ``subscriptions`` have what arrives about topics, and take part in every new connection."""
+        self.subscriptions = self._owner.topics = subscriptions
+
     async def _supervise(self) -> None:
         """Keep a connection up until it is stopped or trying again makes no sense."""
         backoff = Backoff(self._options)
@@ -253,9 +265,12 @@ class Reconnecting:
             greet=self.on_connect.call if len(self.on_connect) else None,
             require_hello=is_promised,
         )
-        # Whether some events may be sent depends on who it is.
-        is_awaited = is_promised or any(
-            event is not None and self.template.is_risky(event) for event in self.offline.names()
+        # Whether some events may be sent depends on who it is, and whether there are topics.
+        is_awaited = (
+            is_promised
+            or bool(self.subscriptions)
+            or self.offline.has_published
+            or any(event is not None and self.template.is_risky(event) for event in self.offline.names())
         )
         try:
             await self._nursery.start(self._run, connection, is_promised)
@@ -269,6 +284,8 @@ class Reconnecting:
             raise
         if is_promised and connection.peer.protocol == "plain":
             return await self._give_back(connection), False
+        if self.subscriptions:
+            self.subscriptions.restore(connection)
         self.window.resend(connection)
         self._send_kept(connection)
         self.window.send_kept(connection)
