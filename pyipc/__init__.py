@@ -48,6 +48,7 @@ from pyipc.statistics import BroadcastReport as BroadcastReport
 from pyipc.statistics import ClientStatistics as ClientStatistics
 from pyipc.statistics import ConnectionStatistics as ConnectionStatistics
 from pyipc.statistics import Disconnected as Disconnected
+from pyipc.statistics import DrainReport as DrainReport
 from pyipc.statistics import ServerStatistics as ServerStatistics
 from pyipc.transports.port import Certificate as Certificate
 from pyipc.transports.port import Peer as Peer
@@ -72,6 +73,7 @@ __all__ = [
     "ConnectionLost",
     "ConnectionStatistics",
     "Disconnected",
+    "DrainReport",
     "Endpoint",
     "EventStream",
     "HandshakeFailed",

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 
-__all__ = ["BroadcastReport", "ClientStatistics", "ConnectionStatistics", "Disconnected", "ServerStatistics"]
+__all__ = [
+    "BroadcastReport",
+    "ClientStatistics",
+    "ConnectionStatistics",
+    "Disconnected",
+    "DrainReport",
+    "ServerStatistics",
+]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +61,8 @@ class ClientStatistics:
         connected: Whether there is a connection now.
         connects: Connections made so far.
         failed_connects: Attempts that failed.
+        moves: Connections left because their server asked for new work to go elsewhere.
+        departing: Of those, the ones on which something is still under way.
         offline_messages: Messages that wait for a connection.
         offline_size: Their bytes.
         offline_dropped: Messages dropped while there was no connection.
@@ -63,6 +72,8 @@ class ClientStatistics:
     connected: bool
     connects: int
     failed_connects: int
+    moves: int
+    departing: int
     offline_messages: int
     offline_size: int
     offline_dropped: int
@@ -83,6 +94,7 @@ class ServerStatistics:
         broadcasts: Broadcasts made.
         broadcasts_dropped: Copies of them that slow peers did not get.
         datagrams_dropped: Datagrams lost on this side that belong to no connection.
+        draining: Whether clients have been asked to take new work elsewhere.
     """
 
     connections: int
@@ -94,6 +106,22 @@ class ServerStatistics:
     broadcasts: int
     broadcasts_dropped: int
     datagrams_dropped: int
+    draining: bool
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class DrainReport:
+    """How a drain went.
+
+    Attributes:
+        left: Connections that ended by themselves, with nothing under way.
+        cut_off: Connections that were there when the time was over, and were closed.
+        undelivered: Messages that could not be sent to those any more.
+    """
+
+    left: int = 0
+    cut_off: int = 0
+    undelivered: int = 0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
