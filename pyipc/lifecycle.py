@@ -497,6 +497,8 @@ class Lifecycle:
         if event is not None:
             self._conversation.check(event, frame)
         elif frame.startswith(PUBLISH_START):
+            if not self.is_open:
+                raise self._gone()  # before it was clear what the peer can do
             self._conversation.check_feature(TOPICS)
             self._conversation.check_size(frame)
         self._outbox.push(frame)
