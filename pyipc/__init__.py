@@ -27,10 +27,12 @@ from pyipc.errors import PeerLacksFeature as PeerLacksFeature
 from pyipc.errors import PeerNotAllowed as PeerNotAllowed
 from pyipc.errors import PeerRefused as PeerRefused
 from pyipc.errors import ProtocolError as ProtocolError
+from pyipc.errors import Refused as Refused
 from pyipc.errors import RemoteError as RemoteError
 from pyipc.errors import RemoteProtocolError as RemoteProtocolError
 from pyipc.errors import RequestError as RequestError
 from pyipc.errors import RequestTimeout as RequestTimeout
+from pyipc.errors import Unconfirmed as Unconfirmed
 from pyipc.errors import Undelivered as Undelivered
 from pyipc.errors import UnencodableData as UnencodableData
 from pyipc.errors import UnsafePath as UnsafePath
@@ -93,6 +95,7 @@ __all__ = [
     "PeerRefused",
     "ProtocolError",
     "Raw",
+    "Refused",
     "RemoteError",
     "RemoteProtocolError",
     "RequestError",
@@ -101,6 +104,7 @@ __all__ = [
     "Server",
     "ServerStatistics",
     "Stream",
+    "Unconfirmed",
     "Undelivered",
     "UnencodableData",
     "UnsafePath",

@@ -14,6 +14,7 @@ from pyipc.protocol.messages import Failure, Reply
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from pyipc.protocol.features import Outcome
     from pyipc.timers import Timer, Timers
 
 __all__ = ["Call", "Calls", "error_of"]
@@ -209,7 +210,7 @@ def _wake(call: Call) -> None:
         call.wake()
 
 
-def error_of(event: str, failure: Failure) -> Exception:
+def error_of(event: str, failure: Failure | Outcome) -> Exception:
     """What to raise for the peer's refusal."""
     match failure.code:
         case "no-handler":

@@ -144,6 +144,10 @@ class Client(StreamSource):
             offline_messages=len(self._up.offline),
             offline_size=self._up.offline.size,
             offline_dropped=self._up.offline.dropped,
+            unsettled=len(self._up.window.pending),
+            confirmed=self._up.window.confirmed,
+            resent=self._up.window.resent,
+            unconfirmed=self._up.window.unconfirmed,
             connection=None if self._up.connection is None else self._up.connection.statistics(),
         )
 
@@ -220,18 +224,36 @@ class Client(StreamSource):
 
     # --- sending ---
 
-    async def emit(self, event: str, data: object = None) -> None:
+    async def emit(
+        self, event: str, data: object = None, *, confirm: bool = False, timeout: float | Unset | None = UNSET
+    ) -> None:
         """Send an event; nobody answers. See `Connection.emit`.
 
         While there is no connection the event is queued, refused or dropped, as the option
-        ``offline`` says.
+        ``offline`` says. With ``confirm`` one that a lost connection left open is sent again over the next, if
+        ``offline`` is ``"queue"``: it is handled once in the life of a server, and handlers of a server that was
+        started since see ``message.redelivered``.
+
+        Args:
+            event: Its name.
+            data: Anything that has a JSON form.
+            confirm: Wait until the server has handled it.
+            timeout: With ``confirm``: seconds to wait; ``None`` for ever; by default the option ``confirm_timeout``.
 
         Raises:
             LocalProtocolError: The name or the data cannot be sent; nothing was.
             ConnectionClosed: The client is closed, or not connected and cannot queue; nothing was sent.
+            PeerLacksFeature: With ``confirm``: the server cannot confirm, or nobody can over this transport.
+            RequestError: With ``confirm``: it was not handled, or a handler failed; as for `request`.
+            Unconfirmed: With ``confirm``: its outcome is not known, and ``maybe_handled`` says what is.
+            ConnectionLost: With ``confirm``: likewise, where nothing is sent again.
 
-        Cancellation: a cancelled emit has sent nothing.
+        Cancellation: a cancelled emit has sent nothing, unless it was waiting to be confirmed: then the event may be
+        handled all the same, and is not sent again.
         """
+        if confirm:
+            await self._up.window.emit_anyhow(event, data, timeout)
+            return
         connection = self._up.connection
         if connection is not None:
             try:
@@ -406,10 +428,13 @@ class Client(StreamSource):
     async def _leave(self) -> None:
         undelivered = 0
         try:
-            if len(self._up.offline):
+            if len(self._up.offline) or self._up.window.pending:
                 with trio.move_on_after(self._options.close_timeout):
-                    await self._up.wait_settled()
+                    if len(self._up.offline):
+                        await self._up.wait_settled()
+                    await self._up.window.wait_empty()
             self._closing = True
+            self._up.window.close()
             connection = self._up.connection
             self._up.stop()
             if connection is not None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import trio
 
+from pyipc.confirming import confirm as confirm_event
 from pyipc.errors import InvalidEventName, RequestTimeout
 from pyipc.lifecycle import Lifecycle
 from pyipc.options import UNSET, Unset
@@ -46,6 +47,7 @@ class Connection(Lifecycle, StreamSource):
             events_received=self._dispatcher.received + self._responder.received,
             unheard=self._dispatcher.unheard,
             handler_errors=self._dispatcher.failed + self._responder.failed + (0 if served is None else served.failed),
+            refusals=self._dispatcher.refused + self._responder.refused + (0 if served is None else served.refused),
             malformed=self._malformed,
             dropped=self._dropped + self._link.dropped,
             late_answers=self._calls.late_answers,
@@ -69,7 +71,9 @@ class Connection(Lifecycle, StreamSource):
 
     # --- sending ---
 
-    async def emit(self, event: str, data: object = None) -> None:
+    async def emit(
+        self, event: str, data: object = None, *, confirm: bool = False, timeout: float | Unset | None = UNSET
+    ) -> None:
         """Send an event; nobody answers.
 
         Returns when the message is in the outbox, which is at once unless the outbox is above its
@@ -79,15 +83,25 @@ class Connection(Lifecycle, StreamSource):
         Args:
             event: Its name.
             data: Anything that has a JSON form; bytes on a raw connection.
+            confirm: Wait until the peer has handled it. Not to be used by a handler of this connection's events,
+                nor by tasks in its nurseries.
+            timeout: With ``confirm``: seconds to wait; ``None`` for ever; by default the option ``confirm_timeout``.
 
         Raises:
             LocalProtocolError: The name or the data cannot be sent; nothing was.
             ConnectionClosed: The connection is closed, or lost; nothing was sent.
+            PeerLacksFeature: With ``confirm``: the peer cannot confirm, or nobody can over this transport.
+            RequestError: With ``confirm``: it was not handled, or a handler failed; as for `request`.
+            Unconfirmed: With ``confirm``: its outcome is not known, and ``maybe_handled`` says what is.
+            ConnectionLost: With ``confirm``: likewise, as the connection broke. (A client tries again first.)
 
-        Cancellation: a cancelled emit has sent nothing. Always a cancellation point, but a
-        schedule point only once per high-water mark (64 KiB): giving way to the scheduler costs
-        ten times what a message does.
+        Cancellation: a cancelled emit has sent nothing, unless it was waiting to be confirmed: then the event may be
+        handled all the same. Always a cancellation point, but a schedule point only once per high-water mark
+        (64 KiB), and with ``confirm``: giving way to the scheduler costs ten times what a message does.
         """
+        if confirm:
+            await confirm_event(self, event, data, timeout)
+            return
         await trio.lowlevel.checkpoint_if_cancelled()
         if self._emit_at_once(event, data):
             return
@@ -239,7 +253,7 @@ class Connection(Lifecycle, StreamSource):
         Raises:
             RequestTimeout: No answer came in time.
             NoHandler: Nobody there handles it.
-            RemoteError: The handler there failed.
+            RemoteError: The handler there failed, or refused.
             InvalidData: The data does not fit what the handler expects, or the answer does not fit ``result``.
             PeerLacksFeature: The peer cannot take requests.
             ConnectionLost: The connection broke; ``maybe_handled`` says whether the peer may have acted.

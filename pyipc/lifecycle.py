@@ -32,12 +32,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pyipc.arrival import Arrival
+    from pyipc.confirming import Window
     from pyipc.connection import Connection
     from pyipc.flusher import Flusher
     from pyipc.options import Options
     from pyipc.owner import Owner
     from pyipc.protocol.conversation import Conversation, Inbound
     from pyipc.router import Router
+    from pyipc.sessions import Receipts
     from pyipc.streams import Streams
     from pyipc.timers import Timer, Timers
     from pyipc.transports.port import Link, Peer
@@ -89,12 +91,14 @@ class Lifecycle:
         "_reader",
         "_reading_ended",
         "_reason",
+        "_receipts",
         "_responder",
         "_running",
         "_streams",
         "_timers",
         "_vigil",
         "_waiting",
+        "_window",
         "is_open",
     )
 
@@ -127,6 +131,9 @@ class Lifecycle:
         self._reading_ended = Landmark()
         self._introduced: trio.Event | None = None
         self._last_call: Timer | None = None
+        # What is confirmed of either side's events; made when it is first needed.
+        self._receipts: Receipts | None = None
+        self._window: Window | None = None
         self._waiting = 0
         self._streams: Streams | None = None
         self._bytes_received = 0
@@ -203,6 +210,8 @@ class Lifecycle:
     @property
     def is_waiting(self) -> bool:
         """Whether something on this side waits for the peer or its end, so that reading must not pause."""
+        if self._window is not None and self._window.pending:
+            return True
         return self._waiting > 0 or len(self._calls.pending) > 0 or self._reason is not None
 
     @property
@@ -348,6 +357,7 @@ class Lifecycle:
         # A peer that refused the connection has looked at nothing else.
         refused = isinstance(error, PeerRefused | HandshakeFailed) and self._conversation.protocol == "plain"
         self._fail_calls(message, lost=code != "closed", maybe_handled=not refused)
+        self._owner.ended(cast("Connection", self))
         if self._introduced is not None:
             self._introduced.set()
         if code == "eof":
@@ -414,11 +424,14 @@ class Lifecycle:
         if by_us:
             self._reason = Disconnected(self, "closed", "this side closed the connection", False)
         self._fail_calls("this side closed the connection", lost=False, maybe_handled=True)
+        self._owner.ended(cast("Connection", self))
         self._dispatcher.discard()
         self._reader.call_back()
         undelivered = 0
         try:
             with trio.move_on_after(self._options.close_timeout):
+                if self._owner.shelter is not None:
+                    await self._owner.shelter.close(cast("Connection", self), self._options.close_timeout / 2)
                 try:
                     if by_us:
                         self._offer(self._conversation.goodbye(code, message))
@@ -436,6 +449,8 @@ class Lifecycle:
             if by_us and self._link.verified:  # else the loss was reported with the connection's end
                 undelivered = self._outbox.count_events()
         finally:
+            if self._owner.shelter is not None:
+                self._owner.shelter.expose(cast("Connection", self))
             self._crew.cancel()
         await self._closed.wait()
         if undelivered:

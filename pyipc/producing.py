@@ -63,7 +63,8 @@ class Producers:
     Attributes:
         served: Streams that were brought to handlers.
         sent: Items that were sent.
-        failed: Handlers that raised.
+        failed: Handlers that failed.
+        refused: Handlers that refused.
     """
 
     __slots__ = (
@@ -76,6 +77,7 @@ class Producers:
         "_running",
         "_spawn",
         "failed",
+        "refused",
         "sent",
         "served",
     )
@@ -101,6 +103,7 @@ class Producers:
         self.served: int = 0
         self.sent: int = 0
         self.failed: int = 0
+        self.refused: int = 0
 
     def __len__(self) -> int:
         return len(self._productions)
@@ -225,7 +228,9 @@ class Producers:
     def _refuse(self, call: int, event: str, error: Exception) -> None:
         """Tell the peer why there is no more of a stream."""
         if not isinstance(error, InvalidData):
-            self.failed += tell_of(error, f"the handler of the stream {event!r}", self._connection)
+            failed = tell_of(error, f"the handler of the stream {event!r}", self._connection)
+            self.failed += failed
+            self.refused += not failed
         self._fail(call, *what_went_wrong(error))
 
     def _fail(self, call: int, code: str, message: str, data: Any = None) -> None:

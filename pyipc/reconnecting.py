@@ -30,6 +30,7 @@ from pyipc.identity import AGENT
 from pyipc.offline import OfflineQueue
 from pyipc.owner import Owner
 from pyipc.protocol.conversation import Role
+from pyipc.resending import Resending
 from pyipc.timers import Timers
 from pyipc.transports.registry import transport_for
 
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
     from pyipc.endpoint import Endpoint
     from pyipc.options import Options
+    from pyipc.protocol.conversation import Conversation
     from pyipc.router import Router
     from pyipc.statistics import Disconnected
     from pyipc.transports.port import Link
@@ -64,6 +66,8 @@ class Reconnecting:
         now: Trio's time; once it was started, by the shortest way.
         connection: The present connection, if there is one.
         offline: What waits for the next one.
+        template: Encodes what is emitted while there is none.
+        window: The events that are to be confirmed.
         failure: Why it was given up, if it was.
         running: The tasks of the connections, until whoever wanted to know of their end was told.
         last_error: Why the last attempt or connection ended.
@@ -82,12 +86,13 @@ class Reconnecting:
         self._options = options
         self._on_loss = on_loss
         self._transport = endpoint.transport or transport_for(endpoint.parsed.scheme)
-        # Encodes what is emitted while there is no connection.
         max_size = self._transport.max_chunk_size(endpoint.parsed)
-        self._template = endpoint.converse(Role.CLIENT, options, agent=AGENT, max_size=max_size)
+        self.template: Conversation = endpoint.converse(Role.CLIENT, options, agent=AGENT, max_size=max_size)
         self._timers = Timers()
         self._flusher = Flusher()
         self._owner = Owner()
+        self.window: Resending = Resending(self, options, self._timers)
+        self._owner.window = self.window
         self._changed = trio.Event()
         self._nursery: trio.Nursery | None = None
         self._supervision = trio.CancelScope()
@@ -110,7 +115,7 @@ class Reconnecting:
         self.now = trio.lowlevel.current_clock().current_time
         nursery.start_soon(self._timers.run)
         nursery.start_soon(self._flusher.run)
-        nursery.start_soon(self._supervise)
+        nursery.start_soon(self._supervise_to_the_end)
 
     def stop(self) -> None:
         """Connect no more; a connection that there is stays."""
@@ -171,9 +176,15 @@ class Reconnecting:
 
     def keep(self, event: str, data: object) -> None:
         """Keep an event for the next connection; see `OfflineQueue.put`."""
-        frame = self._template.encode(event, data)
-        self._template.check_size(frame)
+        frame = self.template.encode(event, data)
+        self.template.check_size(frame)
         self.offline.put(event, frame, self.why_not)
+
+    async def _supervise_to_the_end(self) -> None:
+        try:
+            await self._supervise()
+        finally:
+            self.window.close()
 
     async def _supervise(self) -> None:
         """Keep a connection up until it is stopped or trying again makes no sense."""
@@ -232,7 +243,7 @@ class Reconnecting:
         is_promised = self._endpoint.says_hello and link.peer.protocol != "plain"
         connection = Connection(
             link,
-            self._endpoint.converse(Role.CLIENT, self._options, agent=AGENT, link=link),
+            self._endpoint.converse(Role.CLIENT, self._options, agent=AGENT, link=link, session=self.window.session),
             nursery=self._nursery,
             router=self._router,
             options=self._options,
@@ -244,11 +255,11 @@ class Reconnecting:
         )
         # Whether some events may be sent depends on who it is.
         is_awaited = is_promised or any(
-            event is not None and self._template.is_risky(event) for event in self.offline.names()
+            event is not None and self.template.is_risky(event) for event in self.offline.names()
         )
         try:
             await self._nursery.start(self._run, connection, is_promised)
-            if is_awaited:
+            if is_awaited or self.window.pending:
                 try:
                     await connection.know_peer()
                 except ConnectionClosed:
@@ -258,7 +269,9 @@ class Reconnecting:
             raise
         if is_promised and connection.peer.protocol == "plain":
             return await self._give_back(connection), False
+        self.window.resend(connection)
         self._send_kept(connection)
+        self.window.send_kept(connection)
         self.connection = connection
         self.connects += 1
         self.tell()
@@ -317,6 +330,7 @@ class Reconnecting:
     def _give_up(self, error: IPCError) -> None:
         self.failure = error
         self._on_loss(ConnectionLost(f"the client has given up: {error}"), True)
+        self.window.close()
         self.tell()
 
 

@@ -8,12 +8,11 @@ others meanwhile, since what it waits for may depend on another request being se
 from __future__ import annotations
 
 import functools
-import logging
 from typing import TYPE_CHECKING, Any, cast
 
 import trio
 
-from pyipc.errors import ConnectionLost, InvalidData, LocalProtocolError, MessageTooLarge, RemoteProtocolError
+from pyipc.errors import ConnectionLost, LocalProtocolError, RemoteProtocolError
 from pyipc.message import Message
 from pyipc.nursery import errors_told
 from pyipc.outbox import SHARE_SIZE
@@ -21,6 +20,7 @@ from pyipc.producing import Producers
 from pyipc.protocol.codec import convert
 from pyipc.protocol.features import OpenStream
 from pyipc.protocol.messages import Malformed
+from pyipc.refusals import tell_of, what_went_wrong
 from pyipc.router import StreamHandlerCalled
 from pyipc.slots import Slot, current_slot
 from pyipc.waiting import Waiting
@@ -40,9 +40,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Answering", "Responder"]
 
-logger: logging.Logger = logging.getLogger("pyipc.dispatch")
-
-_MAX_ERROR_TEXT = 1_000
 # What most handlers return: to look for __await__ in vain costs more than to look here first.
 _JSON_TYPES = frozenset({dict, list, str, int, float, bool, type(None)})
 
@@ -85,6 +82,8 @@ class Responder:
         ended: Whether the task that sends an answer may be the connection's last.
         slots_used: Requests being handled.
         received: Requests that were brought to handlers.
+        failed: Handlers that failed.
+        refused: Handlers that refused.
         failed: Handlers that raised.
         producers: Serves streams; made for the first.
     """
@@ -104,6 +103,7 @@ class Responder:
         "held_up",
         "producers",
         "received",
+        "refused",
         "slots_used",
         "spawn",
     )
@@ -135,6 +135,7 @@ class Responder:
         self.slots_used: int = 0
         self.received: int = 0
         self.failed: int = 0
+        self.refused: int = 0
         self.producers: Producers | None = None
 
     def take(self, request: Request, slot: Slot | None = None) -> Answering | None:
@@ -230,6 +231,11 @@ class Responder:
             current_slot.reset(answering.token)
             answering.slot.release()
 
+    def is_current(self) -> bool:
+        """Whether the present task is at work for a handler of a request."""
+        slot = current_slot.get()
+        return slot is not None and slot.belongs_to(self)
+
     def start_queued(self) -> None:
         """Start requests that waited for a slot, as far as there are slots."""
         free = self._max_slots - self.slots_used
@@ -288,17 +294,15 @@ class Responder:
 
     def _refuse(self, request: Request, error: Exception) -> None:
         """Tell the peer why its request has no answer."""
-        if isinstance(error, InvalidData):
-            self._fail(request, "invalid-data", str(error), {"path": error.path})
-            return
         if isinstance(error, StreamHandlerCalled):
             self._fail(request, "is-a-stream", str(error))
             return
-        self.failed += 1
-        address = self._connection.peer.address
-        logger.error("the handler of the request %r failed (%s)", request.event, address, exc_info=error)
-        code = "reply-too-large" if isinstance(error, MessageTooLarge) else "handler-failed"
-        self._fail(request, code, f"{type(error).__name__}: {error}"[:_MAX_ERROR_TEXT])
+        code, message, data = what_went_wrong(error)
+        if code != "invalid-data":  # which is the peer's fault
+            failed = tell_of(error, f"the handler of the request {request.event!r}", self._connection)
+            self.failed += failed
+            self.refused += not failed
+        self._fail(request, code, message, data)
 
     def _fail(self, request: Request, code: str, message: str, data: Any = None) -> None:
         self._send(self._conversation.failure(request.call, code, message, data))

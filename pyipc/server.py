@@ -24,6 +24,8 @@ from pyipc.owner import Owner
 from pyipc.protocol.addresses import parse_address
 from pyipc.protocol.conversation import Role
 from pyipc.router import Router
+from pyipc.sessions import Sessions
+from pyipc.shelter import Shelter
 from pyipc.statistics import BroadcastReport, Disconnected, ServerStatistics
 from pyipc.timers import Timers
 
@@ -80,6 +82,8 @@ class Server:
         self._timers = Timers()
         self._flusher = Flusher()
         self._owner = Owner()
+        self._sessions = self._owner.sessions = Sessions(self._options, self._timers)
+        self._shelter = self._owner.shelter = Shelter()
         self._acceptor = Acceptor(self._endpoints, self._options, serve=self._start_serving, refuse=self._refuse)
         self._audience = Audience(self._endpoints, self._options)
         self._serving_tasks = Attendance()
@@ -123,6 +127,9 @@ class Server:
             broadcasts=audience.broadcasts,
             broadcasts_dropped=audience.dropped,
             datagrams_dropped=sum(listener.dropped for listener in acceptor.listeners),
+            sessions=len(self._sessions),
+            duplicates=self._sessions.duplicates,
+            redelivered=self._sessions.redelivered,
         )
 
     # --- handlers ---
@@ -311,7 +318,13 @@ class Server:
         return Connection(
             link,
             endpoint.converse(
-                Role.SERVER, self._options, agent=AGENT, link=link, require_hello=require_hello, refusal=refusal
+                Role.SERVER,
+                self._options,
+                agent=AGENT,
+                link=link,
+                require_hello=require_hello,
+                refusal=refusal,
+                terms=self._sessions.terms_for(link.peer),
             ),
             nursery=self._nursery,
             # Whoever is turned away gets to no handler, whatever it says.
@@ -411,6 +424,7 @@ class Server:
             self._closing = True
             # Not in the caller's task: a handler would be cancelled with its own connection.
             self._nursery.start_soon(self._close_all)
+        self._shelter.expose_caller()
         with self._serving_tasks.excused():
             await self._stopped.wait()
         undelivered, self._undelivered = self._undelivered, 0

@@ -6,8 +6,9 @@ import logging
 from typing import TYPE_CHECKING
 
 from pyipc.arrival import Arrival
-from pyipc.errors import PeerRefused
-from pyipc.protocol.features import Credit, EndOfStream, OpenStream, ReceivedItem, TracedEvent
+from pyipc.delivering import Delivery
+from pyipc.errors import PeerRefused, RemoteProtocolError
+from pyipc.protocol.features import Credit, Deliver, EndOfStream, OpenStream, Outcome, ReceivedItem, TracedEvent
 from pyipc.protocol.messages import Failure, Goaway, Goodbye, Introduced, Malformed, Verified
 
 if TYPE_CHECKING:
@@ -26,6 +27,14 @@ def settle(connection: Connection, item: Inbound) -> Arrival | None:
         An event for handlers, if that is what it is.
     """
     match item:
+        case Deliver():
+            if item.number - item.lowest >= connection._options.max_session_window:
+                message = f"the peer sent the number {item.number}, too far above {item.lowest} (max_session_window)"
+                return settle(connection, Malformed(RemoteProtocolError("control", message), fatal=True))
+            return Delivery(item)
+        case Outcome():
+            if connection._window is not None:
+                connection._window.settle(item)
         case ReceivedItem() | EndOfStream():
             if connection._streams is not None:
                 connection._streams.settle(item)

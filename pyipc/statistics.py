@@ -17,7 +17,8 @@ class ConnectionStatistics:
         events_sent: Events and requests sent by this side.
         events_received: Events and requests brought to handlers.
         unheard: Events for which there was no handler.
-        handler_errors: Handlers that raised.
+        handler_errors: Handlers that failed.
+        refusals: Handlers that refused (`Refused`).
         malformed: Frames skipped because they broke the protocol (``malformed="skip"``, and always over UDP).
         dropped: Broadcasts that this slow peer did not get (``slow_peer="drop"``). Over UDP whatever was lost on this
             side: events and answers for which there was no room, datagrams that the system did not send or of which
@@ -41,6 +42,7 @@ class ConnectionStatistics:
     events_received: int
     unheard: int
     handler_errors: int
+    refusals: int
     malformed: int
     dropped: int
     late_answers: int
@@ -67,6 +69,10 @@ class ClientStatistics:
         offline_messages: Messages that wait for a connection.
         offline_size: Their bytes.
         offline_dropped: Messages dropped while there was no connection.
+        unsettled: Events that are to be confirmed and have no outcome yet.
+        confirmed: Events that were confirmed.
+        resent: Times that such an event was sent again, after a connection was lost.
+        unconfirmed: Events of which it will not be known whether they were handled.
         connection: The present connection, if there is one.
     """
 
@@ -76,6 +82,10 @@ class ClientStatistics:
     offline_messages: int
     offline_size: int
     offline_dropped: int
+    unsettled: int
+    confirmed: int
+    resent: int
+    unconfirmed: int
     connection: ConnectionStatistics | None
 
 
@@ -93,6 +103,9 @@ class ServerStatistics:
         broadcasts: Broadcasts made.
         broadcasts_dropped: Copies of them that slow peers did not get.
         datagrams_dropped: Datagrams lost on this side that belong to no connection.
+        sessions: Clients that are remembered, with a connection or without.
+        duplicates: Events that were sent again and not handled again.
+        redelivered: Events that were sent again after this server was started, and may have been handled before.
     """
 
     connections: int
@@ -104,6 +117,9 @@ class ServerStatistics:
     broadcasts: int
     broadcasts_dropped: int
     datagrams_dropped: int
+    sessions: int
+    duplicates: int
+    redelivered: int
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

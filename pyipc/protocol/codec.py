@@ -35,6 +35,7 @@ __all__ = [
     "decode_frames",
     "encode",
     "encode_value",
+    "encoded",
     "event_prefix",
     "fast_json",
     "fast_reply",
@@ -153,6 +154,15 @@ def encode_value(value: object, what: str) -> bytes:
         raise UnencodableData(f"the data of {what!r} has no JSON form: {error}") from error
 
 
+def encoded(value: object, what: str) -> bytes:
+    """The JSON of a value, to stand as it is for that value in one of pyipc's own messages, more than once.
+
+    Raises:
+        UnencodableData: It has no JSON form.
+    """
+    return msgspec.Raw(encode_value(value, what))
+
+
 def event_prefix(event: str) -> bytes:
     """What stands before the data in the frame of an event; after it stands ``}``."""
     return b'{"type":%b,"data":' % encode_value(event, event)
@@ -187,6 +197,8 @@ def _finite(value: Any) -> Any:
             return {key: _finite(item) for key, item in value.items()}
         case list() | tuple():
             return [_finite(item) for item in value]
+        case msgspec.Raw():
+            return json.loads(bytes(value))
         case _:
             return value
 
