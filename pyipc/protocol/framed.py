@@ -69,6 +69,7 @@ class JsonConversation(OutgoingFrames):
 
     protocol: str
     known_size: int
+    features: frozenset[str]
 
     def __init__(
         self,
