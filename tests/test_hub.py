@@ -121,9 +121,7 @@ async def test_publishes_that_are_refused(topic: str, data: Any, more: Any, code
             raise LookupError("who is that?")
         return asked != "secret"
 
-    server = pyipc.Server(
-        may_publish=may_publish, max_retained_topics=1, max_retained_size=50, max_frame_size=500
-    )
+    server = pyipc.Server(may_publish=may_publish, max_retained_topics=1, max_retained_size=50, max_frame_size=500)
     async with peers(server, 2) as (peer, witness):
         await server.publish("kept", 1, retain=True)
         await witness.send(subscribe(1, "**", retained=False))
