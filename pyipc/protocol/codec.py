@@ -24,6 +24,7 @@ __all__ = [
     "MALFORMED",
     "ControlStruct",
     "Event",
+    "Item",
     "Reply",
     "Request",
     "control_frame",
@@ -90,6 +91,14 @@ class ControlStruct(msgspec.Struct, gc=False, omit_defaults=True):
     """The base of those frames of pyipc's own that leave out what says nothing."""
 
 
+class Item(ControlStruct, forbid_unknown_fields=True):
+    """One of the answers of a stream."""
+
+    type: ClassVar[str] = "pyipc.item"
+    call: int
+    data: Any = None
+
+
 class _RequestFrame(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     type: Literal["pyipc.request"]
     data: Request
@@ -100,15 +109,23 @@ class _ReplyFrame(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     data: Reply
 
 
+class _ItemFrame(msgspec.Struct, gc=False, forbid_unknown_fields=True):
+    type: Literal["pyipc.item"]
+    data: Item
+
+
 _encoder = msgspec.json.Encoder()
 # It refuses frames with extra keys, because it would skip what these hold without checking it; they are
 # legal and rare, and go the slow way with all that it refuses.
 _decoder = msgspec.json.Decoder(Event)
 _request_decoder = msgspec.json.Decoder(_RequestFrame)
 _reply_decoder = msgspec.json.Decoder(_ReplyFrame)
+_item_decoder = msgspec.json.Decoder(_ItemFrame)
 _any_decoder = msgspec.json.Decoder()
 MALFORMED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
+# Where the rest of the name of one of pyipc's own frames begins.
+_AFTER_PREFIX = len(b'{"type":"pyipc.')
 _SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 #: Frames of requests and replies, for whoever has seen how they start. Raise one of `MALFORMED` for every frame that
@@ -186,6 +203,8 @@ def _finite(value: Any) -> Any:
             return {key: _finite(item) for key, item in value.items()}
         case list() | tuple():
             return [_finite(item) for item in value]
+        case msgspec.Raw():
+            return json.loads(bytes(value))
         case _:
             return value
 
@@ -202,17 +221,21 @@ def decode(frame: bytes | memoryview) -> Event:
         return _decode_slowly(bytes(frame))
 
 
-def decode_call(frame: bytes) -> Request | Reply | None:
-    """Read a frame that is a request or a reply, in one step where `decode` and `convert_control` are two.
+def decode_call(frame: bytes) -> Request | Reply | Item | None:
+    """Read a request, a reply or an item of a stream, in one step where `decode` and `convert_control` are two.
 
     Returns:
         What the two would say; ``None`` for every frame that only they can judge.
     """
+    if not frame.startswith(b'{"type":"pyipc.'):
+        return None
     try:
-        if frame.startswith(b'{"type":"pyipc.request"'):
+        if frame.startswith(b"request", _AFTER_PREFIX):
             return _request_decoder.decode(frame).data
-        if frame.startswith(b'{"type":"pyipc.reply"'):
+        if frame.startswith(b"reply", _AFTER_PREFIX):
             return _reply_decoder.decode(frame).data
+        if frame.startswith(b"item", _AFTER_PREFIX):
+            return _item_decoder.decode(frame).data
     except MALFORMED:
         pass
     return None

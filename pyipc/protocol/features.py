@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any, ClassVar, Final
 
 from pyipc.protocol.codec import ControlStruct
+from pyipc.protocol.codec import Item as Item  # there are many of them; the codec reads them in one step
 
 __all__ = [
     "ATTACHMENTS",
@@ -26,6 +27,7 @@ __all__ = [
     "Outcome",
     "Publish",
     "Published",
+    "ReceivedItem",
     "Subscribe",
     "TopicFrame",
     "TracedEvent",
@@ -119,12 +121,14 @@ class OpenStream(ControlStruct):
     traceparent: str = ""
 
 
-class Item(ControlStruct):
-    """One of the answers of a stream."""
+class ReceivedItem(Item):
+    """One of the answers of a stream, as it is reported.
 
-    type: ClassVar[str] = "pyipc.item"
-    call: int
-    data: Any = None
+    Attributes:
+        size: Bytes of its frame, without the delimiter: what it takes of the credit.
+    """
+
+    size: int = 0
 
 
 class EndOfStream(ControlStruct):

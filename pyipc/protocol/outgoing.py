@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from pyipc.errors import InvalidEventName, LocalProtocolError, MessageTooLarge, PeerLacksFeature, UnencodableData
 from pyipc.protocol import codec
 from pyipc.protocol.conversation import Conversation, Role
+from pyipc.protocol.features import Item
 from pyipc.protocol.messages import MAX_TEXT, Cancel, ControlFrame, Failure, Goaway, Goodbye, Ping
 from pyipc.protocol.names import MAX_KNOWN_NAMES, UNSAFE_NAMES, check_event_name
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["OutgoingFrames"]
 
 _REQUEST_START = b'{"type":"pyipc.request","data":{"call":%d'
+_ITEM_START = b'{"type":"pyipc.item","data":{"call":%d,"data":'
 _REPLY_START = b'{"type":"pyipc.reply","data":{"call":%d,"data":'
 
 
@@ -169,19 +171,33 @@ class OutgoingFrames(Conversation):
             self._check_fits(frame, "the reply")
         return frame
 
+    def item(self, call: int, data: object) -> bytes:
+        if data is None:
+            return self.say(Item(call))
+        try:
+            text = codec.fast_json(data)
+        except Exception:
+            text = codec.encode_value(data, "the item")
+        frame = b"".join((_ITEM_START % call, text, self._call_end))
+        if len(frame) > self.known_size:
+            self._check_fits(frame, "the item")
+        return frame
+
     def _check_fits(self, frame: bytes, what: str) -> None:
         self._check_depth(frame, what)
         self.check_size(frame)
 
     def failure(self, call: int, code: str, message: str, data: object = None) -> bytes:
-        body = {"call": call, "code": code, "message": message, "data": data}
-        try:
-            frame = codec.encode(Failure.type, body) + self._delimiter
-            self._check_fits(frame, "the error")
-        except LocalProtocolError:
-            # Whoever asked must hear that there is no answer, even where its details cannot be sent.
-            return self._control(Failure(call, code[:MAX_TEXT], message[:MAX_TEXT]))
-        return frame
+        for details in (data, None):
+            body = {"call": call, "code": code, "message": message, "data": details}
+            try:
+                frame = codec.encode(Failure.type, body) + self._delimiter
+                self._check_fits(frame, "the error")
+            except LocalProtocolError:
+                continue
+            return frame
+        # Whoever asked must hear that there is no answer, even where its details cannot be sent.
+        return self._control(Failure(call, code[:MAX_TEXT], message[:MAX_TEXT]))
 
     def cancel(self, call: int) -> bytes:
         return self._control(Cancel(call))
