@@ -16,10 +16,11 @@ from pyipc.protocol.names import check_event_name
 from pyipc.statistics import BroadcastReport
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     from pyipc.options import Options
     from pyipc.protocol.conversation import Conversation
+    from pyipc.protocol.features import Published
     from pyipc.protocol.framing import Framing
     from pyipc.transports.port import Link
 
@@ -129,10 +130,7 @@ class Audience:
         frames: dict[Framing, bytes] = {}
         error: LocalProtocolError | None = None
         for framing in {*(point.framing for point in self._endpoints), *+self._framings} or {Json()}:
-            template = self._templates.get(framing)
-            if template is None:
-                point = Endpoint("memory:template", framing=framing)
-                template = self._templates[framing] = point.converse(Role.SERVER, self._options, agent=AGENT)
+            template = self._template(framing)
             try:
                 frame = template.encode(event, data)
                 template.check_size(frame)
@@ -143,3 +141,42 @@ class Audience:
         if error is not None and not frames:
             raise error
         return frames
+
+    def _template(self, framing: Framing) -> Conversation:
+        template = self._templates.get(framing)
+        if template is None:
+            point = Endpoint("memory:template", framing=framing)
+            template = self._templates[framing] = point.converse(Role.SERVER, self._options, agent=AGENT)
+        return template
+
+    def publish(self, body: Published, subscribers: Iterable[Connection]) -> BroadcastReport:
+        """Send a frame to those who have subscribed to it, without waiting, as `broadcast` sends an event to all.
+
+        Raises:
+            LocalProtocolError: It cannot be sent; nothing was.
+        """
+        default: Framing = Json()
+        # Also where nobody gets it: whether something can be published is not to depend on who listens.
+        frames: dict[Framing, bytes] = {default: self._template(default).say(body)}
+        sent = dropped = 0
+        framing, frame = default, frames[default]
+        for connection in subscribers:
+            endpoint = self._members.get(connection)
+            if endpoint is None or not connection.is_open:
+                continue
+            if endpoint.framing is not framing:
+                framing = endpoint.framing
+                frame = frames.get(framing) or self._template(framing).say(body)
+                frames[framing] = frame
+            try:
+                taken = connection._send_encoded(None, frame)
+            except ConnectionClosed:
+                continue
+            except LocalProtocolError as error:
+                logger.warning("%s does not get %r: %s", connection.peer.address, body.topic, error)
+                taken = False
+            if taken:
+                sent += 1
+            else:
+                dropped += 1
+        return BroadcastReport(sent, dropped)

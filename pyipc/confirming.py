@@ -14,7 +14,7 @@ import trio
 from pyipc.calls import error_of
 from pyipc.errors import ConnectionLost, LocalProtocolError, PeerLacksFeature, Unconfirmed, UnsupportedByTransport
 from pyipc.options import Unset
-from pyipc.protocol.codec import encoded
+from pyipc.protocol.codec import ready_json
 from pyipc.protocol.features import CONFIRM, Deliver
 from pyipc.protocol.names import check_event_name
 
@@ -124,7 +124,7 @@ class Window:
     ) -> tuple[bytes | None, float | None, float]:
         """The data encoded, the time-out, and when it is over."""
         check_event_name(event, self._options.max_event_name_size)
-        text = None if data is None else encoded(data, event)
+        text = None if data is None else ready_json(data, event)
         if isinstance(timeout, Unset):
             timeout = self._options.confirm_timeout
         return text, timeout, math.inf if timeout is None else trio.current_time() + timeout
@@ -225,6 +225,10 @@ class Window:
         while self.pending:
             await self._emptied.park()
 
+    def count(self, connection: Connection) -> int:
+        """How many events wait for an outcome that comes over a connection."""
+        return sum(unsettled.connection is connection for unsettled in self.pending.values())
+
     # --- what happens to an event ---
 
     def _begin(self, event: str, text: bytes | None, timeout: float | None, deadline: float) -> Unsettled:
@@ -316,6 +320,8 @@ class Window:
         if unsettled.timer is not None:
             unsettled.timer.cancel()
         self._pass_on()
+        if unsettled.connection is not None:
+            unsettled.connection._note_quiet()
         if not self.pending:
             self._emptied.unpark_all()
 

@@ -172,8 +172,12 @@ class Connection(Lifecycle, StreamSource):
         """The bytes of an event for every peer with this framing; see `_send_encoded`."""
         return self._conversation.encode(event, data)
 
-    def _send_encoded(self, event: str, frame: bytes) -> bool:
+    def _send_encoded(self, event: str | None, frame: bytes) -> bool:
         """Send bytes from `encode` without waiting, up to the outbox's cap.
+
+        Args:
+            event: The event's name; ``None`` for bytes from `Conversation.say`, whose names suit every peer.
+            frame: The bytes.
 
         Returns:
             Whether they were queued. If not, the peer is too slow, and has been dealt with as the
@@ -186,7 +190,9 @@ class Connection(Lifecycle, StreamSource):
         if not self.is_open:
             raise self._gone()
         conversation = self._conversation
-        if event not in conversation.known_names or len(frame) > conversation.known_size:
+        if event is None:
+            conversation.check_size(frame)
+        elif event not in conversation.known_names or len(frame) > conversation.known_size:
             conversation.check(event, frame)
             if not frame and self._has_no_room_for_nothing():
                 self._dropped += 1

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pyipc.arrival import Arrival
 from pyipc.errors import InvalidData, LocalProtocolError, UnencodableData
 from pyipc.nursery import errors_told
-from pyipc.protocol.codec import convert, encoded
+from pyipc.protocol.codec import convert, ready_json
 from pyipc.protocol.features import Deliver, Outcome
 from pyipc.refusals import what_went_wrong
 from pyipc.sessions import HANDLED, Receipts, Session, Standing
@@ -152,7 +152,7 @@ class _Handling:
             return
         code, message, data = what_went_wrong(error)
         try:
-            self.verdict = code, message, None if data is None else encoded(data, self._delivery.type)
+            self.verdict = code, message, None if data is None else ready_json(data, self._delivery.type)
         except UnencodableData:
             self.verdict = code, message, None
 

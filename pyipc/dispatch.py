@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import trio
 
+from pyipc.arrival import Arrival
 from pyipc.delivering import Delivery, deliver
 from pyipc.errors import InvalidData
 from pyipc.lineage import descends_from
@@ -32,7 +33,6 @@ from pyipc.waiting import begin
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
-    from pyipc.arrival import Arrival
     from pyipc.connection import Connection
     from pyipc.inbox import Inbox
     from pyipc.options import Options
@@ -242,7 +242,7 @@ class Dispatcher:
                             others = iter(())
                             waiting = begin(deliver(self, arrival))
                         else:
-                            others = iter(router.handlers_for(arrival.type))
+                            others = iter(arrival.handlers or router.handlers_for(arrival.type))
                             waiting = self._call_handlers(arrival, others)
                         if waiting is None:
                             continue
@@ -306,6 +306,11 @@ class Dispatcher:
             and not self._responder.is_current()
         )
 
+    @property
+    def handlers_at_work(self) -> int:
+        """How many handlers are at work, also those that have lent their slots."""
+        return self._lane_busy + self._responder.handlers_at_work
+
     def _must_read(self) -> bool:
         """Whether stopping to read could keep this side waiting for ever."""
         return self._discarding or self._connection.is_waiting
@@ -358,6 +363,8 @@ class Dispatcher:
         await self._drain()
         self._lane = None
         self._lane_busy = False
+        if self._connection._quiet is not None:
+            self._connection._note_quiet()
 
     def _call_handlers(
         self, event: Event | Arrival, handlers: Iterator[Handler], *, heard: bool = False
@@ -408,6 +415,8 @@ class Dispatcher:
         await self._drain()
         self._lane = None
         self._lane_busy = False
+        if self._connection._quiet is not None:
+            self._connection._note_quiet()
 
     async def _finish_handlers(
         self, event: Event | Arrival, waiting: Waiting | None, others: Iterator[Handler]
@@ -427,7 +436,8 @@ class Dispatcher:
                 handlers: Iterator[Handler] = iter(())
                 waiting = begin(deliver(self, event))
             else:
-                handlers = iter(self._router.handlers_for(event.type))
+                chosen = event.handlers if type(event) is Arrival else None
+                handlers = iter(chosen or self._router.handlers_for(event.type))
                 waiting = self._call_handlers(event, handlers)
             if waiting is not None:
                 await self._finish_handlers(event, waiting, handlers)

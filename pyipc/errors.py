@@ -26,6 +26,7 @@
     │   │       └── UnsupportedByTransport  no peer can, over this transport or framing
     │   └── RemoteProtocolError        the peer sent what the protocol does not allow (.code)
     ├── Refused                        raised by a handler: its answer is no, and says why (.code, .message, .data)
+    ├── SubscriptionOverflow           more was published than a subscription holds (.pattern, .max_buffered)
     └── RequestError
         ├── NoHandler                  the peer has no handler for the request (.event)
         ├── InvalidData                data does not fit the declared type (.path says where)
@@ -65,6 +66,7 @@ __all__ = [
     "RemoteProtocolError",
     "RequestError",
     "RequestTimeout",
+    "SubscriptionOverflow",
     "Unconfirmed",
     "Undelivered",
     "UnencodableData",
@@ -292,6 +294,7 @@ _CODES_OF_THE_PROTOCOL: Final = frozenset(
         "no-handler",
         "not-a-stream",
         "reply-too-large",
+        "too-large",
         "too-many",
     }
 )
@@ -332,6 +335,23 @@ class Refused(IPCError):
         self.message = message
         self.data = data
         super().__init__(f"{code}: {message}")
+
+
+class SubscriptionOverflow(IPCError):
+    """More was published than a subscription holds, and its policy is ``"close"``: it is over.
+
+    Attributes:
+        pattern: What was subscribed to.
+        max_buffered: How many messages it held.
+    """
+
+    def __init__(self, pattern: str, max_buffered: int) -> None:
+        self.pattern = pattern
+        self.max_buffered = max_buffered
+        super().__init__(
+            f"messages for {pattern!r} came faster than they were taken, and the subscription holds {max_buffered:,}; "
+            "take them faster, raise max_buffered, or choose a policy that drops some"
+        )
 
 
 class RequestError(IPCError):

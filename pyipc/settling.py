@@ -8,7 +8,20 @@ from typing import TYPE_CHECKING
 from pyipc.arrival import Arrival
 from pyipc.delivering import Delivery
 from pyipc.errors import PeerRefused, RemoteProtocolError
-from pyipc.protocol.features import Credit, Deliver, EndOfStream, OpenStream, Outcome, ReceivedItem, TracedEvent
+from pyipc.protocol.features import (
+    Credit,
+    Deliver,
+    EndOfStream,
+    OpenStream,
+    Outcome,
+    Publish,
+    Published,
+    ReceivedItem,
+    Subscribe,
+    TracedEvent,
+    Unpublished,
+    Unsubscribe,
+)
 from pyipc.protocol.messages import Failure, Goaway, Goodbye, Introduced, Malformed, Verified
 
 if TYPE_CHECKING:
@@ -48,6 +61,8 @@ def settle(connection: Connection, item: Inbound) -> Arrival | None:
                 connection._responder.producers.credit(item)
         case TracedEvent():
             return Arrival(item.event, item.data, traceparent=item.traceparent)
+        case Published() | Publish() | Subscribe() | Unsubscribe() | Unpublished():
+            return connection._owner.topic_frame(connection, item)
         case Introduced():
             connection._vigil.meet(item.heartbeat)
             connection._owner.introduced(connection, item)

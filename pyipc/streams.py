@@ -355,6 +355,7 @@ class Streams:
         if isinstance(item, EndOfStream):
             del self.open[item.call]
             stream.end(None)
+            self._connection._note_quiet()
             return
         self.received += 1
         if stream._items_left > 0 and stream._size_left > 0:
@@ -373,6 +374,7 @@ class Streams:
         if stream is None:
             return False
         stream.fail(failure)
+        self._connection._note_quiet()
         return True
 
     def fail_all(self, message: str, *, lost: bool, maybe_handled: bool) -> None:

@@ -35,13 +35,14 @@ __all__ = [
     "decode_frames",
     "encode",
     "encode_value",
-    "encoded",
     "event_prefix",
     "fast_item",
     "fast_json",
     "fast_reply",
     "fast_request",
+    "ready_json",
     "too_deep",
+    "value_of",
 ]
 
 T = TypeVar("T")
@@ -154,13 +155,18 @@ def encode_value(value: object, what: str) -> bytes:
         raise UnencodableData(f"the data of {what!r} has no JSON form: {error}") from error
 
 
-def encoded(value: object, what: str) -> bytes:
-    """The JSON of a value, to stand as it is for that value in one of pyipc's own messages, more than once.
+def ready_json(value: object, what: str) -> Any:
+    """A value to put into several frames: encoded once, here.
 
     Raises:
         UnencodableData: It has no JSON form.
     """
-    return msgspec.Raw(encode_value(value, what))
+    return None if value is None else msgspec.Raw(encode_value(value, what))
+
+
+def value_of(ready: Any) -> Any:
+    """What a receiver would make of a value from `ready_json`."""
+    return None if ready is None else decode(b'{"type":"","data":%b}' % bytes(ready)).data
 
 
 def event_prefix(event: str) -> bytes:

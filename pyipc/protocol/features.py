@@ -15,6 +15,7 @@ __all__ = [
     "ATTACHMENTS",
     "CONFIRM",
     "FEATURES",
+    "PUBLISH_START",
     "STREAMS",
     "TOPICS",
     "Credit",
@@ -28,6 +29,7 @@ __all__ = [
     "Published",
     "ReceivedItem",
     "Subscribe",
+    "TopicFrame",
     "TracedEvent",
     "Unpublished",
     "Unsubscribe",
@@ -194,20 +196,24 @@ class Publish(ControlStruct):
     traceparent: str = ""
 
 
+#: How the frame of a `Publish` begins.
+PUBLISH_START: Final = b'{"type":"pyipc.publish",'
+
+
 class Published(ControlStruct):
     """What somebody published, on its way to a subscriber: once, however many subscriptions match.
 
     Attributes:
         topic: Its name.
         data: Any JSON.
-        retained: Whether it was kept, and is older than the subscription.
+        call: The number of the one subscription that it is for, where it was kept and is older than that.
         traceparent: Which span it comes from.
     """
 
     type: ClassVar[str] = "pyipc.published"
     topic: str
     data: Any = None
-    retained: bool = False
+    call: int | None = None
     traceparent: str = ""
 
 
@@ -225,6 +231,9 @@ class Unpublished(ControlStruct):
     code: str
     message: str = ""
 
+
+#: Any frame about topics.
+TopicFrame = Subscribe | Unsubscribe | Publish | Published | Unpublished
 
 #: Any of these frames.
 OptionalPart = (
