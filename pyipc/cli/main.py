@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["COMMANDS", "main", "make_parser"]
 
 #: The commands in the order in which ``--help`` shows them: modules of `pyipc.cli.commands`.
-COMMANDS = ("serve", "listen", "emit", "request", "broadcast", "tap", "bench", "doctor", "cert")
+COMMANDS = ("serve", "listen", "emit", "request", "stream", "broadcast", "tap", "bench", "doctor", "cert")
 
 _DESCRIPTION = """\
 Talk to programs over sockets: serve, listen, send and ask, with JSON in and out.
