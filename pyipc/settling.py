@@ -40,6 +40,9 @@ def settle(connection: Connection, item: Inbound) -> Arrival | None:
         An event for handlers, if that is what it is.
     """
     match item:
+        case ReceivedItem() | EndOfStream():  # of which there are many
+            if connection._streams is not None:
+                connection._streams.settle(item)
         case Deliver():
             if item.number - item.lowest >= connection._options.max_session_window:
                 message = f"the peer sent the number {item.number}, too far above {item.lowest} (max_session_window)"
@@ -48,9 +51,6 @@ def settle(connection: Connection, item: Inbound) -> Arrival | None:
         case Outcome():
             if connection._window is not None:
                 connection._window.settle(item)
-        case ReceivedItem() | EndOfStream():
-            if connection._streams is not None:
-                connection._streams.settle(item)
         case Failure():
             if connection._streams is None or not connection._streams.fail(item):
                 connection._calls.settle(item)

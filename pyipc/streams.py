@@ -239,17 +239,6 @@ class Stream(Generic[T]):
         self._state = "open"
         self._data = None
 
-    def put(self, item: ReceivedItem) -> bool:
-        """Take an item that has arrived; say whether there was credit for it."""
-        if self._items_left <= 0 or self._size_left <= 0:
-            return False
-        self._items_left -= 1
-        self._size_left -= item.size
-        self._buffer.append(item)
-        if self._task is not None:
-            self._wake()
-        return True
-
     def end(self, error: Exception | None) -> None:
         """No more items will come. Those that wait are still given out, then ``error`` is raised."""
         if self._state == "open":
@@ -369,7 +358,13 @@ class Streams:
             self._connection._note_quiet()
             return
         self.received += 1
-        if not stream.put(item):
+        if stream._items_left > 0 and stream._size_left > 0:
+            stream._items_left -= 1
+            stream._size_left -= item.size
+            stream._buffer.append(item)
+            if stream._task is not None:
+                stream._wake()
+        else:
             message = f"the peer sent more of the stream {item.call} than it had credit for"
             self._connection._settle(Malformed(RemoteProtocolError("control", message), fatal=True))
 

@@ -36,6 +36,7 @@ __all__ = [
     "encode",
     "encode_value",
     "event_prefix",
+    "fast_item",
     "fast_json",
     "fast_reply",
     "fast_request",
@@ -124,14 +125,13 @@ _item_decoder = msgspec.json.Decoder(_ItemFrame)
 _any_decoder = msgspec.json.Decoder()
 MALFORMED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
-# Where the rest of the name of one of pyipc's own frames begins.
-_AFTER_PREFIX = len(b'{"type":"pyipc.')
 _SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F]")
 
-#: Frames of requests and replies, for whoever has seen how they start. Raise one of `MALFORMED` for every frame that
-#: is not just what this side would have sent; `decode` may still make sense of it.
+#: Frames of requests, replies and items, for whoever has seen how they start. Raise one of `MALFORMED` for every frame
+#: that is not just what this side would have sent; `decode` may still make sense of it.
 fast_request: Callable[[bytes], _RequestFrame] = _request_decoder.decode
 fast_reply: Callable[[bytes], _ReplyFrame] = _reply_decoder.decode
+fast_item: Callable[[bytes], _ItemFrame] = _item_decoder.decode
 #: The JSON of a value. On the hottest path there is, so without a function of ours around it: where it raises, ask
 #: `encode_value`, which knows a way round or says what is wrong.
 fast_json: Callable[[object], bytes] = _encoder.encode
@@ -221,21 +221,17 @@ def decode(frame: bytes | memoryview) -> Event:
         return _decode_slowly(bytes(frame))
 
 
-def decode_call(frame: bytes) -> Request | Reply | Item | None:
-    """Read a request, a reply or an item of a stream, in one step where `decode` and `convert_control` are two.
+def decode_call(frame: bytes) -> Request | Reply | None:
+    """Read a frame that is a request or a reply, in one step where `decode` and `convert_control` are two.
 
     Returns:
         What the two would say; ``None`` for every frame that only they can judge.
     """
-    if not frame.startswith(b'{"type":"pyipc.'):
-        return None
     try:
-        if frame.startswith(b"request", _AFTER_PREFIX):
+        if frame.startswith(b'{"type":"pyipc.request"'):
             return _request_decoder.decode(frame).data
-        if frame.startswith(b"reply", _AFTER_PREFIX):
+        if frame.startswith(b'{"type":"pyipc.reply"'):
             return _reply_decoder.decode(frame).data
-        if frame.startswith(b"item", _AFTER_PREFIX):
-            return _item_decoder.decode(frame).data
     except MALFORMED:
         pass
     return None
