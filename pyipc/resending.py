@@ -70,12 +70,17 @@ class Resending(Window):
             connection = self._up.connection
             if connection is None or not connection.is_open:
                 self._check_can_keep(event, text)
+                if await self._has_waited_for_room(event, timeout, deadline, size):
+                    if self._up.is_connected:
+                        self._pass_on()
+                        continue
+                    try:
+                        self._check_can_keep(event, text)
+                    except BaseException:
+                        self._pass_on()
+                        raise
                 connection = None
-                if not await self._has_waited_for_room(event, timeout, deadline, size) or self._up.connection is None:
-                    self._check_can_keep(event, text)
-                    break
-                self._pass_on()
-                continue
+                break
             try:
                 if await self._is_ready(connection, event, timeout, deadline, size):
                     break
