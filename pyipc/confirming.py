@@ -42,6 +42,7 @@ class Unsettled:
         size: What it counts for, in bytes.
         connection: By which it was sent last, while that one lasts.
         sent: Whether it was ever sent.
+        again: Whether it was sent to a server that is not there any more, and may have been handled by that.
         instance: Which server it was sent to, as that calls itself.
         expires: When the server may begin to forget, in trio's time, if it was not heard of before.
         timer: Ends the waiting.
@@ -50,6 +51,7 @@ class Unsettled:
     """
 
     __slots__ = (
+        "again",
         "connection",
         "data",
         "error",
@@ -70,6 +72,7 @@ class Unsettled:
         self.size: int = len(event) + len(data or b"")
         self.connection: Connection | None = None
         self.sent: bool = False
+        self.again: bool = False
         self.instance: str = ""
         self.expires: float = math.inf
         self.timer: Timer | None = None
@@ -256,7 +259,7 @@ class Window:
             self._forget(unsettled)
             raise
 
-    def _send(self, connection: Connection, unsettled: Unsettled, *, again: bool = False) -> None:
+    def _send(self, connection: Connection, unsettled: Unsettled) -> None:
         """Send an event, without waiting.
 
         Raises:
@@ -265,7 +268,7 @@ class Window:
         """
         lowest = next(iter(self.pending))
         frame = connection._conversation.say(
-            Deliver(unsettled.number, unsettled.event, unsettled.data, lowest=lowest, again=again)
+            Deliver(unsettled.number, unsettled.event, unsettled.data, lowest=lowest, again=unsettled.again)
         )
         outbox = connection._outbox
         connection._window = self

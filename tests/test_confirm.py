@@ -341,7 +341,7 @@ async def test_the_client_gives_up_before_the_server_may_forget(autojump_clock: 
             await client.emit("work", 0, confirm=True)
             work.release = trio.Event()
             began = trio.current_time()
-            async with emitting(client, "work", 1) as ended, emitting(client, "x", timeout=35) as ended_later:
+            async with emitting(client, "work", 1) as ended, emitting(client, "work", 1, timeout=35) as ended_later:
                 await settled(lambda: work.begun == [0, 1])
                 scope.cancel()
             assert isinstance(ended[0], pyipc.Unconfirmed)

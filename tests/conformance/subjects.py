@@ -80,6 +80,7 @@ class Feature(enum.Enum):
     BROADCAST = "broadcast to all connected clients"
     ABSENCE = "a server that is not there is noticed"
     RECONNECT = "a client comes back to a server that was started again"
+    CONFIRM = "confirmed events are handled once, also when the connection breaks"
     USER = "the user on the other side is known"
     HOST = "the address of the other side is known"
     SERVER_CERTIFICATE = "the server has shown a certificate"
@@ -95,7 +96,7 @@ STREAM: Final = frozenset(
     {
         *(Feature.MESSAGES, Feature.CANCEL, Feature.ORDER, Feature.DELIVERY, Feature.LARGE, Feature.CHUNKS),
         *(Feature.PRESSURE, Feature.ENDING, Feature.HALF_CLOSE, Feature.MANY, Feature.BROADCAST),
-        *(Feature.ABSENCE, Feature.RECONNECT),
+        *(Feature.ABSENCE, Feature.RECONNECT, Feature.CONFIRM),
     }
 )
 
