@@ -1,4 +1,4 @@
-"""An event that has arrived with more to it than a name and data."""
+"""What has arrived with more to it than a name and data."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pyipc.connection import Connection
+    from pyipc.protocol.messages import Request
 
-__all__ = ["Arrival"]
+__all__ = ["Arrival", "FullRequest"]
 
 
 class Arrival:
@@ -44,3 +45,29 @@ class Arrival:
             connection: Where it came from.
         """
         return FullMessage(self.type, data, connection, attachments=self._attachments, traceparent=self._traceparent)
+
+
+class FullRequest:
+    """Takes the place of a request on the way to its handler, where it came with attachments.
+
+    Args:
+        request: The request.
+        attachments: Binary data that came with it.
+
+    Attributes:
+        call: The number of the call.
+        event: Its name.
+        data: Its decoded JSON.
+    """
+
+    __slots__ = ("_attachments", "call", "data", "event")
+
+    def __init__(self, request: Request, attachments: Sequence[bytes]) -> None:
+        self.call: int = request.call
+        self.event: str = request.event
+        self.data: Any = request.data
+        self._attachments = attachments
+
+    def message(self, data: Any, connection: Connection) -> FullMessage[Any]:
+        """What the handler gets; as `Arrival.message`."""
+        return FullMessage(self.event, data, connection, attachments=self._attachments)

@@ -23,16 +23,18 @@ from pyipc.listening import EventStream
 from pyipc.nursery import hidden_nursery
 from pyipc.options import UNSET, OptionOverrides, Options, Unset
 from pyipc.protocol.names import check_event_name
+from pyipc.protocol.parcels import NO_ATTACHMENTS, listed
 from pyipc.reconnecting import Reconnecting
 from pyipc.router import Router
 from pyipc.statistics import ClientStatistics, Disconnected
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Iterable
 
     from pyipc.connection import Connection
     from pyipc.message import Message
     from pyipc.protocol.addresses import Address
+    from pyipc.protocol.parcels import Buffer
     from pyipc.transports.port import Peer
 
 __all__ = ["Client", "connect"]
@@ -219,14 +221,15 @@ class Client:
 
     # --- sending ---
 
-    async def emit(self, event: str, data: object = None) -> None:
+    async def emit(self, event: str, data: object = None, *, attachments: Iterable[Buffer] = NO_ATTACHMENTS) -> None:
         """Send an event; nobody answers. See `Connection.emit`.
 
         While there is no connection the event is queued, refused or dropped, as the option
-        ``offline`` says.
+        ``offline`` says. If it turns out that the server takes no attachments, or not so many, an event with them that
+        was queued is dropped and logged.
 
         Raises:
-            LocalProtocolError: The name or the data cannot be sent; nothing was.
+            LocalProtocolError: The name, the data or the attachments cannot be sent; nothing was.
             ConnectionClosed: The client is closed, or not connected and cannot queue; nothing was sent.
 
         Cancellation: a cancelled emit has sent nothing.
@@ -235,6 +238,10 @@ class Client:
         if connection is not None:
             try:
                 await _checkpoint_if_cancelled()
+                if attachments is not NO_ATTACHMENTS:
+                    attachments = listed(attachments)
+                    await connection.emit(event, data, attachments=attachments)
+                    return
                 # Nearly always there is nothing to wait for, and a coroutine would cost as much as the rest.
                 if not connection._emit_at_once(event, data):
                     await connection.emit(event, data)
@@ -244,38 +251,60 @@ class Client:
                 return
         else:
             await trio.lowlevel.checkpoint_if_cancelled()
-        self._emit_offline(event, data)
+        self._emit_offline(event, data, attachments)
 
-    def emit_nowait(self, event: str, data: object = None) -> None:
+    def emit_nowait(self, event: str, data: object = None, *, attachments: Iterable[Buffer] = NO_ATTACHMENTS) -> None:
         """Send an event if that is possible without waiting. See `Connection.emit_nowait`.
 
         Raises:
-            trio.WouldBlock: The outbox is above its high-water mark; nothing was sent.
-            LocalProtocolError: The name or the data cannot be sent; nothing was.
+            trio.WouldBlock: The outbox is above its high-water mark, or there are attachments and it is not known yet
+                whether the server takes any; nothing was sent.
+            LocalProtocolError: The name, the data or the attachments cannot be sent; nothing was.
             ConnectionClosed: The client is closed, or not connected and cannot queue; nothing was sent.
         """
         connection = self._up.connection
+        if attachments is not NO_ATTACHMENTS:
+            attachments = listed(attachments)
         if connection is not None:
             with contextlib.suppress(ConnectionLost):
-                connection.emit_nowait(event, data)
+                connection.emit_nowait(event, data, attachments=attachments)
                 return
-        self._emit_offline(event, data)
+        self._emit_offline(event, data, attachments)
 
-    def _emit_offline(self, event: str, data: object) -> None:
+    def _emit_offline(self, event: str, data: object, attachments: Iterable[Buffer]) -> None:
         self._check_usable()
         check_event_name(event, self._options.max_event_name_size)
-        self._up.keep(event, data)
-
-    @overload
-    async def request(self, event: str, data: object = None, *, timeout: float | Unset | None = UNSET) -> Any: ...
+        self._up.keep(event, data, attachments)
 
     @overload
     async def request(
-        self, event: str, data: object = None, *, timeout: float | Unset | None = UNSET, result: type[T]
+        self,
+        event: str,
+        data: object = None,
+        *,
+        attachments: Iterable[Buffer] = NO_ATTACHMENTS,
+        timeout: float | Unset | None = UNSET,
+    ) -> Any: ...
+
+    @overload
+    async def request(
+        self,
+        event: str,
+        data: object = None,
+        *,
+        attachments: Iterable[Buffer] = NO_ATTACHMENTS,
+        timeout: float | Unset | None = UNSET,
+        result: type[T],
     ) -> T: ...
 
     async def request(
-        self, event: str, data: object = None, *, timeout: float | Unset | None = UNSET, result: Any = None
+        self,
+        event: str,
+        data: object = None,
+        *,
+        attachments: Iterable[Buffer] = NO_ATTACHMENTS,
+        timeout: float | Unset | None = UNSET,
+        result: Any = None,
     ) -> Any:
         """Ask the server and wait for its answer. See `Connection.request`.
 
@@ -292,12 +321,13 @@ class Client:
             timeout = self._options.request_timeout
         now = self._up.now()
         deadline = math.inf if timeout is None else now + timeout
+        buffers = [] if attachments is NO_ATTACHMENTS else listed(attachments)
         while True:
             connection = self._up.connection
             if connection is None or not connection.is_open:
                 connection = await self._wait_for_connection(event, timeout, deadline)
             try:
-                return await connection._request_until(event, data, timeout, deadline, now, result)
+                return await connection._request_until(event, data, timeout, deadline, now, result, buffers)
             except ConnectionLost as lost:
                 if lost.maybe_handled or self._options.offline != "queue":
                     raise

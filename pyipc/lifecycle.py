@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, cast
 
 import trio
 
+from pyipc.attaching import note_sent
 from pyipc.calls import Calls
 from pyipc.crew import Crew
 from pyipc.datagram_vigil import DatagramVigil
@@ -22,6 +23,7 @@ from pyipc.inbox import Inbox
 from pyipc.landmark import Landmark
 from pyipc.outbox import STREAM_WRITE_SIZE, Outbox
 from pyipc.protocol.messages import Reply
+from pyipc.protocol.parcels import Parcel, SmallParcel
 from pyipc.reader import Reader
 from pyipc.responder import Responder
 from pyipc.settling import settle
@@ -31,12 +33,14 @@ from pyipc.vigil import Vigil
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pyipc.arrival import Arrival
+    from pyipc.arrival import Arrival, FullRequest
+    from pyipc.attaching import AttachmentTally
     from pyipc.connection import Connection
     from pyipc.flusher import Flusher
     from pyipc.options import Options
     from pyipc.owner import Owner
     from pyipc.protocol.conversation import Conversation, Inbound
+    from pyipc.protocol.parcels import Frame
     from pyipc.router import Router
     from pyipc.timers import Timer, Timers
     from pyipc.transports.port import Link, Peer
@@ -67,6 +71,7 @@ class Lifecycle:
 
     __slots__ = (
         "__weakref__",
+        "_attachments",
         "_bytes_received",
         "_calls",
         "_closed",
@@ -127,6 +132,7 @@ class Lifecycle:
         self._last_call: Timer | None = None
         self._waiting = 0
         self._bytes_received = 0
+        self._attachments: AttachmentTally | None = None
         self._events_sent = 0
         self._malformed = 0
         self._dropped = 0
@@ -261,7 +267,7 @@ class Lifecycle:
         except ConnectionLost:
             return True
 
-    def _settle(self, item: Inbound) -> Arrival | None:
+    def _settle(self, item: Inbound) -> Arrival | FullRequest | None:
         """Deal with what is neither a plain event nor a request; return what is for handlers all the same."""
         if type(item) is Reply:  # nearly always
             self._calls.settle(item)
@@ -441,11 +447,11 @@ class Lifecycle:
         """Wait until nothing more arrives; handlers may still be at work."""
         await self._reading_ended.wait()
 
-    def reclaim_events(self) -> list[bytes]:
+    def reclaim_events(self) -> list[Frame]:
         """Take back the events of which nothing was sent before the connection ended."""
         return self._outbox.reclaim_events()
 
-    def _send_kept(self, event: str | None, frame: bytes) -> None:
+    def _send_kept(self, event: str | None, frame: Frame) -> None:
         """Send what was accepted while there was no connection, however much it is.
 
         Args:
@@ -458,6 +464,9 @@ class Lifecycle:
         """
         if event is not None:
             self._conversation.check(event, frame)
+        if isinstance(frame, Parcel | SmallParcel):
+            self._conversation.check_size(frame)  # also what another peer would have taken
+            note_sent(cast("Connection", self), frame)
         self._outbox.push(frame)
         self._events_sent += 1
 

@@ -6,11 +6,13 @@ import collections
 from typing import TYPE_CHECKING
 
 from pyipc.errors import ConnectionLost
+from pyipc.protocol.parcels import Parcel, SmallParcel
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from pyipc.options import Options
+    from pyipc.protocol.parcels import Frame
 
 __all__ = ["OfflineQueue"]
 
@@ -25,14 +27,14 @@ class OfflineQueue:
 
     def __init__(self, options: Options) -> None:
         self._options = options
-        self._frames: collections.deque[tuple[str | None, bytes]] = collections.deque()
+        self._frames: collections.deque[tuple[str | None, Frame]] = collections.deque()
         self.size: int = 0
         self.dropped: int = 0
 
     def __len__(self) -> int:
         return len(self._frames)
 
-    def put(self, event: str, frame: bytes, why: str) -> None:
+    def put(self, event: str, frame: Frame, why: str) -> None:
         """Keep an event, or do with it what the option ``offline`` says.
 
         Raises:
@@ -47,12 +49,12 @@ class OfflineQueue:
         if len(self._frames) >= options.max_offline_messages or self.size + len(frame) > options.max_offline_size:
             raise ConnectionLost(
                 f"not connected ({why}), and the offline queue is full: {len(self._frames):,} messages, "
-                f"{self.size:,} bytes (max_offline_messages, max_offline_size)"
+                f"{self.size:,} bytes, and no room for {len(frame):,} more (max_offline_messages, max_offline_size)"
             )
         self._frames.append((event, frame))
         self.size += len(frame)
 
-    def put_back(self, frames: Iterable[bytes]) -> None:
+    def put_back(self, frames: Iterable[Frame]) -> None:
         """Keep what a broken connection left unsent, before everything else and whatever the bounds.
 
         It was accepted once, when it counted against the outbox.
@@ -68,7 +70,12 @@ class OfflineQueue:
         """The names of the events that wait, where they are still to be checked."""
         return (event for event, _ in self._frames)
 
-    def take_all(self) -> Iterator[tuple[str | None, bytes]]:
+    @property
+    def has_attachments(self) -> bool:
+        """Whether an event waits that not every server takes."""
+        return any(isinstance(frame, Parcel | SmallParcel) for _, frame in self._frames)
+
+    def take_all(self) -> Iterator[tuple[str | None, Frame]]:
         """Empty the queue: the name of each event, if it is still to be checked, and its bytes."""
         while self._frames:
             event, frame = self._frames.popleft()

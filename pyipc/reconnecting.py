@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from pyipc.attaching import pack_kept
 from pyipc.attendance import Attendance
 from pyipc.backoff import Backoff
 from pyipc.callbacks import Callbacks
@@ -30,14 +31,16 @@ from pyipc.identity import AGENT
 from pyipc.offline import OfflineQueue
 from pyipc.owner import Owner
 from pyipc.protocol.conversation import Role
+from pyipc.protocol.parcels import NO_ATTACHMENTS, listed
 from pyipc.timers import Timers
 from pyipc.transports.registry import transport_for
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from pyipc.endpoint import Endpoint
     from pyipc.options import Options
+    from pyipc.protocol.parcels import Buffer
     from pyipc.router import Router
     from pyipc.statistics import Disconnected
     from pyipc.transports.port import Link
@@ -169,11 +172,13 @@ class Reconnecting:
                 f"could not connect to {self._endpoint.parsed.redacted} within {timeout:g} s: {self.why_not}"
             ) from self.last_error
 
-    def keep(self, event: str, data: object) -> None:
+    def keep(self, event: str, data: object, attachments: Iterable[Buffer]) -> None:
         """Keep an event for the next connection; see `OfflineQueue.put`."""
         frame = self._template.encode(event, data)
         self._template.check_size(frame)
-        self.offline.put(event, frame, self.why_not)
+        buffers = [] if attachments is NO_ATTACHMENTS else listed(attachments)
+        kept = pack_kept(self._template, frame, buffers) if buffers else frame
+        self.offline.put(event, kept, self.why_not)
 
     async def _supervise(self) -> None:
         """Keep a connection up until it is stopped or trying again makes no sense."""
@@ -242,13 +247,10 @@ class Reconnecting:
             greet=self.on_connect.call if len(self.on_connect) else None,
             require_hello=is_promised,
         )
-        # Whether some events may be sent depends on who it is.
-        is_awaited = is_promised or any(
-            event is not None and self._template.is_risky(event) for event in self.offline.names()
-        )
         try:
             await self._nursery.start(self._run, connection, is_promised)
-            if is_awaited:
+            # Whether some events may be sent depends on who it is.
+            if is_promised or self.offline.has_attachments or any(map(self._template.is_risky, self.offline.names())):
                 try:
                     await connection.know_peer()
                 except ConnectionClosed:

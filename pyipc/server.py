@@ -23,15 +23,17 @@ from pyipc.options import OptionOverrides, Options
 from pyipc.owner import Owner
 from pyipc.protocol.addresses import parse_address
 from pyipc.protocol.conversation import Role
+from pyipc.protocol.parcels import NO_ATTACHMENTS
 from pyipc.router import Router
 from pyipc.statistics import BroadcastReport, Disconnected, ServerStatistics
 from pyipc.timers import Timers
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Collection
+    from collections.abc import AsyncIterator, Callable, Collection, Iterable
 
     from pyipc.message import Message
     from pyipc.protocol.addresses import Address
+    from pyipc.protocol.parcels import Buffer
     from pyipc.transports.port import Link, Listener
 
 __all__ = ["Server"]
@@ -352,6 +354,7 @@ class Server:
         event: str,
         data: object = None,
         *,
+        attachments: Iterable[Buffer] = NO_ATTACHMENTS,
         exclude: Connection | Collection[Connection] | None = None,
         where: Callable[[Connection], bool] | None = None,
     ) -> BroadcastReport:
@@ -363,6 +366,8 @@ class Server:
         Args:
             event: The name.
             data: Anything that has a JSON form.
+            attachments: Buffers of bytes; see `Connection.emit`. Clients that take none do not get the event, which is
+                logged, and they count as those for which it was dropped.
             exclude: Connections that do not get it.
             where: Only connections for which this is true get it.
 
@@ -370,18 +375,19 @@ class Server:
             To how many it was sent, and for how many it was dropped.
 
         Raises:
-            LocalProtocolError: The name or the data cannot be sent; nothing was.
+            LocalProtocolError: The name, the data or the attachments cannot be sent; nothing was.
 
         Cancellation: a cancelled broadcast has sent nothing. Always a schedule point.
         """
         await trio.lowlevel.checkpoint()
-        return self._audience.broadcast(event, data, exclude, where)
+        return self._audience.broadcast(event, data, exclude, where, attachments)
 
     def broadcast_nowait(
         self,
         event: str,
         data: object = None,
         *,
+        attachments: Iterable[Buffer] = NO_ATTACHMENTS,
         exclude: Connection | Collection[Connection] | None = None,
         where: Callable[[Connection], bool] | None = None,
     ) -> BroadcastReport:
@@ -390,7 +396,7 @@ class Server:
         Raises:
             LocalProtocolError: The name or the data cannot be sent; nothing was.
         """
-        return self._audience.broadcast(event, data, exclude, where)
+        return self._audience.broadcast(event, data, exclude, where, attachments)
 
     async def aclose(self) -> None:
         """Stop listening; send every client what is queued for it, say goodbye, and close.

@@ -5,10 +5,13 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from pyipc.arrival import Arrival
+from pyipc.arrival import Arrival, FullRequest
+from pyipc.attaching import Attached, note_received
 from pyipc.errors import PeerRefused
-from pyipc.protocol.features import TracedEvent
-from pyipc.protocol.messages import Failure, Goaway, Goodbye, Introduced, Malformed, Verified
+from pyipc.protocol.codec import Event
+from pyipc.protocol.features import Item, TracedEvent
+from pyipc.protocol.messages import Failure, Goaway, Goodbye, Introduced, Malformed, Reply, Request, Verified
+from pyipc.protocol.records import WithAttachments
 
 if TYPE_CHECKING:
     from pyipc.connection import Connection
@@ -19,11 +22,11 @@ __all__ = ["settle"]
 logger: logging.Logger = logging.getLogger("pyipc.connection")
 
 
-def settle(connection: Connection, item: Inbound) -> Arrival | None:
+def settle(connection: Connection, item: Inbound) -> Arrival | FullRequest | None:
     """Deal with one item, without waiting.
 
     Returns:
-        An event for handlers, if that is what it is.
+        An event or a request for handlers, if that is what it is.
     """
     match item:
         case Failure():
@@ -52,9 +55,28 @@ def settle(connection: Connection, item: Inbound) -> Arrival | None:
             connection._sever()
         case Goaway(message):
             connection._owner.going_away(connection, message)
+        case WithAttachments():
+            note_received(connection, item.attachments)
+            return _settle_attached(connection, item)
         case _:
             pass
     return None
+
+
+def _settle_attached(connection: Connection, arrived: WithAttachments) -> Arrival | FullRequest | None:
+    """Deal with what has attachments."""
+    item, attachments = arrived.item, arrived.attachments
+    match item:
+        case Event():
+            return Arrival(item.type, item.data, attachments=attachments)
+        case TracedEvent():
+            return Arrival(item.event, item.data, attachments=attachments, traceparent=item.traceparent)
+        case Request():
+            return FullRequest(item, attachments)
+        case Reply() | Item():
+            return connection._settle(type(item)(item.call, Attached(item.data, attachments)))
+        case _:
+            return None
 
 
 def _level_of_malformed(connection: Connection) -> int:
