@@ -28,6 +28,7 @@ from pyipc.errors import PeerLacksFeature as PeerLacksFeature
 from pyipc.errors import PeerNotAllowed as PeerNotAllowed
 from pyipc.errors import PeerRefused as PeerRefused
 from pyipc.errors import ProtocolError as ProtocolError
+from pyipc.errors import Refused as Refused
 from pyipc.errors import RemoteError as RemoteError
 from pyipc.errors import RemoteProtocolError as RemoteProtocolError
 from pyipc.errors import RequestError as RequestError
@@ -94,6 +95,7 @@ __all__ = [
     "PeerRefused",
     "ProtocolError",
     "Raw",
+    "Refused",
     "RemoteError",
     "RemoteProtocolError",
     "RequestError",

@@ -54,6 +54,7 @@ class Connection(Lifecycle):
             events_received=self._dispatcher.received + self._responder.received,
             unheard=self._dispatcher.unheard,
             handler_errors=self._dispatcher.failed + self._responder.failed,
+            refusals=self._dispatcher.refused + self._responder.refused,
             malformed=self._malformed,
             dropped=self._dropped + self._link.dropped,
             late_answers=self._calls.late_answers,
@@ -277,7 +278,7 @@ class Connection(Lifecycle):
         Raises:
             RequestTimeout: No answer came in time.
             NoHandler: Nobody there handles it.
-            RemoteError: The handler there failed.
+            RemoteError: The handler there failed, or refused.
             InvalidData: The data does not fit what the handler expects, or the answer does not fit ``result``.
             PeerLacksFeature: The peer cannot take requests, or no attachments.
             ConnectionLost: The connection broke; ``maybe_handled`` says whether the peer may have acted.

@@ -25,6 +25,7 @@ from pyipc.message import Message
 from pyipc.nursery import errors_told
 from pyipc.protocol.codec import Event, convert
 from pyipc.protocol.messages import Cancel, Introduced, Request
+from pyipc.refusals import tell_of
 from pyipc.waiting import begin
 
 if TYPE_CHECKING:
@@ -73,7 +74,8 @@ class Dispatcher:
         resumed_at: When reading last went on after a pause, in trio's time.
         received: Events that were brought to handlers.
         unheard: Events that no handler was interested in.
-        failed: Handlers that raised.
+        failed: Handlers that failed.
+        refused: Handlers that refused.
     """
 
     __slots__ = (
@@ -97,6 +99,7 @@ class Dispatcher:
         "failed",
         "paused",
         "received",
+        "refused",
         "resumed_at",
         "unheard",
     )
@@ -138,6 +141,7 @@ class Dispatcher:
         self.received: int = 0
         self.unheard: int = 0
         self.failed: int = 0
+        self.refused: int = 0
 
     # --- the tasks ---
 
@@ -404,5 +408,6 @@ class Dispatcher:
                 await trio.lowlevel.checkpoint()
 
     def _report(self, what: str, name: str, error: Exception) -> None:
-        self.failed += 1
-        logger.error("%s %r failed (%s)", what, name, self._connection.peer.address, exc_info=error)
+        failed = tell_of(error, f"{what} {name!r}", self._connection)
+        self.failed += failed
+        self.refused += not failed

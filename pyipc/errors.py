@@ -24,18 +24,20 @@
     │   │   └── PeerLacksFeature       the peer cannot do this (.feature)
     │   │       └── UnsupportedByTransport  no peer can, over this transport or framing
     │   └── RemoteProtocolError        the peer sent what the protocol does not allow (.code)
+    ├── Refused                        raised by a handler: its answer is no, and says why (.code, .message, .data)
     └── RequestError
         ├── NoHandler                  the peer has no handler for the request (.event)
         ├── InvalidData                data does not fit the declared type (.path says where)
         ├── RequestTimeout (TimeoutError)  no answer in time (.event, .timeout)
-        └── RemoteError                the handler failed (.code, .message, .data)
+        └── RemoteError                the handler failed, or refused (.code, .message, .data)
 
 What an error knows is in its attributes; no code should read the text of a message.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from typing import Any, Final
 
 __all__ = [
     "AddressError",
@@ -57,6 +59,7 @@ __all__ = [
     "PeerNotAllowed",
     "PeerRefused",
     "ProtocolError",
+    "Refused",
     "RemoteError",
     "RemoteProtocolError",
     "RequestError",
@@ -264,6 +267,59 @@ class RemoteProtocolError(ProtocolError):
         super().__init__(message)
 
 
+# What the protocol itself says by a code. Nobody could tell that such a one came from a handler. (`not-allowed` is not
+# among them: it means the same whoever says it.)
+_CODES_OF_THE_PROTOCOL: Final = frozenset(
+    {
+        "bad-pattern",
+        "handler-failed",
+        "invalid-data",
+        "is-a-stream",
+        "no-handler",
+        "not-a-stream",
+        "reply-too-large",
+        "too-many",
+    }
+)
+_CODE: Final = re.compile(r"[!-~]{1,64}")
+
+
+class Refused(IPCError):
+    """A handler raises it to answer no: whoever asked gets `RemoteError` with the same attributes.
+
+    It is for what a caller has to reckon with, such as an account that does not exist. It is no failure of the
+    handler: nothing is logged but for those who debug, and it is counted as a refusal. Where nobody waits for an
+    answer, as with a plain event, nobody hears of it.
+
+    Args:
+        code: A short name for the reason, which callers decide by: 1 to 64 printable characters of ASCII, no spaces.
+        message: The reason, for people.
+        data: Whatever else callers should know; anything that has a JSON form. Where it cannot be sent the caller gets
+            the rest without it.
+
+    Raises:
+        ValueError: ``code`` is none, or the protocol has a meaning for it.
+    """
+
+    def __init__(self, code: str, message: str, data: Any = None) -> None:
+        texts: tuple[object, object] = (code, message)
+        if not all(isinstance(text, str) for text in texts):
+            raise TypeError(f"Refused takes a code and a message, both text, and not {code!r} and {message!r}")
+        if not _CODE.fullmatch(code):
+            raise ValueError(
+                f"{code[:80]!r} is no code; take a short name of 1 to 64 printable characters of ASCII without spaces, "
+                "such as 'not-found', and put the rest into the message or the data"
+            )
+        if code in _CODES_OF_THE_PROTOCOL:
+            raise ValueError(
+                f"the protocol itself says {code!r}, and callers could not tell who does; take another code"
+            )
+        self.code = code
+        self.message = message
+        self.data = data
+        super().__init__(f"{code}: {message}")
+
+
 class RequestError(IPCError):
     """A request was not answered with a result."""
 
@@ -307,10 +363,10 @@ class RequestTimeout(RequestError, TimeoutError):
 
 
 class RemoteError(RequestError):
-    """The peer's handler failed.
+    """The peer's handler failed, or refused.
 
     Attributes:
-        code: A short name, ``"handler-failed"`` unless the handler chose another.
+        code: A short name, ``"handler-failed"`` unless the handler chose another with `Refused`.
         message: The peer's description.
         data: Whatever else the peer sent along, as decoded JSON.
     """

@@ -8,19 +8,19 @@ others meanwhile, since what it waits for may depend on another request being se
 from __future__ import annotations
 
 import functools
-import logging
 from typing import TYPE_CHECKING, Any, cast
 
 import trio
 
 from pyipc.arrival import FullRequest
 from pyipc.attaching import Attached, note_sent, wrap
-from pyipc.errors import ConnectionLost, InvalidData, LocalProtocolError, MessageTooLarge, RemoteProtocolError
+from pyipc.errors import ConnectionLost, LocalProtocolError, RemoteProtocolError
 from pyipc.message import Message
 from pyipc.nursery import errors_told
 from pyipc.outbox import SHARE_SIZE
 from pyipc.protocol.codec import convert
 from pyipc.protocol.messages import Malformed
+from pyipc.refusals import tell_of, what_went_wrong
 from pyipc.slots import Slot, current_slot
 from pyipc.waiting import Waiting
 
@@ -40,9 +40,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Answering", "Responder"]
 
-logger: logging.Logger = logging.getLogger("pyipc.dispatch")
-
-_MAX_ERROR_TEXT = 1_000
 # What most handlers return: to look for __await__ in vain costs more than to look here first.
 _JSON_TYPES = frozenset({dict, list, str, int, float, bool, type(None)})
 
@@ -87,7 +84,8 @@ class Responder:
         ended: Whether the task that sends an answer may be the connection's last.
         slots_used: Requests being handled.
         received: Requests that were brought to handlers.
-        failed: Handlers that raised.
+        failed: Handlers that failed.
+        refused: Handlers that refused.
     """
 
     __slots__ = (
@@ -104,6 +102,7 @@ class Responder:
         "failed",
         "held_up",
         "received",
+        "refused",
         "slots_used",
         "spawn",
     )
@@ -135,6 +134,7 @@ class Responder:
         self.slots_used: int = 0
         self.received: int = 0
         self.failed: int = 0
+        self.refused: int = 0
 
     def take(self, request: Request | FullRequest, slot: Slot | None = None) -> Answering | None:
         """Answer a request at once, or let it wait; if its handler waits, return what is to be `finish`-ed.
@@ -271,21 +271,19 @@ class Responder:
         frame = self._conversation.reply(call, result.data)
         if result.attachments:
             parcel = wrap(self._conversation, frame, result.attachments)
-            note_sent(self._connection, parcel)
             self._send(parcel)
+            note_sent(self._connection, parcel)
         else:
             self._send(frame)
 
     def _refuse(self, request: Request | FullRequest, error: Exception) -> None:
         """Tell the peer why its request has no answer."""
-        if isinstance(error, InvalidData):
-            self._fail(request, "invalid-data", str(error), {"path": error.path})
-            return
-        self.failed += 1
-        address = self._connection.peer.address
-        logger.error("the handler of the request %r failed (%s)", request.event, address, exc_info=error)
-        code = "reply-too-large" if isinstance(error, MessageTooLarge) else "handler-failed"
-        self._fail(request, code, f"{type(error).__name__}: {error}"[:_MAX_ERROR_TEXT])
+        code, message, data = what_went_wrong(error)
+        if code != "invalid-data":  # which is the peer's fault
+            failed = tell_of(error, f"the handler of the request {request.event!r}", self._connection)
+            self.failed += failed
+            self.refused += not failed
+        self._fail(request, code, message, data)
 
     def _fail(self, request: Request | FullRequest, code: str, message: str, data: Any = None) -> None:
         self._send(self._conversation.failure(request.call, code, message, data))

@@ -17,7 +17,8 @@ class ConnectionStatistics:
         events_sent: Events and requests sent by this side.
         events_received: Events and requests brought to handlers.
         unheard: Events for which there was no handler.
-        handler_errors: Handlers that raised.
+        handler_errors: Handlers that failed.
+        refusals: Handlers that refused (`Refused`).
         malformed: Frames skipped because they broke the protocol (``malformed="skip"``, and always over UDP).
         dropped: Broadcasts that this slow peer did not get (``slow_peer="drop"``). Over UDP whatever was lost on this
             side: events and answers for which there was no room, datagrams that the system did not send or of which
@@ -40,6 +41,7 @@ class ConnectionStatistics:
     events_received: int
     unheard: int
     handler_errors: int
+    refusals: int
     malformed: int
     dropped: int
     late_answers: int

@@ -205,14 +205,16 @@ class OutgoingFrames(Conversation):
         self.check_size(frame)
 
     def failure(self, call: int, code: str, message: str, data: object = None) -> bytes:
-        body = {"call": call, "code": code, "message": message, "data": data}
-        try:
-            frame = codec.encode(Failure.type, body) + self._delimiter
-            self._check_fits(frame, "the error")
-        except LocalProtocolError:
-            # Whoever asked must hear that there is no answer, even where its details cannot be sent.
-            return self._control(Failure(call, code[:MAX_TEXT], message[:MAX_TEXT]))
-        return frame
+        for details in (data, None):
+            body = {"call": call, "code": code, "message": message, "data": details}
+            try:
+                frame = codec.encode(Failure.type, body) + self._delimiter
+                self._check_fits(frame, "the error")
+            except LocalProtocolError:
+                continue
+            return frame
+        # Whoever asked must hear that there is no answer, even where its details cannot be sent.
+        return self._control(Failure(call, code[:MAX_TEXT], message[:MAX_TEXT]))
 
     def cancel(self, call: int) -> bytes:
         return self._control(Cancel(call))
