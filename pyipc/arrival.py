@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from pyipc.connection import Connection
     from pyipc.protocol.messages import Request
+    from pyipc.router import Handler
 
 __all__ = ["Arrival", "FullRequest"]
 
@@ -23,18 +24,30 @@ class Arrival:
         data: Its decoded JSON.
         attachments: Binary data that came with it.
         traceparent: Which span of a trace it comes from.
+        handlers: Who is to deal with it, in the place of the handlers for events of its name.
 
     Attributes:
         type: Its name, called as that of a plain event.
         data: As given.
+        attachments: As given.
+        handlers: As given.
     """
 
-    __slots__ = ("_attachments", "_traceparent", "data", "type")
+    __slots__ = ("_traceparent", "attachments", "data", "handlers", "type")
 
-    def __init__(self, event: str, data: Any, *, attachments: Sequence[bytes] = (), traceparent: str = "") -> None:
+    def __init__(
+        self,
+        event: str,
+        data: Any,
+        *,
+        attachments: Sequence[bytes] = (),
+        traceparent: str = "",
+        handlers: tuple[Handler, ...] | None = None,
+    ) -> None:
         self.type: str = event
         self.data: Any = data
-        self._attachments = attachments
+        self.handlers: tuple[Handler, ...] | None = handlers
+        self.attachments: Sequence[bytes] = attachments
         self._traceparent = traceparent
 
     def message(self, data: Any, connection: Connection) -> FullMessage[Any]:
@@ -44,7 +57,7 @@ class Arrival:
             data: The data, converted to the type that the handler declares.
             connection: Where it came from.
         """
-        return FullMessage(self.type, data, connection, attachments=self._attachments, traceparent=self._traceparent)
+        return FullMessage(self.type, data, connection, attachments=self.attachments, traceparent=self._traceparent)
 
 
 class FullRequest:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from pyipc.options import Options
     from pyipc.protocol.conversation import Conversation
+    from pyipc.protocol.features import Published
     from pyipc.protocol.framing import Framing
     from pyipc.protocol.parcels import Buffer, Frame
     from pyipc.transports.port import Link
@@ -139,10 +140,7 @@ class Audience:
         records = [freeze(view_of(each, number)) for number, each in enumerate(buffers)]
         error: LocalProtocolError | None = None
         for framing in {*(point.framing for point in self._endpoints), *+self._framings} or {Json()}:
-            template = self._templates.get(framing)
-            if template is None:
-                point = Endpoint("memory:template", framing=framing)
-                template = self._templates[framing] = point.converse(Role.SERVER, self._options, agent=AGENT)
+            template = self._template(framing)
             try:
                 if records and not isinstance(framing, Json):
                     template.check_feature(ATTACHMENTS)
@@ -155,3 +153,42 @@ class Audience:
         if error is not None and not frames:
             raise error
         return frames
+
+    def _template(self, framing: Framing) -> Conversation:
+        template = self._templates.get(framing)
+        if template is None:
+            point = Endpoint("memory:template", framing=framing)
+            template = self._templates[framing] = point.converse(Role.SERVER, self._options, agent=AGENT)
+        return template
+
+    def publish(self, body: Published, subscribers: Iterable[Connection]) -> BroadcastReport:
+        """Send a frame to those who have subscribed to it, without waiting, as `broadcast` sends an event to all.
+
+        Raises:
+            LocalProtocolError: It cannot be sent; nothing was.
+        """
+        default: Framing = Json()
+        # Also where nobody gets it: whether something can be published is not to depend on who listens.
+        frames: dict[Framing, bytes] = {default: self._template(default).say(body)}
+        sent = dropped = 0
+        framing, frame = default, frames[default]
+        for connection in subscribers:
+            endpoint = self._members.get(connection)
+            if endpoint is None or not connection.is_open:
+                continue
+            if endpoint.framing is not framing:
+                framing = endpoint.framing
+                frame = frames.get(framing) or self._template(framing).say(body)
+                frames[framing] = frame
+            try:
+                taken = connection._send_encoded(None, frame)
+            except ConnectionClosed:
+                continue
+            except LocalProtocolError as error:
+                logger.warning("%s does not get %r: %s", connection.peer.address, body.topic, error)
+                taken = False
+            if taken:
+                sent += 1
+            else:
+                dropped += 1
+        return BroadcastReport(sent, dropped)

@@ -27,6 +27,8 @@ from pyipc.protocol.parcels import NO_ATTACHMENTS, listed
 from pyipc.reconnecting import Reconnecting
 from pyipc.router import Router
 from pyipc.statistics import ClientStatistics, Disconnected
+from pyipc.streams import Stream, StreamSource
+from pyipc.subscribing import Subscriptions, TopicClient
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable
@@ -104,7 +106,7 @@ async def connect(
         await client.aclose()
 
 
-class Client:
+class Client(StreamSource, TopicClient):
     """What `connect` gives: talks to one server, through one connection after the other."""
 
     def __init__(self, endpoint: Endpoint, router: Router | None, options: Options) -> None:
@@ -114,6 +116,14 @@ class Client:
         if router is not None:
             self._router.include(router)
         self._up = Reconnecting(endpoint, self._router, options, self._on_loss)
+        self._topics = Subscriptions(
+            self._up,
+            options,
+            connected=self._wait_for_connection,
+            waiting=self._waiting_for_peer,
+            check_usable=self._check_usable,
+        )
+        self._up.serve_topics(self._topics)
         self._streams: weakref.WeakSet[EventStream[Any]] = weakref.WeakSet()
         self._answers: weakref.WeakSet[EventStream[Any]] = weakref.WeakSet()
         self._closing = False
@@ -145,6 +155,14 @@ class Client:
             offline_messages=len(self._up.offline),
             offline_size=self._up.offline.size,
             offline_dropped=self._up.offline.dropped,
+            unsettled=len(self._up.window.pending),
+            confirmed=self._up.window.confirmed,
+            resent=self._up.window.resent,
+            unconfirmed=self._up.window.unconfirmed,
+            subscriptions=len(self._topics),
+            published_received=self._topics.received,
+            published_dropped=self._topics.dropped,
+            publishes_refused=self._topics.refused,
             connection=None if self._up.connection is None else self._up.connection.statistics(),
         )
 
@@ -221,19 +239,44 @@ class Client:
 
     # --- sending ---
 
-    async def emit(self, event: str, data: object = None, *, attachments: Iterable[Buffer] = NO_ATTACHMENTS) -> None:
+    async def emit(
+        self,
+        event: str,
+        data: object = None,
+        *,
+        attachments: Iterable[Buffer] = NO_ATTACHMENTS,
+        confirm: bool = False,
+        timeout: float | Unset | None = UNSET,
+    ) -> None:
         """Send an event; nobody answers. See `Connection.emit`.
 
         While there is no connection the event is queued, refused or dropped, as the option
         ``offline`` says. If it turns out that the server takes no attachments, or not so many, an event with them that
-        was queued is dropped and logged.
+        was queued is dropped and logged. With ``confirm`` one that a lost connection left open is sent again over the
+        next, if ``offline`` is ``"queue"``: it is handled once in the life of a server, and handlers of a server that
+        was started since see ``message.redelivered``.
+
+        Args:
+            event: Its name.
+            data: Anything that has a JSON form.
+            attachments: Buffers of bytes; see `Connection.emit`.
+            confirm: Wait until the server has handled it.
+            timeout: With ``confirm``: seconds to wait; ``None`` for ever; by default the option ``confirm_timeout``.
 
         Raises:
             LocalProtocolError: The name, the data or the attachments cannot be sent; nothing was.
             ConnectionClosed: The client is closed, or not connected and cannot queue; nothing was sent.
+            PeerLacksFeature: With ``confirm``: the server cannot confirm, or nobody can over this transport.
+            RequestError: With ``confirm``: it was not handled, or a handler failed; as for `request`.
+            Unconfirmed: With ``confirm``: its outcome is not known, and ``maybe_handled`` says what is.
+            ConnectionLost: With ``confirm``: likewise, where nothing is sent again.
 
-        Cancellation: a cancelled emit has sent nothing.
+        Cancellation: a cancelled emit has sent nothing, unless it was waiting to be confirmed: then the event may be
+        handled all the same, and is not sent again.
         """
+        if confirm:
+            await self._up.window.emit_anyhow(event, data, timeout)
+            return
         connection = self._up.connection
         if connection is not None:
             try:
@@ -341,6 +384,18 @@ class Client:
                     hint = "; the peer has not introduced itself, so it may be a plain node-ipc program"
                 raise RequestTimeout(event, timeout, hint) from late
 
+    async def _open_stream(self, stream: Stream[Any], deadline: float) -> None:
+        while True:
+            connection = self._up.connection
+            if connection is None or not connection.is_open:
+                connection = await self._wait_for_connection(stream.event, stream.timeout, deadline)
+            try:
+                await connection._open_stream(stream, deadline)
+                return
+            except ConnectionLost:  # nothing was sent
+                if self._options.offline != "queue":
+                    raise
+
     async def _wait_for_connection(self, event: str, timeout: float | None, deadline: float) -> Connection:
         if self._options.offline != "queue":
             await trio.lowlevel.checkpoint()
@@ -402,6 +457,8 @@ class Client:
         """Tell those whose events will not come: all of them, or those who expect an answer."""
         for stream in list(self._streams if final else self._answers):
             stream.end(error)
+        if final:
+            self._topics.end_all(error)
 
     async def aclose(self) -> None:
         """Send what is queued, say goodbye, and close. May be called more than once, also by `on_disconnect`.
@@ -423,10 +480,13 @@ class Client:
     async def _leave(self) -> None:
         undelivered = 0
         try:
-            if len(self._up.offline):
+            if len(self._up.offline) or self._up.window.pending:
                 with trio.move_on_after(self._options.close_timeout):
-                    await self._up.wait_settled()
+                    if len(self._up.offline):
+                        await self._up.wait_settled()
+                    await self._up.window.wait_empty()
             self._closing = True
+            self._up.window.close()
             connection = self._up.connection
             self._up.stop()
             if connection is not None:
@@ -439,6 +499,7 @@ class Client:
             self._up.stop()
             for stream in list(self._streams):
                 stream.end()
+            self._topics.end_all(None)
             self._up.tell()
             self._left.set()
         undelivered += len(self._up.offline)

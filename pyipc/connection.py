@@ -19,13 +19,16 @@ from pyipc.attaching import (
     fits,
     know_peer_until,
 )
+from pyipc.confirming import confirm as confirm_event
 from pyipc.errors import InvalidEventName, RequestTimeout
 from pyipc.lifecycle import Lifecycle
 from pyipc.options import UNSET, Unset
+from pyipc.protocol.features import STREAMS
 from pyipc.protocol.parcels import NO_ATTACHMENTS, listed
 from pyipc.reader import SOON
 from pyipc.slots import current_slot
 from pyipc.statistics import ConnectionStatistics
+from pyipc.streams import Stream, Streams, StreamSource
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -39,7 +42,7 @@ T = TypeVar("T")
 _FEW = 4
 
 
-class Connection(Lifecycle):
+class Connection(Lifecycle, StreamSource):
     """A connection to one peer. Made by servers and clients, which hand it to handlers."""
 
     __slots__ = ()
@@ -47,14 +50,15 @@ class Connection(Lifecycle):
     def statistics(self) -> ConnectionStatistics:
         """A snapshot of the counters."""
         attached = self._attachments or AttachmentTally()
+        asked, served = self._streams, self._responder.producers
         return ConnectionStatistics(
             bytes_sent=self._outbox.bytes_sent,
             bytes_received=self._bytes_received,
             events_sent=self._events_sent,
             events_received=self._dispatcher.received + self._responder.received,
             unheard=self._dispatcher.unheard,
-            handler_errors=self._dispatcher.failed + self._responder.failed,
-            refusals=self._dispatcher.refused + self._responder.refused,
+            handler_errors=self._dispatcher.failed + self._responder.failed + (0 if served is None else served.failed),
+            refusals=self._dispatcher.refused + self._responder.refused + (0 if served is None else served.refused),
             malformed=self._malformed,
             dropped=self._dropped + self._link.dropped,
             late_answers=self._calls.late_answers,
@@ -66,12 +70,31 @@ class Connection(Lifecycle):
             inbox_size=self._inbox.size,
             pending_requests=len(self._calls.pending),
             concurrent_requests=self._responder.slots_used,
+            streams_asked=0 if asked is None else asked.asked,
+            streams_served=0 if served is None else served.served,
+            open_streams=self._open_streams,
+            items_sent=0 if served is None else served.sent,
+            items_received=0 if asked is None else asked.received,
             reading_paused=self._dispatcher.paused,
         )
 
+    @property
+    def _open_streams(self) -> int:
+        """How many streams are under way, of either side."""
+        asked, served = self._streams, self._responder.producers
+        return (0 if asked is None else len(asked.open)) + (0 if served is None else len(served))
+
     # --- sending ---
 
-    async def emit(self, event: str, data: object = None, *, attachments: Iterable[Buffer] = NO_ATTACHMENTS) -> None:
+    async def emit(
+        self,
+        event: str,
+        data: object = None,
+        *,
+        attachments: Iterable[Buffer] = NO_ATTACHMENTS,
+        confirm: bool = False,
+        timeout: float | Unset | None = UNSET,
+    ) -> None:
         """Send an event; nobody answers.
 
         Returns when the message is in the outbox, which is at once unless the outbox is above its
@@ -83,16 +106,26 @@ class Connection(Lifecycle):
             data: Anything that has a JSON form; bytes on a raw connection.
             attachments: Buffers of bytes that go beside the data as they are, to a pyipc peer. `bytes` are not copied;
                 of what could change meanwhile a copy is made.
+            confirm: Wait until the peer has handled it. Not to be used by a handler of this connection's events,
+                nor by tasks in its nurseries.
+            timeout: With ``confirm``: seconds to wait; ``None`` for ever; by default the option ``confirm_timeout``.
 
         Raises:
             LocalProtocolError: The name, the data or the attachments cannot be sent; nothing was. `PeerLacksFeature`:
                 the peer takes no attachments, or did not say within ``handshake_timeout`` that it does.
             ConnectionClosed: The connection is closed, or lost; nothing was sent.
+            PeerLacksFeature: With ``confirm``: the peer cannot confirm, or nobody can over this transport.
+            RequestError: With ``confirm``: it was not handled, or a handler failed; as for `request`.
+            Unconfirmed: With ``confirm``: its outcome is not known, and ``maybe_handled`` says what is.
+            ConnectionLost: With ``confirm``: likewise, as the connection broke. (A client tries again first.)
 
-        Cancellation: a cancelled emit has sent nothing. Always a cancellation point, but a
-        schedule point only once per high-water mark (64 KiB): giving way to the scheduler costs
-        ten times what a message does.
+        Cancellation: a cancelled emit has sent nothing, unless it was waiting to be confirmed: then the event may be
+        handled all the same. Always a cancellation point, but a schedule point only once per high-water mark
+        (64 KiB), and with ``confirm``: giving way to the scheduler costs ten times what a message does.
         """
+        if confirm:
+            await confirm_event(self, event, data, timeout)
+            return
         await trio.lowlevel.checkpoint_if_cancelled()
         if attachments is not NO_ATTACHMENTS and (buffers := listed(attachments)):
             await emit_attached(self, event, data, buffers)
@@ -175,8 +208,12 @@ class Connection(Lifecycle):
         """The bytes of an event for every peer with this framing; see `_send_encoded`."""
         return self._conversation.encode(event, data)
 
-    def _send_encoded(self, event: str, frame: Frame) -> bool:
+    def _send_encoded(self, event: str | None, frame: Frame) -> bool:
         """Send bytes from `encode` without waiting, up to the outbox's cap.
+
+        Args:
+            event: The event's name; ``None`` for bytes from `Conversation.say`, whose names suit every peer.
+            frame: The bytes.
 
         Returns:
             Whether they were queued. If not, the peer is too slow, and has been dealt with as the
@@ -189,7 +226,9 @@ class Connection(Lifecycle):
         if not self.is_open:
             raise self._gone()
         conversation = self._conversation
-        if event not in conversation.known_names or len(frame) > conversation.known_size:
+        if event is None:
+            conversation.check_size(frame)
+        elif event not in conversation.known_names or len(frame) > conversation.known_size:
             conversation.check(event, frame)
             if not frame and self._has_no_room_for_nothing():
                 self._dropped += 1
@@ -361,6 +400,24 @@ class Connection(Lifecycle):
             if calls.room is not None:
                 calls.pass_on()
         return answer if result is None else fits(answer, result)
+
+    async def _open_stream(self, stream: Stream[Any], deadline: float) -> None:
+        if not self.is_open:
+            raise self._gone()
+        if self._conversation.awaits_welcome and STREAMS not in self._conversation.features:
+            await self.know_peer()
+        self._conversation.check_feature(STREAMS)
+        outbox = self._outbox
+        if outbox.size >= outbox.high_water_size:
+            with self.waiting_for_peer():
+                await outbox.wait_for_room()
+            if not self.is_open:
+                raise self._gone()
+        if self._streams is None:
+            self._streams = Streams(self)
+        number = self._conversation.next_call()
+        outbox.push_now(self._conversation.say(stream.opening(number)), self._now())
+        self._streams.add(number, stream)
 
     async def _wait_for_turn(self, event: str, timeout: float | None, deadline: float) -> None:
         """Wait until one more request fits, but not beyond its own time-out."""

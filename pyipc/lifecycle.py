@@ -22,6 +22,7 @@ from pyipc.errors import ConnectionClosed, ConnectionLost, HandshakeFailed, Peer
 from pyipc.inbox import Inbox
 from pyipc.landmark import Landmark
 from pyipc.outbox import STREAM_WRITE_SIZE, Outbox
+from pyipc.protocol.features import PUBLISH_START, TOPICS
 from pyipc.protocol.messages import Reply
 from pyipc.protocol.parcels import Parcel, SmallParcel
 from pyipc.reader import Reader
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
     from pyipc.arrival import Arrival, FullRequest
     from pyipc.attaching import AttachmentTally
+    from pyipc.confirming import Window
     from pyipc.connection import Connection
     from pyipc.flusher import Flusher
     from pyipc.options import Options
@@ -42,6 +44,8 @@ if TYPE_CHECKING:
     from pyipc.protocol.conversation import Conversation, Inbound
     from pyipc.protocol.parcels import Frame
     from pyipc.router import Router
+    from pyipc.sessions import Receipts
+    from pyipc.streams import Streams
     from pyipc.timers import Timer, Timers
     from pyipc.transports.port import Link, Peer
 
@@ -93,11 +97,14 @@ class Lifecycle:
         "_reader",
         "_reading_ended",
         "_reason",
+        "_receipts",
         "_responder",
         "_running",
+        "_streams",
         "_timers",
         "_vigil",
         "_waiting",
+        "_window",
         "is_open",
     )
 
@@ -130,7 +137,11 @@ class Lifecycle:
         self._reading_ended = Landmark()
         self._introduced: trio.Event | None = None
         self._last_call: Timer | None = None
+        # What is confirmed of either side's events; made when it is first needed.
+        self._receipts: Receipts | None = None
+        self._window: Window | None = None
         self._waiting = 0
+        self._streams: Streams | None = None
         self._bytes_received = 0
         self._attachments: AttachmentTally | None = None
         self._events_sent = 0
@@ -206,6 +217,8 @@ class Lifecycle:
     @property
     def is_waiting(self) -> bool:
         """Whether something on this side waits for the peer or its end, so that reading must not pause."""
+        if self._window is not None and self._window.pending:
+            return True
         return self._waiting > 0 or len(self._calls.pending) > 0 or self._reason is not None
 
     @property
@@ -279,6 +292,14 @@ class Lifecycle:
         if self.is_open:
             self._offer(self._conversation.cancel(number))
 
+    def _fail_calls(self, message: str, *, lost: bool, maybe_handled: bool) -> None:
+        """Tell whoever waits for an answer that none will come, and end what would be answered bit by bit."""
+        self._calls.fail_all(message, lost=lost, maybe_handled=maybe_handled)
+        if self._streams is not None:
+            self._streams.fail_all(message, lost=lost, maybe_handled=maybe_handled)
+        if self._responder.producers is not None:
+            self._responder.producers.cancel_all()
+
     def _on_overflow(self) -> None:
         """More waits than may: end the connection, or lose what came last where anything may be lost."""
         if not self._link.reliable:
@@ -342,7 +363,8 @@ class Lifecycle:
             self._sever_later()
         # A peer that refused the connection has looked at nothing else.
         refused = isinstance(error, PeerRefused | HandshakeFailed) and self._conversation.protocol == "plain"
-        self._calls.fail_all(message, lost=code != "closed", maybe_handled=not refused)
+        self._fail_calls(message, lost=code != "closed", maybe_handled=not refused)
+        self._owner.ended(cast("Connection", self))
         if self._introduced is not None:
             self._introduced.set()
         if code == "eof":
@@ -408,12 +430,15 @@ class Lifecycle:
         by_us = self._reason is None
         if by_us:
             self._reason = Disconnected(self, "closed", "this side closed the connection", False)
-        self._calls.fail_all("this side closed the connection", lost=False, maybe_handled=True)
+        self._fail_calls("this side closed the connection", lost=False, maybe_handled=True)
+        self._owner.ended(cast("Connection", self))
         self._dispatcher.discard()
         self._reader.call_back()
         undelivered = 0
         try:
             with trio.move_on_after(self._options.close_timeout):
+                if self._owner.shelter is not None:
+                    await self._owner.shelter.close(cast("Connection", self), self._options.close_timeout / 2)
                 try:
                     if by_us:
                         self._offer(self._conversation.goodbye(code, message))
@@ -431,6 +456,8 @@ class Lifecycle:
             if by_us and self._link.verified:  # else the loss was reported with the connection's end
                 undelivered = self._outbox.count_events()
         finally:
+            if self._owner.shelter is not None:
+                self._owner.shelter.expose(cast("Connection", self))
             self._crew.cancel()
         await self._closed.wait()
         if undelivered:
@@ -467,6 +494,9 @@ class Lifecycle:
         if isinstance(frame, Parcel | SmallParcel):
             self._conversation.check_size(frame)  # also what another peer would have taken
             note_sent(cast("Connection", self), frame)
+        elif event is None and frame.startswith(PUBLISH_START):
+            self._conversation.check_feature(TOPICS)
+            self._conversation.check_size(frame)
         self._outbox.push(frame)
         self._events_sent += 1
 

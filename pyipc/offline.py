@@ -6,6 +6,7 @@ import collections
 from typing import TYPE_CHECKING
 
 from pyipc.errors import ConnectionLost
+from pyipc.protocol.features import PUBLISH_START
 from pyipc.protocol.parcels import Parcel, SmallParcel
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class OfflineQueue:
     def __len__(self) -> int:
         return len(self._frames)
 
-    def put(self, event: str, frame: Frame, why: str) -> None:
+    def put(self, event: str | None, frame: Frame, why: str) -> None:
         """Keep an event, or do with it what the option ``offline`` says.
 
         Raises:
@@ -65,6 +66,11 @@ class OfflineQueue:
             return
         self._frames.extendleft((None, frame) for frame in reversed(frames))
         self.size += sum(map(len, frames))
+
+    @property
+    def has_published(self) -> bool:
+        """Whether something waits that may go only to a server that knows topics."""
+        return any(isinstance(frame, bytes) and frame.startswith(PUBLISH_START) for _, frame in self._frames)
 
     def names(self) -> Iterator[str | None]:
         """The names of the events that wait, where they are still to be checked."""

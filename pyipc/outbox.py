@@ -436,4 +436,8 @@ class Outbox:
 def _is_control(frame: Frame) -> bool:
     if isinstance(frame, Parcel | SmallParcel):
         return frame.is_control
-    return frame.startswith(b'{"type":"pyipc.')
+    return frame.startswith(b'{"type":"pyipc.') and not frame.startswith(_PUBLISHED)
+
+
+# What somebody published is as much a user's as an event is, on its way to the server and from there.
+_PUBLISHED = b'{"type":"pyipc.publish'

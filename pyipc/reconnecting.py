@@ -32,6 +32,7 @@ from pyipc.offline import OfflineQueue
 from pyipc.owner import Owner
 from pyipc.protocol.conversation import Role
 from pyipc.protocol.parcels import NO_ATTACHMENTS, listed
+from pyipc.resending import Resending
 from pyipc.timers import Timers
 from pyipc.transports.registry import transport_for
 
@@ -40,9 +41,12 @@ if TYPE_CHECKING:
 
     from pyipc.endpoint import Endpoint
     from pyipc.options import Options
+    from pyipc.protocol.conversation import Conversation
+    from pyipc.protocol.features import Publish
     from pyipc.protocol.parcels import Buffer
     from pyipc.router import Router
     from pyipc.statistics import Disconnected
+    from pyipc.subscribing import Subscriptions
     from pyipc.transports.port import Link
 
 __all__ = ["Reconnecting"]
@@ -66,7 +70,10 @@ class Reconnecting:
     Attributes:
         now: Trio's time; once it was started, by the shortest way.
         connection: The present connection, if there is one.
+        template: Encodes what is sent while there is no connection.
+        subscriptions: What is subscribed to again over each connection; set by the client.
         offline: What waits for the next one.
+        window: The events that are to be confirmed.
         failure: Why it was given up, if it was.
         running: The tasks of the connections, until whoever wanted to know of their end was told.
         last_error: Why the last attempt or connection ended.
@@ -85,12 +92,13 @@ class Reconnecting:
         self._options = options
         self._on_loss = on_loss
         self._transport = endpoint.transport or transport_for(endpoint.parsed.scheme)
-        # Encodes what is emitted while there is no connection.
         max_size = self._transport.max_chunk_size(endpoint.parsed)
-        self._template = endpoint.converse(Role.CLIENT, options, agent=AGENT, max_size=max_size)
+        self.template: Conversation = endpoint.converse(Role.CLIENT, options, agent=AGENT, max_size=max_size)
         self._timers = Timers()
         self._flusher = Flusher()
         self._owner = Owner()
+        self.window: Resending = Resending(self, options, self._timers)
+        self._owner.window = self.window
         self._changed = trio.Event()
         self._nursery: trio.Nursery | None = None
         self._supervision = trio.CancelScope()
@@ -98,6 +106,7 @@ class Reconnecting:
         self.running: Attendance = Attendance()
         self.now: Callable[[], float] = trio.current_time
         self.connection: Connection | None = None
+        self.subscriptions: Subscriptions | None = None
         self.offline: OfflineQueue = OfflineQueue(options)
         self.failure: IPCError | None = None
         self.last_error: IPCError | None = None
@@ -113,7 +122,7 @@ class Reconnecting:
         self.now = trio.lowlevel.current_clock().current_time
         nursery.start_soon(self._timers.run)
         nursery.start_soon(self._flusher.run)
-        nursery.start_soon(self._supervise)
+        nursery.start_soon(self._supervise_to_the_end)
 
     def stop(self) -> None:
         """Connect no more; a connection that there is stays."""
@@ -174,11 +183,25 @@ class Reconnecting:
 
     def keep(self, event: str, data: object, attachments: Iterable[Buffer]) -> None:
         """Keep an event for the next connection; see `OfflineQueue.put`."""
-        frame = self._template.encode(event, data)
-        self._template.check_size(frame)
+        frame = self.template.encode(event, data)
+        self.template.check_size(frame)
         buffers = [] if attachments is NO_ATTACHMENTS else listed(attachments)
-        kept = pack_kept(self._template, frame, buffers) if buffers else frame
+        kept = pack_kept(self.template, frame, buffers) if buffers else frame
         self.offline.put(event, kept, self.why_not)
+
+    async def _supervise_to_the_end(self) -> None:
+        try:
+            await self._supervise()
+        finally:
+            self.window.close()
+
+    def keep_published(self, body: Publish) -> None:
+        """Keep something that is published for the next connection; see `OfflineQueue.put`."""
+        self.offline.put(None, self.template.say(body), self.why_not)
+
+    def serve_topics(self, subscriptions: Subscriptions) -> None:
+        """Let ``subscriptions`` have what arrives about topics, and take part in every new connection."""
+        self.subscriptions = self._owner.topics = subscriptions
 
     async def _supervise(self) -> None:
         """Keep a connection up until it is stopped or trying again makes no sense."""
@@ -237,7 +260,7 @@ class Reconnecting:
         is_promised = self._endpoint.says_hello and link.peer.protocol != "plain"
         connection = Connection(
             link,
-            self._endpoint.converse(Role.CLIENT, self._options, agent=AGENT, link=link),
+            self._endpoint.converse(Role.CLIENT, self._options, agent=AGENT, link=link, session=self.window.session),
             nursery=self._nursery,
             router=self._router,
             options=self._options,
@@ -249,8 +272,7 @@ class Reconnecting:
         )
         try:
             await self._nursery.start(self._run, connection, is_promised)
-            # Whether some events may be sent depends on who it is.
-            if is_promised or self.offline.has_attachments or any(map(self._template.is_risky, self.offline.names())):
+            if is_promised or self._needs_to_know_peer():
                 try:
                     await connection.know_peer()
                 except ConnectionClosed:
@@ -260,7 +282,11 @@ class Reconnecting:
             raise
         if is_promised and connection.peer.protocol == "plain":
             return await self._give_back(connection), False
+        if self.subscriptions:
+            self.subscriptions.restore(connection)
+        self.window.resend(connection)
         self._send_kept(connection)
+        self.window.send_kept(connection)
         self.connection = connection
         self.connects += 1
         self.tell()
@@ -271,6 +297,17 @@ class Reconnecting:
         assert reason is not None
         self._on_loss(ConnectionLost(reason.message, maybe_handled=True), False)
         return reason, connection.statistics().bytes_received > 0
+
+    def _needs_to_know_peer(self) -> bool:
+        """Whether it depends on who the server is what may be sent of what waits."""
+        offline = self.offline
+        return (
+            bool(self.subscriptions)
+            or offline.has_published
+            or offline.has_attachments
+            or any(event is not None and self.template.is_risky(event) for event in offline.names())
+            or bool(self.window.pending)
+        )
 
     async def _give_back(self, connection: Connection) -> Disconnected:
         """End a connection whose server did not keep its promise to answer; nobody was told of it. Say why."""
@@ -319,6 +356,7 @@ class Reconnecting:
     def _give_up(self, error: IPCError) -> None:
         self.failure = error
         self._on_loss(ConnectionLost(f"the client has given up: {error}"), True)
+        self.window.close()
         self.tell()
 
 

@@ -18,9 +18,12 @@ from pyipc.errors import ConnectionLost, LocalProtocolError, RemoteProtocolError
 from pyipc.message import Message
 from pyipc.nursery import errors_told
 from pyipc.outbox import SHARE_SIZE
+from pyipc.producing import Producers
 from pyipc.protocol.codec import convert
+from pyipc.protocol.features import OpenStream
 from pyipc.protocol.messages import Malformed
 from pyipc.refusals import tell_of, what_went_wrong
+from pyipc.router import StreamHandlerCalled
 from pyipc.slots import Slot, current_slot
 from pyipc.waiting import Waiting
 
@@ -86,6 +89,8 @@ class Responder:
         received: Requests that were brought to handlers.
         failed: Handlers that failed.
         refused: Handlers that refused.
+        failed: Handlers that raised.
+        producers: Serves streams; made for the first.
     """
 
     __slots__ = (
@@ -101,6 +106,7 @@ class Responder:
         "ended",
         "failed",
         "held_up",
+        "producers",
         "received",
         "refused",
         "slots_used",
@@ -135,6 +141,7 @@ class Responder:
         self.received: int = 0
         self.failed: int = 0
         self.refused: int = 0
+        self.producers: Producers | None = None
 
     def take(self, request: Request | FullRequest, slot: Slot | None = None) -> Answering | None:
         """Answer a request at once, or let it wait; if its handler waits, return what is to be `finish`-ed.
@@ -145,10 +152,8 @@ class Responder:
         """
         if slot is None:
             if request.call in self._running or request.call in self._waiting:
-                if not self._connection._link.reliable:
-                    return None  # the datagram came twice
-                error = RemoteProtocolError("control", f"the peer used the number of call {request.call} twice")
-                self._connection._settle(Malformed(error, fatal=True))
+                if self._connection._link.reliable:  # else the datagram came twice
+                    self._refuse_number(request.call)
                 return None
             if self.held_up or self._waiting or self.slots_used >= self._max_slots:
                 self._inbox.put_request(request)
@@ -175,6 +180,31 @@ class Responder:
             return self._begin(request, cast("Awaitable[object]", result), slot or Slot(self))
         self._reply(request, result)
         return None
+
+    def _refuse_number(self, call: int) -> None:
+        error = RemoteProtocolError("control", f"the peer used the number of call {call} twice")
+        self._connection._settle(Malformed(error, fatal=True))
+
+    def take_stream(self, opening: OpenStream) -> None:
+        """Begin to serve a stream, or let it wait for the greeting."""
+        if opening.call in self._running or opening.call in self._waiting:
+            self._refuse_number(opening.call)
+        elif self.held_up:
+            self._inbox.put_request(opening)
+        else:
+            self._begin_stream(opening)
+
+    def _begin_stream(self, opening: OpenStream) -> None:
+        if self.producers is None:
+            self.producers = Producers(
+                self._connection,
+                conversation=self._conversation,
+                outbox=self._outbox,
+                router=self._router,
+                spawn=self.spawn,
+                running=self._running,
+            )
+        self.producers.begin(opening)
 
     def _begin(self, request: Request | FullRequest, answer: Awaitable[object], slot: Slot) -> Answering | None:
         """Take the first step of an async handler, and answer if it was the last."""
@@ -211,12 +241,20 @@ class Responder:
             current_slot.reset(answering.token)
             answering.slot.release()
 
+    def is_current(self) -> bool:
+        """Whether the present task is at work for a handler of a request."""
+        slot = current_slot.get()
+        return slot is not None and slot.belongs_to(self)
+
     def start_queued(self) -> None:
         """Start requests that waited for a slot, as far as there are slots."""
         free = self._max_slots - self.slots_used
         while self._waiting and free > 0 and not self.held_up:
             request, read = self._waiting.pop(next(iter(self._waiting)))
             self._inbox.shed(read)
+            if isinstance(request, OpenStream):
+                self._begin_stream(request)
+                continue
             free -= 1
             # Slot and scope are taken now: until the task runs, the limit holds and a cancel finds it.
             scope = self._running[request.call] = trio.CancelScope()
@@ -278,6 +316,9 @@ class Responder:
 
     def _refuse(self, request: Request | FullRequest, error: Exception) -> None:
         """Tell the peer why its request has no answer."""
+        if isinstance(error, StreamHandlerCalled):
+            self._fail(request, "is-a-stream", str(error))
+            return
         code, message, data = what_went_wrong(error)
         if code != "invalid-data":  # which is the peer's fault
             failed = tell_of(error, f"the handler of the request {request.event!r}", self._connection)

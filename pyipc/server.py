@@ -17,6 +17,7 @@ from pyipc.connection import Connection
 from pyipc.endpoint import Endpoint, as_endpoint
 from pyipc.errors import AddressError, ConnectError, ConnectionClosed, PeerNotAllowed, Undelivered
 from pyipc.flusher import Flusher
+from pyipc.hub import Hub
 from pyipc.identity import AGENT
 from pyipc.nursery import hidden_nursery
 from pyipc.options import OptionOverrides, Options
@@ -24,7 +25,10 @@ from pyipc.owner import Owner
 from pyipc.protocol.addresses import parse_address
 from pyipc.protocol.conversation import Role
 from pyipc.protocol.parcels import NO_ATTACHMENTS
+from pyipc.publishing import TopicServer
 from pyipc.router import Router
+from pyipc.sessions import Sessions
+from pyipc.shelter import Shelter
 from pyipc.statistics import BroadcastReport, Disconnected, ServerStatistics
 from pyipc.timers import Timers
 
@@ -34,7 +38,7 @@ if TYPE_CHECKING:
     from pyipc.message import Message
     from pyipc.protocol.addresses import Address
     from pyipc.protocol.parcels import Buffer
-    from pyipc.transports.port import Link, Listener
+    from pyipc.transports.port import Link, Listener, Peer
 
 __all__ = ["Server"]
 
@@ -42,7 +46,7 @@ F = TypeVar("F", bound="Callable[[Message[Any]], object]")
 logger: logging.Logger = logging.getLogger("pyipc.server")
 
 
-class Server:
+class Server(TopicServer):
     """Serves every client of its addresses.
 
     Run it with ``trio.run(server.run)``, with ``await nursery.start(server.run)``, which returns
@@ -54,6 +58,9 @@ class Server:
         router: Handlers; more can be added with `on`.
         plain_peers: Whether to serve peers that do not speak pyipc's protocol, such as node-ipc
             programs. With ``False`` everybody has to introduce itself within ``handshake_timeout``.
+        may_subscribe: Whether a peer may subscribe to a pattern: a plain function of the `Peer` and the pattern's text.
+            Whoever is let in may subscribe to everything, if it is left out. One that raises denies it.
+        may_publish: Whether a peer may publish under a topic, likewise.
         **options: Any of `pyipc.Options`.
 
     Raises:
@@ -66,6 +73,8 @@ class Server:
         *addresses: str | Address | Endpoint,
         router: Router | None = None,
         plain_peers: bool = True,
+        may_subscribe: Callable[[Peer, str], bool] | None = None,
+        may_publish: Callable[[Peer, str], bool] | None = None,
         **options: Unpack[OptionOverrides],
     ) -> None:
         self._endpoints = [as_endpoint(address) for address in addresses]
@@ -82,8 +91,12 @@ class Server:
         self._timers = Timers()
         self._flusher = Flusher()
         self._owner = Owner()
+        self._sessions = self._owner.sessions = Sessions(self._options, self._timers)
+        self._shelter = self._owner.shelter = Shelter()
         self._acceptor = Acceptor(self._endpoints, self._options, serve=self._start_serving, refuse=self._refuse)
         self._audience = Audience(self._endpoints, self._options)
+        self._hub = Hub(self._audience, self._options, may_subscribe=may_subscribe, may_publish=may_publish)
+        self._owner.topics = self._hub
         self._serving_tasks = Attendance()
         self._undelivered = 0
         self._nursery: trio.Nursery | None = None
@@ -114,7 +127,7 @@ class Server:
 
     def statistics(self) -> ServerStatistics:
         """A snapshot of the counters."""
-        acceptor, audience = self._acceptor, self._audience
+        acceptor, audience, hub = self._acceptor, self._audience, self._hub
         return ServerStatistics(
             connections=len(audience),
             accepted=acceptor.accepted,
@@ -125,6 +138,16 @@ class Server:
             broadcasts=audience.broadcasts,
             broadcasts_dropped=audience.dropped,
             datagrams_dropped=sum(listener.dropped for listener in acceptor.listeners),
+            sessions=len(self._sessions),
+            duplicates=self._sessions.duplicates,
+            redelivered=self._sessions.redelivered,
+            subscriptions=hub.subscriptions,
+            subscriptions_refused=hub.subscriptions_refused,
+            publishes=hub.publishes,
+            publishes_dropped=hub.dropped,
+            publishes_refused=hub.publishes_refused,
+            retained_topics=hub.retained_topics,
+            retained_size=hub.retained_size,
         )
 
     # --- handlers ---
@@ -213,6 +236,7 @@ class Server:
             finally:
                 self._closing = True
                 self._stopped.set()
+                self._hub.close()
                 await self._acceptor.stop()
 
     def adopt(self, link: Link, endpoint: Endpoint | None = None) -> None:
@@ -313,7 +337,13 @@ class Server:
         return Connection(
             link,
             endpoint.converse(
-                Role.SERVER, self._options, agent=AGENT, link=link, require_hello=require_hello, refusal=refusal
+                Role.SERVER,
+                self._options,
+                agent=AGENT,
+                link=link,
+                require_hello=require_hello,
+                refusal=refusal,
+                terms=self._sessions.terms_for(link.peer),
             ),
             nursery=self._nursery,
             # Whoever is turned away gets to no handler, whatever it says.
@@ -336,6 +366,7 @@ class Server:
                 await connection.run()
             finally:
                 self._audience.leave(connection)
+                self._hub.forget_connection(connection)
                 self._acceptor.leave(link)
             reason = connection.reason
             assert reason is not None
@@ -417,6 +448,7 @@ class Server:
             self._closing = True
             # Not in the caller's task: a handler would be cancelled with its own connection.
             self._nursery.start_soon(self._close_all)
+        self._shelter.expose_caller()
         with self._serving_tasks.excused():
             await self._stopped.wait()
         undelivered, self._undelivered = self._undelivered, 0

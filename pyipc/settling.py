@@ -7,10 +7,25 @@ from typing import TYPE_CHECKING
 
 from pyipc.arrival import Arrival, FullRequest
 from pyipc.attaching import Attached, note_received
-from pyipc.errors import PeerRefused
+from pyipc.delivering import Delivery
+from pyipc.errors import PeerRefused, RemoteProtocolError
 from pyipc.protocol.codec import Event
-from pyipc.protocol.features import Item, TracedEvent
+from pyipc.protocol.features import (
+    Credit,
+    Deliver,
+    EndOfStream,
+    OpenStream,
+    Outcome,
+    Publish,
+    Published,
+    ReceivedItem,
+    Subscribe,
+    TracedEvent,
+    Unpublished,
+    Unsubscribe,
+)
 from pyipc.protocol.messages import Failure, Goaway, Goodbye, Introduced, Malformed, Reply, Request, Verified
+from pyipc.protocol.parcels import RECORD_HEAD
 from pyipc.protocol.records import WithAttachments
 
 if TYPE_CHECKING:
@@ -29,10 +44,29 @@ def settle(connection: Connection, item: Inbound) -> Arrival | FullRequest | Non
         An event or a request for handlers, if that is what it is.
     """
     match item:
+        case Deliver():
+            if item.number - item.lowest >= connection._options.max_session_window:
+                message = f"the peer sent the number {item.number}, too far above {item.lowest} (max_session_window)"
+                return settle(connection, Malformed(RemoteProtocolError("control", message), fatal=True))
+            return Delivery(item)
+        case Outcome():
+            if connection._window is not None:
+                connection._window.settle(item)
+        case ReceivedItem() | EndOfStream():
+            if connection._streams is not None:
+                connection._streams.settle(item)
         case Failure():
-            connection._calls.settle(item)
+            if connection._streams is None or not connection._streams.fail(item):
+                connection._calls.settle(item)
+        case OpenStream():
+            connection._responder.take_stream(item)
+        case Credit():
+            if connection._responder.producers is not None:
+                connection._responder.producers.credit(item)
         case TracedEvent():
             return Arrival(item.event, item.data, traceparent=item.traceparent)
+        case Published() | Publish() | Subscribe() | Unsubscribe() | Unpublished():
+            return connection._owner.topic_frame(connection, item)
         case Introduced():
             connection._vigil.meet(item.heartbeat)
             connection._owner.introduced(connection, item)
@@ -69,14 +103,18 @@ def _settle_attached(connection: Connection, arrived: WithAttachments) -> Arriva
     match item:
         case Event():
             return Arrival(item.type, item.data, attachments=attachments)
-        case TracedEvent():
-            return Arrival(item.event, item.data, attachments=attachments, traceparent=item.traceparent)
         case Request():
             return FullRequest(item, attachments)
-        case Reply() | Item():
-            return connection._settle(type(item)(item.call, Attached(item.data, attachments)))
+        case Reply():
+            return connection._settle(Reply(item.call, Attached(item.data, attachments)))
+        case ReceivedItem():
+            size = item.size + sum(map(len, attachments)) + RECORD_HEAD * len(attachments)
+            return settle(connection, ReceivedItem(item.call, Attached(item.data, attachments), size))
         case _:
-            return None
+            arrival = settle(connection, item)
+            if isinstance(arrival, Arrival):
+                arrival.attachments = attachments
+            return arrival
 
 
 def _level_of_malformed(connection: Connection) -> int:

@@ -15,7 +15,7 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 from pyipc.protocol.codec import Event
-from pyipc.protocol.features import ATTACHMENTS, OptionalPart
+from pyipc.protocol.features import ATTACHMENTS, OptionalPart, ReceivedItem
 from pyipc.protocol.messages import Cancel, Failure, Goaway, Goodbye, Introduced, Malformed, Reply, Request, Verified
 from pyipc.protocol.records import WithAttachments
 
@@ -34,6 +34,7 @@ Inbound = (
     Event
     | Request
     | Reply
+    | ReceivedItem
     | Failure
     | Cancel
     | Introduced
@@ -167,6 +168,10 @@ class Conversation(ABC):
     @abstractmethod
     def reply(self, call: int, data: object) -> bytes:
         """The bytes that answer a call of the peer."""
+
+    @abstractmethod
+    def item(self, call: int, data: object) -> bytes:
+        """The bytes of one of the answers of a stream that the peer has asked for. Raises what `say` does."""
 
     @abstractmethod
     def failure(self, call: int, code: str, message: str, data: object = None) -> bytes:

@@ -87,7 +87,7 @@ def test_vectors(vector: dict[str, Any], role: Role) -> None:
         written = b""
         for part in vector["parts"]:
             frame = part["frame"].encode() + FF
-            contents = [bytes.fromhex(content) for content in part["attachments"]]
+            contents = tuple(bytes.fromhex(content) for content in part["attachments"])
             written += bytes(pack(frame, contents)) if contents else frame  # type: ignore[arg-type]
         assert written == wire
 
