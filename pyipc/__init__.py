@@ -52,6 +52,7 @@ from pyipc.statistics import BroadcastReport as BroadcastReport
 from pyipc.statistics import ClientStatistics as ClientStatistics
 from pyipc.statistics import ConnectionStatistics as ConnectionStatistics
 from pyipc.statistics import Disconnected as Disconnected
+from pyipc.statistics import DrainReport as DrainReport
 from pyipc.statistics import ServerStatistics as ServerStatistics
 from pyipc.statistics import SubscriptionStatistics as SubscriptionStatistics
 from pyipc.streams import Stream as Stream
@@ -80,6 +81,7 @@ __all__ = [
     "ConnectionLost",
     "ConnectionStatistics",
     "Disconnected",
+    "DrainReport",
     "Endpoint",
     "EventStream",
     "HandshakeFailed",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 
 import trio
 
-from pyipc.endpoint import Endpoint, as_endpoint
+from pyipc.endpoint import as_endpoint
 from pyipc.errors import (
     ConnectionClosed,
     ConnectionLost,
@@ -19,7 +19,7 @@ from pyipc.errors import (
     RequestTimeout,
     Undelivered,
 )
-from pyipc.listening import EventStream
+from pyipc.listening import EventStream, Expected
 from pyipc.nursery import hidden_nursery
 from pyipc.options import UNSET, OptionOverrides, Options, Unset
 from pyipc.protocol.names import check_event_name
@@ -31,9 +31,10 @@ from pyipc.streams import Stream, StreamSource
 from pyipc.subscribing import Subscriptions, TopicClient
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable
+    from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 
     from pyipc.connection import Connection
+    from pyipc.endpoint import Endpoint
     from pyipc.message import Message
     from pyipc.protocol.addresses import Address
     from pyipc.protocol.parcels import Buffer
@@ -50,7 +51,7 @@ _checkpoint_if_cancelled = trio.lowlevel.checkpoint_if_cancelled
 @asynccontextmanager
 async def connect(
     address: str | Address | Endpoint,
-    *,
+    *others: str | Address | Endpoint,
     router: Router | None = None,
     wait: bool = True,
     on_connect: Callable[[Connection], object] | None = None,
@@ -65,6 +66,9 @@ async def connect(
 
     Args:
         address: Where the server is: an address, or a `pyipc.Endpoint` for one with options of its own.
+        *others: Where else it may be. The client uses whichever answers and stays there while it works; it goes on
+            to the next when nobody is there, or when the server asks for that (`Server.drain`). All must be of one
+            framing, and all for streams or all for datagrams.
         router: Handlers for what the server sends; handlers added to the client later may miss
             what came before.
         wait: Wait until the server is there, up to the option ``connect_timeout``. With ``False``
@@ -79,12 +83,13 @@ async def connect(
 
     Raises:
         AddressError: The address is wrong, or cannot be used on this system.
+        ValueError: An option is out of range, or the addresses do not go together.
         ConnectError: Nobody was there in time, or somebody who is not allowed.
         Undelivered: On leaving: not everything could be handed to the server.
 
     Cancellation: closes at once.
     """
-    client = Client(as_endpoint(address), router, Options.of(options))
+    client = Client([as_endpoint(each) for each in (address, *others)], router, Options.of(options))
     if on_connect is not None:
         client.on_connect(on_connect)
     if on_disconnect is not None:
@@ -109,13 +114,12 @@ async def connect(
 class Client(StreamSource, TopicClient):
     """What `connect` gives: talks to one server, through one connection after the other."""
 
-    def __init__(self, endpoint: Endpoint, router: Router | None, options: Options) -> None:
-        self._endpoint = endpoint
+    def __init__(self, endpoints: Sequence[Endpoint], router: Router | None, options: Options) -> None:
         self._options = options
         self._router = Router()
         if router is not None:
             self._router.include(router)
-        self._up = Reconnecting(endpoint, self._router, options, self._on_loss)
+        self._up = Reconnecting(endpoints, self._router, options, on_loss=self._on_loss, on_move=self._on_move)
         self._topics = Subscriptions(
             self._up,
             options,
@@ -132,7 +136,8 @@ class Client(StreamSource, TopicClient):
 
     def __repr__(self) -> str:
         state = "closed" if self._closing else "connected" if self.connected else "not connected"
-        return f"<Client {self._endpoint.address} {state}, {len(self._up.offline)} queued>"
+        departing = f", {len(self._up.departing)} departing" if self._up.departing else ""
+        return f"<Client {self._up.destinations} {state}, {len(self._up.offline)} queued{departing}>"
 
     # --- what it is ---
 
@@ -152,6 +157,8 @@ class Client(StreamSource, TopicClient):
             connected=self.connected,
             connects=self._up.connects,
             failed_connects=self._up.failed_connects,
+            moves=self._up.moves,
+            departing=len(self._up.departing),
             offline_messages=len(self._up.offline),
             offline_size=self._up.offline.size,
             offline_dropped=self._up.offline.dropped,
@@ -289,7 +296,10 @@ class Client(StreamSource, TopicClient):
                 if not connection._emit_at_once(event, data):
                     await connection.emit(event, data)
             except ConnectionLost:
-                pass  # it was not sent, and goes the way of all that is emitted without a connection
+                # It was not sent, and goes the way of all that is emitted without a connection.
+                if self._up.connection not in (None, connection):
+                    await self.emit(event, data)  # unless there is another one by now
+                    return
             else:
                 return
         else:
@@ -327,6 +337,7 @@ class Client(StreamSource, TopicClient):
         *,
         attachments: Iterable[Buffer] = NO_ATTACHMENTS,
         timeout: float | Unset | None = UNSET,
+        idempotent: bool = False,
     ) -> Any: ...
 
     @overload
@@ -337,6 +348,7 @@ class Client(StreamSource, TopicClient):
         *,
         attachments: Iterable[Buffer] = NO_ATTACHMENTS,
         timeout: float | Unset | None = UNSET,
+        idempotent: bool = False,
         result: type[T],
     ) -> T: ...
 
@@ -347,12 +359,21 @@ class Client(StreamSource, TopicClient):
         *,
         attachments: Iterable[Buffer] = NO_ATTACHMENTS,
         timeout: float | Unset | None = UNSET,
+        idempotent: bool = False,
         result: Any = None,
     ) -> Any:
         """Ask the server and wait for its answer. See `Connection.request`.
 
         While there is no connection it waits for one, within the same time-out, unless the option
         ``offline`` is ``"raise"`` or ``"drop"``.
+
+        Args:
+            event: The name of the request.
+            data: Anything that has a JSON form.
+            timeout: Seconds to wait in all; ``None`` for ever; by default the option ``request_timeout``.
+            idempotent: Whether it does no harm to handle it twice. If so it is sent again when the connection was lost,
+                though it may have been handled.
+            result: A type that the answer is checked against and converted to.
 
         Raises:
             RequestError, ConnectionLost, LocalProtocolError: As `Connection.request`.
@@ -365,14 +386,24 @@ class Client(StreamSource, TopicClient):
         now = self._up.now()
         deadline = math.inf if timeout is None else now + timeout
         buffers = [] if attachments is NO_ATTACHMENTS else listed(attachments)
+        loss: ConnectionLost | None = None  # of a connection over which it may have been handled
         while True:
             connection = self._up.connection
             if connection is None or not connection.is_open:
-                connection = await self._wait_for_connection(event, timeout, deadline)
+                try:
+                    connection = await self._wait_for_connection(event, timeout, deadline)
+                except ConnectionLost as lost:
+                    if loss is None:
+                        raise
+                    raise ConnectionLost(str(lost), maybe_handled=True) from loss
             try:
                 return await connection._request_until(event, data, timeout, deadline, now, result, buffers)
             except ConnectionLost as lost:
-                if lost.maybe_handled or self._options.offline != "queue":
+                if lost.maybe_handled:
+                    loss = lost
+                    if not idempotent:
+                        raise
+                if self._options.offline != "queue" and self._up.connection in (None, connection):
                     raise
                 now = self._up.now()
             except RequestTimeout as late:
@@ -420,6 +451,9 @@ class Client(StreamSource, TopicClient):
 
         Cancellation: nothing is unsent by it.
         """
+        for departing in tuple(self._up.departing):
+            with contextlib.suppress(ConnectionLost):  # what it has not sent goes to the present one
+                await departing.flush()
         if self._up.connection is None:
             await trio.lowlevel.checkpoint()
             self._check_usable()
@@ -460,6 +494,12 @@ class Client(StreamSource, TopicClient):
         if final:
             self._topics.end_all(error)
 
+    def _on_move(self) -> Expected:
+        """A connection is left behind: what is expected so far will come over it, what is expected later will not."""
+        expected = Expected(self._answers)
+        self._answers.clear()
+        return expected
+
     async def aclose(self) -> None:
         """Send what is queued, say goodbye, and close. May be called more than once, also by `on_disconnect`.
 
@@ -487,10 +527,11 @@ class Client(StreamSource, TopicClient):
                     await self._up.window.wait_empty()
             self._closing = True
             self._up.window.close()
-            connection = self._up.connection
+            connections = set(self._up.departing)
+            if self._up.connection is not None:
+                connections.add(self._up.connection)
             self._up.stop()
-            if connection is not None:
-                undelivered = await self._close(connection)
+            undelivered = await self._close_all(connections)
             with trio.move_on_after(self._options.close_timeout):
                 await self._up.running.wait_for_all()
             await trio.lowlevel.checkpoint()
@@ -505,12 +546,22 @@ class Client(StreamSource, TopicClient):
         undelivered += len(self._up.offline)
         if undelivered:
             why = f": {self._up.last_error}" if self._up.last_error else ""
-            raise Undelivered(
-                undelivered, f"{undelivered} messages could not be sent to {self._endpoint.parsed.redacted}{why}"
-            )
+            raise Undelivered(undelivered, f"{undelivered} messages could not be sent to {self._up.destinations}{why}")
+
+    async def _close_all(self, connections: Collection[Connection]) -> int:
+        """Close the last connections; say how many events they could not send."""
+        undelivered = 0
+
+        async def close(connection: Connection) -> None:
+            nonlocal undelivered
+            undelivered += await self._close(connection)
+
+        async with trio.open_nursery() as nursery:
+            for connection in connections:
+                nursery.start_soon(close, connection)
+        return undelivered
 
     async def _close(self, connection: Connection) -> int:
-        """Close the last connection; say how many events it could not send."""
         had_ended = not connection.is_open
         try:
             await connection.aclose()

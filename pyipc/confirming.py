@@ -225,6 +225,10 @@ class Window:
         while self.pending:
             await self._emptied.park()
 
+    def count(self, connection: Connection) -> int:
+        """How many events wait for an outcome that comes over a connection."""
+        return sum(unsettled.connection is connection for unsettled in self.pending.values())
+
     # --- what happens to an event ---
 
     def _begin(self, event: str, text: bytes | None, timeout: float | None, deadline: float) -> Unsettled:
@@ -316,6 +320,8 @@ class Window:
         if unsettled.timer is not None:
             unsettled.timer.cancel()
         self._pass_on()
+        if unsettled.connection is not None:
+            unsettled.connection._note_quiet()
         if not self.pending:
             self._emptied.unpark_all()
 

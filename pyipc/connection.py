@@ -404,15 +404,19 @@ class Connection(Lifecycle, StreamSource):
     async def _open_stream(self, stream: Stream[Any], deadline: float) -> None:
         if not self.is_open:
             raise self._gone()
-        if self._conversation.awaits_welcome and STREAMS not in self._conversation.features:
-            await self.know_peer()
-        self._conversation.check_feature(STREAMS)
         outbox = self._outbox
-        if outbox.size >= outbox.high_water_size:
-            with self.waiting_for_peer():
-                await outbox.wait_for_room()
-            if not self.is_open:
-                raise self._gone()
+        with trio.move_on_at(deadline) as scope:
+            if self._conversation.awaits_welcome:
+                await self.know_peer()
+            self._conversation.check_feature(STREAMS)
+            if outbox.size >= outbox.high_water_size:
+                with self.waiting_for_peer():
+                    await outbox.wait_for_room()
+        if scope.cancelled_caught:
+            assert stream.timeout is not None
+            raise RequestTimeout(stream.event, stream.timeout, "; the peer did not even read what was sent before")
+        if not self.is_open:
+            raise self._gone()
         if self._streams is None:
             self._streams = Streams(self)
         number = self._conversation.next_call()

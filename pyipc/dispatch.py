@@ -312,6 +312,11 @@ class Dispatcher:
             and not self._responder.is_current()
         )
 
+    @property
+    def handlers_at_work(self) -> int:
+        """How many handlers are at work, also those that have lent their slots."""
+        return self._lane_busy + self._responder.handlers_at_work
+
     def _must_read(self) -> bool:
         """Whether stopping to read could keep this side waiting for ever."""
         return self._discarding or self._connection.is_waiting
@@ -364,6 +369,8 @@ class Dispatcher:
         await self._drain()
         self._lane = None
         self._lane_busy = False
+        if self._connection._quiet is not None:
+            self._connection._note_quiet()
 
     def _call_handlers(
         self, event: Event | Arrival, handlers: Iterator[Handler], *, heard: bool = False
@@ -414,6 +421,8 @@ class Dispatcher:
         await self._drain()
         self._lane = None
         self._lane_busy = False
+        if self._connection._quiet is not None:
+            self._connection._note_quiet()
 
     async def _finish_handlers(
         self, event: Event | Arrival, waiting: Waiting | None, others: Iterator[Handler]

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, cast
 
 import trio
 
-from pyipc.attaching import note_sent
 from pyipc.calls import Calls
 from pyipc.crew import Crew
 from pyipc.datagram_vigil import DatagramVigil
@@ -22,9 +21,7 @@ from pyipc.errors import ConnectionClosed, ConnectionLost, HandshakeFailed, Peer
 from pyipc.inbox import Inbox
 from pyipc.landmark import Landmark
 from pyipc.outbox import STREAM_WRITE_SIZE, Outbox
-from pyipc.protocol.features import PUBLISH_START, TOPICS
 from pyipc.protocol.messages import Reply
-from pyipc.protocol.parcels import Parcel, SmallParcel
 from pyipc.reader import Reader
 from pyipc.responder import Responder
 from pyipc.settling import settle
@@ -94,6 +91,7 @@ class Lifecycle:
         "_options",
         "_outbox",
         "_owner",
+        "_quiet",
         "_reader",
         "_reading_ended",
         "_reason",
@@ -140,6 +138,7 @@ class Lifecycle:
         # What is confirmed of either side's events; made when it is first needed.
         self._receipts: Receipts | None = None
         self._window: Window | None = None
+        self._quiet: trio.lowlevel.ParkingLot | None = None
         self._waiting = 0
         self._streams: Streams | None = None
         self._bytes_received = 0
@@ -241,7 +240,10 @@ class Lifecycle:
     def _digest(self, chunk: bytes) -> list[Inbound] | None:
         """What bytes that arrived say; ``None`` where they are the end."""
         if not chunk and self._link.reliable:
-            self._end("eof", "the peer closed the connection", by_peer=True)
+            if self._outbox.finished:
+                self._end("finished", "this side had finished sending, and so has the peer", by_peer=False)
+            else:
+                self._end("eof", "the peer closed the connection", by_peer=True)
             self._reading_ended.set()
             return None
         size = len(chunk)
@@ -268,6 +270,11 @@ class Lifecycle:
             self._outbox.push_ahead(frames)  # what else is to be sent may depend on it
         elif not self._offer(frames):
             self._on_overflow()
+
+    def _note_quiet(self) -> None:
+        """Something is under way no more."""
+        if self._quiet is not None:
+            self._quiet.unpark_all()
 
     def _resume_reading(self) -> None:
         """Something waits no more, and there is room to read on."""
@@ -367,6 +374,7 @@ class Lifecycle:
         self._owner.ended(cast("Connection", self))
         if self._introduced is not None:
             self._introduced.set()
+        self._note_quiet()
         if code == "eof":
             self._outbox.flush_nowait()  # the peer may have closed only its own direction, and still read
         else:
@@ -478,33 +486,14 @@ class Lifecycle:
         """Take back the events of which nothing was sent before the connection ended."""
         return self._outbox.reclaim_events()
 
-    def _send_kept(self, event: str | None, frame: Frame) -> None:
-        """Send what was accepted while there was no connection, however much it is.
-
-        Args:
-            event: The event's name, if it is still to be checked against this peer.
-            frame: Its bytes.
-
-        Raises:
-            LocalProtocolError: It does not suit this peer; nothing was sent.
-            ConnectionLost: The connection is broken as well.
-        """
-        if event is not None:
-            self._conversation.check(event, frame)
-        if isinstance(frame, Parcel | SmallParcel):
-            self._conversation.check_size(frame)  # also what another peer would have taken
-            note_sent(cast("Connection", self), frame)
-        elif event is None and frame.startswith(PUBLISH_START):
-            self._conversation.check_feature(TOPICS)
-            self._conversation.check_size(frame)
-        self._outbox.push(frame)
-        self._events_sent += 1
-
     def _gone(self) -> ConnectionClosed:
         """What to raise for the use of a connection that has ended."""
         reason = self._reason
         if reason is None and not self._closing:
-            return ConnectionLost("the connection broke while sending")  # its end is still being read
+            # Its end is still being read.
+            return ConnectionLost(
+                "this side has finished sending" if self._outbox.finished else "the connection broke while sending"
+            )
         if reason is None or reason.code == "closed":
             return ConnectionClosed("the connection is closed")
         error = ConnectionLost(reason.message)

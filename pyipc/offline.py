@@ -5,17 +5,19 @@ from __future__ import annotations
 import collections
 from typing import TYPE_CHECKING
 
+from pyipc.attaching import note_sent
 from pyipc.errors import ConnectionLost
-from pyipc.protocol.features import PUBLISH_START
+from pyipc.protocol.features import PUBLISH_START, TOPICS
 from pyipc.protocol.parcels import Parcel, SmallParcel
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from pyipc.connection import Connection
     from pyipc.options import Options
     from pyipc.protocol.parcels import Frame
 
-__all__ = ["OfflineQueue"]
+__all__ = ["OfflineQueue", "needs_feature", "send_kept"]
 
 
 class OfflineQueue:
@@ -67,19 +69,14 @@ class OfflineQueue:
         self._frames.extendleft((None, frame) for frame in reversed(frames))
         self.size += sum(map(len, frames))
 
-    @property
-    def has_published(self) -> bool:
-        """Whether something waits that may go only to a server that knows topics."""
-        return any(isinstance(frame, bytes) and frame.startswith(PUBLISH_START) for _, frame in self._frames)
-
     def names(self) -> Iterator[str | None]:
         """The names of the events that wait, where they are still to be checked."""
         return (event for event, _ in self._frames)
 
     @property
-    def has_attachments(self) -> bool:
-        """Whether an event waits that not every server takes."""
-        return any(isinstance(frame, Parcel | SmallParcel) for _, frame in self._frames)
+    def needs_feature(self) -> bool:
+        """Whether something waits that not every server takes."""
+        return any(needs_feature(frame) for _, frame in self._frames)
 
     def take_all(self) -> Iterator[tuple[str | None, Frame]]:
         """Empty the queue: the name of each event, if it is still to be checked, and its bytes."""
@@ -87,3 +84,35 @@ class OfflineQueue:
             event, frame = self._frames.popleft()
             self.size -= len(frame)
             yield event, frame
+
+
+def needs_feature(frame: Frame) -> bool:
+    """Whether something may go only to a server that has introduced itself, and knows attachments or topics."""
+    return isinstance(frame, Parcel | SmallParcel) or frame.startswith(PUBLISH_START)
+
+
+def send_kept(connection: Connection, event: str | None, frame: Frame) -> None:
+    """Send what was accepted while there was no connection, however much it is.
+
+    Args:
+        connection: Over which.
+        event: The event's name, if it is still to be checked against this peer.
+        frame: Its bytes.
+
+    Raises:
+        LocalProtocolError: It does not suit this peer; nothing was sent.
+        ConnectionLost: The connection is broken as well.
+    """
+    conversation = connection._conversation
+    if needs_feature(frame):
+        if not connection.is_open:
+            raise connection._gone()  # before it was clear what the peer can do
+        if not isinstance(frame, Parcel | SmallParcel):
+            conversation.check_feature(TOPICS)
+        conversation.check_size(frame)
+    if event is not None:
+        conversation.check(event, frame)
+    connection._outbox.push(frame)
+    connection._events_sent += 1
+    if isinstance(frame, Parcel | SmallParcel):
+        note_sent(connection, frame)

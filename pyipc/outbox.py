@@ -61,6 +61,7 @@ class Outbox:
         corked: Whether the owner will flush by itself before long.
         shared: Bytes handed to the link since it was corked, which a sender that goes on and on must count as well.
         direct: Whether nothing follows, for now, that could go in the same write as an answer.
+        finished: Whether the peer was told that nothing follows, while it may still send.
         last_sent: When bytes last left, in trio's time.
         bytes_sent: Bytes handed to the link.
     """
@@ -81,6 +82,7 @@ class Outbox:
         "bytes_sent",
         "corked",
         "direct",
+        "finished",
         "frames",
         "high_water_size",
         "is_queued",
@@ -120,6 +122,7 @@ class Outbox:
         self.size: int = 0
         self.corked: bool = False
         self.direct: bool = False
+        self.finished: bool = False
         self.is_queued: bool = False
         self.is_queued_later: bool = False
         self.shared: int = 0
@@ -417,6 +420,18 @@ class Outbox:
             self._is_last = True
         else:
             self._link.send_eof()
+
+    def finish(self) -> bool:
+        """Take nothing more, now that all is sent, and tell the peer so; what it sends can still be read.
+
+        Returns:
+            Whether the link can do that. If not, nothing has changed.
+        """
+        self.finished = self._link.send_eof()
+        if self.finished:
+            self._error = ConnectionLost("this side has finished sending")
+            self._progress()
+        return self.finished
 
     def count_events(self) -> int:
         """How many of a user's events were not sent, or not surely: they wait, or a write of them failed."""

@@ -166,6 +166,7 @@ class Producers:
         finally:
             self._productions.pop(call, None)
             self._running.pop(call, None)
+            self._connection._note_quiet()
 
     async def _produce(self, production: _Production) -> bool:
         """Send what a generator yields; say whether anybody is left to hear of its end."""

@@ -240,6 +240,8 @@ class Responder:
             self._running.pop(request.call, None)
             current_slot.reset(answering.token)
             answering.slot.release()
+            if self._connection._quiet is not None:
+                self._connection._note_quiet()
 
     def is_current(self) -> bool:
         """Whether the present task is at work for a handler of a request."""
@@ -269,12 +271,21 @@ class Responder:
         finally:
             slot.release()
             self._running.pop(request.call, None)
+            if self._connection._quiet is not None:
+                self._connection._note_quiet()
+
+    @property
+    def handlers_at_work(self) -> int:
+        """Requests whose handlers have begun, and wait."""
+        return len(self._running)
 
     def cancel(self, call: int) -> None:
         """Cancel a request that waits or is being handled; the peer wants no answer any more."""
         waiting = self._waiting.pop(call, None)
         if waiting is not None:
             self._inbox.shed(waiting[1])
+            if self._connection._quiet is not None:
+                self._connection._note_quiet()
         scope = self._running.get(call)
         if scope is not None:
             scope.cancel()

@@ -9,6 +9,7 @@ __all__ = [
     "ClientStatistics",
     "ConnectionStatistics",
     "Disconnected",
+    "DrainReport",
     "ServerStatistics",
     "SubscriptionStatistics",
 ]
@@ -81,6 +82,8 @@ class ClientStatistics:
         connected: Whether there is a connection now.
         connects: Connections made so far.
         failed_connects: Attempts that failed.
+        moves: Connections left because their server asked for new work to go elsewhere.
+        departing: Of those, the ones on which something is still under way.
         offline_messages: Messages that wait for a connection.
         offline_size: Their bytes.
         offline_dropped: Messages dropped while there was no connection.
@@ -98,6 +101,8 @@ class ClientStatistics:
     connected: bool
     connects: int
     failed_connects: int
+    moves: int
+    departing: int
     offline_messages: int
     offline_size: int
     offline_dropped: int
@@ -136,6 +141,7 @@ class ServerStatistics:
         publishes_refused: Messages that peers wanted to publish and could not.
         retained_topics: Topics of which the last message is kept.
         retained_size: Bytes of those messages.
+        draining: Whether clients have been asked to take new work elsewhere.
     """
 
     connections: int
@@ -157,6 +163,7 @@ class ServerStatistics:
     publishes_refused: int
     retained_topics: int
     retained_size: int
+    draining: bool
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,6 +182,21 @@ class SubscriptionStatistics:
     dropped: int
     waiting: int
     restored: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class DrainReport:
+    """How a drain went.
+
+    Attributes:
+        left: Connections that ended by themselves, with nothing under way.
+        cut_off: Connections that were there when the time was over, and were closed.
+        undelivered: Messages that could not be sent to those any more.
+    """
+
+    left: int = 0
+    cut_off: int = 0
+    undelivered: int = 0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

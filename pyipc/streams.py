@@ -114,11 +114,8 @@ class Stream(Generic[T]):
         if self._state != "new":
             raise RuntimeError("a stream is entered once; call stream() again for another")
         deadline = math.inf if self.timeout is None else trio.current_time() + self.timeout
-        with trio.move_on_at(deadline):
-            await self._open(self, deadline)
-            return self
-        assert self.timeout is not None
-        raise RequestTimeout(self.event, self.timeout, "; it could not even be asked for")
+        await self._open(self, deadline)
+        return self
 
     async def __aexit__(self, *error: object) -> None:
         self._leave()
@@ -324,11 +321,12 @@ class StreamSource(ABC):
 
         Args:
             stream: The stream.
-            deadline: Until when to wait for a connection, in trio's time.
+            deadline: Until when to wait for what it takes, in trio's time.
 
         Raises:
             LocalProtocolError: The name or the data cannot be sent, or the peer has no streams; nothing was.
             ConnectionClosed: The connection is closed, or lost; nothing was sent.
+            RequestTimeout: The deadline has come; nothing was sent.
 
         Cancellation: nothing was sent.
         """
@@ -368,6 +366,7 @@ class Streams:
         if isinstance(item, EndOfStream):
             del self.open[item.call]
             stream.end(None)
+            self._connection._note_quiet()
             return
         self.received += 1
         if not stream.put(item):
@@ -380,6 +379,7 @@ class Streams:
         if stream is None:
             return False
         stream.fail(failure)
+        self._connection._note_quiet()
         return True
 
     def fail_all(self, message: str, *, lost: bool, maybe_handled: bool) -> None:

@@ -99,7 +99,8 @@ class Subscriptions:
                 if connection is None or not connection.is_open:
                     connection = await self._connected(_what(subscription), timeout, deadline)
                 await self._ask_over(connection, subscription, deadline)
-                subscription._check_open()
+                if not subscription._is_live:  # else what ended it since is told after what came for it
+                    subscription._check_open()
         except BaseException:
             subscription._end(None)
             raise

@@ -112,11 +112,13 @@ def test_topics_have_a_side(body: Any) -> None:
         Credit(1, items=-1),
         Subscribe(-1, "a"),
         Unsubscribe(-1),
+        Published("a", call=-1),
+        Published("a", call=MOST + 1),
     ],
     ids=repr,
 )
 def test_numbers_that_cannot_be_meant(body: Any) -> None:
-    mine, peer = pair(Role.CLIENT)
+    mine, peer = pair(Role.SERVER if isinstance(body, Published) else Role.CLIENT)
     assert code(peer.receive_data(mine.say(body))) == "control"
 
 
