@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from pyipc.protocol.conversation import Conversation
     from pyipc.protocol.parcels import Buffer, Frame
 
+    Records = Sequence[bytes | memoryview]
+
 __all__ = [
     "Attached",
     "AttachmentTally",
@@ -26,10 +28,12 @@ __all__ = [
     "emit_attached",
     "emit_attached_nowait",
     "fits",
+    "frozen",
     "know_peer_until",
     "note_received",
     "note_sent",
     "pack_kept",
+    "send_packed",
     "send_parcel",
     "wrap",
 ]
@@ -107,6 +111,15 @@ def wrap(conversation: Conversation, frame: bytes, attachments: Iterable[Buffer]
     return pack(frame, map(freeze, views))
 
 
+def frozen(attachments: Iterable[Buffer]) -> Records:
+    """Attachments as they are, for an event that may be sent more than once.
+
+    Raises:
+        UnencodableData: One of them is no buffer of bytes, or is not contiguous.
+    """
+    return tuple(freeze(view_of(each, number)) for number, each in enumerate(attachments))
+
+
 def pack_kept(template: Conversation, frame: bytes, attachments: Iterable[Buffer]) -> Parcel | SmallParcel:
     """A frame with its attachments, for a peer that is not known yet.
 
@@ -121,7 +134,7 @@ def pack_kept(template: Conversation, frame: bytes, attachments: Iterable[Buffer
     except PeerLacksFeature:
         if not template.awaits_welcome:
             raise
-    return pack(frame, [freeze(view_of(each, number)) for number, each in enumerate(attachments)])
+    return pack(frame, frozen(attachments))
 
 
 async def emit_attached(connection: Connection, event: str, data: object, attachments: list[Buffer]) -> None:
@@ -207,7 +220,21 @@ def ask_attached(connection: Connection, frame: bytes, attachments: list[Buffer]
     Raises:
         LocalProtocolError, ConnectionLost: As `Connection.request`.
     """
-    parcel = wrap(connection._conversation, frame, attachments)
+    _send(connection, wrap(connection._conversation, frame, attachments))
+
+
+def send_packed(connection: Connection, frame: bytes, records: Records) -> None:
+    """Send a frame with attachments that will not change.
+
+    Raises:
+        LocalProtocolError, ConnectionLost: As `Connection.emit`.
+    """
+    parcel = pack(frame, records)
+    connection._conversation.check_size(parcel)
+    _send(connection, parcel)
+
+
+def _send(connection: Connection, parcel: Parcel | SmallParcel) -> None:
     connection._outbox.push(parcel)
     connection._outbox.flush_nowait()
     note_sent(connection, parcel)

@@ -6,7 +6,7 @@ import collections
 import logging
 from typing import TYPE_CHECKING
 
-from pyipc.attaching import send_parcel
+from pyipc.attaching import frozen, send_parcel
 from pyipc.connection import Connection
 from pyipc.endpoint import Endpoint
 from pyipc.errors import ConnectionClosed, LocalProtocolError
@@ -15,7 +15,7 @@ from pyipc.protocol.conversation import Role
 from pyipc.protocol.features import ATTACHMENTS
 from pyipc.protocol.framing import Json
 from pyipc.protocol.names import check_event_name
-from pyipc.protocol.parcels import NO_ATTACHMENTS, freeze, listed, pack, view_of
+from pyipc.protocol.parcels import NO_ATTACHMENTS, listed, pack
 from pyipc.statistics import BroadcastReport
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ class Audience:
         """
         check_event_name(event, self._options.max_event_name_size)
         frames: dict[Framing, Frame] = {}
-        records = [freeze(view_of(each, number)) for number, each in enumerate(buffers)]
+        records = frozen(buffers)
         error: LocalProtocolError | None = None
         for framing in {*(point.framing for point in self._endpoints), *+self._framings} or {Json()}:
             template = self._template(framing)

@@ -282,7 +282,7 @@ class Client(StreamSource, TopicClient):
         handled all the same, and is not sent again.
         """
         if confirm:
-            await self._up.window.emit_anyhow(event, data, timeout)
+            await self._up.window.emit_anyhow(event, data, timeout, listed(attachments))
             return
         connection = self._up.connection
         if connection is not None:

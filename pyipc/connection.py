@@ -124,7 +124,7 @@ class Connection(Lifecycle, StreamSource):
         (64 KiB), and with ``confirm``: giving way to the scheduler costs ten times what a message does.
         """
         if confirm:
-            await confirm_event(self, event, data, timeout)
+            await confirm_event(self, event, data, timeout, listed(attachments))
             return
         await trio.lowlevel.checkpoint_if_cancelled()
         if attachments is not NO_ATTACHMENTS and (buffers := listed(attachments)):
