@@ -6,13 +6,16 @@ import collections
 import logging
 from typing import TYPE_CHECKING
 
+from pyipc.attaching import frozen, send_parcel
 from pyipc.connection import Connection
 from pyipc.endpoint import Endpoint
 from pyipc.errors import ConnectionClosed, LocalProtocolError
 from pyipc.identity import AGENT
 from pyipc.protocol.conversation import Role
+from pyipc.protocol.features import ATTACHMENTS
 from pyipc.protocol.framing import Json
 from pyipc.protocol.names import check_event_name
+from pyipc.protocol.parcels import NO_ATTACHMENTS, listed, pack
 from pyipc.statistics import BroadcastReport
 
 if TYPE_CHECKING:
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
     from pyipc.protocol.conversation import Conversation
     from pyipc.protocol.features import Published
     from pyipc.protocol.framing import Framing
+    from pyipc.protocol.parcels import Buffer, Frame
     from pyipc.transports.port import Link
 
 __all__ = ["Audience"]
@@ -85,17 +89,19 @@ class Audience:
         data: object,
         exclude: Connection | Collection[Connection] | None,
         where: Callable[[Connection], bool] | None,
+        attachments: Iterable[Buffer] = NO_ATTACHMENTS,
     ) -> BroadcastReport:
         """Send an event to every connection, without waiting; see `Server.broadcast`.
 
         Raises:
             LocalProtocolError: The name or the data cannot be sent; nothing was.
         """
-        frames = self._encode(event, data)
+        buffers = [] if attachments is NO_ATTACHMENTS else listed(attachments)
+        frames = self._encode(event, data, buffers)
         excluded = (exclude,) if isinstance(exclude, Connection) else exclude or ()
         sent = dropped = 0
         framing: Framing | None = None
-        frame: bytes | None = None
+        frame: Frame | None = None
         for connection, endpoint in list(self._members.items()):
             if not connection.is_open or connection in excluded or (where is not None and not where(connection)):
                 continue
@@ -105,7 +111,10 @@ class Audience:
                 framing = endpoint.framing
                 frame = frames.get(framing)
             try:
-                taken = frame is not None and connection._send_encoded(event, frame)
+                if buffers and frame is not None:
+                    taken = send_parcel(connection, event, frame)
+                else:
+                    taken = frame is not None and connection._send_encoded(event, frame)
             except ConnectionClosed:
                 continue
             except LocalProtocolError as error:
@@ -120,24 +129,27 @@ class Audience:
         self.dropped += dropped
         return BroadcastReport(sent, dropped)
 
-    def _encode(self, event: str, data: object) -> dict[Framing, bytes]:
-        """The bytes of an event for every framing that can carry it.
+    def _encode(self, event: str, data: object, buffers: list[Buffer]) -> dict[Framing, Frame]:
+        """The bytes of an event, with its attachments, for every framing that can carry it.
 
         Raises:
             LocalProtocolError: No framing can.
         """
         check_event_name(event, self._options.max_event_name_size)
-        frames: dict[Framing, bytes] = {}
+        frames: dict[Framing, Frame] = {}
+        records = frozen(buffers)
         error: LocalProtocolError | None = None
         for framing in {*(point.framing for point in self._endpoints), *+self._framings} or {Json()}:
             template = self._template(framing)
             try:
+                if records and not isinstance(framing, Json):
+                    template.check_feature(ATTACHMENTS)
                 frame = template.encode(event, data)
                 template.check_size(frame)
             except LocalProtocolError as refused:
                 error = refused
             else:
-                frames[framing] = frame
+                frames[framing] = pack(frame, records) if records else frame
         if error is not None and not frames:
             raise error
         return frames

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from pyipc.attaching import frozen, send_packed
 from pyipc.calls import error_of
 from pyipc.errors import ConnectionLost, LocalProtocolError, PeerLacksFeature, Unconfirmed, UnsupportedByTransport
 from pyipc.options import Unset
@@ -19,12 +20,14 @@ from pyipc.protocol.features import CONFIRM, Deliver
 from pyipc.protocol.names import check_event_name
 
 if TYPE_CHECKING:
+    from pyipc.attaching import Records
     from pyipc.connection import Connection
     from pyipc.options import Options
     from pyipc.protocol.features import Outcome
+    from pyipc.protocol.parcels import Buffer
     from pyipc.timers import Timer, Timers
 
-__all__ = ["MAX_WINDOW", "Unsettled", "Window", "confirm"]
+__all__ = ["MAX_WINDOW", "Unsettled", "Window", "confirm", "size_of"]
 
 #: How far above the lowest number without an outcome any other may be: the protocol's own limit.
 MAX_WINDOW = 65_536
@@ -39,6 +42,7 @@ class Unsettled:
         number: Its number.
         event: Its name.
         data: Its data, encoded; ``None`` for null.
+        records: Its attachments.
         size: What it counts for, in bytes.
         connection: By which it was sent last, while that one lasts.
         sent: Whether it was ever sent.
@@ -59,17 +63,19 @@ class Unsettled:
         "expires",
         "instance",
         "number",
+        "records",
         "sent",
         "size",
         "task",
         "timer",
     )
 
-    def __init__(self, number: int, event: str, data: bytes | None) -> None:
+    def __init__(self, number: int, event: str, data: bytes | None, records: Records) -> None:
         self.number: int = number
         self.event: str = event
         self.data: bytes | None = data
-        self.size: int = len(event) + len(data or b"")
+        self.records: Records = records
+        self.size: int = len(event) + size_of(data, records)
         self.connection: Connection | None = None
         self.sent: bool = False
         self.again: bool = False
@@ -112,14 +118,17 @@ class Window:
 
     # --- what tasks do ---
 
-    async def emit(self, connection: Connection, event: str, data: object, timeout: float | Unset | None) -> None:
+    async def emit(
+        self, connection: Connection, event: str, data: object, timeout: float | Unset | None, buffers: list[Buffer]
+    ) -> None:
         """Send an event and wait for its outcome; see `Connection.emit`."""
         await trio.lowlevel.checkpoint_if_cancelled()
         check_can_wait(connection)
         text, timeout, deadline = self._prepare(event, data, timeout)
-        while not await self._is_ready(connection, event, timeout, deadline, len(text or b"")):
+        records = frozen(buffers)
+        while not await self._is_ready(connection, event, timeout, deadline, size_of(text, records)):
             pass
-        unsettled = self._begin(event, text, timeout, deadline)
+        unsettled = self._begin(event, text, records, timeout, deadline)
         self._send_or_forget(connection, unsettled)
         await self._wait(unsettled, connection)
 
@@ -247,9 +256,11 @@ class Window:
 
     # --- what happens to an event ---
 
-    def _begin(self, event: str, text: bytes | None, timeout: float | None, deadline: float) -> Unsettled:
+    def _begin(
+        self, event: str, text: bytes | None, records: Records, timeout: float | None, deadline: float
+    ) -> Unsettled:
         self._last += 1
-        unsettled = self.pending[self._last] = Unsettled(self._last, event, text)
+        unsettled = self.pending[self._last] = Unsettled(self._last, event, text, records)
         self.size += unsettled.size
         self._pass_on()
         if timeout is not None:
@@ -276,7 +287,9 @@ class Window:
         )
         outbox = connection._outbox
         connection._window = self
-        if len(self.pending) < _FEW:
+        if unsettled.records:
+            send_packed(connection, frame, unsettled.records)
+        elif len(self.pending) < _FEW:
             outbox.push_now(frame, trio.current_time())
         else:
             outbox.push_share(frame)  # others are likely to follow in this very turn
@@ -341,6 +354,11 @@ class Window:
             self._emptied.unpark_all()
 
 
+def size_of(data: bytes | None, records: Records) -> int:
+    """Bytes that an event takes until it has an outcome, beside its name."""
+    return len(data or b"") + sum(map(len, records))
+
+
 def check_can_wait(connection: Connection) -> None:
     """Refuse to wait for the peer inside of a handler of its own events, which the peer may be waiting for.
 
@@ -354,13 +372,15 @@ def check_can_wait(connection: Connection) -> None:
         )
 
 
-async def confirm(connection: Connection, event: str, data: object, timeout: float | Unset | None) -> None:
+async def confirm(
+    connection: Connection, event: str, data: object, timeout: float | Unset | None, buffers: list[Buffer]
+) -> None:
     """Send an event over one connection and wait for its outcome; see `Connection.emit`."""
     owned = connection._owner.window
     if owned is not None:
-        await owned.emit(connection, event, data, timeout)
+        await owned.emit(connection, event, data, timeout, buffers)
         return
     window = connection._window
     if window is None:
         window = connection._window = Window(connection._options, connection._timers)
-    await window.emit(connection, event, data, timeout)
+    await window.emit(connection, event, data, timeout, buffers)

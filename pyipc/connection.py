@@ -11,19 +11,29 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import trio
 
+from pyipc.attaching import (
+    AttachmentTally,
+    ask_attached,
+    emit_attached,
+    emit_attached_nowait,
+    fits,
+    know_peer_until,
+)
 from pyipc.confirming import confirm as confirm_event
 from pyipc.errors import InvalidEventName, RequestTimeout
 from pyipc.lifecycle import Lifecycle
 from pyipc.options import UNSET, Unset
-from pyipc.protocol.codec import convert
 from pyipc.protocol.features import STREAMS
+from pyipc.protocol.parcels import NO_ATTACHMENTS, listed
 from pyipc.reader import SOON
 from pyipc.slots import current_slot
 from pyipc.statistics import ConnectionStatistics
 from pyipc.streams import Stream, Streams, StreamSource
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
+
+    from pyipc.protocol.parcels import Buffer, Frame
 
 __all__ = ["Connection"]
 
@@ -39,6 +49,7 @@ class Connection(Lifecycle, StreamSource):
 
     def statistics(self) -> ConnectionStatistics:
         """A snapshot of the counters."""
+        attached = self._attachments or AttachmentTally()
         asked, served = self._streams, self._responder.producers
         return ConnectionStatistics(
             bytes_sent=self._outbox.bytes_sent,
@@ -51,6 +62,10 @@ class Connection(Lifecycle, StreamSource):
             malformed=self._malformed,
             dropped=self._dropped + self._link.dropped,
             late_answers=self._calls.late_answers,
+            attachments_sent=attached.sent,
+            attachments_sent_size=attached.sent_size,
+            attachments_received=attached.received,
+            attachments_received_size=attached.received_size,
             outbox_size=self._outbox.size,
             inbox_size=self._inbox.size,
             pending_requests=len(self._calls.pending),
@@ -72,7 +87,13 @@ class Connection(Lifecycle, StreamSource):
     # --- sending ---
 
     async def emit(
-        self, event: str, data: object = None, *, confirm: bool = False, timeout: float | Unset | None = UNSET
+        self,
+        event: str,
+        data: object = None,
+        *,
+        attachments: Iterable[Buffer] = NO_ATTACHMENTS,
+        confirm: bool = False,
+        timeout: float | Unset | None = UNSET,
     ) -> None:
         """Send an event; nobody answers.
 
@@ -83,12 +104,15 @@ class Connection(Lifecycle, StreamSource):
         Args:
             event: Its name.
             data: Anything that has a JSON form; bytes on a raw connection.
+            attachments: Buffers of bytes that go beside the data as they are, to a pyipc peer. `bytes` are not copied;
+                of what could change meanwhile a copy is made.
             confirm: Wait until the peer has handled it. Not to be used by a handler of this connection's events,
                 nor by tasks in its nurseries.
             timeout: With ``confirm``: seconds to wait; ``None`` for ever; by default the option ``confirm_timeout``.
 
         Raises:
-            LocalProtocolError: The name or the data cannot be sent; nothing was.
+            LocalProtocolError: The name, the data or the attachments cannot be sent; nothing was. `PeerLacksFeature`:
+                the peer takes no attachments, or did not say within ``handshake_timeout`` that it does.
             ConnectionClosed: The connection is closed, or lost; nothing was sent.
             PeerLacksFeature: With ``confirm``: the peer cannot confirm, or nobody can over this transport.
             RequestError: With ``confirm``: it was not handled, or a handler failed; as for `request`.
@@ -100,9 +124,12 @@ class Connection(Lifecycle, StreamSource):
         (64 KiB), and with ``confirm``: giving way to the scheduler costs ten times what a message does.
         """
         if confirm:
-            await confirm_event(self, event, data, timeout)
+            await confirm_event(self, event, data, timeout, listed(attachments))
             return
         await trio.lowlevel.checkpoint_if_cancelled()
+        if attachments is not NO_ATTACHMENTS and (buffers := listed(attachments)):
+            await emit_attached(self, event, data, buffers)
+            return
         if self._emit_at_once(event, data):
             return
         if self._conversation.is_risky(event):
@@ -152,14 +179,23 @@ class Connection(Lifecycle, StreamSource):
         self._events_sent += 1
         return True
 
-    def emit_nowait(self, event: str, data: object = None) -> None:
+    def emit_nowait(self, event: str, data: object = None, *, attachments: Iterable[Buffer] = NO_ATTACHMENTS) -> None:
         """Send an event if that is possible without waiting.
 
+        Args:
+            event: Its name.
+            data: Anything that has a JSON form; bytes on a raw connection.
+            attachments: Buffers of bytes; see `emit`.
+
         Raises:
-            trio.WouldBlock: The outbox is above its high-water mark; nothing was sent.
-            LocalProtocolError: The name or the data cannot be sent; nothing was.
+            trio.WouldBlock: The outbox is above its high-water mark, or there are attachments and it is not known yet
+                whether the peer takes any; nothing was sent.
+            LocalProtocolError: The name, the data or the attachments cannot be sent; nothing was.
             ConnectionClosed: The connection is closed, or lost; nothing was sent.
         """
+        if attachments is not NO_ATTACHMENTS and (buffers := listed(attachments)):
+            emit_attached_nowait(self, event, data, buffers)
+            return
         if not self.is_open:
             raise self._gone()
         frame = self._conversation.event(event, data)
@@ -172,7 +208,7 @@ class Connection(Lifecycle, StreamSource):
         """The bytes of an event for every peer with this framing; see `_send_encoded`."""
         return self._conversation.encode(event, data)
 
-    def _send_encoded(self, event: str | None, frame: bytes) -> bool:
+    def _send_encoded(self, event: str | None, frame: Frame) -> bool:
         """Send bytes from `encode` without waiting, up to the outbox's cap.
 
         Args:
@@ -200,7 +236,7 @@ class Connection(Lifecycle, StreamSource):
         outbox = self._outbox
         if not outbox.frames:
             outbox.push_later(frame)  # which takes any frame when it is empty, as `offer` does
-        elif outbox.size + len(frame) <= outbox.max_size:
+        elif outbox.size + len(frame) <= outbox.max_size or outbox.takes_whole(frame):
             outbox.frames.append(frame)
             outbox.size += len(frame)
         else:
@@ -235,35 +271,57 @@ class Connection(Lifecycle, StreamSource):
             await self._outbox.flush()
 
     @overload
-    async def request(self, event: str, data: object = None, *, timeout: float | Unset | None = UNSET) -> Any: ...
+    async def request(
+        self,
+        event: str,
+        data: object = None,
+        *,
+        attachments: Iterable[Buffer] = NO_ATTACHMENTS,
+        timeout: float | Unset | None = UNSET,
+    ) -> Any: ...
 
     @overload
     async def request(
-        self, event: str, data: object = None, *, timeout: float | Unset | None = UNSET, result: type[T]
+        self,
+        event: str,
+        data: object = None,
+        *,
+        attachments: Iterable[Buffer] = NO_ATTACHMENTS,
+        timeout: float | Unset | None = UNSET,
+        result: type[T],
     ) -> T: ...
 
     async def request(
-        self, event: str, data: object = None, *, timeout: float | Unset | None = UNSET, result: Any = None
+        self,
+        event: str,
+        data: object = None,
+        *,
+        attachments: Iterable[Buffer] = NO_ATTACHMENTS,
+        timeout: float | Unset | None = UNSET,
+        result: Any = None,
     ) -> Any:
         """Ask the peer and wait for its answer.
 
         Args:
             event: The name of the request.
             data: Anything that has a JSON form.
+            attachments: Buffers of bytes; see `emit`.
             timeout: Seconds to wait; ``None`` for ever; by default the option ``request_timeout``.
-            result: A type that the answer is checked against and converted to.
+            result: A type that the answer is checked against and converted to. With `pyipc.Attached` it may have
+                attachments and comes as one even if it has none; ``pyipc.Attached[Point]`` converts its data. Any other
+                type has no place for attachments, and an answer that has some does not fit it.
 
         Returns:
-            The answer, decoded.
+            The answer, decoded; a `pyipc.Attached` if it has attachments.
 
         Raises:
             RequestTimeout: No answer came in time.
             NoHandler: Nobody there handles it.
             RemoteError: The handler there failed, or refused.
             InvalidData: The data does not fit what the handler expects, or the answer does not fit ``result``.
-            PeerLacksFeature: The peer cannot take requests.
+            PeerLacksFeature: The peer cannot take requests, or no attachments.
             ConnectionLost: The connection broke; ``maybe_handled`` says whether the peer may have acted.
-            LocalProtocolError: The name or the data cannot be sent; nothing was.
+            LocalProtocolError: The name, the data or the attachments cannot be sent; nothing was.
 
         Cancellation: the peer is told and cancels its handler; a late answer is ignored.
         """
@@ -272,10 +330,18 @@ class Connection(Lifecycle, StreamSource):
             timeout = self._options.request_timeout
         now = self._now()
         deadline = math.inf if timeout is None else now + timeout
-        return await self._request_until(event, data, timeout, deadline, now, result)
+        buffers = [] if attachments is NO_ATTACHMENTS else listed(attachments)
+        return await self._request_until(event, data, timeout, deadline, now, result, buffers)
 
     async def _request_until(
-        self, event: str, data: object, timeout: float | None, deadline: float, now: float, result: Any
+        self,
+        event: str,
+        data: object,
+        timeout: float | None,
+        deadline: float,
+        now: float,
+        result: Any,
+        buffers: list[Buffer],
     ) -> Any:
         """Like `request`, for a caller that has looked at the clock already, and whether it is cancelled.
 
@@ -286,6 +352,7 @@ class Connection(Lifecycle, StreamSource):
             deadline: When they are over, in trio's time.
             now: Trio's time now.
             result: A type that the answer is checked against and converted to, or ``None``.
+            buffers: What is attached.
 
         Raises:
             RequestError, ConnectionLost, LocalProtocolError: As `request`.
@@ -294,6 +361,8 @@ class Connection(Lifecycle, StreamSource):
         """
         if not self.is_open:
             raise self._gone()
+        if buffers:
+            await know_peer_until(self, event, timeout, deadline)
         calls, outbox, reader = self._calls, self._outbox, self._reader
         if outbox.size >= outbox.high_water_size or len(calls.pending) >= self._options.max_pending_requests:
             await self._wait_for_turn(event, timeout, deadline)
@@ -301,7 +370,9 @@ class Connection(Lifecycle, StreamSource):
                 raise self._gone()
         try:
             number, frame = self._conversation.request(event, data)
-            if len(calls.pending) < _FEW:
+            if buffers:
+                ask_attached(self, frame, buffers)
+            elif len(calls.pending) < _FEW:
                 outbox.push_now(frame, now)
             else:
                 outbox.push_share(frame)  # others are likely to ask in this very turn, and one write serves many
@@ -328,7 +399,7 @@ class Connection(Lifecycle, StreamSource):
         finally:
             if calls.room is not None:
                 calls.pass_on()
-        return answer if result is None else convert(answer, result)
+        return answer if result is None else fits(answer, result)
 
     async def _open_stream(self, stream: Stream[Any], deadline: float) -> None:
         if not self.is_open:

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 import trio
 
+from pyipc.attaching import fits
 from pyipc.calls import error_of
 from pyipc.errors import ConnectionClosed, ConnectionLost, RemoteProtocolError, RequestTimeout
 from pyipc.options import UNSET, Unset
 from pyipc.pace import Pace
-from pyipc.protocol.codec import convert
 from pyipc.protocol.features import Credit, EndOfStream, OpenStream, ReceivedItem
 from pyipc.protocol.messages import Malformed
 
@@ -148,7 +148,7 @@ class Stream(Generic[T]):
         self._size_taken += item.size
         if self._items_taken * 2 >= self._max_items or self._size_taken * 2 >= self._max_size:
             self._give_credit()
-        taken: T = item.data if self._result is None else convert(item.data, self._result)
+        taken: T = item.data if self._result is None else fits(item.data, self._result)
         return taken
 
     async def _wait(self) -> None:

@@ -88,7 +88,9 @@ async def test_it_returns_when_every_handler_is_done(autojump_clock: trio.testin
         assert client.statistics().unsettled == 0
 
 
-async def test_what_went_wrong_is_raised_as_for_a_request(caplog: pytest.LogCaptureFixture, autojump_clock: trio.testing.MockClock) -> None:
+async def test_what_went_wrong_is_raised_as_for_a_request(
+    caplog: pytest.LogCaptureFixture, autojump_clock: trio.testing.MockClock
+) -> None:
     router = pyipc.Router()
     seen: list[Any] = []
 
@@ -173,7 +175,9 @@ async def test_names_and_data_may_have_half_characters(autojump_clock: trio.test
 # --- a connection that is lost -----------------------------------------------------------------------------------
 
 
-async def test_a_lost_connection_does_not_stop_the_handler_and_the_client_hears_of_it_over_the_next(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_lost_connection_does_not_stop_the_handler_and_the_client_hears_of_it_over_the_next(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     router = pyipc.Router()
     work = Work(router)
     links = FaultyTransport(Faults())
@@ -251,7 +255,9 @@ async def test_what_is_sent_again_goes_before_what_is_newer(autojump_clock: trio
     assert seen == ["first", "sent", "plain", "new"]
 
 
-async def test_a_client_that_keeps_nothing_hears_that_it_may_have_been_handled(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_client_that_keeps_nothing_hears_that_it_may_have_been_handled(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     router = pyipc.Router()
     work = Work(router)
     for options in ({"offline": "raise"}, {"offline": "drop"}, {"reconnect": False}):
@@ -498,7 +504,9 @@ async def test_whoever_waits_outside_hears_when_the_client_is_cancelled(autojump
 
 
 @pytest.mark.parametrize("options", [{"max_unconfirmed": 3}, {"max_unconfirmed_size": 30}], ids=str)
-async def test_only_so_many_are_under_way_and_nobody_is_overtaken(options: dict[str, Any], autojump_clock: trio.testing.MockClock) -> None:
+async def test_only_so_many_are_under_way_and_nobody_is_overtaken(
+    options: dict[str, Any], autojump_clock: trio.testing.MockClock
+) -> None:
     router = pyipc.Router()
     work = Work(router)
     async with pair(router, client_options=options) as (client, _):
@@ -554,7 +562,9 @@ async def test_one_that_takes_too_long_is_given_up(autojump_clock: trio.testing.
 
 
 @pytest.mark.parametrize("lost", [False, True], ids=["connected", "connection-lost"])
-async def test_a_cancelled_server_takes_its_handlers_with_it(lost: bool, autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_cancelled_server_takes_its_handlers_with_it(
+    lost: bool, autojump_clock: trio.testing.MockClock
+) -> None:
     router = pyipc.Router()
     router.on("work", stay)
     links = FaultyTransport(Faults())
@@ -572,7 +582,9 @@ async def test_a_cancelled_server_takes_its_handlers_with_it(lost: bool, autojum
     assert trio.current_time() - began < 0.5
 
 
-async def test_a_server_waits_for_its_handlers_on_closing_but_not_for_ever(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_server_waits_for_its_handlers_on_closing_but_not_for_ever(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     router = pyipc.Router()
     work = Work(router)
     async with trio.open_nursery() as nursery:
@@ -805,7 +817,9 @@ def deliver(number: int, data: Any = None, event: str = "n", lowest: int = 1, **
     return frame("pyipc.deliver", {"number": number, "event": event, "data": data, "lowest": lowest, **more})
 
 
-async def test_a_number_is_handled_once_and_answered_as_often_as_it_comes(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_number_is_handled_once_and_answered_as_often_as_it_comes(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     router = pyipc.Router()
     seen: list[Any] = []
     router.on("n", lambda message: seen.append(message.data))
@@ -897,7 +911,9 @@ async def test_sessions_without_a_connection_are_bounded(autojump_clock: trio.te
 
 
 @pytest.mark.parametrize(("number", "lowest"), [(65_537, 1), (2**53 - 1, 0), (1_000_000, 900_000)])
-async def test_a_number_too_far_above_the_lowest_is_refused(number: int, lowest: int, autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_number_too_far_above_the_lowest_is_refused(
+    number: int, lowest: int, autojump_clock: trio.testing.MockClock
+) -> None:
     router = pyipc.Router()
     seen: list[Any] = []
     router.on("n", lambda message: seen.append(message.data))
@@ -944,7 +960,9 @@ async def test_outcomes_that_mean_nothing_are_ignored(autojump_clock: trio.testi
         (connection,) = server.connections
         async with emitting(connection, "x") as ended:
             assert await peer.read_until("pyipc.deliver") == {"number": 1, "event": "x", "lowest": 1}
-            await peer.send(frame("pyipc.outcome", {"number": 2}), frame("pyipc.outcome", {"number": 1, "code": "busy"}))
+            await peer.send(
+                frame("pyipc.outcome", {"number": 2}), frame("pyipc.outcome", {"number": 1, "code": "busy"})
+            )
             await peer.send(frame("pyipc.outcome", {"number": 1}))
         assert isinstance(ended[0], pyipc.RemoteError)
         assert ended[0].code == "busy"
