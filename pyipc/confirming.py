@@ -42,6 +42,7 @@ class Unsettled:
         size: What it counts for, in bytes.
         connection: By which it was sent last, while that one lasts.
         sent: Whether it was ever sent.
+        again: Whether it was sent to a server that is not there any more, and may have been handled by that.
         instance: Which server it was sent to, as that calls itself.
         expires: When the server may begin to forget, in trio's time, if it was not heard of before.
         timer: Ends the waiting.
@@ -50,6 +51,7 @@ class Unsettled:
     """
 
     __slots__ = (
+        "again",
         "connection",
         "data",
         "error",
@@ -70,6 +72,7 @@ class Unsettled:
         self.size: int = len(event) + len(data or b"")
         self.connection: Connection | None = None
         self.sent: bool = False
+        self.again: bool = False
         self.instance: str = ""
         self.expires: float = math.inf
         self.timer: Timer | None = None
@@ -96,8 +99,9 @@ class Window:
         self._options = options
         self._timers = timers
         self._last = 0
-        self._room = trio.lowlevel.ParkingLot()
-        # Tasks that were woken there and do not run yet. Nobody else may take what they were woken for.
+        # Tasks that wait until there is room for their events, and how large these are; who came first is first.
+        self._line: dict[trio.lowlevel.Task, int] = {}
+        # Tasks that were woken there and do not run yet; nobody else may take what they were woken for.
         self._turns = 0
         self._emptied = trio.lowlevel.ParkingLot()
         self.pending: dict[int, Unsettled] = {}
@@ -170,16 +174,21 @@ class Window:
 
         Whoever has waited is to add one, without waiting for anything else, or to `_pass_on` its turn.
         """
-        if not (self._turns or len(self._room) or self._is_full(size)):
+        if not (self._turns or self._line or self._is_full(size)):
             return False
-        is_first = True
-        while is_first or self._is_full(size):
-            is_first = False
-            with trio.move_on_at(deadline) as scope:
-                await self._room.park()
-                self._turns -= 1
-            if scope.cancelled_caught:
-                raise self._late(event, timeout)
+        task = trio.lowlevel.current_task()
+
+        def abort(_: object) -> trio.lowlevel.Abort:
+            del self._line[task]
+            self._pass_on()
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        self._line[task] = size
+        with trio.move_on_at(deadline) as scope:
+            await trio.lowlevel.wait_task_rescheduled(abort)
+            self._turns -= 1
+        if scope.cancelled_caught:
+            raise self._late(event, timeout)
         return True
 
     def _is_full(self, size: int) -> bool:
@@ -191,10 +200,17 @@ class Window:
         )
 
     def _pass_on(self) -> None:
-        """Let the next task look whether there is room."""
-        if len(self._room):
-            self._turns += 1
-            self._room.unpark()
+        """Let the next task add its event, if there is room for that."""
+        # One at a time, since tasks that are woken together come in any order.
+        if self._line and not self._turns:
+            task, size = next(iter(self._line.items()))
+            if not self._is_full(size):
+                self._wake_waiting(task)
+
+    def _wake_waiting(self, task: trio.lowlevel.Task) -> None:
+        del self._line[task]
+        self._turns += 1
+        trio.lowlevel.reschedule(task)
 
     def _late(self, event: str, timeout: float | None) -> Unconfirmed:
         self.unconfirmed += 1
@@ -235,8 +251,7 @@ class Window:
         self._last += 1
         unsettled = self.pending[self._last] = Unsettled(self._last, event, text)
         self.size += unsettled.size
-        if not self._is_full(0):
-            self._pass_on()
+        self._pass_on()
         if timeout is not None:
             unsettled.timer = self._timers.call_at(deadline, functools.partial(self._expire, unsettled, timeout))
         return unsettled
@@ -248,7 +263,7 @@ class Window:
             self._forget(unsettled)
             raise
 
-    def _send(self, connection: Connection, unsettled: Unsettled, *, again: bool = False) -> None:
+    def _send(self, connection: Connection, unsettled: Unsettled) -> None:
         """Send an event, without waiting.
 
         Raises:
@@ -257,7 +272,7 @@ class Window:
         """
         lowest = next(iter(self.pending))
         frame = connection._conversation.say(
-            Deliver(unsettled.number, unsettled.event, unsettled.data, lowest=lowest, again=again)
+            Deliver(unsettled.number, unsettled.event, unsettled.data, lowest=lowest, again=unsettled.again)
         )
         outbox = connection._outbox
         connection._window = self
@@ -295,8 +310,8 @@ class Window:
         self._wake_all()
 
     def _wake_all(self) -> None:
-        while len(self._room):
-            self._pass_on()
+        for task in list(self._line):
+            self._wake_waiting(task)
 
     def _expire(self, unsettled: Unsettled, timeout: float, late: float) -> None:
         self._give_up(unsettled, "timeout", f"no outcome came within {timeout:g} s")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import math
@@ -31,6 +32,7 @@ from pyipc.flusher import Flusher
 from pyipc.identity import AGENT
 from pyipc.offline import OfflineQueue
 from pyipc.protocol.conversation import Role
+from pyipc.protocol.features import PUBLISH_START
 from pyipc.resending import Resending
 from pyipc.timers import Timers
 
@@ -364,18 +366,24 @@ class Reconnecting:
         await connection.wait_lost()
         self.departing.discard(connection)
         if not self._stopped:  # else whoever closes it counts what it has not sent
-            self._take_over(connection.reclaim_events())
+            await self._take_over(connection.reclaim_events())
         if self.is_connected and self.connection is not None:
             self.window.resend(self.connection)  # what was to be confirmed, and was not
         assert connection.reason is not None
         expected.fail(ConnectionLost(connection.reason.message, maybe_handled=True))
         self.tell()
 
-    def _take_over(self, frames: list[bytes]) -> None:
+    async def _take_over(self, frames: list[bytes]) -> None:
         """Send what a connection has left unsent over the present one, or keep it for the next."""
+        if self.connection is not None and any(frame.startswith(PUBLISH_START) for frame in frames):
+            with contextlib.suppress(ConnectionClosed):
+                await self.connection.know_peer()  # whether it has topics
         try:
             while frames and self.connection is not None:
-                self.connection._send_kept(None, frames[0])
+                try:
+                    self.connection._send_kept(None, frames[0])
+                except LocalProtocolError as error:
+                    self._drop(error)
                 del frames[0]
         except ConnectionClosed:
             pass  # its end is still being read; what is kept now goes to the next
@@ -420,11 +428,14 @@ class Reconnecting:
             try:
                 connection._send_kept(event, frame)
             except LocalProtocolError as error:
-                self.offline.dropped += 1
-                logger.warning("an event that was queued cannot be sent to this server: %s", error)
+                self._drop(error)
             except ConnectionClosed:
                 self.offline.put_back([frame])
                 return
+
+    def _drop(self, error: LocalProtocolError) -> None:
+        self.offline.dropped += 1
+        logger.warning("an event that was queued cannot be sent to this server: %s", error)
 
     def _give_up(self, error: IPCError) -> None:
         self.failure = error

@@ -186,12 +186,19 @@ def encode(event: str, data: object) -> bytes:
 def _encode_surrogates(value: object, what: str) -> bytes:
     """Encode text with lone surrogates as JavaScript does: each becomes the escape ``\\udXXX``."""
     try:
-        plain = _finite(msgspec.to_builtins(value, str_keys=True))
+        plain = _finite(msgspec.to_builtins(value, str_keys=True, enc_hook=_decoded))
         text = json.dumps(plain, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     except Exception as error:
         raise UnencodableData(f"the data of {what!r} has no JSON form: {error}") from error
     # Surrogates can stand only inside JSON strings, where Python's escape is JSON's too.
     return text.encode("utf-8", "backslashreplace")
+
+
+def _decoded(value: Any) -> Any:
+    """What was encoded before, for an encoder that knows nothing of that."""
+    if type(value) is msgspec.Raw:
+        return json.loads(bytes(value))
+    raise TypeError(f"Encoding objects of type {type(value).__name__} is unsupported")
 
 
 def _finite(value: Any) -> Any:
@@ -203,8 +210,6 @@ def _finite(value: Any) -> Any:
             return {key: _finite(item) for key, item in value.items()}
         case list() | tuple():
             return [_finite(item) for item in value]
-        case msgspec.Raw():
-            return json.loads(bytes(value))
         case _:
             return value
 
