@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import logging
 from typing import TYPE_CHECKING
 
@@ -11,8 +12,10 @@ from pyipc.endpoint import Endpoint
 from pyipc.errors import ConnectionClosed, LocalProtocolError
 from pyipc.identity import AGENT
 from pyipc.protocol.conversation import Role
+from pyipc.protocol.features import TOPICS, TracedEvent
 from pyipc.protocol.framing import Json
 from pyipc.protocol.names import check_event_name
+from pyipc.protocol.traces import check_traceparent
 from pyipc.statistics import BroadcastReport
 
 if TYPE_CHECKING:
@@ -84,6 +87,7 @@ class Audience:
         data: object,
         exclude: Connection | Collection[Connection] | None,
         where: Callable[[Connection], bool] | None,
+        traceparent: str,
     ) -> BroadcastReport:
         """Send an event to every connection, without waiting; see `Server.broadcast`.
 
@@ -91,6 +95,7 @@ class Audience:
             LocalProtocolError: The name or the data cannot be sent; nothing was.
         """
         frames = self._encode(event, data)
+        traced = self._encode_traced(event, data, traceparent) if traceparent else None
         excluded = (exclude,) if isinstance(exclude, Connection) else exclude or ()
         sent = dropped = 0
         framing: Framing | None = None
@@ -103,8 +108,11 @@ class Audience:
             if endpoint.framing is not framing:  # looked up for each run of connections to one endpoint
                 framing = endpoint.framing
                 frame = frames.get(framing)
+            given = frame
+            if traced and TOPICS in connection._conversation.features:
+                given = traced.get(framing, frame)
             try:
-                taken = frame is not None and connection._send_encoded(event, frame)
+                taken = given is not None and connection._send_encoded(event, given)
             except ConnectionClosed:
                 continue
             except LocalProtocolError as error:
@@ -129,10 +137,7 @@ class Audience:
         frames: dict[Framing, bytes] = {}
         error: LocalProtocolError | None = None
         for framing in {*(point.framing for point in self._endpoints), *+self._framings} or {Json()}:
-            template = self._templates.get(framing)
-            if template is None:
-                point = Endpoint("memory:template", framing=framing)
-                template = self._templates[framing] = point.converse(Role.SERVER, self._options, agent=AGENT)
+            template = self._template(framing)
             try:
                 frame = template.encode(event, data)
                 template.check_size(frame)
@@ -143,3 +148,23 @@ class Audience:
         if error is not None and not frames:
             raise error
         return frames
+
+    def _encode_traced(self, event: str, data: object, traceparent: str) -> dict[Framing, bytes]:
+        """The bytes of an event that says which span it comes from, for every framing that can carry that.
+
+        Raises:
+            LocalProtocolError: It is no span.
+        """
+        check_traceparent(traceparent)
+        frames: dict[Framing, bytes] = {}
+        for framing in +self._framings:
+            with contextlib.suppress(LocalProtocolError):  # better without than not at all
+                frames[framing] = self._template(framing).say(TracedEvent(event, data, traceparent))
+        return frames
+
+    def _template(self, framing: Framing) -> Conversation:
+        template = self._templates.get(framing)
+        if template is None:
+            point = Endpoint("memory:template", framing=framing)
+            template = self._templates[framing] = point.converse(Role.SERVER, self._options, agent=AGENT)
+        return template

@@ -23,14 +23,17 @@ from pyipc.listening import EventStream
 from pyipc.nursery import hidden_nursery
 from pyipc.options import UNSET, OptionOverrides, Options, Unset
 from pyipc.protocol.names import check_event_name
+from pyipc.protocol.traces import check_traceparent
 from pyipc.reconnecting import Reconnecting
 from pyipc.router import Router
 from pyipc.statistics import ClientStatistics, Disconnected
+from pyipc.watch import Watch
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from pyipc.connection import Connection
+    from pyipc.instrument import Instrument
     from pyipc.message import Message
     from pyipc.protocol.addresses import Address
     from pyipc.transports.port import Peer
@@ -52,6 +55,7 @@ async def connect(
     on_connect: Callable[[Connection], object] | None = None,
     on_disconnect: Callable[[Disconnected], object] | None = None,
     on_failed_connect: Callable[[IPCError], object] | None = None,
+    instrument: Instrument | None = None,
     **options: Unpack[OptionOverrides],
 ) -> AsyncIterator[Client]:
     """Connect to a server, for the length of an ``async with`` block.
@@ -68,6 +72,7 @@ async def connect(
         on_connect: Called, plain or async, with every new connection before its messages are handled.
         on_disconnect: Called, plain or async, with the reason when a connection has ended.
         on_failed_connect: Called, plain or async, with the error of every attempt to connect that failed.
+        instrument: Is told what the client does, for metrics and traces.
         **options: Any of `pyipc.Options`.
 
     Yields:
@@ -80,7 +85,12 @@ async def connect(
 
     Cancellation: closes at once.
     """
-    client = Client(as_endpoint(address), router, Options.of(options))
+    if instrument is None:
+        client = Client(as_endpoint(address), router, Options.of(options))
+    else:
+        from pyipc.watched_client import WatchedClient  # Not above: it is derived from what is here.
+
+        client = WatchedClient(as_endpoint(address), router, Options.of(options), Watch(instrument))
     if on_connect is not None:
         client.on_connect(on_connect)
     if on_disconnect is not None:
@@ -105,13 +115,13 @@ async def connect(
 class Client:
     """What `connect` gives: talks to one server, through one connection after the other."""
 
-    def __init__(self, endpoint: Endpoint, router: Router | None, options: Options) -> None:
+    def __init__(self, endpoint: Endpoint, router: Router | None, options: Options, watch: Watch | None = None) -> None:
         self._endpoint = endpoint
         self._options = options
         self._router = Router()
         if router is not None:
             self._router.include(router)
-        self._up = Reconnecting(endpoint, self._router, options, self._on_loss)
+        self._up = Reconnecting(endpoint, self._router, options, self._on_loss, watch)
         self._streams: weakref.WeakSet[EventStream[Any]] = weakref.WeakSet()
         self._answers: weakref.WeakSet[EventStream[Any]] = weakref.WeakSet()
         self._closing = False
@@ -219,11 +229,11 @@ class Client:
 
     # --- sending ---
 
-    async def emit(self, event: str, data: object = None) -> None:
+    async def emit(self, event: str, data: object = None, *, traceparent: str = "") -> None:
         """Send an event; nobody answers. See `Connection.emit`.
 
         While there is no connection the event is queued, refused or dropped, as the option
-        ``offline`` says.
+        ``offline`` says. What was queued goes without ``traceparent``.
 
         Raises:
             LocalProtocolError: The name or the data cannot be sent; nothing was.
@@ -236,17 +246,17 @@ class Client:
             try:
                 await _checkpoint_if_cancelled()
                 # Nearly always there is nothing to wait for, and a coroutine would cost as much as the rest.
-                if not connection._emit_at_once(event, data):
-                    await connection.emit(event, data)
+                if traceparent or not connection._emit_at_once(event, data):
+                    await connection.emit(event, data, traceparent=traceparent)
             except ConnectionLost:
                 pass  # it was not sent, and goes the way of all that is emitted without a connection
             else:
                 return
         else:
             await trio.lowlevel.checkpoint_if_cancelled()
-        self._emit_offline(event, data)
+        self._emit_offline(event, data, traceparent)
 
-    def emit_nowait(self, event: str, data: object = None) -> None:
+    def emit_nowait(self, event: str, data: object = None, *, traceparent: str = "") -> None:
         """Send an event if that is possible without waiting. See `Connection.emit_nowait`.
 
         Raises:
@@ -257,25 +267,41 @@ class Client:
         connection = self._up.connection
         if connection is not None:
             with contextlib.suppress(ConnectionLost):
-                connection.emit_nowait(event, data)
+                connection.emit_nowait(event, data, traceparent=traceparent)
                 return
-        self._emit_offline(event, data)
+        self._emit_offline(event, data, traceparent)
 
-    def _emit_offline(self, event: str, data: object) -> None:
+    def _emit_offline(self, event: str, data: object, traceparent: str) -> None:
         self._check_usable()
+        if traceparent:
+            check_traceparent(traceparent)
         check_event_name(event, self._options.max_event_name_size)
         self._up.keep(event, data)
 
     @overload
-    async def request(self, event: str, data: object = None, *, timeout: float | Unset | None = UNSET) -> Any: ...
+    async def request(
+        self, event: str, data: object = None, *, timeout: float | Unset | None = UNSET, traceparent: str = ""
+    ) -> Any: ...
 
     @overload
     async def request(
-        self, event: str, data: object = None, *, timeout: float | Unset | None = UNSET, result: type[T]
+        self,
+        event: str,
+        data: object = None,
+        *,
+        timeout: float | Unset | None = UNSET,
+        result: type[T],
+        traceparent: str = "",
     ) -> T: ...
 
     async def request(
-        self, event: str, data: object = None, *, timeout: float | Unset | None = UNSET, result: Any = None
+        self,
+        event: str,
+        data: object = None,
+        *,
+        timeout: float | Unset | None = UNSET,
+        result: Any = None,
+        traceparent: str = "",
     ) -> Any:
         """Ask the server and wait for its answer. See `Connection.request`.
 
@@ -288,6 +314,8 @@ class Client:
         Cancellation: the server is told and cancels its handler.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
+        if traceparent:
+            check_traceparent(traceparent)
         if isinstance(timeout, Unset):
             timeout = self._options.request_timeout
         now = self._up.now()
@@ -297,7 +325,7 @@ class Client:
             if connection is None or not connection.is_open:
                 connection = await self._wait_for_connection(event, timeout, deadline)
             try:
-                return await connection._request_until(event, data, timeout, deadline, now, result)
+                return await connection._request_until(event, data, timeout, deadline, now, result, traceparent)
             except ConnectionLost as lost:
                 if lost.maybe_handled or self._options.offline != "queue":
                     raise

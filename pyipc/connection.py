@@ -15,12 +15,16 @@ from pyipc.errors import InvalidEventName, RequestTimeout
 from pyipc.lifecycle import Lifecycle
 from pyipc.options import UNSET, Unset
 from pyipc.protocol.codec import convert
+from pyipc.protocol.features import TOPICS
+from pyipc.protocol.traces import check_traceparent
 from pyipc.reader import SOON
 from pyipc.slots import current_slot
 from pyipc.statistics import ConnectionStatistics
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from pyipc.watch import Watch
 
 __all__ = ["Connection"]
 
@@ -33,6 +37,9 @@ class Connection(Lifecycle):
     """A connection to one peer. Made by servers and clients, which hand it to handlers."""
 
     __slots__ = ()
+
+    # Who is told of what is sent, if somebody is: see `WatchedConnection`.
+    _watch: Watch | None = None
 
     def statistics(self) -> ConnectionStatistics:
         """A snapshot of the counters."""
@@ -56,7 +63,7 @@ class Connection(Lifecycle):
 
     # --- sending ---
 
-    async def emit(self, event: str, data: object = None) -> None:
+    async def emit(self, event: str, data: object = None, *, traceparent: str = "") -> None:
         """Send an event; nobody answers.
 
         Returns when the message is in the outbox, which is at once unless the outbox is above its
@@ -66,6 +73,8 @@ class Connection(Lifecycle):
         Args:
             event: Its name.
             data: Anything that has a JSON form; bytes on a raw connection.
+            traceparent: Which span of a trace it comes from, as W3C Trace Context writes it. It goes without to a peer
+                that has not introduced itself (yet), and over UDP.
 
         Raises:
             LocalProtocolError: The name or the data cannot be sent; nothing was.
@@ -76,11 +85,15 @@ class Connection(Lifecycle):
         ten times what a message does.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
-        if self._emit_at_once(event, data):
+        is_traced = traceparent != "" and self._carries(traceparent)
+        if not is_traced and self._emit_at_once(event, data):
             return
         if self._conversation.is_risky(event):
             await self.know_peer()
-        frame = self._conversation.event(event, data)
+        if is_traced:
+            frame = self._conversation.traced_event(event, data, traceparent)
+        else:
+            frame = self._conversation.event(event, data)
         outbox = self._outbox
         if outbox.size + outbox.shared >= outbox.high_water_size:
             if self._link.reliable:
@@ -94,6 +107,20 @@ class Connection(Lifecycle):
                 raise self._gone()
         outbox.push(frame)
         self._events_sent += 1
+        if self._watch is not None:
+            self._watch.sent("event", event, len(frame), self)
+
+    def _carries(self, traceparent: str) -> bool:
+        """Whether an event to this peer can say which span it comes from.
+
+        Raises:
+            LocalProtocolError: It is no span.
+            ConnectionClosed: The connection is closed, or lost.
+        """
+        check_traceparent(traceparent)
+        if not self.is_open:
+            raise self._gone()
+        return TOPICS in self._conversation.features
 
     def _emit_at_once(self, event: str, data: object) -> bool:
         """Send an event if that needs no waiting at all; say whether it was sent.
@@ -125,8 +152,8 @@ class Connection(Lifecycle):
         self._events_sent += 1
         return True
 
-    def emit_nowait(self, event: str, data: object = None) -> None:
-        """Send an event if that is possible without waiting.
+    def emit_nowait(self, event: str, data: object = None, *, traceparent: str = "") -> None:
+        """Send an event if that is possible without waiting. Takes what `emit` takes.
 
         Raises:
             trio.WouldBlock: The outbox is above its high-water mark; nothing was sent.
@@ -135,11 +162,16 @@ class Connection(Lifecycle):
         """
         if not self.is_open:
             raise self._gone()
-        frame = self._conversation.event(event, data)
+        if traceparent != "" and self._carries(traceparent):
+            frame = self._conversation.traced_event(event, data, traceparent)
+        else:
+            frame = self._conversation.event(event, data)
         if self._outbox.size >= self._outbox.high_water_size or (not frame and self._has_no_room_for_nothing()):
             raise trio.WouldBlock
         self._outbox.push(frame)
         self._events_sent += 1
+        if self._watch is not None:
+            self._watch.sent("event", event, len(frame), self)
 
     def encode(self, event: str, data: object) -> bytes:
         """The bytes of an event for every peer with this framing; see `_send_encoded`."""
@@ -202,15 +234,29 @@ class Connection(Lifecycle):
             await self._outbox.flush()
 
     @overload
-    async def request(self, event: str, data: object = None, *, timeout: float | Unset | None = UNSET) -> Any: ...
+    async def request(
+        self, event: str, data: object = None, *, timeout: float | Unset | None = UNSET, traceparent: str = ""
+    ) -> Any: ...
 
     @overload
     async def request(
-        self, event: str, data: object = None, *, timeout: float | Unset | None = UNSET, result: type[T]
+        self,
+        event: str,
+        data: object = None,
+        *,
+        timeout: float | Unset | None = UNSET,
+        result: type[T],
+        traceparent: str = "",
     ) -> T: ...
 
     async def request(
-        self, event: str, data: object = None, *, timeout: float | Unset | None = UNSET, result: Any = None
+        self,
+        event: str,
+        data: object = None,
+        *,
+        timeout: float | Unset | None = UNSET,
+        result: Any = None,
+        traceparent: str = "",
     ) -> Any:
         """Ask the peer and wait for its answer.
 
@@ -219,6 +265,7 @@ class Connection(Lifecycle):
             data: Anything that has a JSON form.
             timeout: Seconds to wait; ``None`` for ever; by default the option ``request_timeout``.
             result: A type that the answer is checked against and converted to.
+            traceparent: Which span of a trace it comes from, as W3C Trace Context writes it.
 
         Returns:
             The answer, decoded.
@@ -235,14 +282,23 @@ class Connection(Lifecycle):
         Cancellation: the peer is told and cancels its handler; a late answer is ignored.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
+        if traceparent:
+            check_traceparent(traceparent)
         if isinstance(timeout, Unset):
             timeout = self._options.request_timeout
         now = self._now()
         deadline = math.inf if timeout is None else now + timeout
-        return await self._request_until(event, data, timeout, deadline, now, result)
+        return await self._request_until(event, data, timeout, deadline, now, result, traceparent)
 
     async def _request_until(
-        self, event: str, data: object, timeout: float | None, deadline: float, now: float, result: Any
+        self,
+        event: str,
+        data: object,
+        timeout: float | None,
+        deadline: float,
+        now: float,
+        result: Any,
+        traceparent: str,
     ) -> Any:
         """Like `request`, for a caller that has looked at the clock already, and whether it is cancelled.
 
@@ -253,6 +309,7 @@ class Connection(Lifecycle):
             deadline: When they are over, in trio's time.
             now: Trio's time now.
             result: A type that the answer is checked against and converted to, or ``None``.
+            traceparent: Which span it comes from, which has been checked; empty for none.
 
         Raises:
             RequestError, ConnectionLost, LocalProtocolError: As `request`.
@@ -267,12 +324,14 @@ class Connection(Lifecycle):
             if not self.is_open:
                 raise self._gone()
         try:
-            number, frame = self._conversation.request(event, data)
+            number, frame = self._conversation.request(event, data, traceparent)
             if len(calls.pending) < _FEW:
                 outbox.push_now(frame, now)
             else:
                 outbox.push_share(frame)  # others are likely to ask in this very turn, and one write serves many
             self._events_sent += 1
+            if self._watch is not None:
+                self._watch.sent("request", event, len(frame), self)
             slot = current_slot.get()
             reads = self._conversation.frames_completed
             if slot is None and not calls.pending and reads == reader.reads + 1 and 0.0 < now - reader.time <= SOON:

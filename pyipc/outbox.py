@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from pyipc.errors import ConnectionLost
+from pyipc.protocol.traces import is_traced, untraced
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -420,8 +421,9 @@ class Outbox:
         events = [frame for frame in waiting if not _is_control(frame)]
         self.frames = collections.deque(busy + [frame for frame in waiting if _is_control(frame)])
         self.size -= sum(map(len, events))
-        return events
+        # Nobody knows yet what the next peer understands.
+        return [untraced(frame) if is_traced(frame) else frame for frame in events]
 
 
 def _is_control(frame: bytes) -> bool:
-    return frame.startswith(b'{"type":"pyipc.')
+    return frame.startswith(b'{"type":"pyipc.') and not is_traced(frame)

@@ -12,7 +12,6 @@ import trio
 from pyipc.attendance import Attendance
 from pyipc.backoff import Backoff
 from pyipc.callbacks import Callbacks
-from pyipc.connection import Connection
 from pyipc.errors import (
     AddressError,
     ConnectError,
@@ -32,15 +31,18 @@ from pyipc.owner import Owner
 from pyipc.protocol.conversation import Role
 from pyipc.timers import Timers
 from pyipc.transports.registry import transport_for
+from pyipc.watched import connection_class, watched
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from pyipc.connection import Connection
     from pyipc.endpoint import Endpoint
     from pyipc.options import Options
     from pyipc.router import Router
     from pyipc.statistics import Disconnected
     from pyipc.transports.port import Link
+    from pyipc.watch import Watch
 
 __all__ = ["Reconnecting"]
 
@@ -59,6 +61,7 @@ class Reconnecting:
         options: Times and bounds.
         on_loss: Called with the error when a connection has ended; when there will be no other,
             with ``final`` true.
+        watch: Tells an instrument what happens, if there is one.
 
     Attributes:
         now: Trio's time; once it was started, by the shortest way.
@@ -75,10 +78,15 @@ class Reconnecting:
     """
 
     def __init__(
-        self, endpoint: Endpoint, router: Router, options: Options, on_loss: Callable[[IPCError, bool], None]
+        self,
+        endpoint: Endpoint,
+        router: Router,
+        options: Options,
+        on_loss: Callable[[IPCError, bool], None],
+        watch: Watch | None = None,
     ) -> None:
         self._endpoint = endpoint
-        self._router = router
+        self._router = watched(router, watch)
         self._options = options
         self._on_loss = on_loss
         self._transport = endpoint.transport or transport_for(endpoint.parsed.scheme)
@@ -87,7 +95,7 @@ class Reconnecting:
         self._template = endpoint.converse(Role.CLIENT, options, agent=AGENT, max_size=max_size)
         self._timers = Timers()
         self._flusher = Flusher()
-        self._owner = Owner()
+        self._owner = Owner(watch)
         self._changed = trio.Event()
         self._nursery: trio.Nursery | None = None
         self._supervision = trio.CancelScope()
@@ -230,7 +238,7 @@ class Reconnecting:
         # Who agreed on our protocol in the handshake answers the hello, or says why it will not. Until then nobody is
         # told of a connection: of TLS a client sees the end before the server has looked at its certificate.
         is_promised = self._endpoint.says_hello and link.peer.protocol != "plain"
-        connection = Connection(
+        connection = connection_class(self._owner)(
             link,
             self._endpoint.converse(Role.CLIENT, self._options, agent=AGENT, link=link),
             nursery=self._nursery,
@@ -247,6 +255,8 @@ class Reconnecting:
             event is not None and self._template.is_risky(event) for event in self.offline.names()
         )
         try:
+            if not is_promised:  # else once it has introduced itself
+                self._owner.connected(connection)
             await self._nursery.start(self._run, connection, is_promised)
             if is_awaited:
                 try:

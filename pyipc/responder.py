@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 import trio
 
 from pyipc.errors import ConnectionLost, LocalProtocolError, RemoteProtocolError
-from pyipc.message import Message
+from pyipc.message import FullMessage, Message
 from pyipc.nursery import errors_told
 from pyipc.outbox import SHARE_SIZE
 from pyipc.protocol.codec import convert
@@ -157,7 +157,13 @@ class Responder:
             data = request.data
             if handler.data_type is not None:
                 data = convert(data, handler.data_type)
-            result: object = handler.call(Message(request.event, data, self._connection))
+            if request.traceparent:
+                message: Message[Any] = FullMessage(
+                    request.event, data, self._connection, traceparent=request.traceparent
+                )
+            else:
+                message = Message(request.event, data, self._connection)
+            result: object = handler.call(message)
         except Exception as error:
             self._refuse(request, error)
             return None

@@ -76,6 +76,12 @@ class Handler:
         """Module and name of the function, for messages and logs."""
         return _name_of(self.call)
 
+    def with_call(self, call: Callable[[Any], Any]) -> Handler:
+        """The same registration, which was resolved, with another function in the place of its own."""
+        other = Handler(call=call, pattern=self.pattern, once=self.once, order=self.order)
+        other.data_type, other.is_simple, other._resolved = self.data_type, self.is_simple, True
+        return other
+
     def resolve(self) -> Handler:
         """Look up the declared type: not at registration, since a type may be defined below its handler."""
         if not self._resolved:

@@ -26,10 +26,13 @@ from pyipc.protocol.conversation import Role
 from pyipc.router import Router
 from pyipc.statistics import BroadcastReport, Disconnected, ServerStatistics
 from pyipc.timers import Timers
+from pyipc.watch import Watch
+from pyipc.watched import connection_class, watched
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection
 
+    from pyipc.instrument import Instrument
     from pyipc.message import Message
     from pyipc.protocol.addresses import Address
     from pyipc.transports.port import Link, Listener
@@ -52,6 +55,7 @@ class Server:
         router: Handlers; more can be added with `on`.
         plain_peers: Whether to serve peers that do not speak pyipc's protocol, such as node-ipc
             programs. With ``False`` everybody has to introduce itself within ``handshake_timeout``.
+        instrument: Is told what the server does, for metrics and traces.
         **options: Any of `pyipc.Options`.
 
     Raises:
@@ -64,6 +68,7 @@ class Server:
         *addresses: str | Address | Endpoint,
         router: Router | None = None,
         plain_peers: bool = True,
+        instrument: Instrument | None = None,
         **options: Unpack[OptionOverrides],
     ) -> None:
         self._endpoints = [as_endpoint(address) for address in addresses]
@@ -79,7 +84,8 @@ class Server:
             self._router.include(router)
         self._timers = Timers()
         self._flusher = Flusher()
-        self._owner = Owner()
+        self._owner = Owner(None if instrument is None else Watch(instrument))
+        self._heard = watched(self._router, self._owner.watch)
         self._acceptor = Acceptor(self._endpoints, self._options, serve=self._start_serving, refuse=self._refuse)
         self._audience = Audience(self._endpoints, self._options)
         self._serving_tasks = Attendance()
@@ -308,14 +314,15 @@ class Server:
         # Whom this server called is not asked to introduce itself.
         is_called = not (link.reliable or link.expires)
         require_hello = refusal is not None or not (self._plain_peers or is_called)
-        return Connection(
+        kind = connection_class(self._owner) if refusal is None else Connection
+        return kind(
             link,
             endpoint.converse(
                 Role.SERVER, self._options, agent=AGENT, link=link, require_hello=require_hello, refusal=refusal
             ),
             nursery=self._nursery,
             # Whoever is turned away gets to no handler, whatever it says.
-            router=self._router if refusal is None else Router(),
+            router=self._heard if refusal is None else Router(),
             options=self._options,
             timers=self._timers,
             flusher=self._flusher,
@@ -331,6 +338,7 @@ class Server:
         self._serving_tasks.arrive()
         try:
             try:
+                self._owner.connected(connection)
                 await connection.run()
             finally:
                 self._audience.leave(connection)
@@ -354,6 +362,7 @@ class Server:
         *,
         exclude: Connection | Collection[Connection] | None = None,
         where: Callable[[Connection], bool] | None = None,
+        traceparent: str = "",
     ) -> BroadcastReport:
         """Send an event to every client on every address.
 
@@ -365,6 +374,7 @@ class Server:
             data: Anything that has a JSON form.
             exclude: Connections that do not get it.
             where: Only connections for which this is true get it.
+            traceparent: As for `Connection.emit`.
 
         Returns:
             To how many it was sent, and for how many it was dropped.
@@ -375,7 +385,7 @@ class Server:
         Cancellation: a cancelled broadcast has sent nothing. Always a schedule point.
         """
         await trio.lowlevel.checkpoint()
-        return self._audience.broadcast(event, data, exclude, where)
+        return self._broadcast(event, data, exclude, where, traceparent)
 
     def broadcast_nowait(
         self,
@@ -384,13 +394,26 @@ class Server:
         *,
         exclude: Connection | Collection[Connection] | None = None,
         where: Callable[[Connection], bool] | None = None,
+        traceparent: str = "",
     ) -> BroadcastReport:
         """Like `broadcast`, for plain functions: without giving way to other tasks.
 
         Raises:
             LocalProtocolError: The name or the data cannot be sent; nothing was.
         """
-        return self._audience.broadcast(event, data, exclude, where)
+        return self._broadcast(event, data, exclude, where, traceparent)
+
+    def _broadcast(
+        self,
+        event: str,
+        data: object,
+        exclude: Connection | Collection[Connection] | None,
+        where: Callable[[Connection], bool] | None,
+        traceparent: str,
+    ) -> BroadcastReport:
+        if self._owner.watch is not None and not traceparent:
+            traceparent = self._owner.watch.traceparent()
+        return self._audience.broadcast(event, data, exclude, where, traceparent)
 
     async def aclose(self) -> None:
         """Stop listening; send every client what is queued for it, say goodbye, and close.

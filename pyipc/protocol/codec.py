@@ -56,19 +56,24 @@ class Event(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     data: Any = None
 
 
-class Request(msgspec.Struct, gc=False, forbid_unknown_fields=True, frozen=True):
+_NoneType = type(None)
+
+
+class Request(msgspec.Struct, gc=False, forbid_unknown_fields=True, frozen=True, omit_defaults=True):
     """Asks for one answer.
 
     Attributes:
         call: A number that the asking side never uses again.
         event: The name of the request.
         data: Any JSON.
+        traceparent: Which span it comes from.
     """
 
     type: ClassVar[Literal["pyipc.request"]] = "pyipc.request"
     call: int
     event: str
-    data: Any = None
+    data: Any = msgspec.field(default_factory=_NoneType)  # what a factory makes is written, the default or not
+    traceparent: str = ""
 
 
 class Reply(msgspec.Struct, gc=False, forbid_unknown_fields=True, frozen=True):

@@ -108,7 +108,7 @@ class OutgoingFrames(Conversation):
         prefix = self.known_names[event] = codec.event_prefix(event)
         return prefix
 
-    def request(self, event: str, data: object) -> tuple[int, bytes]:
+    def request(self, event: str, data: object, traceparent: str = "") -> tuple[int, bytes]:
         if self._role is Role.SERVER and not self._peer_speaks_pyipc:
             raise PeerLacksFeature(
                 "request", "the peer has sent no pyipc frame, so it cannot be asked; emit an event instead"
@@ -124,9 +124,17 @@ class OutgoingFrames(Conversation):
             text = codec.fast_json(data)
         except Exception:
             text = codec.encode_value(data, event)
-        frame = b"".join((_REQUEST_START % call, prefix, text, self._call_end))
+        end = self._call_end
+        if traceparent:
+            end = b',"traceparent":%b%b' % (codec.encode_value(traceparent, "the span"), end)
+        frame = b"".join((_REQUEST_START % call, prefix, text, end))
         if len(frame) > self.known_size:
-            self._check_fits(frame, event)
+            try:
+                self._check_fits(frame, event)
+            except MessageTooLarge:
+                if traceparent:
+                    return self.request(event, data)  # better without than not at all
+                raise
         self._last_call = call
         return call, frame
 
