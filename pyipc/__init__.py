@@ -32,6 +32,8 @@ from pyipc.errors import RemoteError as RemoteError
 from pyipc.errors import RemoteProtocolError as RemoteProtocolError
 from pyipc.errors import RequestError as RequestError
 from pyipc.errors import RequestTimeout as RequestTimeout
+from pyipc.errors import SubscriptionOverflow as SubscriptionOverflow
+from pyipc.errors import Unconfirmed as Unconfirmed
 from pyipc.errors import Undelivered as Undelivered
 from pyipc.errors import UnencodableData as UnencodableData
 from pyipc.errors import UnsafePath as UnsafePath
@@ -50,7 +52,11 @@ from pyipc.statistics import BroadcastReport as BroadcastReport
 from pyipc.statistics import ClientStatistics as ClientStatistics
 from pyipc.statistics import ConnectionStatistics as ConnectionStatistics
 from pyipc.statistics import Disconnected as Disconnected
+from pyipc.statistics import DrainReport as DrainReport
 from pyipc.statistics import ServerStatistics as ServerStatistics
+from pyipc.statistics import SubscriptionStatistics as SubscriptionStatistics
+from pyipc.streams import Stream as Stream
+from pyipc.subscription import Subscription as Subscription
 from pyipc.transports.port import Certificate as Certificate
 from pyipc.transports.port import Peer as Peer
 from pyipc.transports.tls_settings import TLS as TLS
@@ -74,6 +80,7 @@ __all__ = [
     "ConnectionLost",
     "ConnectionStatistics",
     "Disconnected",
+    "DrainReport",
     "Endpoint",
     "EventStream",
     "HandshakeFailed",
@@ -103,6 +110,11 @@ __all__ = [
     "Router",
     "Server",
     "ServerStatistics",
+    "Stream",
+    "Subscription",
+    "SubscriptionOverflow",
+    "SubscriptionStatistics",
+    "Unconfirmed",
     "Undelivered",
     "UnencodableData",
     "UnsafePath",

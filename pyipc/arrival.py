@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pyipc.connection import Connection
+    from pyipc.router import Handler
 
 __all__ = ["Arrival"]
 
@@ -22,17 +23,28 @@ class Arrival:
         data: Its decoded JSON.
         attachments: Binary data that came with it.
         traceparent: Which span of a trace it comes from.
+        handlers: Who is to deal with it, in the place of the handlers for events of its name.
 
     Attributes:
         type: Its name, called as that of a plain event.
         data: As given.
+        handlers: As given.
     """
 
-    __slots__ = ("_attachments", "_traceparent", "data", "type")
+    __slots__ = ("_attachments", "_traceparent", "data", "handlers", "type")
 
-    def __init__(self, event: str, data: Any, *, attachments: Sequence[bytes] = (), traceparent: str = "") -> None:
+    def __init__(
+        self,
+        event: str,
+        data: Any,
+        *,
+        attachments: Sequence[bytes] = (),
+        traceparent: str = "",
+        handlers: tuple[Handler, ...] | None = None,
+    ) -> None:
         self.type: str = event
         self.data: Any = data
+        self.handlers: tuple[Handler, ...] | None = handlers
         self._attachments = attachments
         self._traceparent = traceparent
 

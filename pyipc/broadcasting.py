@@ -19,12 +19,14 @@ from pyipc.protocol.traces import check_traceparent
 from pyipc.statistics import BroadcastReport
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     from pyipc.options import Options
     from pyipc.protocol.conversation import Conversation
+    from pyipc.protocol.features import Published
     from pyipc.protocol.framing import Framing
     from pyipc.transports.port import Link
+    from pyipc.watch import Watch
 
 __all__ = ["Audience"]
 
@@ -37,13 +39,15 @@ class Audience:
     Args:
         endpoints: Where the server listens.
         options: Limits and times.
+        watch: Knows which span something comes from that was given none, if there is an instrument.
 
     Attributes:
         broadcasts: Broadcasts made.
         dropped: Copies of them that slow peers did not get.
     """
 
-    def __init__(self, endpoints: Sequence[Endpoint], options: Options) -> None:
+    def __init__(self, endpoints: Sequence[Endpoint], options: Options, watch: Watch | None = None) -> None:
+        self._watch = watch
         self._endpoints = endpoints
         self._options = options
         self._members: dict[Connection, Endpoint] = {}
@@ -94,6 +98,8 @@ class Audience:
         Raises:
             LocalProtocolError: The name or the data cannot be sent; nothing was.
         """
+        if self._watch is not None and not traceparent:
+            traceparent = self._watch.traceparent()
         frames = self._encode(event, data)
         traced = self._encode_traced(event, data, traceparent) if traceparent else None
         excluded = (exclude,) if isinstance(exclude, Connection) else exclude or ()
@@ -168,3 +174,37 @@ class Audience:
             point = Endpoint("memory:template", framing=framing)
             template = self._templates[framing] = point.converse(Role.SERVER, self._options, agent=AGENT)
         return template
+
+    def publish(self, body: Published, subscribers: Iterable[Connection]) -> BroadcastReport:
+        """Send a frame to those who have subscribed to it, without waiting, as `broadcast` sends an event to all.
+
+        Raises:
+            LocalProtocolError: It cannot be sent; nothing was.
+        """
+        default: Framing = Json()
+        # Also where nobody gets it: whether something can be published is not to depend on who listens.
+        frames: dict[Framing, bytes] = {default: self._template(default).say(body)}
+        sent = dropped = 0
+        framing, frame = default, frames[default]
+        for connection in subscribers:
+            endpoint = self._members.get(connection)
+            if endpoint is None or not connection.is_open:
+                continue
+            if endpoint.framing is not framing:
+                framing = endpoint.framing
+                frame = frames.get(framing) or self._template(framing).say(body)
+                frames[framing] = frame
+            try:
+                taken = connection._send_encoded(None, frame)
+            except ConnectionClosed:
+                continue
+            except LocalProtocolError as error:
+                logger.warning("%s does not get %r: %s", connection.peer.address, body.topic, error)
+                taken = False
+            if taken:
+                sent += 1
+                if connection._watch is not None:
+                    connection._watch.sent("published", body.topic, len(frame), connection)
+            else:
+                dropped += 1
+        return BroadcastReport(sent, dropped)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 
 import trio
 
-from pyipc.endpoint import Endpoint, as_endpoint
+from pyipc.endpoint import as_endpoint
 from pyipc.errors import (
     ConnectionClosed,
     ConnectionLost,
@@ -19,7 +19,7 @@ from pyipc.errors import (
     RequestTimeout,
     Undelivered,
 )
-from pyipc.listening import EventStream
+from pyipc.listening import EventStream, Expected
 from pyipc.nursery import hidden_nursery
 from pyipc.options import UNSET, OptionOverrides, Options, Unset
 from pyipc.protocol.names import check_event_name
@@ -27,12 +27,15 @@ from pyipc.protocol.traces import check_traceparent
 from pyipc.reconnecting import Reconnecting
 from pyipc.router import Router
 from pyipc.statistics import ClientStatistics, Disconnected
+from pyipc.streams import Stream, StreamSource
+from pyipc.subscribing import Subscriptions, TopicClient
 from pyipc.watch import Watch
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Collection, Sequence
 
     from pyipc.connection import Connection
+    from pyipc.endpoint import Endpoint
     from pyipc.instrument import Instrument
     from pyipc.message import Message
     from pyipc.protocol.addresses import Address
@@ -49,7 +52,7 @@ _checkpoint_if_cancelled = trio.lowlevel.checkpoint_if_cancelled
 @asynccontextmanager
 async def connect(
     address: str | Address | Endpoint,
-    *,
+    *others: str | Address | Endpoint,
     router: Router | None = None,
     wait: bool = True,
     on_connect: Callable[[Connection], object] | None = None,
@@ -65,6 +68,9 @@ async def connect(
 
     Args:
         address: Where the server is: an address, or a `pyipc.Endpoint` for one with options of its own.
+        *others: Where else it may be. The client uses whichever answers and stays there while it works; it goes on
+            to the next when nobody is there, or when the server asks for that (`Server.drain`). All must be of one
+            framing, and all for streams or all for datagrams.
         router: Handlers for what the server sends; handlers added to the client later may miss
             what came before.
         wait: Wait until the server is there, up to the option ``connect_timeout``. With ``False``
@@ -80,17 +86,19 @@ async def connect(
 
     Raises:
         AddressError: The address is wrong, or cannot be used on this system.
+        ValueError: An option is out of range, or the addresses do not go together.
         ConnectError: Nobody was there in time, or somebody who is not allowed.
         Undelivered: On leaving: not everything could be handed to the server.
 
     Cancellation: closes at once.
     """
+    endpoints = [as_endpoint(each) for each in (address, *others)]
     if instrument is None:
-        client = Client(as_endpoint(address), router, Options.of(options))
+        client = Client(endpoints, router, Options.of(options))
     else:
         from pyipc.watched_client import WatchedClient  # Not above: it is derived from what is here.
 
-        client = WatchedClient(as_endpoint(address), router, Options.of(options), Watch(instrument))
+        client = WatchedClient(endpoints, router, Options.of(options), Watch(instrument))
     if on_connect is not None:
         client.on_connect(on_connect)
     if on_disconnect is not None:
@@ -112,16 +120,27 @@ async def connect(
         await client.aclose()
 
 
-class Client:
+class Client(StreamSource, TopicClient):
     """What `connect` gives: talks to one server, through one connection after the other."""
 
-    def __init__(self, endpoint: Endpoint, router: Router | None, options: Options, watch: Watch | None = None) -> None:
-        self._endpoint = endpoint
+    def __init__(
+        self, endpoints: Sequence[Endpoint], router: Router | None, options: Options, watch: Watch | None = None
+    ) -> None:
         self._options = options
         self._router = Router()
         if router is not None:
             self._router.include(router)
-        self._up = Reconnecting(endpoint, self._router, options, self._on_loss, watch)
+        self._up = Reconnecting(
+            endpoints, self._router, options, on_loss=self._on_loss, on_move=self._on_move, watch=watch
+        )
+        self._topics = Subscriptions(
+            self._up,
+            options,
+            connected=self._wait_for_connection,
+            waiting=self._waiting_for_peer,
+            check_usable=self._check_usable,
+        )
+        self._up.serve_topics(self._topics)
         self._streams: weakref.WeakSet[EventStream[Any]] = weakref.WeakSet()
         self._answers: weakref.WeakSet[EventStream[Any]] = weakref.WeakSet()
         self._closing = False
@@ -130,7 +149,8 @@ class Client:
 
     def __repr__(self) -> str:
         state = "closed" if self._closing else "connected" if self.connected else "not connected"
-        return f"<Client {self._endpoint.address} {state}, {len(self._up.offline)} queued>"
+        departing = f", {len(self._up.departing)} departing" if self._up.departing else ""
+        return f"<Client {self._up.destinations} {state}, {len(self._up.offline)} queued{departing}>"
 
     # --- what it is ---
 
@@ -150,9 +170,19 @@ class Client:
             connected=self.connected,
             connects=self._up.connects,
             failed_connects=self._up.failed_connects,
+            moves=self._up.moves,
+            departing=len(self._up.departing),
             offline_messages=len(self._up.offline),
             offline_size=self._up.offline.size,
             offline_dropped=self._up.offline.dropped,
+            unsettled=len(self._up.window.pending),
+            confirmed=self._up.window.confirmed,
+            resent=self._up.window.resent,
+            unconfirmed=self._up.window.unconfirmed,
+            subscriptions=len(self._topics),
+            published_received=self._topics.received,
+            published_dropped=self._topics.dropped,
+            publishes_refused=self._topics.refused,
             connection=None if self._up.connection is None else self._up.connection.statistics(),
         )
 
@@ -229,18 +259,44 @@ class Client:
 
     # --- sending ---
 
-    async def emit(self, event: str, data: object = None, *, traceparent: str = "") -> None:
+    async def emit(
+        self,
+        event: str,
+        data: object = None,
+        *,
+        confirm: bool = False,
+        timeout: float | Unset | None = UNSET,
+        traceparent: str = "",
+    ) -> None:
         """Send an event; nobody answers. See `Connection.emit`.
 
         While there is no connection the event is queued, refused or dropped, as the option
-        ``offline`` says. What was queued goes without ``traceparent``.
+        ``offline`` says. With ``confirm`` one that a lost connection left open is sent again over the next, if
+        ``offline`` is ``"queue"``: it is handled once in the life of a server, and handlers of a server that was
+        started since see ``message.redelivered``.
+
+        Args:
+            event: Its name.
+            data: Anything that has a JSON form.
+            confirm: Wait until the server has handled it.
+            timeout: With ``confirm``: seconds to wait; ``None`` for ever; by default the option ``confirm_timeout``.
+            traceparent: Which span of a trace it comes from, as W3C Trace Context writes it. What is queued goes
+                without, unless it is to be confirmed.
 
         Raises:
             LocalProtocolError: The name or the data cannot be sent; nothing was.
             ConnectionClosed: The client is closed, or not connected and cannot queue; nothing was sent.
+            PeerLacksFeature: With ``confirm``: the server cannot confirm, or nobody can over this transport.
+            RequestError: With ``confirm``: it was not handled, or a handler failed; as for `request`.
+            Unconfirmed: With ``confirm``: its outcome is not known, and ``maybe_handled`` says what is.
+            ConnectionLost: With ``confirm``: likewise, where nothing is sent again.
 
-        Cancellation: a cancelled emit has sent nothing.
+        Cancellation: a cancelled emit has sent nothing, unless it was waiting to be confirmed: then the event may be
+        handled all the same, and is not sent again.
         """
+        if confirm:
+            await self._up.window.emit_anyhow(event, data, timeout, traceparent)
+            return
         connection = self._up.connection
         if connection is not None:
             try:
@@ -249,7 +305,10 @@ class Client:
                 if traceparent or not connection._emit_at_once(event, data):
                     await connection.emit(event, data, traceparent=traceparent)
             except ConnectionLost:
-                pass  # it was not sent, and goes the way of all that is emitted without a connection
+                # It was not sent, and goes the way of all that is emitted without a connection.
+                if self._up.connection not in (None, connection):
+                    await self.emit(event, data, traceparent=traceparent)  # unless there is another one by now
+                    return
             else:
                 return
         else:
@@ -280,7 +339,13 @@ class Client:
 
     @overload
     async def request(
-        self, event: str, data: object = None, *, timeout: float | Unset | None = UNSET, traceparent: str = ""
+        self,
+        event: str,
+        data: object = None,
+        *,
+        timeout: float | Unset | None = UNSET,
+        idempotent: bool = False,
+        traceparent: str = "",
     ) -> Any: ...
 
     @overload
@@ -290,6 +355,7 @@ class Client:
         data: object = None,
         *,
         timeout: float | Unset | None = UNSET,
+        idempotent: bool = False,
         result: type[T],
         traceparent: str = "",
     ) -> T: ...
@@ -300,6 +366,7 @@ class Client:
         data: object = None,
         *,
         timeout: float | Unset | None = UNSET,
+        idempotent: bool = False,
         result: Any = None,
         traceparent: str = "",
     ) -> Any:
@@ -307,6 +374,14 @@ class Client:
 
         While there is no connection it waits for one, within the same time-out, unless the option
         ``offline`` is ``"raise"`` or ``"drop"``.
+
+        Args:
+            event: The name of the request.
+            data: Anything that has a JSON form.
+            timeout: Seconds to wait in all; ``None`` for ever; by default the option ``request_timeout``.
+            idempotent: Whether it does no harm to handle it twice. If so it is sent again when the connection was lost,
+                though it may have been handled.
+            result: A type that the answer is checked against and converted to.
 
         Raises:
             RequestError, ConnectionLost, LocalProtocolError: As `Connection.request`.
@@ -320,14 +395,24 @@ class Client:
             timeout = self._options.request_timeout
         now = self._up.now()
         deadline = math.inf if timeout is None else now + timeout
+        loss: ConnectionLost | None = None  # of a connection over which it may have been handled
         while True:
             connection = self._up.connection
             if connection is None or not connection.is_open:
-                connection = await self._wait_for_connection(event, timeout, deadline)
+                try:
+                    connection = await self._wait_for_connection(event, timeout, deadline)
+                except ConnectionLost as lost:
+                    if loss is None:
+                        raise
+                    raise ConnectionLost(str(lost), maybe_handled=True) from loss
             try:
                 return await connection._request_until(event, data, timeout, deadline, now, result, traceparent)
             except ConnectionLost as lost:
-                if lost.maybe_handled or self._options.offline != "queue":
+                if lost.maybe_handled:
+                    loss = lost
+                    if not idempotent:
+                        raise
+                if self._options.offline != "queue" and self._up.connection in (None, connection):
                     raise
                 now = self._up.now()
             except RequestTimeout as late:
@@ -338,6 +423,18 @@ class Client:
                 elif connection.peer.protocol == "plain":
                     hint = "; the peer has not introduced itself, so it may be a plain node-ipc program"
                 raise RequestTimeout(event, timeout, hint) from late
+
+    async def _open_stream(self, stream: Stream[Any], deadline: float) -> None:
+        while True:
+            connection = self._up.connection
+            if connection is None or not connection.is_open:
+                connection = await self._wait_for_connection(stream.event, stream.timeout, deadline)
+            try:
+                await connection._open_stream(stream, deadline)
+                return
+            except ConnectionLost:  # nothing was sent
+                if self._options.offline != "queue":
+                    raise
 
     async def _wait_for_connection(self, event: str, timeout: float | None, deadline: float) -> Connection:
         if self._options.offline != "queue":
@@ -363,6 +460,9 @@ class Client:
 
         Cancellation: nothing is unsent by it.
         """
+        for departing in tuple(self._up.departing):
+            with contextlib.suppress(ConnectionLost):  # what it has not sent goes to the present one
+                await departing.flush()
         if self._up.connection is None:
             await trio.lowlevel.checkpoint()
             self._check_usable()
@@ -400,6 +500,14 @@ class Client:
         """Tell those whose events will not come: all of them, or those who expect an answer."""
         for stream in list(self._streams if final else self._answers):
             stream.end(error)
+        if final:
+            self._topics.end_all(error)
+
+    def _on_move(self) -> Expected:
+        """A connection is left behind: what is expected so far will come over it, what is expected later will not."""
+        expected = Expected(self._answers)
+        self._answers.clear()
+        return expected
 
     async def aclose(self) -> None:
         """Send what is queued, say goodbye, and close. May be called more than once, also by `on_disconnect`.
@@ -421,14 +529,18 @@ class Client:
     async def _leave(self) -> None:
         undelivered = 0
         try:
-            if len(self._up.offline):
+            if len(self._up.offline) or self._up.window.pending:
                 with trio.move_on_after(self._options.close_timeout):
-                    await self._up.wait_settled()
+                    if len(self._up.offline):
+                        await self._up.wait_settled()
+                    await self._up.window.wait_empty()
             self._closing = True
-            connection = self._up.connection
+            self._up.window.close()
+            connections = set(self._up.departing)
+            if self._up.connection is not None:
+                connections.add(self._up.connection)
             self._up.stop()
-            if connection is not None:
-                undelivered = await self._close(connection)
+            undelivered = await self._close_all(connections)
             with trio.move_on_after(self._options.close_timeout):
                 await self._up.running.wait_for_all()
             await trio.lowlevel.checkpoint()
@@ -437,17 +549,28 @@ class Client:
             self._up.stop()
             for stream in list(self._streams):
                 stream.end()
+            self._topics.end_all(None)
             self._up.tell()
             self._left.set()
         undelivered += len(self._up.offline)
         if undelivered:
             why = f": {self._up.last_error}" if self._up.last_error else ""
-            raise Undelivered(
-                undelivered, f"{undelivered} messages could not be sent to {self._endpoint.parsed.redacted}{why}"
-            )
+            raise Undelivered(undelivered, f"{undelivered} messages could not be sent to {self._up.destinations}{why}")
+
+    async def _close_all(self, connections: Collection[Connection]) -> int:
+        """Close the last connections; say how many events they could not send."""
+        undelivered = 0
+
+        async def close(connection: Connection) -> None:
+            nonlocal undelivered
+            undelivered += await self._close(connection)
+
+        async with trio.open_nursery() as nursery:
+            for connection in connections:
+                nursery.start_soon(close, connection)
+        return undelivered
 
     async def _close(self, connection: Connection) -> int:
-        """Close the last connection; say how many events it could not send."""
         had_ended = not connection.is_open
         try:
             await connection.aclose()

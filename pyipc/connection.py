@@ -11,15 +11,17 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import trio
 
+from pyipc.confirming import confirm as confirm_event
 from pyipc.errors import InvalidEventName, RequestTimeout
 from pyipc.lifecycle import Lifecycle
 from pyipc.options import UNSET, Unset
 from pyipc.protocol.codec import convert
-from pyipc.protocol.features import TOPICS
+from pyipc.protocol.features import STREAMS, TOPICS
 from pyipc.protocol.traces import check_traceparent
 from pyipc.reader import SOON
 from pyipc.slots import current_slot
 from pyipc.statistics import ConnectionStatistics
+from pyipc.streams import Stream, Streams, StreamSource
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,7 +35,7 @@ T = TypeVar("T")
 _FEW = 4
 
 
-class Connection(Lifecycle):
+class Connection(Lifecycle, StreamSource):
     """A connection to one peer. Made by servers and clients, which hand it to handlers."""
 
     __slots__ = ()
@@ -43,14 +45,15 @@ class Connection(Lifecycle):
 
     def statistics(self) -> ConnectionStatistics:
         """A snapshot of the counters."""
+        asked, served = self._streams, self._responder.producers
         return ConnectionStatistics(
             bytes_sent=self._outbox.bytes_sent,
             bytes_received=self._bytes_received,
             events_sent=self._events_sent,
             events_received=self._dispatcher.received + self._responder.received,
             unheard=self._dispatcher.unheard,
-            handler_errors=self._dispatcher.failed + self._responder.failed,
-            refusals=self._dispatcher.refused + self._responder.refused,
+            handler_errors=self._dispatcher.failed + self._responder.failed + (0 if served is None else served.failed),
+            refusals=self._dispatcher.refused + self._responder.refused + (0 if served is None else served.refused),
             malformed=self._malformed,
             dropped=self._dropped + self._link.dropped,
             late_answers=self._calls.late_answers,
@@ -58,12 +61,31 @@ class Connection(Lifecycle):
             inbox_size=self._inbox.size,
             pending_requests=len(self._calls.pending),
             concurrent_requests=self._responder.slots_used,
+            streams_asked=0 if asked is None else asked.asked,
+            streams_served=0 if served is None else served.served,
+            open_streams=self._open_streams,
+            items_sent=0 if served is None else served.sent,
+            items_received=0 if asked is None else asked.received,
             reading_paused=self._dispatcher.paused,
         )
 
+    @property
+    def _open_streams(self) -> int:
+        """How many streams are under way, of either side."""
+        asked, served = self._streams, self._responder.producers
+        return (0 if asked is None else len(asked.open)) + (0 if served is None else len(served))
+
     # --- sending ---
 
-    async def emit(self, event: str, data: object = None, *, traceparent: str = "") -> None:
+    async def emit(
+        self,
+        event: str,
+        data: object = None,
+        *,
+        confirm: bool = False,
+        timeout: float | Unset | None = UNSET,
+        traceparent: str = "",
+    ) -> None:
         """Send an event; nobody answers.
 
         Returns when the message is in the outbox, which is at once unless the outbox is above its
@@ -73,17 +95,27 @@ class Connection(Lifecycle):
         Args:
             event: Its name.
             data: Anything that has a JSON form; bytes on a raw connection.
+            confirm: Wait until the peer has handled it. Not to be used by a handler of this connection's events,
+                nor by tasks in its nurseries.
+            timeout: With ``confirm``: seconds to wait; ``None`` for ever; by default the option ``confirm_timeout``.
             traceparent: Which span of a trace it comes from, as W3C Trace Context writes it. It goes without to a peer
                 that has not introduced itself (yet), and over UDP.
 
         Raises:
             LocalProtocolError: The name or the data cannot be sent; nothing was.
             ConnectionClosed: The connection is closed, or lost; nothing was sent.
+            PeerLacksFeature: With ``confirm``: the peer cannot confirm, or nobody can over this transport.
+            RequestError: With ``confirm``: it was not handled, or a handler failed; as for `request`.
+            Unconfirmed: With ``confirm``: its outcome is not known, and ``maybe_handled`` says what is.
+            ConnectionLost: With ``confirm``: likewise, as the connection broke. (A client tries again first.)
 
-        Cancellation: a cancelled emit has sent nothing. Always a cancellation point, but a
-        schedule point only once per high-water mark (64 KiB): giving way to the scheduler costs
-        ten times what a message does.
+        Cancellation: a cancelled emit has sent nothing, unless it was waiting to be confirmed: then the event may be
+        handled all the same. Always a cancellation point, but a schedule point only once per high-water mark
+        (64 KiB), and with ``confirm``: giving way to the scheduler costs ten times what a message does.
         """
+        if confirm:
+            await confirm_event(self, event, data, timeout, traceparent)
+            return
         await trio.lowlevel.checkpoint_if_cancelled()
         is_traced = traceparent != "" and self._carries(traceparent)
         if not is_traced and self._emit_at_once(event, data):
@@ -177,8 +209,12 @@ class Connection(Lifecycle):
         """The bytes of an event for every peer with this framing; see `_send_encoded`."""
         return self._conversation.encode(event, data)
 
-    def _send_encoded(self, event: str, frame: bytes) -> bool:
+    def _send_encoded(self, event: str | None, frame: bytes) -> bool:
         """Send bytes from `encode` without waiting, up to the outbox's cap.
+
+        Args:
+            event: The event's name; ``None`` for bytes from `Conversation.say`, whose names suit every peer.
+            frame: The bytes.
 
         Returns:
             Whether they were queued. If not, the peer is too slow, and has been dealt with as the
@@ -191,7 +227,9 @@ class Connection(Lifecycle):
         if not self.is_open:
             raise self._gone()
         conversation = self._conversation
-        if event not in conversation.known_names or len(frame) > conversation.known_size:
+        if event is None:
+            conversation.check_size(frame)
+        elif event not in conversation.known_names or len(frame) > conversation.known_size:
             conversation.check(event, frame)
             if not frame and self._has_no_room_for_nothing():
                 self._dropped += 1
@@ -355,6 +393,31 @@ class Connection(Lifecycle):
             if calls.room is not None:
                 calls.pass_on()
         return answer if result is None else convert(answer, result)
+
+    async def _open_stream(self, stream: Stream[Any], deadline: float) -> None:
+        if not self.is_open:
+            raise self._gone()
+        outbox = self._outbox
+        with trio.move_on_at(deadline) as scope:
+            if self._conversation.awaits_welcome:
+                await self.know_peer()
+            self._conversation.check_feature(STREAMS)
+            if outbox.size >= outbox.high_water_size:
+                with self.waiting_for_peer():
+                    await outbox.wait_for_room()
+        if scope.cancelled_caught:
+            assert stream.timeout is not None
+            raise RequestTimeout(stream.event, stream.timeout, "; the peer did not even read what was sent before")
+        if not self.is_open:
+            raise self._gone()
+        if self._streams is None:
+            self._streams = Streams(self)
+        number = self._conversation.next_call()
+        frame = self._conversation.say(stream.opening(number))
+        outbox.push_now(frame, self._now())
+        self._streams.add(number, stream)
+        if self._watch is not None:
+            self._watch.sent("stream", stream.event, len(frame), self)
 
     async def _wait_for_turn(self, event: str, timeout: float | None, deadline: float) -> None:
         """Wait until one more request fits, but not beyond its own time-out."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextvars
 import logging
+import math
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -22,6 +23,8 @@ __all__ = ["Crew"]
 
 logger: logging.Logger = logging.getLogger("pyipc.connection")
 
+_LONG_AGO = -1e300
+
 
 class Crew:
     """A first task, which enters the crew with ``async with``, and those that help it.
@@ -31,12 +34,15 @@ class Crew:
 
     Args:
         nursery: Where helpers are started. It must outlive the crew.
+
+    Attributes:
+        nursery: As given.
     """
 
-    __slots__ = ("_cancelled", "_context", "_done", "_ended", "_first", "_nursery", "_scopes")
+    __slots__ = ("_cancelled", "_context", "_done", "_ended", "_first", "_scopes", "nursery")
 
     def __init__(self, nursery: trio.Nursery) -> None:
-        self._nursery = nursery
+        self.nursery: trio.Nursery = nursery
         # Helpers are started by handlers that are about to wait. They must not inherit what those have set.
         self._context = contextvars.copy_context()
         self._first = trio.CancelScope()
@@ -80,7 +86,7 @@ class Crew:
         if self._cancelled:
             scope.cancel()
         self._scopes.append(scope)
-        start_soon: Callable[..., None] = self._nursery.start_soon
+        start_soon: Callable[..., None] = self.nursery.start_soon
         self._context.run(start_soon, self._help, scope, task, args, name=task)
 
     async def _help(self, scope: trio.CancelScope, task: Callable[..., Any], args: tuple[Any, ...]) -> None:
@@ -101,6 +107,19 @@ class Crew:
             if self._done is None:
                 self._done = trio.lowlevel.ParkingLot()
             await self._done.park()
+
+    def is_around_present_task(self) -> bool:
+        """Whether the present task is one of these, or was started within one and will be cancelled with it."""
+        scopes = [self._first, *self._scopes]
+        try:
+            # Only for this moment, so that nothing is cancelled by it: which scopes are around a task can be told by
+            # nothing else, and to note the tasks as they start would cost each of them something.
+            for scope in scopes:
+                scope.deadline = _LONG_AGO
+            return trio.current_effective_deadline() == _LONG_AGO
+        finally:
+            for scope in scopes:
+                scope.deadline = math.inf
 
     def cancel(self) -> None:
         """Cancel all tasks, those too that are started later."""

@@ -16,6 +16,7 @@
     ├── ConnectionClosed               this side closed it, or it is closed already
     │   └── ConnectionLost             it broke, or the peer left (.maybe_handled)
     ├── Undelivered                    closing could not send everything (.count)
+    ├── Unconfirmed                    what became of a confirmed event is not known (.event, .code, .maybe_handled)
     ├── ProtocolError
     │   ├── LocalProtocolError         the caller asked for something illegal; nothing was sent
     │   │   ├── InvalidEventName (.event)
@@ -25,6 +26,7 @@
     │   │       └── UnsupportedByTransport  no peer can, over this transport or framing
     │   └── RemoteProtocolError        the peer sent what the protocol does not allow (.code)
     ├── Refused                        raised by a handler: its answer is no, and says why (.code, .message, .data)
+    ├── SubscriptionOverflow           more was published than a subscription holds (.pattern, .max_buffered)
     └── RequestError
         ├── NoHandler                  the peer has no handler for the request (.event)
         ├── InvalidData                data does not fit the declared type (.path says where)
@@ -64,6 +66,8 @@ __all__ = [
     "RemoteProtocolError",
     "RequestError",
     "RequestTimeout",
+    "SubscriptionOverflow",
+    "Unconfirmed",
     "Undelivered",
     "UnencodableData",
     "UnsafePath",
@@ -189,6 +193,26 @@ class Undelivered(IPCError):
         super().__init__(message)
 
 
+class Unconfirmed(IPCError):
+    """An event was to be confirmed, and what became of it will not be known any more.
+
+    Attributes:
+        event: The name of the event.
+        code: A short, stable name for the reason: ``"timeout"`` (no outcome came in time), ``"lost"`` (the server could
+            not be reached for so long that it may forget), ``"forgotten"`` (it did forget), ``"unsupported"`` (the
+            server that is there now cannot confirm), ``"closed"`` (this side was closed) or ``"failed"`` (the client
+            has given up to connect).
+        maybe_handled: Whether it may have been handled. ``False`` is certain, ``True`` is not.
+    """
+
+    def __init__(self, event: str, code: str, message: str, *, maybe_handled: bool) -> None:
+        self.event = event
+        self.code = code
+        self.maybe_handled = maybe_handled
+        known = "it may have been handled" if maybe_handled else "it was not sent"
+        super().__init__(f"{event!r} was not confirmed: {message}; {known}")
+
+
 class ProtocolError(IPCError):
     """The rules of the protocol were broken, by this side or by the other."""
 
@@ -270,6 +294,7 @@ _CODES_OF_THE_PROTOCOL: Final = frozenset(
         "no-handler",
         "not-a-stream",
         "reply-too-large",
+        "too-large",
         "too-many",
     }
 )
@@ -310,6 +335,23 @@ class Refused(IPCError):
         self.message = message
         self.data = data
         super().__init__(f"{code}: {message}")
+
+
+class SubscriptionOverflow(IPCError):
+    """More was published than a subscription holds, and its policy is ``"close"``: it is over.
+
+    Attributes:
+        pattern: What was subscribed to.
+        max_buffered: How many messages it held.
+    """
+
+    def __init__(self, pattern: str, max_buffered: int) -> None:
+        self.pattern = pattern
+        self.max_buffered = max_buffered
+        super().__init__(
+            f"messages for {pattern!r} came faster than they were taken, and the subscription holds {max_buffered:,}; "
+            "take them faster, raise max_buffered, or choose a policy that drops some"
+        )
 
 
 class RequestError(IPCError):

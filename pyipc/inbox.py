@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from pyipc.arrival import Arrival
     from pyipc.connection import Connection
     from pyipc.protocol.codec import Event
+    from pyipc.protocol.features import OpenStream
     from pyipc.protocol.messages import Request
 
 __all__ = ["Inbox", "Read"]
@@ -71,7 +72,7 @@ class Inbox:
         self.events: collections.deque[tuple[Event | Arrival, Read]] = _NOTHING
         self.read_size: int = 0
         self.read: Read | None = None
-        self.requests: dict[int, tuple[Request, Read]] = {}
+        self.requests: dict[int, tuple[Request | OpenStream, Read]] = {}
         self.size: int = 0
 
     def put_event(self, event: Event | Arrival) -> None:
@@ -83,8 +84,8 @@ class Inbox:
         self.events.append((event, self._grow()))
         self._check()
 
-    def put_request(self, request: Request) -> None:
-        """Let a request wait."""
+    def put_request(self, request: Request | OpenStream) -> None:
+        """Let a request wait, or the opening of a stream."""
         if self.size >= self._max_size and self._drops():
             return
         self.requests[request.call] = (request, self._grow())

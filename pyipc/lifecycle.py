@@ -21,6 +21,7 @@ from pyipc.errors import ConnectionClosed, ConnectionLost, HandshakeFailed, Peer
 from pyipc.inbox import Inbox
 from pyipc.landmark import Landmark
 from pyipc.outbox import STREAM_WRITE_SIZE, Outbox
+from pyipc.protocol.features import PUBLISH_START, TOPICS
 from pyipc.protocol.messages import Reply
 from pyipc.reader import Reader
 from pyipc.responder import Responder
@@ -32,12 +33,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pyipc.arrival import Arrival
+    from pyipc.confirming import Window
     from pyipc.connection import Connection
     from pyipc.flusher import Flusher
     from pyipc.options import Options
     from pyipc.owner import Owner
     from pyipc.protocol.conversation import Conversation, Inbound
     from pyipc.router import Router
+    from pyipc.sessions import Receipts
+    from pyipc.streams import Streams
     from pyipc.timers import Timer, Timers
     from pyipc.transports.port import Link, Peer
 
@@ -85,14 +89,18 @@ class Lifecycle:
         "_options",
         "_outbox",
         "_owner",
+        "_quiet",
         "_reader",
         "_reading_ended",
         "_reason",
+        "_receipts",
         "_responder",
         "_running",
+        "_streams",
         "_timers",
         "_vigil",
         "_waiting",
+        "_window",
         "is_open",
     )
 
@@ -125,7 +133,12 @@ class Lifecycle:
         self._reading_ended = Landmark()
         self._introduced: trio.Event | None = None
         self._last_call: Timer | None = None
+        # What is confirmed of either side's events; made when it is first needed.
+        self._receipts: Receipts | None = None
+        self._window: Window | None = None
+        self._quiet: trio.lowlevel.ParkingLot | None = None
         self._waiting = 0
+        self._streams: Streams | None = None
         self._bytes_received = 0
         self._events_sent = 0
         self._malformed = 0
@@ -200,6 +213,8 @@ class Lifecycle:
     @property
     def is_waiting(self) -> bool:
         """Whether something on this side waits for the peer or its end, so that reading must not pause."""
+        if self._window is not None and self._window.pending:
+            return True
         return self._waiting > 0 or len(self._calls.pending) > 0 or self._reason is not None
 
     @property
@@ -222,7 +237,10 @@ class Lifecycle:
     def _digest(self, chunk: bytes) -> list[Inbound] | None:
         """What bytes that arrived say; ``None`` where they are the end."""
         if not chunk and self._link.reliable:
-            self._end("eof", "the peer closed the connection", by_peer=True)
+            if self._outbox.finished:
+                self._end("finished", "this side had finished sending, and so has the peer", by_peer=False)
+            else:
+                self._end("eof", "the peer closed the connection", by_peer=True)
             self._reading_ended.set()
             return None
         size = len(chunk)
@@ -250,6 +268,11 @@ class Lifecycle:
         elif not self._offer(frames):
             self._on_overflow()
 
+    def _note_quiet(self) -> None:
+        """Something is under way no more."""
+        if self._quiet is not None:
+            self._quiet.unpark_all()
+
     def _resume_reading(self) -> None:
         """Something waits no more, and there is room to read on."""
         self._dispatcher.resume()
@@ -272,6 +295,14 @@ class Lifecycle:
     def _on_abandoned_call(self, number: int) -> None:
         if self.is_open:
             self._offer(self._conversation.cancel(number))
+
+    def _fail_calls(self, message: str, *, lost: bool, maybe_handled: bool) -> None:
+        """Tell whoever waits for an answer that none will come, and end what would be answered bit by bit."""
+        self._calls.fail_all(message, lost=lost, maybe_handled=maybe_handled)
+        if self._streams is not None:
+            self._streams.fail_all(message, lost=lost, maybe_handled=maybe_handled)
+        if self._responder.producers is not None:
+            self._responder.producers.cancel_all()
 
     def _on_overflow(self) -> None:
         """More waits than may: end the connection, or lose what came last where anything may be lost."""
@@ -336,9 +367,11 @@ class Lifecycle:
             self._sever_later()
         # A peer that refused the connection has looked at nothing else.
         refused = isinstance(error, PeerRefused | HandshakeFailed) and self._conversation.protocol == "plain"
-        self._calls.fail_all(message, lost=code != "closed", maybe_handled=not refused)
+        self._fail_calls(message, lost=code != "closed", maybe_handled=not refused)
+        self._owner.ended(cast("Connection", self))
         if self._introduced is not None:
             self._introduced.set()
+        self._note_quiet()
         if code == "eof":
             self._outbox.flush_nowait()  # the peer may have closed only its own direction, and still read
         else:
@@ -402,12 +435,15 @@ class Lifecycle:
         by_us = self._reason is None
         if by_us:
             self._reason = Disconnected(self, "closed", "this side closed the connection", False)
-        self._calls.fail_all("this side closed the connection", lost=False, maybe_handled=True)
+        self._fail_calls("this side closed the connection", lost=False, maybe_handled=True)
+        self._owner.ended(cast("Connection", self))
         self._dispatcher.discard()
         self._reader.call_back()
         undelivered = 0
         try:
             with trio.move_on_after(self._options.close_timeout):
+                if self._owner.shelter is not None:
+                    await self._owner.shelter.close(cast("Connection", self), self._options.close_timeout / 2)
                 try:
                     if by_us:
                         self._offer(self._conversation.goodbye(code, message))
@@ -425,6 +461,8 @@ class Lifecycle:
             if by_us and self._link.verified:  # else the loss was reported with the connection's end
                 undelivered = self._outbox.count_events()
         finally:
+            if self._owner.shelter is not None:
+                self._owner.shelter.expose(cast("Connection", self))
             self._crew.cancel()
         await self._closed.wait()
         if undelivered:
@@ -458,6 +496,11 @@ class Lifecycle:
         """
         if event is not None:
             self._conversation.check(event, frame)
+        elif frame.startswith(PUBLISH_START):
+            if not self.is_open:
+                raise self._gone()  # before it was clear what the peer can do
+            self._conversation.check_feature(TOPICS)
+            self._conversation.check_size(frame)
         self._outbox.push(frame)
         self._events_sent += 1
 
@@ -465,7 +508,10 @@ class Lifecycle:
         """What to raise for the use of a connection that has ended."""
         reason = self._reason
         if reason is None and not self._closing:
-            return ConnectionLost("the connection broke while sending")  # its end is still being read
+            # Its end is still being read.
+            return ConnectionLost(
+                "this side has finished sending" if self._outbox.finished else "the connection broke while sending"
+            )
         if reason is None or reason.code == "closed":
             return ConnectionClosed("the connection is closed")
         error = ConnectionLost(reason.message)

@@ -6,6 +6,7 @@ import collections
 from typing import TYPE_CHECKING
 
 from pyipc.errors import ConnectionLost
+from pyipc.protocol.features import PUBLISH_START
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -32,7 +33,7 @@ class OfflineQueue:
     def __len__(self) -> int:
         return len(self._frames)
 
-    def put(self, event: str, frame: bytes, why: str) -> None:
+    def put(self, event: str | None, frame: bytes, why: str) -> None:
         """Keep an event, or do with it what the option ``offline`` says.
 
         Raises:
@@ -63,6 +64,11 @@ class OfflineQueue:
             return
         self._frames.extendleft((None, frame) for frame in reversed(frames))
         self.size += sum(map(len, frames))
+
+    @property
+    def has_published(self) -> bool:
+        """Whether something waits that may go only to a server that knows topics."""
+        return any(frame.startswith(PUBLISH_START) for _, frame in self._frames)
 
     def names(self) -> Iterator[str | None]:
         """The names of the events that wait, where they are still to be checked."""

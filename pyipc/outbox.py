@@ -60,6 +60,7 @@ class Outbox:
         corked: Whether the owner will flush by itself before long.
         shared: Bytes handed to the link since it was corked, which a sender that goes on and on must count as well.
         direct: Whether nothing follows, for now, that could go in the same write as an answer.
+        finished: Whether the peer was told that nothing follows, while it may still send.
         last_sent: When bytes last left, in trio's time.
         bytes_sent: Bytes handed to the link.
     """
@@ -80,6 +81,7 @@ class Outbox:
         "bytes_sent",
         "corked",
         "direct",
+        "finished",
         "frames",
         "high_water_size",
         "is_queued",
@@ -119,6 +121,7 @@ class Outbox:
         self.size: int = 0
         self.corked: bool = False
         self.direct: bool = False
+        self.finished: bool = False
         self.is_queued: bool = False
         self.is_queued_later: bool = False
         self.shared: int = 0
@@ -409,6 +412,18 @@ class Outbox:
         else:
             self._link.send_eof()
 
+    def finish(self) -> bool:
+        """Take nothing more, now that all is sent, and tell the peer so; what it sends can still be read.
+
+        Returns:
+            Whether the link can do that. If not, nothing has changed.
+        """
+        self.finished = self._link.send_eof()
+        if self.finished:
+            self._error = ConnectionLost("this side has finished sending")
+            self._progress()
+        return self.finished
+
     def count_events(self) -> int:
         """How many of a user's events were not sent, or not surely: they wait, or a write of them failed."""
         return self._lost_events + sum(not _is_control(frame) for frame in self.frames)
@@ -426,4 +441,8 @@ class Outbox:
 
 
 def _is_control(frame: bytes) -> bool:
-    return frame.startswith(b'{"type":"pyipc.') and not is_traced(frame)
+    return frame.startswith(b'{"type":"pyipc.') and not (frame.startswith(_PUBLISHED) or is_traced(frame))
+
+
+# What somebody published is as much a user's as an event is, on its way to the server and from there.
+_PUBLISHED = b'{"type":"pyipc.publish'

@@ -16,9 +16,12 @@ from pyipc.errors import ConnectionLost, LocalProtocolError, RemoteProtocolError
 from pyipc.message import FullMessage, Message
 from pyipc.nursery import errors_told
 from pyipc.outbox import SHARE_SIZE
+from pyipc.producing import Producers
 from pyipc.protocol.codec import convert
+from pyipc.protocol.features import OpenStream
 from pyipc.protocol.messages import Malformed
 from pyipc.refusals import tell_of, what_went_wrong
+from pyipc.router import StreamHandlerCalled
 from pyipc.slots import Slot, current_slot
 from pyipc.waiting import Waiting
 
@@ -81,6 +84,8 @@ class Responder:
         received: Requests that were brought to handlers.
         failed: Handlers that failed.
         refused: Handlers that refused.
+        failed: Handlers that raised.
+        producers: Serves streams; made for the first.
     """
 
     __slots__ = (
@@ -96,6 +101,7 @@ class Responder:
         "ended",
         "failed",
         "held_up",
+        "producers",
         "received",
         "refused",
         "slots_used",
@@ -130,6 +136,7 @@ class Responder:
         self.received: int = 0
         self.failed: int = 0
         self.refused: int = 0
+        self.producers: Producers | None = None
 
     def take(self, request: Request, slot: Slot | None = None) -> Answering | None:
         """Answer a request at once, or let it wait; if its handler waits, return what is to be `finish`-ed.
@@ -140,10 +147,8 @@ class Responder:
         """
         if slot is None:
             if request.call in self._running or request.call in self._waiting:
-                if not self._connection._link.reliable:
-                    return None  # the datagram came twice
-                error = RemoteProtocolError("control", f"the peer used the number of call {request.call} twice")
-                self._connection._settle(Malformed(error, fatal=True))
+                if self._connection._link.reliable:  # else the datagram came twice
+                    self._refuse_number(request.call)
                 return None
             if self.held_up or self._waiting or self.slots_used >= self._max_slots:
                 self._inbox.put_request(request)
@@ -171,6 +176,31 @@ class Responder:
             return self._begin(request, cast("Awaitable[object]", result), slot or Slot(self))
         self._reply(request, result)
         return None
+
+    def _refuse_number(self, call: int) -> None:
+        error = RemoteProtocolError("control", f"the peer used the number of call {call} twice")
+        self._connection._settle(Malformed(error, fatal=True))
+
+    def take_stream(self, opening: OpenStream) -> None:
+        """Begin to serve a stream, or let it wait for the greeting."""
+        if opening.call in self._running or opening.call in self._waiting:
+            self._refuse_number(opening.call)
+        elif self.held_up:
+            self._inbox.put_request(opening)
+        else:
+            self._begin_stream(opening)
+
+    def _begin_stream(self, opening: OpenStream) -> None:
+        if self.producers is None:
+            self.producers = Producers(
+                self._connection,
+                conversation=self._conversation,
+                outbox=self._outbox,
+                router=self._router,
+                spawn=self.spawn,
+                running=self._running,
+            )
+        self.producers.begin(opening)
 
     def _begin(self, request: Request, answer: Awaitable[object], slot: Slot) -> Answering | None:
         """Take the first step of an async handler, and answer if it was the last."""
@@ -206,6 +236,13 @@ class Responder:
             self._running.pop(request.call, None)
             current_slot.reset(answering.token)
             answering.slot.release()
+            if self._connection._quiet is not None:
+                self._connection._note_quiet()
+
+    def is_current(self) -> bool:
+        """Whether the present task is at work for a handler of a request."""
+        slot = current_slot.get()
+        return slot is not None and slot.belongs_to(self)
 
     def start_queued(self) -> None:
         """Start requests that waited for a slot, as far as there are slots."""
@@ -213,6 +250,9 @@ class Responder:
         while self._waiting and free > 0 and not self.held_up:
             request, read = self._waiting.pop(next(iter(self._waiting)))
             self._inbox.shed(read)
+            if isinstance(request, OpenStream):
+                self._begin_stream(request)
+                continue
             free -= 1
             # Slot and scope are taken now: until the task runs, the limit holds and a cancel finds it.
             scope = self._running[request.call] = trio.CancelScope()
@@ -227,12 +267,21 @@ class Responder:
         finally:
             slot.release()
             self._running.pop(request.call, None)
+            if self._connection._quiet is not None:
+                self._connection._note_quiet()
+
+    @property
+    def handlers_at_work(self) -> int:
+        """Requests whose handlers have begun, and wait."""
+        return len(self._running)
 
     def cancel(self, call: int) -> None:
         """Cancel a request that waits or is being handled; the peer wants no answer any more."""
         waiting = self._waiting.pop(call, None)
         if waiting is not None:
             self._inbox.shed(waiting[1])
+            if self._connection._quiet is not None:
+                self._connection._note_quiet()
         scope = self._running.get(call)
         if scope is not None:
             scope.cancel()
@@ -262,6 +311,9 @@ class Responder:
 
     def _refuse(self, request: Request, error: Exception) -> None:
         """Tell the peer why its request has no answer."""
+        if isinstance(error, StreamHandlerCalled):
+            self._fail(request, "is-a-stream", str(error))
+            return
         code, message, data = what_went_wrong(error)
         if code != "invalid-data":  # which is the peer's fault
             failed = tell_of(error, f"the handler of the request {request.event!r}", self._connection)

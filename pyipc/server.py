@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
@@ -14,17 +13,23 @@ from pyipc.attendance import Attendance
 from pyipc.broadcasting import Audience
 from pyipc.callbacks import Callbacks
 from pyipc.connection import Connection
+from pyipc.dialing import call
+from pyipc.draining import Draining, ServerOwner
 from pyipc.endpoint import Endpoint, as_endpoint
-from pyipc.errors import AddressError, ConnectError, ConnectionClosed, PeerNotAllowed, Undelivered
+from pyipc.errors import ConnectionClosed, Undelivered
 from pyipc.flusher import Flusher
+from pyipc.hub import Hub
 from pyipc.identity import AGENT
 from pyipc.nursery import hidden_nursery
-from pyipc.options import OptionOverrides, Options
-from pyipc.owner import Owner
+from pyipc.options import UNSET, OptionOverrides, Options, Unset
 from pyipc.protocol.addresses import parse_address
 from pyipc.protocol.conversation import Role
+from pyipc.publishing import TopicServer
 from pyipc.router import Router
-from pyipc.statistics import BroadcastReport, Disconnected, ServerStatistics
+from pyipc.sessions import Sessions
+from pyipc.shelter import Shelter
+from pyipc.slots import current_slot
+from pyipc.statistics import BroadcastReport, Disconnected, DrainReport, ServerStatistics
 from pyipc.timers import Timers
 from pyipc.watch import Watch
 from pyipc.watched import connection_class, watched
@@ -35,7 +40,7 @@ if TYPE_CHECKING:
     from pyipc.instrument import Instrument
     from pyipc.message import Message
     from pyipc.protocol.addresses import Address
-    from pyipc.transports.port import Link, Listener
+    from pyipc.transports.port import Link, Peer
 
 __all__ = ["Server"]
 
@@ -43,7 +48,7 @@ F = TypeVar("F", bound="Callable[[Message[Any]], object]")
 logger: logging.Logger = logging.getLogger("pyipc.server")
 
 
-class Server:
+class Server(TopicServer):
     """Serves every client of its addresses.
 
     Run it with ``trio.run(server.run)``, with ``await nursery.start(server.run)``, which returns
@@ -55,6 +60,9 @@ class Server:
         router: Handlers; more can be added with `on`.
         plain_peers: Whether to serve peers that do not speak pyipc's protocol, such as node-ipc
             programs. With ``False`` everybody has to introduce itself within ``handshake_timeout``.
+        may_subscribe: Whether a peer may subscribe to a pattern: a plain function of the `Peer` and the pattern's text.
+            Whoever is let in may subscribe to everything, if it is left out. One that raises denies it.
+        may_publish: Whether a peer may publish under a topic, likewise.
         instrument: Is told what the server does, for metrics and traces.
         **options: Any of `pyipc.Options`.
 
@@ -68,6 +76,8 @@ class Server:
         *addresses: str | Address | Endpoint,
         router: Router | None = None,
         plain_peers: bool = True,
+        may_subscribe: Callable[[Peer, str], bool] | None = None,
+        may_publish: Callable[[Peer, str], bool] | None = None,
         instrument: Instrument | None = None,
         **options: Unpack[OptionOverrides],
     ) -> None:
@@ -84,10 +94,16 @@ class Server:
             self._router.include(router)
         self._timers = Timers()
         self._flusher = Flusher()
-        self._owner = Owner(None if instrument is None else Watch(instrument))
+        self._draining = Draining(self._options, lambda: self._audience.connections)
+        self._owner = ServerOwner(self._draining)
+        self._owner.watch = None if instrument is None else Watch(instrument)
         self._heard = watched(self._router, self._owner.watch)
+        self._sessions = self._owner.sessions = Sessions(self._options, self._timers)
+        self._shelter = self._owner.shelter = Shelter()
         self._acceptor = Acceptor(self._endpoints, self._options, serve=self._start_serving, refuse=self._refuse)
-        self._audience = Audience(self._endpoints, self._options)
+        self._audience = Audience(self._endpoints, self._options, self._owner.watch)
+        self._hub = Hub(self._audience, self._options, may_subscribe=may_subscribe, may_publish=may_publish)
+        self._owner.topics = self._hub
         self._serving_tasks = Attendance()
         self._undelivered = 0
         self._nursery: trio.Nursery | None = None
@@ -99,6 +115,8 @@ class Server:
 
     def __repr__(self) -> str:
         state = "closed" if self._closing else "listening" if self._nursery is not None else "not running"
+        if self.draining:
+            state = "draining"
         where = ", ".join(str(address) for address in self.addresses) or "no address"
         return f"<Server {where} {state}, {len(self._audience)} connections>"
 
@@ -116,9 +134,18 @@ class Server:
         """The connections there are now."""
         return self._audience.connections
 
+    @property
+    def draining(self) -> bool:
+        """Whether it takes no new clients, and has asked those that there are to take new work elsewhere."""
+        return self._draining.begun and not self._stopped.is_set()
+
+    @property
+    def _is_serving(self) -> bool:
+        return self._nursery is not None and not self._closing and not self._draining.begun
+
     def statistics(self) -> ServerStatistics:
         """A snapshot of the counters."""
-        acceptor, audience = self._acceptor, self._audience
+        acceptor, audience, hub = self._acceptor, self._audience, self._hub
         return ServerStatistics(
             connections=len(audience),
             accepted=acceptor.accepted,
@@ -129,6 +156,17 @@ class Server:
             broadcasts=audience.broadcasts,
             broadcasts_dropped=audience.dropped,
             datagrams_dropped=sum(listener.dropped for listener in acceptor.listeners),
+            sessions=len(self._sessions),
+            duplicates=self._sessions.duplicates,
+            redelivered=self._sessions.redelivered,
+            subscriptions=hub.subscriptions,
+            subscriptions_refused=hub.subscriptions_refused,
+            publishes=hub.publishes,
+            publishes_dropped=hub.dropped,
+            publishes_refused=hub.publishes_refused,
+            retained_topics=hub.retained_topics,
+            retained_size=hub.retained_size,
+            draining=self.draining,
         )
 
     # --- handlers ---
@@ -217,6 +255,7 @@ class Server:
             finally:
                 self._closing = True
                 self._stopped.set()
+                self._hub.close()
                 await self._acceptor.stop()
 
     def adopt(self, link: Link, endpoint: Endpoint | None = None) -> None:
@@ -231,8 +270,9 @@ class Server:
             PeerNotAllowed: ``endpoint`` does not admit the peer. Of a link that needs a handshake first, that turns out
                 later, and then the link is closed.
         """
-        if self._nursery is None or self._closing:
+        if not self._is_serving:
             raise RuntimeError("the server is not running; enter it, or start run, before adopting a link")
+        assert self._nursery is not None
         if endpoint is None:
             endpoint = Endpoint("memory:adopted")
         if not self._acceptor.admit(link, endpoint):
@@ -261,52 +301,17 @@ class Server:
         Cancellation: no connection is opened.
         """
         parsed = parse_address(address)
-        refusal = AddressError(
-            f"this server listens on no {parsed.scheme} address, so it cannot call {parsed} from one"
-        )
-        for listener, endpoint in zip(self._acceptor.listeners, self._endpoints, strict=False):
-            if listener.address.scheme == parsed.scheme and not self._closing:
-                there = dataclasses.replace(endpoint, address=parsed)  # raises where nobody said that it may leave here
-                try:
-                    return await self._dial(listener, parsed, there)
-                except AddressError as error:
-                    refusal = error
-        await trio.lowlevel.checkpoint()
-        if self._nursery is None or self._closing:
+        if not self._is_serving:
+            await trio.lowlevel.checkpoint()
             raise ConnectionClosed("the server is not running")
-        raise refusal
-
-    async def _dial(self, listener: Listener, address: Address, endpoint: Endpoint) -> Connection:
-        while True:
-            link = await listener.dial(address)
-            connection = self._audience.find(link)
-            if connection is None:
-                return await self._dialed(link, endpoint)
-            if connection.is_open and not connection._vigil.awaits_hello:
-                return connection
-            # It is about to end, or the peer was to introduce itself first, which nobody asks of whom we call.
-            if connection.is_open:
-                connection.abort("closed", "this side calls the peer")
-            await connection.wait_lost()
-            await link.aclose()
-
-    async def _dialed(self, link: Link, endpoint: Endpoint) -> Connection:
-        try:
-            admitted = self._acceptor.admit(link, endpoint)
-        except PeerNotAllowed:
-            await link.aclose()
-            raise
-        connection = self._audience.find(link)
-        if not admitted or connection is None:
-            await link.aclose()
-            raise ConnectError(f"the server has too many connections to call {link.peer.address} as well")
-        return connection
+        return await call(parsed, self._acceptor, self._audience, self._endpoints)
 
     def _start_serving(self, link: Link, endpoint: Endpoint) -> Connection:
         assert self._nursery is not None
         connection = self._connection(link, endpoint)
         self._audience.join(connection, endpoint)
         self._nursery.start_soon(self._serve, connection, link)
+        self._draining.join(connection)
         return connection
 
     def _connection(self, link: Link, endpoint: Endpoint, refusal: tuple[str, str] | None = None) -> Connection:
@@ -318,7 +323,13 @@ class Server:
         return kind(
             link,
             endpoint.converse(
-                Role.SERVER, self._options, agent=AGENT, link=link, require_hello=require_hello, refusal=refusal
+                Role.SERVER,
+                self._options,
+                agent=AGENT,
+                link=link,
+                require_hello=require_hello,
+                refusal=refusal,
+                terms=self._sessions.terms_for(link.peer),
             ),
             nursery=self._nursery,
             # Whoever is turned away gets to no handler, whatever it says.
@@ -342,7 +353,9 @@ class Server:
                 await connection.run()
             finally:
                 self._audience.leave(connection)
+                self._hub.forget_connection(connection)
                 self._acceptor.leave(link)
+                self._draining.leave()
             reason = connection.reason
             assert reason is not None
             logger.log(level, "%s disconnected: %s", link.peer.address, reason.message)
@@ -385,7 +398,7 @@ class Server:
         Cancellation: a cancelled broadcast has sent nothing. Always a schedule point.
         """
         await trio.lowlevel.checkpoint()
-        return self._broadcast(event, data, exclude, where, traceparent)
+        return self._audience.broadcast(event, data, exclude, where, traceparent)
 
     def broadcast_nowait(
         self,
@@ -401,19 +414,60 @@ class Server:
         Raises:
             LocalProtocolError: The name or the data cannot be sent; nothing was.
         """
-        return self._broadcast(event, data, exclude, where, traceparent)
-
-    def _broadcast(
-        self,
-        event: str,
-        data: object,
-        exclude: Connection | Collection[Connection] | None,
-        where: Callable[[Connection], bool] | None,
-        traceparent: str,
-    ) -> BroadcastReport:
-        if self._owner.watch is not None and not traceparent:
-            traceparent = self._owner.watch.traceparent()
         return self._audience.broadcast(event, data, exclude, where, traceparent)
+
+    async def drain(self, timeout: float | Unset | None = UNSET, message: str = "") -> DrainReport:
+        """Close once every client has left by itself, having lost nothing: for a successor to take over.
+
+        The addresses are released at once, for the successor to listen there. Clients are asked to take new work
+        elsewhere; whatever they still send here is handled until they leave or the time is over, and what they ask
+        is answered. Then the server closes as with `aclose`, and `run` returns. To peers that do not speak pyipc's
+        protocol, such as node-ipc programs, this side finishes sending once nothing of theirs is at work, after
+        which they end the connection. Over UDP every connection is closed once nothing of it is at work.
+
+        May be called more than once, also by a handler: the shortest time holds, and everybody gets the same report.
+        What a handler that calls it does afterwards is not waited for.
+
+        Args:
+            timeout: Seconds until whoever is still there is cut off; ``None`` for never; by default the option
+                ``drain_timeout``.
+            message: Why, for the clients' logs.
+
+        Returns:
+            How many clients have left, and how many were cut off.
+
+        Raises:
+            ValueError: ``timeout`` is less than zero.
+
+        Cancellation: the drain goes on; `aclose` ends it, and so does a cancelled block of the server itself.
+        """
+        if isinstance(timeout, Unset):
+            timeout = self._options.drain_timeout
+        if timeout is not None and not timeout >= 0:
+            raise ValueError(f"timeout must be zero or more seconds, or None, not {timeout!r}")
+        draining = self._draining
+        if self._nursery is None:
+            self._closing = True
+            await trio.lowlevel.checkpoint()
+            return draining.report
+        draining.shorten(timeout)
+        if self._is_serving:
+            draining.begin(message)
+            self._nursery.start_soon(self._drain)  # as with `aclose`, not in the caller's task
+        if not self._stopped.is_set():
+            caller = next((each for each in self.connections if each._crew.is_around_present_task()), None)
+            if caller is not None:
+                draining.excuse(caller, answers=current_slot.get() is not None)
+        with self._serving_tasks.excused():
+            await self._stopped.wait()
+        return draining.report
+
+    async def _drain(self) -> None:
+        await self._acceptor.retire()
+        await self._draining.wait()
+        if not self._closing:
+            self._closing = True
+            await self._close_all()
 
     async def aclose(self) -> None:
         """Stop listening; send every client what is queued for it, say goodbye, and close.
@@ -434,6 +488,7 @@ class Server:
             self._closing = True
             # Not in the caller's task: a handler would be cancelled with its own connection.
             self._nursery.start_soon(self._close_all)
+        self._shelter.expose_caller()
         with self._serving_tasks.excused():
             await self._stopped.wait()
         undelivered, self._undelivered = self._undelivered, 0
@@ -448,6 +503,7 @@ class Server:
                 self._undelivered += error.count
 
         try:
+            self._draining.end()
             await self._acceptor.stop()
             async with trio.open_nursery() as nursery:
                 for connection in self.connections:
@@ -455,4 +511,6 @@ class Server:
             with trio.move_on_after(self._options.close_timeout):
                 await self._serving_tasks.wait_for_all()
         finally:
+            if self._draining.begun:  # whose report tells of it
+                self._draining.undelivered, self._undelivered = self._undelivered, 0
             self._stopped.set()

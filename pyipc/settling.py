@@ -6,8 +6,22 @@ import logging
 from typing import TYPE_CHECKING
 
 from pyipc.arrival import Arrival
-from pyipc.errors import PeerRefused
-from pyipc.protocol.features import TracedEvent
+from pyipc.delivering import Delivery
+from pyipc.errors import PeerRefused, RemoteProtocolError
+from pyipc.protocol.features import (
+    Credit,
+    Deliver,
+    EndOfStream,
+    OpenStream,
+    Outcome,
+    Publish,
+    Published,
+    ReceivedItem,
+    Subscribe,
+    TracedEvent,
+    Unpublished,
+    Unsubscribe,
+)
 from pyipc.protocol.messages import Failure, Goaway, Goodbye, Introduced, Malformed, Verified
 
 if TYPE_CHECKING:
@@ -26,10 +40,29 @@ def settle(connection: Connection, item: Inbound) -> Arrival | None:
         An event for handlers, if that is what it is.
     """
     match item:
+        case Deliver():
+            if item.number - item.lowest >= connection._options.max_session_window:
+                message = f"the peer sent the number {item.number}, too far above {item.lowest} (max_session_window)"
+                return settle(connection, Malformed(RemoteProtocolError("control", message), fatal=True))
+            return Delivery(item)
+        case Outcome():
+            if connection._window is not None:
+                connection._window.settle(item)
+        case ReceivedItem() | EndOfStream():
+            if connection._streams is not None:
+                connection._streams.settle(item)
         case Failure():
-            connection._calls.settle(item)
+            if connection._streams is None or not connection._streams.fail(item):
+                connection._calls.settle(item)
+        case OpenStream():
+            connection._responder.take_stream(item)
+        case Credit():
+            if connection._responder.producers is not None:
+                connection._responder.producers.credit(item)
         case TracedEvent():
             return Arrival(item.event, item.data, traceparent=item.traceparent)
+        case Published() | Publish() | Subscribe() | Unsubscribe() | Unpublished():
+            return connection._owner.topic_frame(connection, item)
         case Introduced():
             connection._vigil.meet(item.heartbeat)
             connection._owner.introduced(connection, item)

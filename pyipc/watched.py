@@ -1,4 +1,4 @@
-"""Connections and routers that tell an instrument what they do.
+"""Connections, handlers and streams that tell an instrument what they do.
 
 Whoever has no instrument uses the classes that these are derived from, and pays nothing.
 """
@@ -6,6 +6,7 @@ Whoever has no instrument uses the classes that these are derived from, and pays
 from __future__ import annotations
 
 import functools
+from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import trio
@@ -13,10 +14,11 @@ import trio
 from pyipc.connection import Connection
 from pyipc.protocol.messages import Introduced
 from pyipc.router import Handler, Router
+from pyipc.streams import Stream
 from pyipc.watch import Span, Watch
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Callable
 
     from pyipc.arrival import Arrival
     from pyipc.message import Message
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     from pyipc.protocol.conversation import Conversation, Inbound
     from pyipc.transports.port import Link
 
-__all__ = ["WatchedConnection", "WatchedRouter", "connection_class", "watched"]
+__all__ = ["WatchedConnection", "WatchedRouter", "WatchedStream", "connection_class", "watched"]
 
 T = TypeVar("T")
 
@@ -64,7 +66,7 @@ class WatchedRouter(Router):
         found = self._known(self._watched).get(event)
         if found is None:
             handlers = self._router.handlers_for(event)
-            found = tuple(watched_handler(handler, "event", self._watch) for handler in handlers)
+            found = tuple(_watched_handler(handler, "event", self._watch) for handler in handlers)
             self._watched[event] = found
         return found
 
@@ -73,7 +75,7 @@ class WatchedRouter(Router):
         known = self._known(self._answering)
         if event not in known:
             handler = self._router.responder_for(event)
-            known[event] = None if handler is None else watched_handler(handler, "request", self._watch)
+            known[event] = None if handler is None else _watched_handler(handler, "request", self._watch)
         return known[event]
 
     def _known(self, names: dict[str, T]) -> dict[str, T]:
@@ -87,22 +89,20 @@ class WatchedRouter(Router):
         return names
 
 
-def watched_handler(handler: Handler, kind: str, watch: Watch) -> Handler:
-    """A handler in the context that an instrument gives for it.
+def _watched_handler(handler: Handler, kind: str, watch: Watch) -> Handler:
+    """A handler of some kind of messages in the context that an instrument gives for it."""
+    if handler.streams:
+        return handler.wrapped(functools.partial(_watched_stream_function, watch))
+    return handler.wrapped(functools.partial(_watched_function, watch, kind))
 
-    Args:
-        handler: The handler.
-        kind: Of which messages.
-        watch: Knows the instrument.
-    """
-    call = handler.call
 
-    @functools.wraps(call)
+def _watched_function(watch: Watch, kind: str, function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    @functools.wraps(function)
     def handle(message: Message[Any]) -> object:
         span = Span(watch, "handling", kind, message)
         span.begin()
         try:
-            result = call(message)
+            result = function(message)
         except BaseException as error:
             span.end(error)
             raise
@@ -111,7 +111,7 @@ def watched_handler(handler: Handler, kind: str, watch: Watch) -> Handler:
         span.end()
         return result
 
-    return handler.with_call(handle)
+    return handle
 
 
 async def _finish(span: Span, waiting: Awaitable[object]) -> object:
@@ -123,6 +123,93 @@ async def _finish(span: Span, waiting: Awaitable[object]) -> object:
         raise
     span.end()
     return result
+
+
+def _watched_stream_function(watch: Watch, function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    @functools.wraps(function)
+    def handle(message: Message[Any]) -> object:
+        rows = function(message)
+        if not isinstance(rows, AsyncGenerator):
+            return rows  # which is an error, and told as one
+        return _WatchedRows(rows, functools.partial(Span, watch, "handling", "stream", message))
+
+    return handle
+
+
+class _WatchedRows(AsyncGenerator[object, None]):
+    """What a handler of a stream yields, in a context from its first step to its last, all of which one task takes."""
+
+    def __init__(self, rows: AsyncGenerator[object, None], make_span: Callable[[], Span]) -> None:
+        self._rows = rows
+        self._make_span = make_span
+        self._span: Span | None = None
+
+    async def asend(self, value: None) -> object:
+        if self._span is None:
+            self._span = self._make_span()
+            self._span.begin()
+        return await self._step(self._rows.asend(value))
+
+    async def athrow(self, *error: Any) -> object:
+        return await self._step(self._rows.athrow(*error))
+
+    async def aclose(self) -> None:
+        try:
+            await self._rows.aclose()
+        except BaseException as error:
+            self._end(error)
+            raise
+        self._end(GeneratorExit())  # unless it has ended before
+
+    async def _step(self, step: Awaitable[object]) -> object:
+        try:
+            return await step
+        except StopAsyncIteration:
+            self._end(None)
+            raise
+        except BaseException as error:
+            self._end(error)
+            raise
+
+    def _end(self, error: BaseException | None) -> None:
+        if self._span is not None:
+            self._span.end(error)
+
+
+class WatchedStream(Stream[T]):
+    """A stream whose block is in the context that an instrument gives.
+
+    Takes what `Stream` takes.
+
+    Args:
+        watch: Knows the instrument.
+        address: Where the peer is.
+    """
+
+    __slots__ = ("_address", "_span", "_watch")
+
+    def __init__(self, event: str, data: object, *, watch: Watch, address: str, **how: Any) -> None:
+        super().__init__(event, data, **how)
+        self._watch = watch
+        self._address = address
+        self._span: Span | None = None
+
+    async def __aenter__(self) -> Stream[T]:
+        span = Span(self._watch, "calling", "stream", self.event, self._address)
+        span.begin()
+        try:
+            self._traceparent = self._traceparent or self._watch.traceparent()
+            await super().__aenter__()
+        except BaseException as error:
+            span.end(error)
+            raise
+        self._span = span
+        return self
+
+    async def __aexit__(self, *error: Any) -> None:
+        await super().__aexit__(*error)
+        if self._span is not None:
+            self._span.end(error[1])
 
 
 class WatchedConnection(Connection):
@@ -160,15 +247,16 @@ class WatchedConnection(Connection):
     def _emit_at_once(self, event: str, data: object) -> bool:
         if self._watch.traceparent():
             return False  # `emit` knows how to say that
-        count, size = self._events_sent, self._taken
+        count, taken = self._events_sent, self._taken
         is_sent = super()._emit_at_once(event, data)
-        self._tell_of_sent(event, count, size)
+        if self._events_sent > count:
+            self._watch.sent("event", event, self._taken - taken, self)
         return is_sent
 
-    def _send_encoded(self, event: str, frame: bytes) -> bool:
-        count, size = self._events_sent, self._taken
+    def _send_encoded(self, event: str | None, frame: bytes) -> bool:
         is_sent = super()._send_encoded(event, frame)
-        self._tell_of_sent(event, count, size)
+        if is_sent and event is not None:  # else whoever knows what it is tells of it
+            self._watch.sent("event", event, len(frame), self)
         return is_sent
 
     def _send_kept(self, event: str | None, frame: bytes) -> None:
@@ -181,17 +269,16 @@ class WatchedConnection(Connection):
         """Bytes that were put into the outbox so far."""
         return self._outbox.bytes_sent + self._outbox.size
 
-    def _tell_of_sent(self, event: str, count: int, size: int) -> None:
-        """Tell of an event, if one was sent since there were so many events and bytes."""
-        if self._events_sent > count:
-            self._watch.sent("event", event, self._taken - size, self)
-
     async def emit(self, event: str, data: object = None, **how: Any) -> None:
         """As `Connection.emit`.
 
-        Cancellation: a cancelled emit has sent nothing.
+        Cancellation: a cancelled emit has sent nothing, unless it was waiting to be confirmed.
         """
-        await super().emit(event, data, **self._watch.traced(how))
+        if not how.get("confirm"):
+            await super().emit(event, data, **self._watch.traced(how))
+            return
+        with self._watch.calling("confirmed", event, self._link.peer.address):
+            await super().emit(event, data, **self._watch.traced(how))
 
     def emit_nowait(self, event: str, data: object = None, **how: Any) -> None:
         """As `Connection.emit_nowait`."""
@@ -204,3 +291,6 @@ class WatchedConnection(Connection):
         """
         with self._watch.calling("request", event, self._link.peer.address):
             return await super().request(event, data, **self._watch.traced(how))
+
+    def _make_stream(self, event: str, data: object, **how: Any) -> Stream[Any]:
+        return WatchedStream(event, data, watch=self._watch, address=self._link.peer.address, **how)

@@ -24,6 +24,7 @@ __all__ = [
     "MALFORMED",
     "ControlStruct",
     "Event",
+    "Item",
     "Reply",
     "Request",
     "control_frame",
@@ -38,7 +39,10 @@ __all__ = [
     "fast_json",
     "fast_reply",
     "fast_request",
+    "ready_json",
+    "replaced",
     "too_deep",
+    "value_of",
 ]
 
 T = TypeVar("T")
@@ -93,6 +97,14 @@ class ControlStruct(msgspec.Struct, gc=False, omit_defaults=True):
     """The base of those frames of pyipc's own that leave out what says nothing."""
 
 
+class Item(ControlStruct, forbid_unknown_fields=True):
+    """One of the answers of a stream."""
+
+    type: ClassVar[str] = "pyipc.item"
+    call: int
+    data: Any = None
+
+
 class _RequestFrame(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     type: Literal["pyipc.request"]
     data: Request
@@ -103,15 +115,23 @@ class _ReplyFrame(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     data: Reply
 
 
+class _ItemFrame(msgspec.Struct, gc=False, forbid_unknown_fields=True):
+    type: Literal["pyipc.item"]
+    data: Item
+
+
 _encoder = msgspec.json.Encoder()
 # It refuses frames with extra keys, because it would skip what these hold without checking it; they are
 # legal and rare, and go the slow way with all that it refuses.
 _decoder = msgspec.json.Decoder(Event)
 _request_decoder = msgspec.json.Decoder(_RequestFrame)
 _reply_decoder = msgspec.json.Decoder(_ReplyFrame)
+_item_decoder = msgspec.json.Decoder(_ItemFrame)
 _any_decoder = msgspec.json.Decoder()
 MALFORMED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
+# Where the rest of the name of one of pyipc's own frames begins.
+_AFTER_PREFIX = len(b'{"type":"pyipc.')
 _SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 #: Frames of requests and replies, for whoever has seen how they start. Raise one of `MALFORMED` for every frame that
@@ -139,6 +159,20 @@ def encode_value(value: object, what: str) -> bytes:
         return _encode_surrogates(value, what)
     except Exception as error:  # encoding runs code of the value's type
         raise UnencodableData(f"the data of {what!r} has no JSON form: {error}") from error
+
+
+def ready_json(value: object, what: str) -> Any:
+    """A value to put into several frames: encoded once, here.
+
+    Raises:
+        UnencodableData: It has no JSON form.
+    """
+    return None if value is None else msgspec.Raw(encode_value(value, what))
+
+
+def value_of(ready: Any) -> Any:
+    """What a receiver would make of a value from `ready_json`."""
+    return None if ready is None else decode(b'{"type":"","data":%b}' % bytes(ready)).data
 
 
 def event_prefix(event: str) -> bytes:
@@ -175,6 +209,8 @@ def _finite(value: Any) -> Any:
             return {key: _finite(item) for key, item in value.items()}
         case list() | tuple():
             return [_finite(item) for item in value]
+        case msgspec.Raw():
+            return json.loads(bytes(value))
         case _:
             return value
 
@@ -191,17 +227,21 @@ def decode(frame: bytes | memoryview) -> Event:
         return _decode_slowly(bytes(frame))
 
 
-def decode_call(frame: bytes) -> Request | Reply | None:
-    """Read a frame that is a request or a reply, in one step where `decode` and `convert_control` are two.
+def decode_call(frame: bytes) -> Request | Reply | Item | None:
+    """Read a request, a reply or an item of a stream, in one step where `decode` and `convert_control` are two.
 
     Returns:
         What the two would say; ``None`` for every frame that only they can judge.
     """
+    if not frame.startswith(b'{"type":"pyipc.'):
+        return None
     try:
-        if frame.startswith(b'{"type":"pyipc.request"'):
+        if frame.startswith(b"request", _AFTER_PREFIX):
             return _request_decoder.decode(frame).data
-        if frame.startswith(b'{"type":"pyipc.reply"'):
+        if frame.startswith(b"reply", _AFTER_PREFIX):
             return _reply_decoder.decode(frame).data
+        if frame.startswith(b"item", _AFTER_PREFIX):
+            return _item_decoder.decode(frame).data
     except MALFORMED:
         pass
     return None
@@ -351,6 +391,12 @@ def convert_control(data: Any, kind: type[T]) -> T:
         raise RemoteProtocolError(
             "control", f"the peer sent a malformed {getattr(kind, 'type', kind)} frame: {error}"
         ) from error
+
+
+def replaced(body: T, **fields: Any) -> T:
+    """The same frame but for some fields."""
+    copy: T = msgspec.structs.replace(body, **fields)  # type: ignore[type-var]
+    return copy
 
 
 def control_frame(body: Any, what: str = "") -> bytes:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from pyipc.errors import LocalProtocolError
 from pyipc.protocol.codec import Event
-from pyipc.protocol.features import OptionalPart, TracedEvent
+from pyipc.protocol.features import OptionalPart, ReceivedItem, TracedEvent
 from pyipc.protocol.messages import Cancel, Failure, Goaway, Goodbye, Introduced, Malformed, Reply, Request, Verified
 
 if TYPE_CHECKING:
@@ -30,7 +30,18 @@ __all__ = ["DATAGRAM_ADVICE", "Conversation", "Inbound", "Role", "SessionTerms"]
 DATAGRAM_ADVICE = "a datagram holds no more, so send less at a time, or use another transport"
 
 Inbound = (
-    Event | Request | Reply | Failure | Cancel | Introduced | Verified | Goaway | Goodbye | Malformed | OptionalPart
+    Event
+    | Request
+    | Reply
+    | ReceivedItem
+    | Failure
+    | Cancel
+    | Introduced
+    | Verified
+    | Goaway
+    | Goodbye
+    | Malformed
+    | OptionalPart
 )
 
 
@@ -154,6 +165,10 @@ class Conversation(ABC):
     @abstractmethod
     def reply(self, call: int, data: object) -> bytes:
         """The bytes that answer a call of the peer."""
+
+    @abstractmethod
+    def item(self, call: int, data: object) -> bytes:
+        """The bytes of one of the answers of a stream that the peer has asked for. Raises what `say` does."""
 
     @abstractmethod
     def failure(self, call: int, code: str, message: str, data: object = None) -> bytes:

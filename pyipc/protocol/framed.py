@@ -13,7 +13,7 @@ from pyipc.errors import RemoteProtocolError
 from pyipc.options import SHORTEST_HEARTBEAT
 from pyipc.protocol import codec
 from pyipc.protocol.conversation import Inbound, Role
-from pyipc.protocol.features import FEATURES, OptionalPart
+from pyipc.protocol.features import FEATURES, Item, OptionalPart, ReceivedItem
 from pyipc.protocol.frames import FrameBuffer
 from pyipc.protocol.messages import (
     CONTROL_PREFIX,
@@ -69,6 +69,7 @@ class JsonConversation(OutgoingFrames):
 
     protocol: str
     known_size: int
+    features: frozenset[str]
 
     def __init__(
         self,
@@ -94,6 +95,8 @@ class JsonConversation(OutgoingFrames):
         self._buffer = FrameBuffer(framing.delimiter, options.max_frame_size)
         self._incoming_names: set[str] | frozenset[str] = _NO_NAMES
         self._failed = False
+        # Of the frame that is being read, where frames are read one by one.
+        self._frame_size = 0
         self._answers = b""
         self.has_data_to_send: bool = False
         self.partial_size: int = 0
@@ -167,6 +170,7 @@ class JsonConversation(OutgoingFrames):
                     return events
                 complete = b""
             batch = None
+            names: set[str] | frozenset[str] = _NO_NAMES
             # A batch must be small frames: to look at the whole of it several times costs more than it saves else.
             if (
                 complete
@@ -177,9 +181,11 @@ class JsonConversation(OutgoingFrames):
                 count = complete.count(self._delimiter)
                 batch = codec.decode_frames(complete, self._delimiter, count, self._options.max_depth)
             tail_fits = self.partial_size <= self._options.max_frame_size
-            if batch is not None and tail_fits and {event.type for event in batch} <= self._incoming_names:
-                return batch  # type: ignore[return-value]  # the usual case of a stream: plain events of known names
             if batch is not None:
+                names = {event.type for event in batch}
+                if tail_fits and names <= self._incoming_names:
+                    return batch  # type: ignore[return-value]  # the usual case of a stream: plain events, known names
+            if batch is not None and Item.type not in names:  # of items the sizes matter, which a batch does not have
                 for event in batch:
                     if not self._take(event, events):
                         return events
@@ -214,16 +220,20 @@ class JsonConversation(OutgoingFrames):
     def _take_frame(self, frame: bytes, events: list[Inbound]) -> bool:
         """Read one frame and take it; say whether to go on with the next."""
         try:
-            if len(frame) > self.known_size:
-                self._check_incoming(frame, len(frame))
+            self._frame_size = size = len(frame)
+            if size > self.known_size:
+                self._check_incoming(frame, size)
             call = codec.decode_call(frame)
             if call is None:
                 event = codec.decode(frame)
             elif self._require_hello and self.protocol == "plain":
                 raise RemoteProtocolError("hello", "the peer sent a frame before it introduced itself")
             else:
-                self._check_call(call)
-                events.append(call)
+                if isinstance(call, Item):
+                    self._take_item(call, events)
+                else:
+                    self._check_call(call)
+                    events.append(call)
                 return True
         except RemoteProtocolError as error:
             return self._reject(error, events)
@@ -232,7 +242,8 @@ class JsonConversation(OutgoingFrames):
     def _take_large(self, complete: bytes, events: list[Inbound]) -> bool:
         """Like `_take_frame`, for one frame with its delimiter, without a copy of it."""
         try:
-            self._check_incoming(complete, len(complete) - 1)
+            self._frame_size = size = len(complete) - 1
+            self._check_incoming(complete, size)
             event = codec.decode(memoryview(complete)[:-1])
         except RemoteProtocolError as error:
             return self._reject(error, events)
@@ -324,6 +335,8 @@ class JsonConversation(OutgoingFrames):
                 events.append(Goodbye(one_line(code), one_line(message)))
             case Goaway(message):
                 events.append(Goaway(one_line(message)))
+            case Item():
+                self._take_item(body, events)
             case _:
                 check_part(body, from_client=self._role is Role.SERVER, last_call=self._last_call)
                 part_name = name_in(body)
@@ -331,6 +344,13 @@ class JsonConversation(OutgoingFrames):
                     self._vet_inner(part_name)
                 self._peer_speaks_pyipc = True
                 events.append(body)
+
+    def _take_item(self, item: Item, events: list[Inbound]) -> None:
+        """Report one of the answers of a stream."""
+        if not 0 < item.call <= self._last_call:
+            raise never_made(item.call)
+        self._peer_speaks_pyipc = True
+        events.append(ReceivedItem(item.call, item.data, self._frame_size))
 
     def _check_call(self, body: Request | Reply | Failure | Cancel) -> None:
         """Whether a frame about a call can be meant; a peer that sends one speaks pyipc's protocol."""
@@ -426,7 +446,7 @@ def _seconds(value: float | None) -> float:
 # A chunk that starts with a call is likely to hold nothing else, and calls are read one by one.
 _REQUEST_TYPE = b'{"type":"pyipc.request"'
 _REPLY_TYPE = b'{"type":"pyipc.reply"'
-_CALL_START = (_REQUEST_TYPE, _REPLY_TYPE)
+_CALL_START = (_REQUEST_TYPE, _REPLY_TYPE, b'{"type":"pyipc.item"')
 # Frames above this many bytes are not copied to take their delimiter off.
 _LARGE = 65_536
 # Frames below this many are read as a batch.

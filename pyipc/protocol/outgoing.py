@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from pyipc.errors import InvalidEventName, LocalProtocolError, MessageTooLarge, PeerLacksFeature, UnencodableData
 from pyipc.protocol import codec
 from pyipc.protocol.conversation import Conversation, Role
+from pyipc.protocol.features import Item
 from pyipc.protocol.messages import MAX_TEXT, Cancel, ControlFrame, Failure, Goaway, Goodbye, Ping
 from pyipc.protocol.names import MAX_KNOWN_NAMES, UNSAFE_NAMES, check_event_name
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["OutgoingFrames"]
 
 _REQUEST_START = b'{"type":"pyipc.request","data":{"call":%d'
+_ITEM_START = b'{"type":"pyipc.item","data":{"call":%d,"data":'
 _REPLY_START = b'{"type":"pyipc.reply","data":{"call":%d,"data":'
 
 
@@ -164,7 +166,12 @@ class OutgoingFrames(Conversation):
             check_event_name(what, self._options.max_event_name_size)
         frame = codec.control_frame(body, what) + self._delimiter
         if len(frame) > self.known_size:
-            self._check_fits(frame, what)
+            try:
+                self._check_fits(frame, what)
+            except MessageTooLarge:
+                if not getattr(body, "traceparent", ""):
+                    raise
+                return self.say(codec.replaced(body, traceparent=""))  # better without than not at all
         return frame
 
     def reply(self, call: int, data: object) -> bytes:
@@ -175,6 +182,18 @@ class OutgoingFrames(Conversation):
         frame = b"".join((_REPLY_START % call, text, self._call_end))
         if len(frame) > self.known_size:
             self._check_fits(frame, "the reply")
+        return frame
+
+    def item(self, call: int, data: object) -> bytes:
+        if data is None:
+            return self.say(Item(call))
+        try:
+            text = codec.fast_json(data)
+        except Exception:
+            text = codec.encode_value(data, "the item")
+        frame = b"".join((_ITEM_START % call, text, self._call_end))
+        if len(frame) > self.known_size:
+            self._check_fits(frame, "the item")
         return frame
 
     def _check_fits(self, frame: bytes, what: str) -> None:

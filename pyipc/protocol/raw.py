@@ -74,6 +74,9 @@ class RawConversation(Conversation):
     def reply(self, call: int, data: object) -> bytes:
         raise self._none()
 
+    def item(self, call: int, data: object) -> bytes:
+        raise self._none("streams")
+
     def failure(self, call: int, code: str, message: str, data: object = None) -> bytes:
         raise self._none()
 
