@@ -18,6 +18,7 @@ from pyipc.options import Unset
 from pyipc.protocol.codec import ready_json
 from pyipc.protocol.features import CONFIRM, Deliver
 from pyipc.protocol.names import check_event_name
+from pyipc.protocol.traces import check_traceparent
 
 if TYPE_CHECKING:
     from pyipc.attaching import Records
@@ -44,6 +45,7 @@ class Unsettled:
         data: Its data, encoded; ``None`` for null.
         records: Its attachments.
         size: What it counts for, in bytes.
+        traceparent: Which span it comes from.
         connection: By which it was sent last, while that one lasts.
         sent: Whether it was ever sent.
         again: Whether it was sent to a server that is not there any more, and may have been handled by that.
@@ -68,13 +70,15 @@ class Unsettled:
         "size",
         "task",
         "timer",
+        "traceparent",
     )
 
-    def __init__(self, number: int, event: str, data: bytes | None, records: Records) -> None:
+    def __init__(self, number: int, event: str, data: bytes | None, records: Records, traceparent: str) -> None:
         self.number: int = number
         self.event: str = event
         self.data: bytes | None = data
         self.records: Records = records
+        self.traceparent: str = traceparent
         self.size: int = len(event) + size_of(data, records)
         self.connection: Connection | None = None
         self.sent: bool = False
@@ -119,24 +123,32 @@ class Window:
     # --- what tasks do ---
 
     async def emit(
-        self, connection: Connection, event: str, data: object, timeout: float | Unset | None, buffers: list[Buffer]
+        self,
+        connection: Connection,
+        event: str,
+        data: object,
+        timeout: float | Unset | None,
+        buffers: list[Buffer],
+        traceparent: str,
     ) -> None:
         """Send an event and wait for its outcome; see `Connection.emit`."""
         await trio.lowlevel.checkpoint_if_cancelled()
         check_can_wait(connection)
-        text, timeout, deadline = self._prepare(event, data, timeout)
+        text, timeout, deadline = self._prepare(event, data, timeout, traceparent)
         records = frozen(buffers)
         while not await self._is_ready(connection, event, timeout, deadline, size_of(text, records)):
             pass
-        unsettled = self._begin(event, text, records, timeout, deadline)
+        unsettled = self._begin(event, text, records, timeout, deadline, traceparent)
         self._send_or_forget(connection, unsettled)
         await self._wait(unsettled, connection)
 
     def _prepare(
-        self, event: str, data: object, timeout: float | Unset | None
+        self, event: str, data: object, timeout: float | Unset | None, traceparent: str
     ) -> tuple[bytes | None, float | None, float]:
         """The data encoded, the time-out, and when it is over."""
         check_event_name(event, self._options.max_event_name_size)
+        if traceparent:
+            check_traceparent(traceparent)
         text = None if data is None else ready_json(data, event)
         if isinstance(timeout, Unset):
             timeout = self._options.confirm_timeout
@@ -171,12 +183,13 @@ class Window:
                 await outbox.wait_for_room()
                 return False
             raise self._late(event, timeout)
-        if await self._has_waited_for_room(event, timeout, deadline, size) and (
-            not connection.is_open or outbox.size >= outbox.high_water_size
-        ):
-            self._pass_on()
-            return False
-        return True
+        if not await self._has_waited_for_room(event, timeout, deadline, size):
+            return True
+        still_open: bool = connection.is_open
+        if still_open and outbox.size < outbox.high_water_size:
+            return True
+        self._pass_on()
+        return False
 
     async def _has_waited_for_room(self, event: str, timeout: float | None, deadline: float, size: int) -> bool:
         """Wait until an event may be added, if it may not be yet; say whether that was so.
@@ -257,10 +270,16 @@ class Window:
     # --- what happens to an event ---
 
     def _begin(
-        self, event: str, text: bytes | None, records: Records, timeout: float | None, deadline: float
+        self,
+        event: str,
+        text: bytes | None,
+        records: Records,
+        timeout: float | None,
+        deadline: float,
+        traceparent: str,
     ) -> Unsettled:
         self._last += 1
-        unsettled = self.pending[self._last] = Unsettled(self._last, event, text, records)
+        unsettled = self.pending[self._last] = Unsettled(self._last, event, text, records, traceparent)
         self.size += unsettled.size
         self._pass_on()
         if timeout is not None:
@@ -283,7 +302,14 @@ class Window:
         """
         lowest = next(iter(self.pending))
         frame = connection._conversation.say(
-            Deliver(unsettled.number, unsettled.event, unsettled.data, lowest=lowest, again=unsettled.again)
+            Deliver(
+                unsettled.number,
+                unsettled.event,
+                unsettled.data,
+                lowest=lowest,
+                again=unsettled.again,
+                traceparent=unsettled.traceparent,
+            )
         )
         outbox = connection._outbox
         connection._window = self
@@ -296,6 +322,8 @@ class Window:
         unsettled.connection = connection
         unsettled.sent = True
         connection._events_sent += 1
+        if connection._watch is not None:
+            connection._watch.sent("confirmed", unsettled.event, len(frame), connection)
         connection._dispatcher.resume()
         connection._reader.call_back()
 
@@ -373,14 +401,19 @@ def check_can_wait(connection: Connection) -> None:
 
 
 async def confirm(
-    connection: Connection, event: str, data: object, timeout: float | Unset | None, buffers: list[Buffer]
+    connection: Connection,
+    event: str,
+    data: object,
+    timeout: float | Unset | None,
+    buffers: list[Buffer],
+    traceparent: str,
 ) -> None:
     """Send an event over one connection and wait for its outcome; see `Connection.emit`."""
     owned = connection._owner.window
     if owned is not None:
-        await owned.emit(connection, event, data, timeout, buffers)
+        await owned.emit(connection, event, data, timeout, buffers, traceparent)
         return
     window = connection._window
     if window is None:
         window = connection._window = Window(connection._options, connection._timers)
-    await window.emit(connection, event, data, timeout, buffers)
+    await window.emit(connection, event, data, timeout, buffers, traceparent)

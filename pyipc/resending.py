@@ -60,13 +60,15 @@ class Resending(Window):
 
     # --- what tasks do ---
 
-    async def emit_anyhow(self, event: str, data: object, timeout: float | Unset | None, buffers: list[Buffer]) -> None:
+    async def emit_anyhow(
+        self, event: str, data: object, timeout: float | Unset | None, buffers: list[Buffer], traceparent: str
+    ) -> None:
         """Send an event over whatever connection there is or will be, and wait for its outcome; see `Client.emit`."""
         await trio.lowlevel.checkpoint_if_cancelled()
         connection = self._up.connection
         if connection is not None:
             check_can_wait(connection)
-        text, timeout, deadline = self._prepare(event, data, timeout)
+        text, timeout, deadline = self._prepare(event, data, timeout, traceparent)
         records = frozen(buffers)
         size = size_of(text, records)
         while True:
@@ -91,7 +93,7 @@ class Resending(Window):
                 if self._options.offline != "queue":
                     raise
                 await trio.lowlevel.checkpoint()  # it is over, and will not be the present one for long
-        unsettled = self._begin(event, text, records, timeout, deadline)
+        unsettled = self._begin(event, text, records, timeout, deadline, traceparent)
         if connection is not None:
             self._send_or_keep(connection, unsettled)
         await self._wait(unsettled, connection)

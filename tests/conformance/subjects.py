@@ -69,6 +69,7 @@ class Feature(enum.Enum):
 
     MESSAGES = "events and requests arrive as they were sent"
     CANCEL = "requests are cancelled with their caller"
+    TRACES = "events say which span of a trace they come from"
     ORDER = "order of events"
     DELIVERY = "nothing is lost or doubled while a connection lasts, nor when it is closed"
     LARGE = "messages of any size that the limits allow"
@@ -100,7 +101,7 @@ STREAM: Final = frozenset(
         *(Feature.MESSAGES, Feature.CANCEL, Feature.ORDER, Feature.DELIVERY, Feature.LARGE, Feature.CHUNKS),
         *(Feature.PRESSURE, Feature.ENDING, Feature.HALF_CLOSE, Feature.MANY, Feature.BROADCAST),
         *(Feature.ABSENCE, Feature.RECONNECT, Feature.DRAIN, Feature.CONFIRM, Feature.STREAMS),
-        Feature.TOPICS,
+        *(Feature.TOPICS, Feature.TRACES),
     }
 )
 
