@@ -230,8 +230,8 @@ class Client:
 
         While there is no connection the event is queued, refused or dropped, as the option
         ``offline`` says. With ``confirm`` one that a lost connection left open is sent again over the next, if
-        ``offline`` is ``"queue"``: it is handled once in the life of a server, and handlers of a server that was started
-        since see ``message.redelivered``.
+        ``offline`` is ``"queue"``: it is handled once in the life of a server, and handlers of a server that was
+        started since see ``message.redelivered``.
 
         Args:
             event: Its name.

@@ -162,9 +162,7 @@ class Window:
                 await outbox.wait_for_room()
                 return False
             raise self._late(event, timeout)
-        if await self._has_waited_for_room(event, timeout, deadline, size) and (
-            not connection.is_open or outbox.size >= outbox.high_water_size
-        ):
+        if await self._has_waited_for_room(event, timeout, deadline, size) and not _takes_more(connection):
             self._pass_on()
             return False
         return True
@@ -335,6 +333,10 @@ class Window:
             self._emptied.unpark_all()
 
 
+def _takes_more(connection: Connection) -> bool:
+    return connection.is_open and connection._outbox.size < connection._outbox.high_water_size
+
+
 def check_can_wait(connection: Connection) -> None:
     """Refuse to wait for the peer inside of a handler of its own events, which the peer may be waiting for.
 
@@ -358,5 +360,3 @@ async def confirm(connection: Connection, event: str, data: object, timeout: flo
     if window is None:
         window = connection._window = Window(connection._options, connection._timers)
     await window.emit(connection, event, data, timeout)
-
-

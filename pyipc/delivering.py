@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from pyipc.arrival import Arrival
 from pyipc.errors import InvalidData, LocalProtocolError, UnencodableData
-from pyipc.message import FullMessage
 from pyipc.nursery import errors_told
 from pyipc.protocol.codec import convert, encoded
 from pyipc.protocol.features import Deliver, Outcome
@@ -18,6 +17,7 @@ from pyipc.sessions import HANDLED, Receipts, Session, Standing
 if TYPE_CHECKING:
     from pyipc.connection import Connection
     from pyipc.dispatch import Dispatcher
+    from pyipc.message import FullMessage
     from pyipc.router import Handler
     from pyipc.sessions import Verdict
 
@@ -141,7 +141,7 @@ class _Handling:
         result = handler.call(delivery.message(data, connection))
         if hasattr(type(result), "__await__"):
             with _OPEN if self._shelter is None else self._shelter.around(connection):
-                await result  # type: ignore[misc]
+                await result
 
     def _failed(self, error: Exception) -> None:
         self._dispatcher._report("a handler", self._delivery.type, error)

@@ -57,8 +57,8 @@ class Shelter:
     async def close(self, connection: Connection, patience: float) -> None:
         """Let the handler of a connection come to its end, but not for more than some seconds.
 
-        Does not wait if there is none, or if it is the handler that closes the connection. Should a handler take longer,
-        it is to be exposed.
+        Does not wait if there is none, or if it is the handler that closes the connection. Should a handler take
+        longer, it is to be exposed.
 
         Cancellation: changes nothing.
         """
