@@ -183,13 +183,10 @@ class Window:
                 await outbox.wait_for_room()
                 return False
             raise self._late(event, timeout)
-        if not await self._has_waited_for_room(event, timeout, deadline, size):
-            return True
-        still_open: bool = connection.is_open
-        if still_open and outbox.size < outbox.high_water_size:
-            return True
-        self._pass_on()
-        return False
+        if await self._has_waited_for_room(event, timeout, deadline, size) and not _takes_more(connection):
+            self._pass_on()
+            return False
+        return True
 
     async def _has_waited_for_room(self, event: str, timeout: float | None, deadline: float, size: int) -> bool:
         """Wait until an event may be added, if it may not be yet; say whether that was so.
@@ -385,6 +382,10 @@ class Window:
 def size_of(data: bytes | None, records: Records) -> int:
     """Bytes that an event takes until it has an outcome, beside its name."""
     return len(data or b"") + sum(map(len, records))
+
+
+def _takes_more(connection: Connection) -> bool:
+    return connection.is_open and connection._outbox.size < connection._outbox.high_water_size
 
 
 def check_can_wait(connection: Connection) -> None:
