@@ -111,13 +111,14 @@ def addresses_of(scheme: str, folder: Path, count: int) -> list[str]:
 async def replace(old: pyipc.Server, address: str, ledger: Ledger, nursery: trio.Nursery) -> pyipc.Server:
     """Let a server take over the address of another while that is drained."""
     new = serve(address, ledger)
+    so_far = len(ledger.reports)
 
     async def drain() -> None:
         ledger.reports.append(await old.drain(PATIENCE))
 
     async with trio.open_nursery() as drains:
         drains.start_soon(drain)
-        await until(lambda: old.draining)
+        await until(lambda: old.draining or len(ledger.reports) > so_far)
         await nursery.start(new.run)
     return new
 

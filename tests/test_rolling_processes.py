@@ -49,15 +49,19 @@ async def main():
             addresses = await nursery.start(server.run)
             print(addresses[0], flush=True)
             async for _ in signals:
-                with trio.CancelScope() as scope:
-                    nursery.start_soon(tell_when_released, scope)
-                    print(json.dumps(dataclasses.asdict(await server.drain(60))), flush=True)
+                nursery.start_soon(drain)
+                while not server.draining and not reports:
+                    await trio.sleep(0)
+                print("released", flush=True)
+                released.set()
                 return
 
-async def tell_when_released(scope):
-    while not server.draining:
-        await trio.sleep(0)
-    print("released", flush=True)
+reports, released = [], trio.Event()
+
+async def drain():
+    reports.append(await server.drain(60))
+    await released.wait()
+    print(json.dumps(dataclasses.asdict(reports[0])), flush=True)
 
 trio.run(main)
 """
