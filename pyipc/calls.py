@@ -14,9 +14,10 @@ from pyipc.protocol.messages import Failure, Reply
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from pyipc.protocol.features import Outcome
     from pyipc.timers import Timer, Timers
 
-__all__ = ["Call", "Calls"]
+__all__ = ["Call", "Calls", "error_of"]
 
 _NOT_YET: Any = object()
 # Deadlines of calls that have ended are left in the heap, and cleared out once they are most of it.
@@ -142,7 +143,7 @@ class Calls:
         if isinstance(answer, Reply):
             call.result = answer.data
         else:
-            call.error = _error_of(call.event, answer)
+            call.error = error_of(call.event, answer)
         _wake(call)
 
     def fail_all(self, message: str, *, lost: bool, maybe_handled: bool) -> None:
@@ -209,7 +210,7 @@ def _wake(call: Call) -> None:
         call.wake()
 
 
-def _error_of(event: str, failure: Failure) -> Exception:
+def error_of(event: str, failure: Failure | Outcome) -> Exception:
     """What to raise for the peer's refusal."""
     match failure.code:
         case "no-handler":

@@ -34,12 +34,15 @@ class Crew:
 
     Args:
         nursery: Where helpers are started. It must outlive the crew.
+
+    Attributes:
+        nursery: As given.
     """
 
-    __slots__ = ("_cancelled", "_context", "_done", "_ended", "_first", "_nursery", "_scopes")
+    __slots__ = ("_cancelled", "_context", "_done", "_ended", "_first", "_scopes", "nursery")
 
     def __init__(self, nursery: trio.Nursery) -> None:
-        self._nursery = nursery
+        self.nursery: trio.Nursery = nursery
         # Helpers are started by handlers that are about to wait. They must not inherit what those have set.
         self._context = contextvars.copy_context()
         self._first = trio.CancelScope()
@@ -83,7 +86,7 @@ class Crew:
         if self._cancelled:
             scope.cancel()
         self._scopes.append(scope)
-        start_soon: Callable[..., None] = self._nursery.start_soon
+        start_soon: Callable[..., None] = self.nursery.start_soon
         self._context.run(start_soon, self._help, scope, task, args, name=task)
 
     async def _help(self, scope: trio.CancelScope, task: Callable[..., Any], args: tuple[Any, ...]) -> None:

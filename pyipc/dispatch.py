@@ -19,12 +19,15 @@ from typing import TYPE_CHECKING, Any, cast
 
 import trio
 
-from pyipc.arrival import Arrival
+from pyipc.arrival import Arrival, FullRequest
+from pyipc.delivering import Delivery, deliver
 from pyipc.errors import InvalidData
+from pyipc.lineage import descends_from
 from pyipc.message import Message
 from pyipc.nursery import errors_told
 from pyipc.protocol.codec import Event, convert
 from pyipc.protocol.messages import Cancel, Introduced, Request
+from pyipc.refusals import tell_of
 from pyipc.waiting import begin
 
 if TYPE_CHECKING:
@@ -73,7 +76,8 @@ class Dispatcher:
         resumed_at: When reading last went on after a pause, in trio's time.
         received: Events that were brought to handlers.
         unheard: Events that no handler was interested in.
-        failed: Handlers that raised.
+        failed: Handlers that failed.
+        refused: Handlers that refused.
     """
 
     __slots__ = (
@@ -85,8 +89,10 @@ class Dispatcher:
         "_high_water_size",
         "_inbox",
         "_items",
+        "_lane",
         "_lane_busy",
         "_leader",
+        "_leading_task",
         "_link",
         "_outbox",
         "_pause",
@@ -97,6 +103,7 @@ class Dispatcher:
         "failed",
         "paused",
         "received",
+        "refused",
         "resumed_at",
         "unheard",
     )
@@ -131,6 +138,9 @@ class Dispatcher:
         self._pause: trio.lowlevel.ParkingLot | None = None
         self._items: Iterator[Inbound] = _NOTHING
         self._lane_busy = False
+        # The tasks that lead, and that handle events of which a handler waits. They know what they are called from.
+        self._leading_task: trio.lowlevel.Task | None = None
+        self._lane: trio.lowlevel.Task | None = None
         self._ended = False
         self._discarding = False
         self.paused: bool = False
@@ -138,6 +148,7 @@ class Dispatcher:
         self.received: int = 0
         self.unheard: int = 0
         self.failed: int = 0
+        self.refused: int = 0
 
     # --- the tasks ---
 
@@ -150,6 +161,7 @@ class Dispatcher:
         while not self._ended and not scope.cancel_called:
             if self._leader is None:
                 self._leader = scope
+                self._leading_task = trio.lowlevel.current_task()
                 await self._lead(scope)
                 continue
             if self._spares is None:
@@ -160,7 +172,7 @@ class Dispatcher:
 
     def _hand_over(self) -> None:
         """Let another task lead; the caller is about to wait."""
-        self._leader = None
+        self._leader = self._leading_task = None
         self._outbox.uncork()
         if self._spares:
             self._spares.unpark()
@@ -221,13 +233,23 @@ class Dispatcher:
                     responder.cancel(item.call)
                 else:
                     arrival = connection._settle(item)
-                    if arrival is not None:
+                    if isinstance(arrival, FullRequest):
+                        answer = responder.take(arrival)
+                        if answer is not None:
+                            self._hand_over()
+                            await responder.finish(scope, answer)
+                            return
+                    elif arrival is not None:
                         if self._lane_busy:
                             self._inbox.put_event(arrival)
                             continue
                         self.received += 1
-                        others = iter(router.handlers_for(arrival.type))
-                        waiting = self._call_handlers(arrival, others)
+                        if type(arrival) is Delivery:
+                            others = iter(())
+                            waiting = begin(deliver(self, arrival))
+                        else:
+                            others = iter(arrival.handlers or router.handlers_for(arrival.type))
+                            waiting = self._call_handlers(arrival, others)
                         if waiting is None:
                             continue
                         await self._finish_event(arrival, waiting, others)
@@ -279,6 +301,17 @@ class Dispatcher:
         """Whether a handler is at work that waits for something."""
         return self._lane_busy or self._responder.slots_used > 0
 
+    def is_handling_event(self) -> bool:
+        """Whether the present task is at work for a handler of an event, or is one that such a handler has started."""
+        if self._lane is not None and descends_from(self._lane):
+            return True
+        # The first step of a handler is taken by the task that leads. So is that of a request's, which has a slot.
+        return (
+            not self._lane_busy
+            and trio.lowlevel.current_task() is self._leading_task
+            and not self._responder.is_current()
+        )
+
     @property
     def handlers_at_work(self) -> int:
         """How many handlers are at work, also those that have lent their slots."""
@@ -289,7 +322,7 @@ class Dispatcher:
         return self._discarding or self._connection.is_waiting
 
     def _end(self) -> None:
-        self._leader = None
+        self._leader = self._leading_task = None
         self._ended = self._responder.ended = True
         if self._spares:
             self._spares.unpark_all()
@@ -312,23 +345,29 @@ class Dispatcher:
         """Call what is to be told of the connection before any message is; if it waits, return the rest of it."""
         assert self._greet is not None
         greet, self._greet = self._greet, None
+        task, self._leading_task = self._leading_task, None  # it handles no event meanwhile
         try:
             result = greet(self._connection)
             if hasattr(type(result), "__await__"):
                 return begin(cast("Awaitable[object]", result))
         except Exception as error:
             self._report("the on_connect handler", "on_connect", error)
+        finally:
+            self._leading_task = task
         return None
 
     async def _finish_greeting(self, greeting: Waiting) -> None:
         """Let everything that arrives wait for a greeting that waits itself."""
         self._lane_busy = self._responder.held_up = True
+        task = self._leading_task
         self._hand_over()
         with errors_told(functools.partial(self._report, "the on_connect handler", "on_connect")):
             await greeting
         self._responder.held_up = False
         self._responder.start_queued()
+        self._lane = task
         await self._drain()
+        self._lane = None
         self._lane_busy = False
         if self._connection._quiet is not None:
             self._connection._note_quiet()
@@ -369,16 +408,18 @@ class Dispatcher:
         return None
 
     def _message(self, event: Event | Arrival, data: Any) -> Message[Any]:
-        if type(event) is Arrival:
-            return event.message(data, self._connection)
-        return Message(event.type, data, self._connection)
+        if type(event) is Event:
+            return Message(event.type, data, self._connection)
+        return event.message(data, self._connection)  # type: ignore[union-attr]
 
     async def _finish_event(self, event: Event | Arrival, waiting: Waiting | None, others: Iterator[Handler]) -> None:
         """Pass the lead on, finish an event of which a handler waits, and all that queued behind it."""
         self._lane_busy = True
+        self._lane = self._leading_task
         self._hand_over()
         await self._finish_handlers(event, waiting, others)
         await self._drain()
+        self._lane = None
         self._lane_busy = False
         if self._connection._quiet is not None:
             self._connection._note_quiet()
@@ -397,8 +438,13 @@ class Dispatcher:
         while inbox.events:
             event, read = inbox.events.popleft()
             self.received += 1
-            handlers = iter(self._router.handlers_for(event.type))
-            waiting = self._call_handlers(event, handlers)
+            if type(event) is Delivery:
+                handlers: Iterator[Handler] = iter(())
+                waiting = begin(deliver(self, event))
+            else:
+                chosen = event.handlers if type(event) is Arrival else None
+                handlers = iter(chosen or self._router.handlers_for(event.type))
+                waiting = self._call_handlers(event, handlers)
             if waiting is not None:
                 await self._finish_handlers(event, waiting, handlers)
             inbox.shed(read)
@@ -407,5 +453,6 @@ class Dispatcher:
                 await trio.lowlevel.checkpoint()
 
     def _report(self, what: str, name: str, error: Exception) -> None:
-        self.failed += 1
-        logger.error("%s %r failed (%s)", what, name, self._connection.peer.address, exc_info=error)
+        failed = tell_of(error, f"{what} {name!r}", self._connection)
+        self.failed += failed
+        self.refused += not failed

@@ -182,5 +182,6 @@ class ServerOwner(Owner):
 
     def introduced(self, connection: Connection, introduction: Introduced) -> None:
         """The peer has introduced itself."""
+        super().introduced(connection, introduction)
         if self._draining.begun:
             self._draining.tell(connection)

@@ -22,7 +22,10 @@ def under_way(connection: Connection) -> int:
     """
     inbox = connection._inbox
     handlers = connection._dispatcher.handlers_at_work
-    return len(connection._calls.pending) + handlers + len(inbox.events) + len(inbox.requests)
+    unconfirmed = 0 if connection._window is None else connection._window.count(connection)
+    streams = 0 if connection._streams is None else len(connection._streams.open)
+    asked = len(connection._calls.pending) + streams + unconfirmed
+    return asked + handlers + len(inbox.events) + len(inbox.requests)
 
 
 async def wait_quiet(connection: Connection, besides: int = 0) -> None:

@@ -31,13 +31,18 @@ from pyipc.vigil import Vigil
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pyipc.arrival import Arrival
+    from pyipc.arrival import Arrival, FullRequest
+    from pyipc.attaching import AttachmentTally
+    from pyipc.confirming import Window
     from pyipc.connection import Connection
     from pyipc.flusher import Flusher
     from pyipc.options import Options
     from pyipc.owner import Owner
     from pyipc.protocol.conversation import Conversation, Inbound
+    from pyipc.protocol.parcels import Frame
     from pyipc.router import Router
+    from pyipc.sessions import Receipts
+    from pyipc.streams import Streams
     from pyipc.timers import Timer, Timers
     from pyipc.transports.port import Link, Peer
 
@@ -67,6 +72,7 @@ class Lifecycle:
 
     __slots__ = (
         "__weakref__",
+        "_attachments",
         "_bytes_received",
         "_calls",
         "_closed",
@@ -89,11 +95,14 @@ class Lifecycle:
         "_reader",
         "_reading_ended",
         "_reason",
+        "_receipts",
         "_responder",
         "_running",
+        "_streams",
         "_timers",
         "_vigil",
         "_waiting",
+        "_window",
         "is_open",
     )
 
@@ -126,9 +135,14 @@ class Lifecycle:
         self._reading_ended = Landmark()
         self._introduced: trio.Event | None = None
         self._last_call: Timer | None = None
+        # What is confirmed of either side's events; made when it is first needed.
+        self._receipts: Receipts | None = None
+        self._window: Window | None = None
         self._quiet: trio.lowlevel.ParkingLot | None = None
         self._waiting = 0
+        self._streams: Streams | None = None
         self._bytes_received = 0
+        self._attachments: AttachmentTally | None = None
         self._events_sent = 0
         self._malformed = 0
         self._dropped = 0
@@ -202,6 +216,8 @@ class Lifecycle:
     @property
     def is_waiting(self) -> bool:
         """Whether something on this side waits for the peer or its end, so that reading must not pause."""
+        if self._window is not None and self._window.pending:
+            return True
         return self._waiting > 0 or len(self._calls.pending) > 0 or self._reason is not None
 
     @property
@@ -271,7 +287,7 @@ class Lifecycle:
         except ConnectionLost:
             return True
 
-    def _settle(self, item: Inbound) -> Arrival | None:
+    def _settle(self, item: Inbound) -> Arrival | FullRequest | None:
         """Deal with what is neither a plain event nor a request; return what is for handlers all the same."""
         if type(item) is Reply:  # nearly always
             self._calls.settle(item)
@@ -282,6 +298,14 @@ class Lifecycle:
     def _on_abandoned_call(self, number: int) -> None:
         if self.is_open:
             self._offer(self._conversation.cancel(number))
+
+    def _fail_calls(self, message: str, *, lost: bool, maybe_handled: bool) -> None:
+        """Tell whoever waits for an answer that none will come, and end what would be answered bit by bit."""
+        self._calls.fail_all(message, lost=lost, maybe_handled=maybe_handled)
+        if self._streams is not None:
+            self._streams.fail_all(message, lost=lost, maybe_handled=maybe_handled)
+        if self._responder.producers is not None:
+            self._responder.producers.cancel_all()
 
     def _on_overflow(self) -> None:
         """More waits than may: end the connection, or lose what came last where anything may be lost."""
@@ -346,7 +370,8 @@ class Lifecycle:
             self._sever_later()
         # A peer that refused the connection has looked at nothing else.
         refused = isinstance(error, PeerRefused | HandshakeFailed) and self._conversation.protocol == "plain"
-        self._calls.fail_all(message, lost=code != "closed", maybe_handled=not refused)
+        self._fail_calls(message, lost=code != "closed", maybe_handled=not refused)
+        self._owner.ended(cast("Connection", self))
         if self._introduced is not None:
             self._introduced.set()
         self._note_quiet()
@@ -413,12 +438,15 @@ class Lifecycle:
         by_us = self._reason is None
         if by_us:
             self._reason = Disconnected(self, "closed", "this side closed the connection", False)
-        self._calls.fail_all("this side closed the connection", lost=False, maybe_handled=True)
+        self._fail_calls("this side closed the connection", lost=False, maybe_handled=True)
+        self._owner.ended(cast("Connection", self))
         self._dispatcher.discard()
         self._reader.call_back()
         undelivered = 0
         try:
             with trio.move_on_after(self._options.close_timeout):
+                if self._owner.shelter is not None:
+                    await self._owner.shelter.close(cast("Connection", self), self._options.close_timeout / 2)
                 try:
                     if by_us:
                         self._offer(self._conversation.goodbye(code, message))
@@ -436,6 +464,8 @@ class Lifecycle:
             if by_us and self._link.verified:  # else the loss was reported with the connection's end
                 undelivered = self._outbox.count_events()
         finally:
+            if self._owner.shelter is not None:
+                self._owner.shelter.expose(cast("Connection", self))
             self._crew.cancel()
         await self._closed.wait()
         if undelivered:
@@ -452,25 +482,9 @@ class Lifecycle:
         """Wait until nothing more arrives; handlers may still be at work."""
         await self._reading_ended.wait()
 
-    def reclaim_events(self) -> list[bytes]:
+    def reclaim_events(self) -> list[Frame]:
         """Take back the events of which nothing was sent before the connection ended."""
         return self._outbox.reclaim_events()
-
-    def _send_kept(self, event: str | None, frame: bytes) -> None:
-        """Send what was accepted while there was no connection, however much it is.
-
-        Args:
-            event: The event's name, if it is still to be checked against this peer.
-            frame: Its bytes.
-
-        Raises:
-            LocalProtocolError: It does not suit this peer; nothing was sent.
-            ConnectionLost: The connection is broken as well.
-        """
-        if event is not None:
-            self._conversation.check(event, frame)
-        self._outbox.push(frame)
-        self._events_sent += 1
 
     def _gone(self) -> ConnectionClosed:
         """What to raise for the use of a connection that has ended."""

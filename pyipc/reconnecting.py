@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import math
@@ -9,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from pyipc.attaching import pack_kept
 from pyipc.attendance import Attendance
 from pyipc.backoff import Backoff
 from pyipc.callbacks import Callbacks
-from pyipc.connection import Connection
 from pyipc.departing import ClientOwner, depart
 from pyipc.destinations import Destinations
 from pyipc.errors import (
@@ -29,19 +30,28 @@ from pyipc.errors import (
 )
 from pyipc.flusher import Flusher
 from pyipc.identity import AGENT
-from pyipc.offline import OfflineQueue
+from pyipc.offline import OfflineQueue, needs_feature, send_kept
 from pyipc.protocol.conversation import Role
+from pyipc.protocol.parcels import NO_ATTACHMENTS, listed
+from pyipc.resending import Resending
 from pyipc.timers import Timers
+from pyipc.watched import connection_class, watched
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
+    from pyipc.connection import Connection
     from pyipc.endpoint import Endpoint
     from pyipc.listening import Expected
     from pyipc.options import Options
+    from pyipc.protocol.conversation import Conversation
+    from pyipc.protocol.features import Publish
+    from pyipc.protocol.parcels import Buffer, Frame
     from pyipc.router import Router
     from pyipc.statistics import Disconnected
+    from pyipc.subscribing import Subscriptions
     from pyipc.transports.port import Link
+    from pyipc.watch import Watch
 
 __all__ = ["Reconnecting"]
 
@@ -61,13 +71,17 @@ class Reconnecting:
         on_loss: Called with the error when a connection has ended; when there will be no other,
             with ``final`` true.
         on_move: Called when a connection is left behind; returns the answers that will still come over it.
+        watch: Tells an instrument what happens, if there is one.
 
     Attributes:
         now: Trio's time; once it was started, by the shortest way.
         connection: The present connection, if there is one.
+        template: Encodes what is sent while there is no connection.
+        subscriptions: What is subscribed to again over each connection; set by the client.
         departing: Those that were left behind, until nothing is under way on them any more.
         destinations: The addresses, best first.
         offline: What waits for the next one.
+        window: The events that are to be confirmed.
         failure: Why it was given up, if it was.
         running: The tasks of the connections, until whoever wanted to know of their end was told.
         last_error: Why the last attempt or connection ended.
@@ -87,17 +101,22 @@ class Reconnecting:
         *,
         on_loss: Callable[[IPCError, bool], None],
         on_move: Callable[[], Expected],
+        watch: Watch | None = None,
     ) -> None:
-        self._router = router
+        self._router = watched(router, watch)
         self._options = options
         self._on_loss = on_loss
         self._on_move = on_move
         self.destinations: Destinations = Destinations(endpoints, options, self._on_failed_attempt)
-        # Encodes what is emitted while there is no connection.
-        self._template = endpoints[0].converse(Role.CLIENT, options, agent=AGENT, max_size=self.destinations.max_size)
+        self.template: Conversation = endpoints[0].converse(
+            Role.CLIENT, options, agent=AGENT, max_size=self.destinations.max_size
+        )
         self._timers = Timers()
         self._flusher = Flusher()
+        self.window: Resending = Resending(self, options, self._timers)
         self._owner = ClientOwner(self.going_away)
+        self._owner.window = self.window
+        self._owner.watch = watch
         # Which connection was asked to end, and what wakes the supervision of it.
         self._sent_away: Connection | None = None
         self._staying = trio.CancelScope()
@@ -108,6 +127,7 @@ class Reconnecting:
         self.running: Attendance = Attendance()
         self.now: Callable[[], float] = trio.current_time
         self.connection: Connection | None = None
+        self.subscriptions: Subscriptions | None = None
         self.departing: set[Connection] = set()
         self.offline: OfflineQueue = OfflineQueue(options)
         self.failure: IPCError | None = None
@@ -125,7 +145,7 @@ class Reconnecting:
         self.now = trio.lowlevel.current_clock().current_time
         nursery.start_soon(self._timers.run)
         nursery.start_soon(self._flusher.run)
-        nursery.start_soon(self._supervise)
+        nursery.start_soon(self._supervise_to_the_end)
 
     def stop(self) -> None:
         """Connect no more; a connection that there is stays."""
@@ -184,11 +204,27 @@ class Reconnecting:
                 f"could not connect to {self.destinations} within {timeout:g} s: {self.why_not}"
             ) from self.last_error
 
-    def keep(self, event: str, data: object) -> None:
+    def keep(self, event: str, data: object, attachments: Iterable[Buffer]) -> None:
         """Keep an event for the next connection; see `OfflineQueue.put`."""
-        frame = self._template.encode(event, data)
-        self._template.check_size(frame)
-        self.offline.put(event, frame, self.why_not)
+        frame = self.template.encode(event, data)
+        self.template.check_size(frame)
+        buffers = [] if attachments is NO_ATTACHMENTS else listed(attachments)
+        kept = pack_kept(self.template, frame, buffers) if buffers else frame
+        self.offline.put(event, kept, self.why_not)
+
+    async def _supervise_to_the_end(self) -> None:
+        try:
+            await self._supervise()
+        finally:
+            self.window.close()
+
+    def keep_published(self, body: Publish) -> None:
+        """Keep something that is published for the next connection; see `OfflineQueue.put`."""
+        self.offline.put(None, self.template.say(body), self.why_not)
+
+    def serve_topics(self, subscriptions: Subscriptions) -> None:
+        """Let ``subscriptions`` have what arrives about topics, and take part in every new connection."""
+        self.subscriptions = self._owner.topics = subscriptions
 
     async def _supervise(self) -> None:
         """Keep a connection up until it is stopped or trying again makes no sense."""
@@ -252,9 +288,9 @@ class Reconnecting:
         # Who agreed on our protocol in the handshake answers the hello, or says why it will not. Until then nobody is
         # told of a connection: of TLS a client sees the end before the server has looked at its certificate.
         is_promised = endpoint.says_hello and link.peer.protocol != "plain"
-        connection = Connection(
+        connection = connection_class(self._owner)(
             link,
-            endpoint.converse(Role.CLIENT, self._options, agent=AGENT, link=link),
+            endpoint.converse(Role.CLIENT, self._options, agent=AGENT, link=link, session=self.window.session),
             nursery=self._nursery,
             router=self._router,
             options=self._options,
@@ -264,13 +300,11 @@ class Reconnecting:
             greet=self.on_connect.call if len(self.on_connect) else None,
             require_hello=is_promised,
         )
-        # Whether some events may be sent depends on who it is.
-        is_awaited = is_promised or any(
-            event is not None and self._template.is_risky(event) for event in self.offline.names()
-        )
         try:
+            if not is_promised:  # else once it has introduced itself
+                self._owner.connected(connection)
             await self._nursery.start(self._run, connection, is_promised)
-            if is_awaited:
+            if is_promised or self._needs_to_know_peer():
                 try:
                     await connection.know_peer()
                 except ConnectionClosed:
@@ -300,9 +334,23 @@ class Reconnecting:
         self._on_loss(ConnectionLost(reason.message, maybe_handled=True), False)
         return reason, connection.statistics().bytes_received > 0
 
+    def _needs_to_know_peer(self) -> bool:
+        """Whether it depends on who the server is what may be sent of what waits."""
+        offline = self.offline
+        return (
+            bool(self.subscriptions)
+            or offline.needs_feature
+            or any(event is not None and self.template.is_risky(event) for event in offline.names())
+            or bool(self.window.pending)
+        )
+
     def _begin(self, connection: Connection) -> None:
         """Send over a new connection what has to come before anything else; the last of it is what was kept."""
+        if self.subscriptions:
+            self.subscriptions.restore(connection)
+        self.window.resend(connection)
         self._send_kept(connection)
+        self.window.send_kept(connection)
 
     # --- moving on ---
 
@@ -332,16 +380,25 @@ class Reconnecting:
         await connection.wait_lost()
         self.departing.discard(connection)
         if not self._stopped:  # else whoever closes it counts what it has not sent
-            self._take_over(connection.reclaim_events())
+            await self._take_over(connection.reclaim_events())
+        if self.window.pending and self.connection is not None:
+            with contextlib.suppress(ConnectionClosed):
+                await self.connection.know_peer()
+                self.window.resend(self.connection)  # what was to be confirmed, and was not
         assert connection.reason is not None
         expected.fail(ConnectionLost(connection.reason.message, maybe_handled=True))
         self.tell()
 
-    def _take_over(self, frames: list[bytes]) -> None:
+    async def _take_over(self, frames: list[Frame]) -> None:
         """Send what a connection has left unsent over the present one, or keep it for the next."""
         try:
+            if self.connection is not None and any(map(needs_feature, frames)):
+                await self.connection.know_peer()
             while frames and self.connection is not None:
-                self.connection._send_kept(None, frames[0])
+                try:
+                    send_kept(self.connection, None, frames[0])
+                except LocalProtocolError as error:
+                    self._drop(error)
                 del frames[0]
         except ConnectionClosed:
             pass  # its end is still being read; what is kept now goes to the next
@@ -384,17 +441,22 @@ class Reconnecting:
         """Put what was kept into a new connection, before anything else gets there."""
         for event, frame in self.offline.take_all():
             try:
-                connection._send_kept(event, frame)
+                send_kept(connection, event, frame)
             except LocalProtocolError as error:
-                self.offline.dropped += 1
-                logger.warning("an event that was queued cannot be sent to this server: %s", error)
+                self._drop(error)
             except ConnectionClosed:
                 self.offline.put_back([frame])
                 return
 
+    def _drop(self, error: LocalProtocolError) -> None:
+        """Leave out an event that was queued for any server, and which this one cannot take."""
+        self.offline.dropped += 1
+        logger.warning("an event that was queued cannot be sent to this server: %s", error)
+
     def _give_up(self, error: IPCError) -> None:
         self.failure = error
         self._on_loss(ConnectionLost(f"the client has given up: {error}"), True)
+        self.window.close()
         self.tell()
 
 

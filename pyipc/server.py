@@ -18,22 +18,31 @@ from pyipc.draining import Draining, ServerOwner
 from pyipc.endpoint import Endpoint, as_endpoint
 from pyipc.errors import ConnectionClosed, Undelivered
 from pyipc.flusher import Flusher
+from pyipc.hub import Hub
 from pyipc.identity import AGENT
 from pyipc.nursery import hidden_nursery
 from pyipc.options import UNSET, OptionOverrides, Options, Unset
 from pyipc.protocol.addresses import parse_address
 from pyipc.protocol.conversation import Role
+from pyipc.protocol.parcels import NO_ATTACHMENTS
+from pyipc.publishing import TopicServer
 from pyipc.router import Router
+from pyipc.sessions import Sessions
+from pyipc.shelter import Shelter
 from pyipc.slots import current_slot
 from pyipc.statistics import BroadcastReport, Disconnected, DrainReport, ServerStatistics
 from pyipc.timers import Timers
+from pyipc.watch import Watch
+from pyipc.watched import connection_class, watched
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Collection
+    from collections.abc import AsyncIterator, Callable, Collection, Iterable
 
+    from pyipc.instrument import Instrument
     from pyipc.message import Message
     from pyipc.protocol.addresses import Address
-    from pyipc.transports.port import Link
+    from pyipc.protocol.parcels import Buffer
+    from pyipc.transports.port import Link, Peer
 
 __all__ = ["Server"]
 
@@ -41,7 +50,7 @@ F = TypeVar("F", bound="Callable[[Message[Any]], object]")
 logger: logging.Logger = logging.getLogger("pyipc.server")
 
 
-class Server:
+class Server(TopicServer):
     """Serves every client of its addresses.
 
     Run it with ``trio.run(server.run)``, with ``await nursery.start(server.run)``, which returns
@@ -53,6 +62,10 @@ class Server:
         router: Handlers; more can be added with `on`.
         plain_peers: Whether to serve peers that do not speak pyipc's protocol, such as node-ipc
             programs. With ``False`` everybody has to introduce itself within ``handshake_timeout``.
+        may_subscribe: Whether a peer may subscribe to a pattern: a plain function of the `Peer` and the pattern's text.
+            Whoever is let in may subscribe to everything, if it is left out. One that raises denies it.
+        may_publish: Whether a peer may publish under a topic, likewise.
+        instrument: Is told what the server does, for metrics and traces.
         **options: Any of `pyipc.Options`.
 
     Raises:
@@ -65,6 +78,9 @@ class Server:
         *addresses: str | Address | Endpoint,
         router: Router | None = None,
         plain_peers: bool = True,
+        may_subscribe: Callable[[Peer, str], bool] | None = None,
+        may_publish: Callable[[Peer, str], bool] | None = None,
+        instrument: Instrument | None = None,
         **options: Unpack[OptionOverrides],
     ) -> None:
         self._endpoints = [as_endpoint(address) for address in addresses]
@@ -80,10 +96,16 @@ class Server:
             self._router.include(router)
         self._timers = Timers()
         self._flusher = Flusher()
-        self._acceptor = Acceptor(self._endpoints, self._options, serve=self._start_serving, refuse=self._refuse)
-        self._audience = Audience(self._endpoints, self._options)
         self._draining = Draining(self._options, lambda: self._audience.connections)
         self._owner = ServerOwner(self._draining)
+        self._owner.watch = None if instrument is None else Watch(instrument)
+        self._heard = watched(self._router, self._owner.watch)
+        self._sessions = self._owner.sessions = Sessions(self._options, self._timers)
+        self._shelter = self._owner.shelter = Shelter()
+        self._acceptor = Acceptor(self._endpoints, self._options, serve=self._start_serving, refuse=self._refuse)
+        self._audience = Audience(self._endpoints, self._options, self._owner.watch)
+        self._hub = Hub(self._audience, self._options, may_subscribe=may_subscribe, may_publish=may_publish)
+        self._owner.topics = self._hub
         self._serving_tasks = Attendance()
         self._undelivered = 0
         self._nursery: trio.Nursery | None = None
@@ -125,7 +147,7 @@ class Server:
 
     def statistics(self) -> ServerStatistics:
         """A snapshot of the counters."""
-        acceptor, audience = self._acceptor, self._audience
+        acceptor, audience, hub = self._acceptor, self._audience, self._hub
         return ServerStatistics(
             connections=len(audience),
             accepted=acceptor.accepted,
@@ -136,6 +158,16 @@ class Server:
             broadcasts=audience.broadcasts,
             broadcasts_dropped=audience.dropped,
             datagrams_dropped=sum(listener.dropped for listener in acceptor.listeners),
+            sessions=len(self._sessions),
+            duplicates=self._sessions.duplicates,
+            redelivered=self._sessions.redelivered,
+            subscriptions=hub.subscriptions,
+            subscriptions_refused=hub.subscriptions_refused,
+            publishes=hub.publishes,
+            publishes_dropped=hub.dropped,
+            publishes_refused=hub.publishes_refused,
+            retained_topics=hub.retained_topics,
+            retained_size=hub.retained_size,
             draining=self.draining,
         )
 
@@ -225,6 +257,7 @@ class Server:
             finally:
                 self._closing = True
                 self._stopped.set()
+                self._hub.close()
                 await self._acceptor.stop()
 
     def adopt(self, link: Link, endpoint: Endpoint | None = None) -> None:
@@ -288,14 +321,21 @@ class Server:
         # Whom this server called is not asked to introduce itself.
         is_called = not (link.reliable or link.expires)
         require_hello = refusal is not None or not (self._plain_peers or is_called)
-        return Connection(
+        kind = connection_class(self._owner) if refusal is None else Connection
+        return kind(
             link,
             endpoint.converse(
-                Role.SERVER, self._options, agent=AGENT, link=link, require_hello=require_hello, refusal=refusal
+                Role.SERVER,
+                self._options,
+                agent=AGENT,
+                link=link,
+                require_hello=require_hello,
+                refusal=refusal,
+                terms=self._sessions.terms_for(link.peer),
             ),
             nursery=self._nursery,
             # Whoever is turned away gets to no handler, whatever it says.
-            router=self._router if refusal is None else Router(),
+            router=self._heard if refusal is None else Router(),
             options=self._options,
             timers=self._timers,
             flusher=self._flusher,
@@ -311,9 +351,11 @@ class Server:
         self._serving_tasks.arrive()
         try:
             try:
+                self._owner.connected(connection)
                 await connection.run()
             finally:
                 self._audience.leave(connection)
+                self._hub.forget_connection(connection)
                 self._acceptor.leave(link)
                 self._draining.leave()
             reason = connection.reason
@@ -333,8 +375,10 @@ class Server:
         event: str,
         data: object = None,
         *,
+        attachments: Iterable[Buffer] = NO_ATTACHMENTS,
         exclude: Connection | Collection[Connection] | None = None,
         where: Callable[[Connection], bool] | None = None,
+        traceparent: str = "",
     ) -> BroadcastReport:
         """Send an event to every client on every address.
 
@@ -344,34 +388,39 @@ class Server:
         Args:
             event: The name.
             data: Anything that has a JSON form.
+            attachments: Buffers of bytes; see `Connection.emit`. Clients that take none do not get the event, which is
+                logged, and they count as those for which it was dropped.
             exclude: Connections that do not get it.
             where: Only connections for which this is true get it.
+            traceparent: As for `Connection.emit`.
 
         Returns:
             To how many it was sent, and for how many it was dropped.
 
         Raises:
-            LocalProtocolError: The name or the data cannot be sent; nothing was.
+            LocalProtocolError: The name, the data or the attachments cannot be sent; nothing was.
 
         Cancellation: a cancelled broadcast has sent nothing. Always a schedule point.
         """
         await trio.lowlevel.checkpoint()
-        return self._audience.broadcast(event, data, exclude, where)
+        return self._audience.broadcast(event, data, exclude, where, attachments, traceparent)
 
     def broadcast_nowait(
         self,
         event: str,
         data: object = None,
         *,
+        attachments: Iterable[Buffer] = NO_ATTACHMENTS,
         exclude: Connection | Collection[Connection] | None = None,
         where: Callable[[Connection], bool] | None = None,
+        traceparent: str = "",
     ) -> BroadcastReport:
         """Like `broadcast`, for plain functions: without giving way to other tasks.
 
         Raises:
             LocalProtocolError: The name or the data cannot be sent; nothing was.
         """
-        return self._audience.broadcast(event, data, exclude, where)
+        return self._audience.broadcast(event, data, exclude, where, attachments, traceparent)
 
     async def drain(self, timeout: float | Unset | None = UNSET, message: str = "") -> DrainReport:
         """Close once every client has left by itself, having lost nothing: for a successor to take over.
@@ -445,6 +494,7 @@ class Server:
             self._closing = True
             # Not in the caller's task: a handler would be cancelled with its own connection.
             self._nursery.start_soon(self._close_all)
+        self._shelter.expose_caller()
         with self._serving_tasks.excused():
             await self._stopped.wait()
         undelivered, self._undelivered = self._undelivered, 0

@@ -29,6 +29,10 @@ class Slot:
         self._waiters = 0
         responder.slots_used += 1
 
+    def belongs_to(self, responder: Responder) -> bool:
+        """Whether it is one of a connection's, and its handler is at work."""
+        return responder is self._responder and not self._ended
+
     @contextmanager
     def given_up(self, responder: Responder) -> Iterator[None]:
         """Lend the slot to others while its handler waits for the connection it came from."""

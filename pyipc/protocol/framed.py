@@ -13,7 +13,7 @@ from pyipc.errors import RemoteProtocolError
 from pyipc.options import SHORTEST_HEARTBEAT
 from pyipc.protocol import codec
 from pyipc.protocol.conversation import Inbound, Role
-from pyipc.protocol.features import FEATURES, OptionalPart
+from pyipc.protocol.features import ATTACHMENTS, FEATURES, Item, OptionalPart, ReceivedItem
 from pyipc.protocol.frames import FrameBuffer
 from pyipc.protocol.messages import (
     CONTROL_PREFIX,
@@ -36,13 +36,16 @@ from pyipc.protocol.messages import (
 )
 from pyipc.protocol.names import MAX_KNOWN_NAMES
 from pyipc.protocol.outgoing import OutgoingFrames
+from pyipc.protocol.parcels import RECORD
 from pyipc.protocol.parts import MAX_NUMBER, check_number, check_part, name_in, never_made
+from pyipc.protocol.records import receive_records
 
 if TYPE_CHECKING:
     from pyipc.options import Options
     from pyipc.protocol.codec import Event
     from pyipc.protocol.conversation import SessionTerms
     from pyipc.protocol.framing import Json
+    from pyipc.protocol.records import RecordBuffer
 
 __all__ = ["OPTIONAL_PARTS", "JsonConversation"]
 
@@ -69,6 +72,10 @@ class JsonConversation(OutgoingFrames):
 
     protocol: str
     known_size: int
+    features: frozenset[str]
+    # Records are looked for once both sides have agreed on them, and kept until their frame is here.
+    _takes_records: bool = False
+    _records: RecordBuffer | None = None
 
     def __init__(
         self,
@@ -94,6 +101,8 @@ class JsonConversation(OutgoingFrames):
         self._buffer = FrameBuffer(framing.delimiter, options.max_frame_size)
         self._incoming_names: set[str] | frozenset[str] = _NO_NAMES
         self._failed = False
+        # Of the frame that is being read, where frames are read one by one.
+        self._frame_size = 0
         self._answers = b""
         self.has_data_to_send: bool = False
         self.partial_size: int = 0
@@ -148,6 +157,9 @@ class JsonConversation(OutgoingFrames):
                 self._answer(self._control(Goodbye("tls", message)))  # it is waiting to hear TLS, and sees at once
             self._reject(RemoteProtocolError("tls", message), events)
             return events
+        takes_records = self._takes_records
+        if takes_records and (self._records is not None or RECORD in data):
+            return receive_records(self, data)
         buffer = self._buffer
         if data and data.find(self._delimiter) == len(data) - 1 and not self.partial_size:
             # A single frame, whole: the usual case where each side waits for the other.
@@ -167,6 +179,7 @@ class JsonConversation(OutgoingFrames):
                     return events
                 complete = b""
             batch = None
+            names: set[str] | frozenset[str] = _NO_NAMES
             # A batch must be small frames: to look at the whole of it several times costs more than it saves else.
             if (
                 complete
@@ -177,14 +190,25 @@ class JsonConversation(OutgoingFrames):
                 count = complete.count(self._delimiter)
                 batch = codec.decode_frames(complete, self._delimiter, count, self._options.max_depth)
             tail_fits = self.partial_size <= self._options.max_frame_size
-            if batch is not None and tail_fits and {event.type for event in batch} <= self._incoming_names:
-                return batch  # type: ignore[return-value]  # the usual case of a stream: plain events of known names
             if batch is not None:
+                names = {event.type for event in batch}
+                if tail_fits and names <= self._incoming_names:
+                    return batch  # type: ignore[return-value]  # the usual case of a stream: plain events, known names
+            if batch is not None and Item.type not in names:  # of items the sizes matter, which a batch does not have
                 for event in batch:
                     if not self._take(event, events):
                         return events
-            elif complete and not self._take_one_by_one(complete, events):
-                return events
+            elif complete and self.protocol != "plain" and complete.startswith(_ITEM_TYPE):
+                if not self._take_items(complete, events):
+                    return events
+            elif complete:
+                rest = self._take_one_by_one(complete, events)
+                if rest is None:
+                    return events
+                if rest:
+                    return events + self.receive_data(rest + buffer.take_back())
+        if takes_records is not self._takes_records and self.partial_size:
+            return events + self.receive_data(buffer.take_back())
         try:
             buffer.check()
         except RemoteProtocolError as error:
@@ -214,8 +238,9 @@ class JsonConversation(OutgoingFrames):
     def _take_frame(self, frame: bytes, events: list[Inbound]) -> bool:
         """Read one frame and take it; say whether to go on with the next."""
         try:
-            if len(frame) > self.known_size:
-                self._check_incoming(frame, len(frame))
+            self._frame_size = size = len(frame)
+            if size > self.known_size:
+                self._check_incoming(frame, size)
             call = codec.decode_call(frame)
             if call is None:
                 event = codec.decode(frame)
@@ -232,7 +257,8 @@ class JsonConversation(OutgoingFrames):
     def _take_large(self, complete: bytes, events: list[Inbound]) -> bool:
         """Like `_take_frame`, for one frame with its delimiter, without a copy of it."""
         try:
-            self._check_incoming(complete, len(complete) - 1)
+            self._frame_size = size = len(complete) - 1
+            self._check_incoming(complete, size)
             event = codec.decode(memoryview(complete)[:-1])
         except RemoteProtocolError as error:
             return self._reject(error, events)
@@ -251,13 +277,36 @@ class JsonConversation(OutgoingFrames):
                 "depth", f"the peer sent JSON nested deeper than {self._options.max_depth} levels (max_depth)"
             )
 
-    def _take_one_by_one(self, complete: bytes, events: list[Inbound]) -> bool:
+    def _take_one_by_one(self, complete: bytes, events: list[Inbound]) -> bytes | None:
+        """Take whole frames; return those from where records may come, which need another look, or `None` to stop."""
         start = 0
+        takes_records = self._takes_records
         while start < len(complete):
             end = complete.index(self._delimiter, start)
             if not self._take_frame(complete[start:end], events):
-                return False
+                return None
             start = end + 1
+            if takes_records is not self._takes_records:
+                return complete[start:]
+        return b""
+
+    def _take_items(self, complete: bytes, events: list[Inbound]) -> bool:
+        """Like `_take_one_by_one`, for frames of which many are likely to be items of streams."""
+        for frame in complete[:-1].split(self._delimiter):
+            size = len(frame)
+            if size <= _SMALL and frame.startswith(_ITEM_TYPE):
+                try:
+                    if size > self.known_size:
+                        self._check_incoming(frame, size)
+                    item = codec.fast_item(frame).data
+                except (*codec.MALFORMED, RemoteProtocolError):
+                    pass  # it is judged below
+                else:
+                    if 0 < item.call <= self._last_call:
+                        events.append(ReceivedItem(item.call, item.data, size))
+                        continue
+            if not self._take_frame(frame, events):
+                return False
         return True
 
     def _reject(self, error: RemoteProtocolError, events: list[Inbound]) -> bool:
@@ -324,6 +373,8 @@ class JsonConversation(OutgoingFrames):
                 events.append(Goodbye(one_line(code), one_line(message)))
             case Goaway(message):
                 events.append(Goaway(one_line(message)))
+            case Item():
+                self._take_item(body, events)
             case _:
                 check_part(body, from_client=self._role is Role.SERVER, last_call=self._last_call)
                 part_name = name_in(body)
@@ -331,6 +382,13 @@ class JsonConversation(OutgoingFrames):
                     self._vet_inner(part_name)
                 self._peer_speaks_pyipc = True
                 events.append(body)
+
+    def _take_item(self, item: Item, events: list[Inbound]) -> None:
+        """Report one of the answers of a stream."""
+        if not 0 < item.call <= self._last_call:
+            raise never_made(item.call)
+        self._peer_speaks_pyipc = True
+        events.append(ReceivedItem(item.call, item.data, self._frame_size))
 
     def _check_call(self, body: Request | Reply | Failure | Cancel) -> None:
         """Whether a frame about a call can be meant; a peer that sends one speaks pyipc's protocol."""
@@ -379,6 +437,9 @@ class JsonConversation(OutgoingFrames):
         if heartbeat is not None:
             heartbeat = min(max(heartbeat, SHORTEST_HEARTBEAT), _LONGEST_HEARTBEAT)
         self.features = self._shared_features(peer)
+        if ATTACHMENTS in self.features and isinstance(peer, StreamHello | StreamWelcome):
+            self._takes_records = True
+            self._attachments_limit = peer.max_attachments_size
         events.append(
             Introduced(
                 self.protocol,
@@ -426,7 +487,8 @@ def _seconds(value: float | None) -> float:
 # A chunk that starts with a call is likely to hold nothing else, and calls are read one by one.
 _REQUEST_TYPE = b'{"type":"pyipc.request"'
 _REPLY_TYPE = b'{"type":"pyipc.reply"'
-_CALL_START = (_REQUEST_TYPE, _REPLY_TYPE)
+_ITEM_TYPE = b'{"type":"pyipc.item"'
+_CALL_START = (_REQUEST_TYPE, _REPLY_TYPE, _ITEM_TYPE)
 # Frames above this many bytes are not copied to take their delimiter off.
 _LARGE = 65_536
 # Frames below this many are read as a batch.
