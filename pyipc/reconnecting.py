@@ -328,7 +328,7 @@ class Reconnecting:
                 self._leave_behind(connection)
                 return None, True
             await connection.wait_lost()
-        self.offline.put_back(connection.reclaim_events())
+        self.offline.put_back(connection._outbox.reclaim_events())
         reason = connection.reason
         assert reason is not None
         self._on_loss(ConnectionLost(reason.message, maybe_handled=True), False)
@@ -380,7 +380,7 @@ class Reconnecting:
         await connection.wait_lost()
         self.departing.discard(connection)
         if not self._stopped:  # else whoever closes it counts what it has not sent
-            await self._take_over(connection.reclaim_events())
+            await self._take_over(connection._outbox.reclaim_events())
         if self.window.pending and self.connection is not None:
             with contextlib.suppress(ConnectionClosed):
                 await self.connection.know_peer()
