@@ -139,8 +139,8 @@ class Server(Handling, TopicServer):
 
     @property
     def draining(self) -> bool:
-        """Whether it takes no new clients, and has asked those that there are to take new work elsewhere."""
-        return self._draining.begun and not self._stopped.is_set()
+        """Whether its addresses are free for a successor, and its clients asked to take new work elsewhere."""
+        return self._draining.waiting
 
     @property
     def _is_serving(self) -> bool:
