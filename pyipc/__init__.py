@@ -39,6 +39,7 @@ from pyipc.errors import Undelivered as Undelivered
 from pyipc.errors import UnencodableData as UnencodableData
 from pyipc.errors import UnsafePath as UnsafePath
 from pyipc.errors import UnsupportedByTransport as UnsupportedByTransport
+from pyipc.instrument import Instrument as Instrument
 from pyipc.listening import EventStream as EventStream
 from pyipc.message import Message as Message
 from pyipc.options import Options as Options
@@ -87,6 +88,7 @@ __all__ = [
     "HandshakeFailed",
     "IPCError",
     "InsecureAddress",
+    "Instrument",
     "InvalidData",
     "InvalidEventName",
     "Json",

@@ -71,16 +71,18 @@ class FullRequest:
         call: The number of the call.
         event: Its name.
         data: Its decoded JSON.
+        traceparent: Which span it comes from.
     """
 
-    __slots__ = ("_attachments", "call", "data", "event")
+    __slots__ = ("_attachments", "call", "data", "event", "traceparent")
 
     def __init__(self, request: Request, attachments: Sequence[bytes]) -> None:
         self.call: int = request.call
         self.event: str = request.event
         self.data: Any = request.data
+        self.traceparent: str = request.traceparent
         self._attachments = attachments
 
     def message(self, data: Any, connection: Connection) -> FullMessage[Any]:
         """What the handler gets; as `Arrival.message`."""
-        return FullMessage(self.event, data, connection, attachments=self._attachments)
+        return FullMessage(self.event, data, connection, attachments=self._attachments, traceparent=self.traceparent)

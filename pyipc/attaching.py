@@ -137,7 +137,9 @@ def pack_kept(template: Conversation, frame: bytes, attachments: Iterable[Buffer
     return pack(frame, frozen(attachments))
 
 
-async def emit_attached(connection: Connection, event: str, data: object, attachments: list[Buffer]) -> None:
+async def emit_attached(
+    connection: Connection, event: str, data: object, attachments: list[Buffer], traceparent: str
+) -> None:
     """`Connection.emit`, with attachments, for a caller that has looked whether it is cancelled.
 
     Raises:
@@ -146,7 +148,7 @@ async def emit_attached(connection: Connection, event: str, data: object, attach
     if not connection.is_open:
         raise connection._gone()
     await connection.know_peer()
-    frame = connection._conversation.event(event, data)
+    frame = _frame(connection, event, data, traceparent)
     parcel = wrap(connection._conversation, frame, attachments)
     outbox = connection._outbox
     if outbox.size + outbox.shared >= outbox.high_water_size:
@@ -157,9 +159,13 @@ async def emit_attached(connection: Connection, event: str, data: object, attach
     outbox.push(parcel)
     connection._events_sent += 1
     note_sent(connection, parcel)
+    if connection._watch is not None:
+        connection._watch.sent("event", event, len(parcel), connection)
 
 
-def emit_attached_nowait(connection: Connection, event: str, data: object, attachments: list[Buffer]) -> None:
+def emit_attached_nowait(
+    connection: Connection, event: str, data: object, attachments: list[Buffer], traceparent: str
+) -> None:
     """`Connection.emit_nowait`, with attachments.
 
     Raises:
@@ -169,7 +175,7 @@ def emit_attached_nowait(connection: Connection, event: str, data: object, attac
     if not connection.is_open:
         raise connection._gone()
     conversation, outbox = connection._conversation, connection._outbox
-    frame = conversation.event(event, data)
+    frame = _frame(connection, event, data, traceparent)
     try:
         parcel = wrap(conversation, frame, attachments)
     except UnsupportedByTransport:
@@ -183,6 +189,14 @@ def emit_attached_nowait(connection: Connection, event: str, data: object, attac
     outbox.push(parcel)
     connection._events_sent += 1
     note_sent(connection, parcel)
+    if connection._watch is not None:
+        connection._watch.sent("event", event, len(parcel), connection)
+
+
+def _frame(connection: Connection, event: str, data: object, traceparent: str) -> bytes:
+    if traceparent and connection._carries(traceparent):
+        return connection._conversation.traced_event(event, data, traceparent)
+    return connection._conversation.event(event, data)
 
 
 def send_parcel(connection: Connection, event: str, parcel: Frame) -> bool:

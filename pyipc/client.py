@@ -24,17 +24,20 @@ from pyipc.nursery import hidden_nursery
 from pyipc.options import UNSET, OptionOverrides, Options, Unset
 from pyipc.protocol.names import check_event_name
 from pyipc.protocol.parcels import NO_ATTACHMENTS, listed
+from pyipc.protocol.traces import check_traceparent
 from pyipc.reconnecting import Reconnecting
 from pyipc.router import Router
 from pyipc.statistics import ClientStatistics, Disconnected
 from pyipc.streams import Stream, StreamSource
 from pyipc.subscribing import Subscriptions, TopicClient
+from pyipc.watch import Watch
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 
     from pyipc.connection import Connection
     from pyipc.endpoint import Endpoint
+    from pyipc.instrument import Instrument
     from pyipc.message import Message
     from pyipc.protocol.addresses import Address
     from pyipc.protocol.parcels import Buffer
@@ -57,6 +60,7 @@ async def connect(
     on_connect: Callable[[Connection], object] | None = None,
     on_disconnect: Callable[[Disconnected], object] | None = None,
     on_failed_connect: Callable[[IPCError], object] | None = None,
+    instrument: Instrument | None = None,
     **options: Unpack[OptionOverrides],
 ) -> AsyncIterator[Client]:
     """Connect to a server, for the length of an ``async with`` block.
@@ -76,6 +80,7 @@ async def connect(
         on_connect: Called, plain or async, with every new connection before its messages are handled.
         on_disconnect: Called, plain or async, with the reason when a connection has ended.
         on_failed_connect: Called, plain or async, with the error of every attempt to connect that failed.
+        instrument: Is told what the client does, for metrics and traces.
         **options: Any of `pyipc.Options`.
 
     Yields:
@@ -89,7 +94,13 @@ async def connect(
 
     Cancellation: closes at once.
     """
-    client = Client([as_endpoint(each) for each in (address, *others)], router, Options.of(options))
+    endpoints = [as_endpoint(each) for each in (address, *others)]
+    if instrument is None:
+        client = Client(endpoints, router, Options.of(options))
+    else:
+        from pyipc.watched_client import WatchedClient  # Not above: it is derived from what is here.
+
+        client = WatchedClient(endpoints, router, Options.of(options), Watch(instrument))
     if on_connect is not None:
         client.on_connect(on_connect)
     if on_disconnect is not None:
@@ -114,12 +125,16 @@ async def connect(
 class Client(StreamSource, TopicClient):
     """What `connect` gives: talks to one server, through one connection after the other."""
 
-    def __init__(self, endpoints: Sequence[Endpoint], router: Router | None, options: Options) -> None:
+    def __init__(
+        self, endpoints: Sequence[Endpoint], router: Router | None, options: Options, watch: Watch | None = None
+    ) -> None:
         self._options = options
         self._router = Router()
         if router is not None:
             self._router.include(router)
-        self._up = Reconnecting(endpoints, self._router, options, on_loss=self._on_loss, on_move=self._on_move)
+        self._up = Reconnecting(
+            endpoints, self._router, options, on_loss=self._on_loss, on_move=self._on_move, watch=watch
+        )
         self._topics = Subscriptions(
             self._up,
             options,
@@ -254,6 +269,7 @@ class Client(StreamSource, TopicClient):
         attachments: Iterable[Buffer] = NO_ATTACHMENTS,
         confirm: bool = False,
         timeout: float | Unset | None = UNSET,
+        traceparent: str = "",
     ) -> None:
         """Send an event; nobody answers. See `Connection.emit`.
 
@@ -269,6 +285,8 @@ class Client(StreamSource, TopicClient):
             attachments: Buffers of bytes; see `Connection.emit`.
             confirm: Wait until the server has handled it.
             timeout: With ``confirm``: seconds to wait; ``None`` for ever; by default the option ``confirm_timeout``.
+            traceparent: Which span of a trace it comes from, as W3C Trace Context writes it. What is queued goes
+                without, unless it is to be confirmed.
 
         Raises:
             LocalProtocolError: The name, the data or the attachments cannot be sent; nothing was.
@@ -282,7 +300,7 @@ class Client(StreamSource, TopicClient):
         handled all the same, and is not sent again.
         """
         if confirm:
-            await self._up.window.emit_anyhow(event, data, timeout, listed(attachments))
+            await self._up.window.emit_anyhow(event, data, timeout, listed(attachments), traceparent)
             return
         connection = self._up.connection
         if connection is not None:
@@ -290,23 +308,30 @@ class Client(StreamSource, TopicClient):
                 await _checkpoint_if_cancelled()
                 if attachments is not NO_ATTACHMENTS:
                     attachments = listed(attachments)
-                    await connection.emit(event, data, attachments=attachments)
+                    await connection.emit(event, data, attachments=attachments, traceparent=traceparent)
                     return
                 # Nearly always there is nothing to wait for, and a coroutine would cost as much as the rest.
-                if not connection._emit_at_once(event, data):
-                    await connection.emit(event, data)
+                if traceparent or not connection._emit_at_once(event, data):
+                    await connection.emit(event, data, traceparent=traceparent)
             except ConnectionLost:
                 # It was not sent, and goes the way of all that is emitted without a connection.
                 if self._up.connection not in (None, connection):
-                    await self.emit(event, data)  # unless there is another one by now
+                    await self.emit(event, data, traceparent=traceparent)  # unless there is another one by now
                     return
             else:
                 return
         else:
             await trio.lowlevel.checkpoint_if_cancelled()
-        self._emit_offline(event, data, attachments)
+        self._emit_offline(event, data, attachments, traceparent)
 
-    def emit_nowait(self, event: str, data: object = None, *, attachments: Iterable[Buffer] = NO_ATTACHMENTS) -> None:
+    def emit_nowait(
+        self,
+        event: str,
+        data: object = None,
+        *,
+        attachments: Iterable[Buffer] = NO_ATTACHMENTS,
+        traceparent: str = "",
+    ) -> None:
         """Send an event if that is possible without waiting. See `Connection.emit_nowait`.
 
         Raises:
@@ -320,12 +345,14 @@ class Client(StreamSource, TopicClient):
             attachments = listed(attachments)
         if connection is not None:
             with contextlib.suppress(ConnectionLost):
-                connection.emit_nowait(event, data, attachments=attachments)
+                connection.emit_nowait(event, data, attachments=attachments, traceparent=traceparent)
                 return
-        self._emit_offline(event, data, attachments)
+        self._emit_offline(event, data, attachments, traceparent)
 
-    def _emit_offline(self, event: str, data: object, attachments: Iterable[Buffer]) -> None:
+    def _emit_offline(self, event: str, data: object, attachments: Iterable[Buffer], traceparent: str) -> None:
         self._check_usable()
+        if traceparent:
+            check_traceparent(traceparent)
         check_event_name(event, self._options.max_event_name_size)
         self._up.keep(event, data, attachments)
 
@@ -338,6 +365,7 @@ class Client(StreamSource, TopicClient):
         attachments: Iterable[Buffer] = NO_ATTACHMENTS,
         timeout: float | Unset | None = UNSET,
         idempotent: bool = False,
+        traceparent: str = "",
     ) -> Any: ...
 
     @overload
@@ -350,6 +378,7 @@ class Client(StreamSource, TopicClient):
         timeout: float | Unset | None = UNSET,
         idempotent: bool = False,
         result: type[T],
+        traceparent: str = "",
     ) -> T: ...
 
     async def request(
@@ -361,6 +390,7 @@ class Client(StreamSource, TopicClient):
         timeout: float | Unset | None = UNSET,
         idempotent: bool = False,
         result: Any = None,
+        traceparent: str = "",
     ) -> Any:
         """Ask the server and wait for its answer. See `Connection.request`.
 
@@ -381,6 +411,8 @@ class Client(StreamSource, TopicClient):
         Cancellation: the server is told and cancels its handler.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
+        if traceparent:
+            check_traceparent(traceparent)
         if isinstance(timeout, Unset):
             timeout = self._options.request_timeout
         now = self._up.now()
@@ -397,7 +429,9 @@ class Client(StreamSource, TopicClient):
                         raise
                     raise ConnectionLost(str(lost), maybe_handled=True) from loss
             try:
-                return await connection._request_until(event, data, timeout, deadline, now, result, buffers)
+                return await connection._request_until(
+                    event, data, timeout, deadline, now, result, buffers, traceparent
+                )
             except ConnectionLost as lost:
                 if lost.maybe_handled:
                     loss = lost

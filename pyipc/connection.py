@@ -23,8 +23,9 @@ from pyipc.confirming import confirm as confirm_event
 from pyipc.errors import InvalidEventName, RequestTimeout
 from pyipc.lifecycle import Lifecycle
 from pyipc.options import UNSET, Unset
-from pyipc.protocol.features import STREAMS
+from pyipc.protocol.features import STREAMS, TOPICS
 from pyipc.protocol.parcels import NO_ATTACHMENTS, listed
+from pyipc.protocol.traces import check_traceparent
 from pyipc.reader import SOON
 from pyipc.slots import current_slot
 from pyipc.statistics import ConnectionStatistics
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from pyipc.protocol.parcels import Buffer, Frame
+    from pyipc.watch import Watch
 
 __all__ = ["Connection"]
 
@@ -46,6 +48,9 @@ class Connection(Lifecycle, StreamSource):
     """A connection to one peer. Made by servers and clients, which hand it to handlers."""
 
     __slots__ = ()
+
+    # Who is told of what is sent, if somebody is: see `WatchedConnection`.
+    _watch: Watch | None = None
 
     def statistics(self) -> ConnectionStatistics:
         """A snapshot of the counters."""
@@ -94,6 +99,7 @@ class Connection(Lifecycle, StreamSource):
         attachments: Iterable[Buffer] = NO_ATTACHMENTS,
         confirm: bool = False,
         timeout: float | Unset | None = UNSET,
+        traceparent: str = "",
     ) -> None:
         """Send an event; nobody answers.
 
@@ -109,6 +115,8 @@ class Connection(Lifecycle, StreamSource):
             confirm: Wait until the peer has handled it. Not to be used by a handler of this connection's events,
                 nor by tasks in its nurseries.
             timeout: With ``confirm``: seconds to wait; ``None`` for ever; by default the option ``confirm_timeout``.
+            traceparent: Which span of a trace it comes from, as W3C Trace Context writes it. It goes without to a peer
+                that has not introduced itself (yet), and over UDP.
 
         Raises:
             LocalProtocolError: The name, the data or the attachments cannot be sent; nothing was. `PeerLacksFeature`:
@@ -124,17 +132,21 @@ class Connection(Lifecycle, StreamSource):
         (64 KiB), and with ``confirm``: giving way to the scheduler costs ten times what a message does.
         """
         if confirm:
-            await confirm_event(self, event, data, timeout, listed(attachments))
+            await confirm_event(self, event, data, timeout, listed(attachments), traceparent)
             return
         await trio.lowlevel.checkpoint_if_cancelled()
         if attachments is not NO_ATTACHMENTS and (buffers := listed(attachments)):
-            await emit_attached(self, event, data, buffers)
+            await emit_attached(self, event, data, buffers, traceparent)
             return
-        if self._emit_at_once(event, data):
+        is_traced = traceparent != "" and self._carries(traceparent)
+        if not is_traced and self._emit_at_once(event, data):
             return
         if self._conversation.is_risky(event):
             await self.know_peer()
-        frame = self._conversation.event(event, data)
+        if is_traced:
+            frame = self._conversation.traced_event(event, data, traceparent)
+        else:
+            frame = self._conversation.event(event, data)
         outbox = self._outbox
         if outbox.size + outbox.shared >= outbox.high_water_size:
             if self._link.reliable:
@@ -148,6 +160,20 @@ class Connection(Lifecycle, StreamSource):
                 raise self._gone()
         outbox.push(frame)
         self._events_sent += 1
+        if self._watch is not None:
+            self._watch.sent("event", event, len(frame), self)
+
+    def _carries(self, traceparent: str) -> bool:
+        """Whether an event to this peer can say which span it comes from.
+
+        Raises:
+            LocalProtocolError: It is no span.
+            ConnectionClosed: The connection is closed, or lost.
+        """
+        check_traceparent(traceparent)
+        if not self.is_open:
+            raise self._gone()
+        return TOPICS in self._conversation.features
 
     def _emit_at_once(self, event: str, data: object) -> bool:
         """Send an event if that needs no waiting at all; say whether it was sent.
@@ -179,8 +205,15 @@ class Connection(Lifecycle, StreamSource):
         self._events_sent += 1
         return True
 
-    def emit_nowait(self, event: str, data: object = None, *, attachments: Iterable[Buffer] = NO_ATTACHMENTS) -> None:
-        """Send an event if that is possible without waiting.
+    def emit_nowait(
+        self,
+        event: str,
+        data: object = None,
+        *,
+        attachments: Iterable[Buffer] = NO_ATTACHMENTS,
+        traceparent: str = "",
+    ) -> None:
+        """Send an event if that is possible without waiting. Takes what `emit` takes.
 
         Args:
             event: Its name.
@@ -194,15 +227,20 @@ class Connection(Lifecycle, StreamSource):
             ConnectionClosed: The connection is closed, or lost; nothing was sent.
         """
         if attachments is not NO_ATTACHMENTS and (buffers := listed(attachments)):
-            emit_attached_nowait(self, event, data, buffers)
+            emit_attached_nowait(self, event, data, buffers, traceparent)
             return
         if not self.is_open:
             raise self._gone()
-        frame = self._conversation.event(event, data)
+        if traceparent != "" and self._carries(traceparent):
+            frame = self._conversation.traced_event(event, data, traceparent)
+        else:
+            frame = self._conversation.event(event, data)
         if self._outbox.size >= self._outbox.high_water_size or (not frame and self._has_no_room_for_nothing()):
             raise trio.WouldBlock
         self._outbox.push(frame)
         self._events_sent += 1
+        if self._watch is not None:
+            self._watch.sent("event", event, len(frame), self)
 
     def encode(self, event: str, data: object) -> bytes:
         """The bytes of an event for every peer with this framing; see `_send_encoded`."""
@@ -278,6 +316,7 @@ class Connection(Lifecycle, StreamSource):
         *,
         attachments: Iterable[Buffer] = NO_ATTACHMENTS,
         timeout: float | Unset | None = UNSET,
+        traceparent: str = "",
     ) -> Any: ...
 
     @overload
@@ -289,6 +328,7 @@ class Connection(Lifecycle, StreamSource):
         attachments: Iterable[Buffer] = NO_ATTACHMENTS,
         timeout: float | Unset | None = UNSET,
         result: type[T],
+        traceparent: str = "",
     ) -> T: ...
 
     async def request(
@@ -299,6 +339,7 @@ class Connection(Lifecycle, StreamSource):
         attachments: Iterable[Buffer] = NO_ATTACHMENTS,
         timeout: float | Unset | None = UNSET,
         result: Any = None,
+        traceparent: str = "",
     ) -> Any:
         """Ask the peer and wait for its answer.
 
@@ -310,6 +351,7 @@ class Connection(Lifecycle, StreamSource):
             result: A type that the answer is checked against and converted to. With `pyipc.Attached` it may have
                 attachments and comes as one even if it has none; ``pyipc.Attached[Point]`` converts its data. Any other
                 type has no place for attachments, and an answer that has some does not fit it.
+            traceparent: Which span of a trace it comes from, as W3C Trace Context writes it.
 
         Returns:
             The answer, decoded; a `pyipc.Attached` if it has attachments.
@@ -326,12 +368,14 @@ class Connection(Lifecycle, StreamSource):
         Cancellation: the peer is told and cancels its handler; a late answer is ignored.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
+        if traceparent:
+            check_traceparent(traceparent)
         if isinstance(timeout, Unset):
             timeout = self._options.request_timeout
         now = self._now()
         deadline = math.inf if timeout is None else now + timeout
         buffers = [] if attachments is NO_ATTACHMENTS else listed(attachments)
-        return await self._request_until(event, data, timeout, deadline, now, result, buffers)
+        return await self._request_until(event, data, timeout, deadline, now, result, buffers, traceparent)
 
     async def _request_until(
         self,
@@ -342,6 +386,7 @@ class Connection(Lifecycle, StreamSource):
         now: float,
         result: Any,
         buffers: list[Buffer],
+        traceparent: str,
     ) -> Any:
         """Like `request`, for a caller that has looked at the clock already, and whether it is cancelled.
 
@@ -353,6 +398,7 @@ class Connection(Lifecycle, StreamSource):
             now: Trio's time now.
             result: A type that the answer is checked against and converted to, or ``None``.
             buffers: What is attached.
+            traceparent: Which span it comes from, which has been checked; empty for none.
 
         Raises:
             RequestError, ConnectionLost, LocalProtocolError: As `request`.
@@ -369,7 +415,7 @@ class Connection(Lifecycle, StreamSource):
             if not self.is_open:
                 raise self._gone()
         try:
-            number, frame = self._conversation.request(event, data)
+            number, frame = self._conversation.request(event, data, traceparent)
             if buffers:
                 ask_attached(self, frame, buffers)
             elif len(calls.pending) < _FEW:
@@ -377,6 +423,8 @@ class Connection(Lifecycle, StreamSource):
             else:
                 outbox.push_share(frame)  # others are likely to ask in this very turn, and one write serves many
             self._events_sent += 1
+            if self._watch is not None:
+                self._watch.sent("request", event, len(frame), self)
             slot = current_slot.get()
             reads = self._conversation.frames_completed
             if slot is None and not calls.pending and reads == reader.reads + 1 and 0.0 < now - reader.time <= SOON:
@@ -420,8 +468,11 @@ class Connection(Lifecycle, StreamSource):
         if self._streams is None:
             self._streams = Streams(self)
         number = self._conversation.next_call()
-        outbox.push_now(self._conversation.say(stream.opening(number)), self._now())
+        frame = self._conversation.say(stream.opening(number))
+        outbox.push_now(frame, self._now())
         self._streams.add(number, stream)
+        if self._watch is not None:
+            self._watch.sent("stream", stream.event, len(frame), self)
 
     async def _wait_for_turn(self, event: str, timeout: float | None, deadline: float) -> None:
         """Wait until one more request fits, but not beyond its own time-out."""

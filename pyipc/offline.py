@@ -116,3 +116,5 @@ def send_kept(connection: Connection, event: str | None, frame: Frame) -> None:
     connection._events_sent += 1
     if isinstance(frame, Parcel | SmallParcel):
         note_sent(connection, frame)
+    if connection._watch is not None and event is not None:  # else it was told of when it was first to be sent
+        connection._watch.sent("event", event, len(frame), connection)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import math
@@ -13,7 +14,6 @@ from pyipc.attaching import pack_kept
 from pyipc.attendance import Attendance
 from pyipc.backoff import Backoff
 from pyipc.callbacks import Callbacks
-from pyipc.connection import Connection
 from pyipc.departing import ClientOwner, depart
 from pyipc.destinations import Destinations
 from pyipc.errors import (
@@ -35,10 +35,12 @@ from pyipc.protocol.conversation import Role
 from pyipc.protocol.parcels import NO_ATTACHMENTS, listed
 from pyipc.resending import Resending
 from pyipc.timers import Timers
+from pyipc.watched import connection_class, watched
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from pyipc.connection import Connection
     from pyipc.endpoint import Endpoint
     from pyipc.listening import Expected
     from pyipc.options import Options
@@ -49,6 +51,7 @@ if TYPE_CHECKING:
     from pyipc.statistics import Disconnected
     from pyipc.subscribing import Subscriptions
     from pyipc.transports.port import Link
+    from pyipc.watch import Watch
 
 __all__ = ["Reconnecting"]
 
@@ -68,6 +71,7 @@ class Reconnecting:
         on_loss: Called with the error when a connection has ended; when there will be no other,
             with ``final`` true.
         on_move: Called when a connection is left behind; returns the answers that will still come over it.
+        watch: Tells an instrument what happens, if there is one.
 
     Attributes:
         now: Trio's time; once it was started, by the shortest way.
@@ -97,8 +101,9 @@ class Reconnecting:
         *,
         on_loss: Callable[[IPCError, bool], None],
         on_move: Callable[[], Expected],
+        watch: Watch | None = None,
     ) -> None:
-        self._router = router
+        self._router = watched(router, watch)
         self._options = options
         self._on_loss = on_loss
         self._on_move = on_move
@@ -111,6 +116,7 @@ class Reconnecting:
         self.window: Resending = Resending(self, options, self._timers)
         self._owner = ClientOwner(self.going_away)
         self._owner.window = self.window
+        self._owner.watch = watch
         # Which connection was asked to end, and what wakes the supervision of it.
         self._sent_away: Connection | None = None
         self._staying = trio.CancelScope()
@@ -282,7 +288,7 @@ class Reconnecting:
         # Who agreed on our protocol in the handshake answers the hello, or says why it will not. Until then nobody is
         # told of a connection: of TLS a client sees the end before the server has looked at its certificate.
         is_promised = endpoint.says_hello and link.peer.protocol != "plain"
-        connection = Connection(
+        connection = connection_class(self._owner)(
             link,
             endpoint.converse(Role.CLIENT, self._options, agent=AGENT, link=link, session=self.window.session),
             nursery=self._nursery,
@@ -295,6 +301,8 @@ class Reconnecting:
             require_hello=is_promised,
         )
         try:
+            if not is_promised:  # else once it has introduced itself
+                self._owner.connected(connection)
             await self._nursery.start(self._run, connection, is_promised)
             if is_promised or self._needs_to_know_peer():
                 try:
@@ -373,8 +381,10 @@ class Reconnecting:
         self.departing.discard(connection)
         if not self._stopped:  # else whoever closes it counts what it has not sent
             await self._take_over(connection.reclaim_events())
-        if self.is_connected and self.connection is not None:
-            self.window.resend(self.connection)  # what was to be confirmed, and was not
+        if self.window.pending and self.connection is not None:
+            with contextlib.suppress(ConnectionClosed):
+                await self.connection.know_peer()
+                self.window.resend(self.connection)  # what was to be confirmed, and was not
         assert connection.reason is not None
         expected.fail(ConnectionLost(connection.reason.message, maybe_handled=True))
         self.tell()

@@ -15,7 +15,7 @@ import trio
 from pyipc.arrival import FullRequest
 from pyipc.attaching import Attached, note_sent, wrap
 from pyipc.errors import ConnectionLost, LocalProtocolError, RemoteProtocolError
-from pyipc.message import Message
+from pyipc.message import FullMessage, Message
 from pyipc.nursery import errors_told
 from pyipc.outbox import SHARE_SIZE
 from pyipc.producing import Producers
@@ -168,8 +168,10 @@ class Responder:
             if handler.data_type is not None:
                 data = convert(data, handler.data_type)
             message: Message[Any]
-            if type(request) is FullRequest:
+            if isinstance(request, FullRequest):
                 message = request.message(data, self._connection)
+            elif request.traceparent:
+                message = FullMessage(request.event, data, self._connection, traceparent=request.traceparent)
             else:
                 message = Message(request.event, data, self._connection)
             result: object = handler.call(message)

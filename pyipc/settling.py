@@ -44,6 +44,9 @@ def settle(connection: Connection, item: Inbound) -> Arrival | FullRequest | Non
         An event or a request for handlers, if that is what it is.
     """
     match item:
+        case ReceivedItem() | EndOfStream():  # of which there are many
+            if connection._streams is not None:
+                connection._streams.settle(item)
         case Deliver():
             if item.number - item.lowest >= connection._options.max_session_window:
                 message = f"the peer sent the number {item.number}, too far above {item.lowest} (max_session_window)"
@@ -52,9 +55,6 @@ def settle(connection: Connection, item: Inbound) -> Arrival | FullRequest | Non
         case Outcome():
             if connection._window is not None:
                 connection._window.settle(item)
-        case ReceivedItem() | EndOfStream():
-            if connection._streams is not None:
-                connection._streams.settle(item)
         case Failure():
             if connection._streams is None or not connection._streams.fail(item):
                 connection._calls.settle(item)

@@ -14,8 +14,9 @@ import enum
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
+from pyipc.errors import LocalProtocolError
 from pyipc.protocol.codec import Event
-from pyipc.protocol.features import ATTACHMENTS, OptionalPart, ReceivedItem
+from pyipc.protocol.features import ATTACHMENTS, OptionalPart, ReceivedItem, TracedEvent
 from pyipc.protocol.messages import Cancel, Failure, Goaway, Goodbye, Introduced, Malformed, Reply, Request, Verified
 from pyipc.protocol.records import WithAttachments
 
@@ -134,9 +135,19 @@ class Conversation(ABC):
         self.check(event, frame)
         return frame
 
+    def traced_event(self, event: str, data: object, traceparent: str) -> bytes:
+        """The bytes that carry an event and which span it comes from, to a peer that has the feature ``"topics"``.
+
+        Where there is no room for both it goes without, as `event` makes it. Raises what that raises.
+        """
+        try:
+            return self.say(TracedEvent(event, data, traceparent))
+        except LocalProtocolError:
+            return self.event(event, data)
+
     @abstractmethod
-    def request(self, event: str, data: object) -> tuple[int, bytes]:
-        """The number of a new call and the bytes that make it.
+    def request(self, event: str, data: object, traceparent: str = "") -> tuple[int, bytes]:
+        """The number of a new call and the bytes that make it; with the span that it comes from, if there is one.
 
         Raises:
             PeerLacksFeature: The peer cannot take requests.

@@ -198,6 +198,9 @@ class JsonConversation(OutgoingFrames):
                 for event in batch:
                     if not self._take(event, events):
                         return events
+            elif complete and self.protocol != "plain" and complete.startswith(_ITEM_TYPE):
+                if not self._take_items(complete, events):
+                    return events
             elif complete:
                 rest = self._take_one_by_one(complete, events)
                 if rest is None:
@@ -244,11 +247,8 @@ class JsonConversation(OutgoingFrames):
             elif self._require_hello and self.protocol == "plain":
                 raise RemoteProtocolError("hello", "the peer sent a frame before it introduced itself")
             else:
-                if isinstance(call, Item):
-                    self._take_item(call, events)
-                else:
-                    self._check_call(call)
-                    events.append(call)
+                self._check_call(call)
+                events.append(call)
                 return True
         except RemoteProtocolError as error:
             return self._reject(error, events)
@@ -289,6 +289,25 @@ class JsonConversation(OutgoingFrames):
             if takes_records is not self._takes_records:
                 return complete[start:]
         return b""
+
+    def _take_items(self, complete: bytes, events: list[Inbound]) -> bool:
+        """Like `_take_one_by_one`, for frames of which many are likely to be items of streams."""
+        for frame in complete[:-1].split(self._delimiter):
+            size = len(frame)
+            if size <= _SMALL and frame.startswith(_ITEM_TYPE):
+                try:
+                    if size > self.known_size:
+                        self._check_incoming(frame, size)
+                    item = codec.fast_item(frame).data
+                except (*codec.MALFORMED, RemoteProtocolError):
+                    pass  # it is judged below
+                else:
+                    if 0 < item.call <= self._last_call:
+                        events.append(ReceivedItem(item.call, item.data, size))
+                        continue
+            if not self._take_frame(frame, events):
+                return False
+        return True
 
     def _reject(self, error: RemoteProtocolError, events: list[Inbound]) -> bool:
         """Report a frame that was refused; say whether to go on with the next."""
@@ -468,7 +487,8 @@ def _seconds(value: float | None) -> float:
 # A chunk that starts with a call is likely to hold nothing else, and calls are read one by one.
 _REQUEST_TYPE = b'{"type":"pyipc.request"'
 _REPLY_TYPE = b'{"type":"pyipc.reply"'
-_CALL_START = (_REQUEST_TYPE, _REPLY_TYPE, b'{"type":"pyipc.item"')
+_ITEM_TYPE = b'{"type":"pyipc.item"'
+_CALL_START = (_REQUEST_TYPE, _REPLY_TYPE, _ITEM_TYPE)
 # Frames above this many bytes are not copied to take their delimiter off.
 _LARGE = 65_536
 # Frames below this many are read as a batch.

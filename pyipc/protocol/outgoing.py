@@ -140,7 +140,7 @@ class OutgoingFrames(Conversation):
         prefix = self.known_names[event] = codec.event_prefix(event)
         return prefix
 
-    def request(self, event: str, data: object) -> tuple[int, bytes]:
+    def request(self, event: str, data: object, traceparent: str = "") -> tuple[int, bytes]:
         if self._role is Role.SERVER and not self._peer_speaks_pyipc:
             raise PeerLacksFeature(
                 "request", "the peer has sent no pyipc frame, so it cannot be asked; emit an event instead"
@@ -156,9 +156,17 @@ class OutgoingFrames(Conversation):
             text = codec.fast_json(data)
         except Exception:
             text = codec.encode_value(data, event)
-        frame = b"".join((_REQUEST_START % call, prefix, text, self._call_end))
+        end = self._call_end
+        if traceparent:
+            end = b',"traceparent":%b%b' % (codec.encode_value(traceparent, "the span"), end)
+        frame = b"".join((_REQUEST_START % call, prefix, text, end))
         if len(frame) > self.known_size:
-            self._check_fits(frame, event)
+            try:
+                self._check_fits(frame, event)
+            except MessageTooLarge:
+                if traceparent:
+                    return self.request(event, data)  # better without than not at all
+                raise
         self._last_call = call
         return call, frame
 
@@ -188,7 +196,12 @@ class OutgoingFrames(Conversation):
             check_event_name(what, self._options.max_event_name_size)
         frame = codec.control_frame(body, what) + self._delimiter
         if len(frame) > self.known_size:
-            self._check_fits(frame, what)
+            try:
+                self._check_fits(frame, what)
+            except MessageTooLarge:
+                if not getattr(body, "traceparent", ""):
+                    raise
+                return self.say(codec.replaced(body, traceparent=""))  # better without than not at all
         return frame
 
     def reply(self, call: int, data: object) -> bytes:

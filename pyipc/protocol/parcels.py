@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
 from pyipc.errors import UnencodableData
+from pyipc.protocol.traces import is_traced
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -26,6 +27,7 @@ __all__ = [
     "listed",
     "pack",
     "view_of",
+    "with_frame",
 ]
 
 #: What a binary record begins with, which no JSON text contains.
@@ -63,6 +65,11 @@ class SmallParcel(bytes):
     frame_size: int
     is_control: bool
 
+    @property
+    def frame(self) -> bytes:
+        """The frame, its delimiter included."""
+        return self[-self.frame_size :]
+
 
 class Parcel:
     """The same in several parts, since it is large. Its length is that of all parts.
@@ -92,6 +99,11 @@ class Parcel:
 
     def __len__(self) -> int:
         return self._size
+
+    @property
+    def frame(self) -> bytes:
+        """The frame, its delimiter included."""
+        return bytes(self.parts[-1][-self.frame_size :])
 
     def chunk_at(self, offset: int) -> tuple[bytes | memoryview, int]:
         """What to send next where so many bytes have been sent, and how many parcels are complete with it: 0 or 1."""
@@ -180,5 +192,20 @@ def pack(frame: bytes, records: Iterable[bytes | memoryview]) -> SmallParcel | P
     parcel.attachments_count = count
     parcel.attachments_size = size
     parcel.frame_size = len(frame)
-    parcel.is_control = frame.startswith(_CONTROL_START)
+    parcel.is_control = frame.startswith(_CONTROL_START) and not is_traced(frame)
     return parcel
+
+
+def with_frame(parcel: SmallParcel | Parcel, frame: bytes) -> SmallParcel | Parcel:
+    """The same records before another frame."""
+    changed: SmallParcel | Parcel
+    if isinstance(parcel, Parcel):
+        last = b"".join((parcel.parts[-1][: -parcel.frame_size], frame))
+        changed = Parcel([*parcel.parts[:-1], last], len(parcel) - parcel.frame_size + len(frame))
+    else:
+        changed = SmallParcel(parcel[: -parcel.frame_size] + frame)
+    changed.attachments_count = parcel.attachments_count
+    changed.attachments_size = parcel.attachments_size
+    changed.frame_size = len(frame)
+    changed.is_control = frame.startswith(_CONTROL_START) and not is_traced(frame)
+    return changed

@@ -64,7 +64,7 @@ class RawConversation(Conversation):
     def _none(self, feature: str = "request") -> UnsupportedByTransport:
         return UnsupportedByTransport(feature, f"a raw connection carries bytes only; {feature!r} needs framing=Json()")
 
-    def request(self, event: str, data: object) -> tuple[int, bytes]:
+    def request(self, event: str, data: object, traceparent: str = "") -> tuple[int, bytes]:
         raise self._none()
 
     def check_feature(self, feature: str) -> None:
