@@ -23,19 +23,24 @@ from pyipc.listening import EventStream, Expected
 from pyipc.nursery import hidden_nursery
 from pyipc.options import UNSET, OptionOverrides, Options, Unset
 from pyipc.protocol.names import check_event_name
+from pyipc.protocol.parcels import NO_ATTACHMENTS, listed
+from pyipc.protocol.traces import check_traceparent
 from pyipc.reconnecting import Reconnecting
 from pyipc.router import Router
 from pyipc.statistics import ClientStatistics, Disconnected
 from pyipc.streams import Stream, StreamSource
 from pyipc.subscribing import Subscriptions, TopicClient
+from pyipc.watch import Watch
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Collection, Sequence
+    from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 
     from pyipc.connection import Connection
     from pyipc.endpoint import Endpoint
+    from pyipc.instrument import Instrument
     from pyipc.message import Message
     from pyipc.protocol.addresses import Address
+    from pyipc.protocol.parcels import Buffer
     from pyipc.transports.port import Peer
 
 __all__ = ["Client", "connect"]
@@ -55,6 +60,7 @@ async def connect(
     on_connect: Callable[[Connection], object] | None = None,
     on_disconnect: Callable[[Disconnected], object] | None = None,
     on_failed_connect: Callable[[IPCError], object] | None = None,
+    instrument: Instrument | None = None,
     **options: Unpack[OptionOverrides],
 ) -> AsyncIterator[Client]:
     """Connect to a server, for the length of an ``async with`` block.
@@ -74,6 +80,7 @@ async def connect(
         on_connect: Called, plain or async, with every new connection before its messages are handled.
         on_disconnect: Called, plain or async, with the reason when a connection has ended.
         on_failed_connect: Called, plain or async, with the error of every attempt to connect that failed.
+        instrument: Is told what the client does, for metrics and traces.
         **options: Any of `pyipc.Options`.
 
     Yields:
@@ -87,7 +94,13 @@ async def connect(
 
     Cancellation: closes at once.
     """
-    client = Client([as_endpoint(each) for each in (address, *others)], router, Options.of(options))
+    endpoints = [as_endpoint(each) for each in (address, *others)]
+    if instrument is None:
+        client = Client(endpoints, router, Options.of(options))
+    else:
+        from pyipc.watched_client import WatchedClient  # Not above: it is derived from what is here.
+
+        client = WatchedClient(endpoints, router, Options.of(options), Watch(instrument))
     if on_connect is not None:
         client.on_connect(on_connect)
     if on_disconnect is not None:
@@ -112,12 +125,16 @@ async def connect(
 class Client(StreamSource, TopicClient):
     """What `connect` gives: talks to one server, through one connection after the other."""
 
-    def __init__(self, endpoints: Sequence[Endpoint], router: Router | None, options: Options) -> None:
+    def __init__(
+        self, endpoints: Sequence[Endpoint], router: Router | None, options: Options, watch: Watch | None = None
+    ) -> None:
         self._options = options
         self._router = Router()
         if router is not None:
             self._router.include(router)
-        self._up = Reconnecting(endpoints, self._router, options, on_loss=self._on_loss, on_move=self._on_move)
+        self._up = Reconnecting(
+            endpoints, self._router, options, on_loss=self._on_loss, on_move=self._on_move, watch=watch
+        )
         self._topics = Subscriptions(
             self._up,
             options,
@@ -245,23 +262,34 @@ class Client(StreamSource, TopicClient):
     # --- sending ---
 
     async def emit(
-        self, event: str, data: object = None, *, confirm: bool = False, timeout: float | Unset | None = UNSET
+        self,
+        event: str,
+        data: object = None,
+        *,
+        attachments: Iterable[Buffer] = NO_ATTACHMENTS,
+        confirm: bool = False,
+        timeout: float | Unset | None = UNSET,
+        traceparent: str = "",
     ) -> None:
         """Send an event; nobody answers. See `Connection.emit`.
 
         While there is no connection the event is queued, refused or dropped, as the option
-        ``offline`` says. With ``confirm`` one that a lost connection left open is sent again over the next, if
-        ``offline`` is ``"queue"``: it is handled once in the life of a server, and handlers of a server that was
-        started since see ``message.redelivered``.
+        ``offline`` says. If it turns out that the server takes no attachments, or not so many, an event with them that
+        was queued is dropped and logged. With ``confirm`` one that a lost connection left open is sent again over the
+        next, if ``offline`` is ``"queue"``: it is handled once in the life of a server, and handlers of a server that
+        was started since see ``message.redelivered``.
 
         Args:
             event: Its name.
             data: Anything that has a JSON form.
+            attachments: Buffers of bytes; see `Connection.emit`.
             confirm: Wait until the server has handled it.
             timeout: With ``confirm``: seconds to wait; ``None`` for ever; by default the option ``confirm_timeout``.
+            traceparent: Which span of a trace it comes from, as W3C Trace Context writes it. What is queued goes
+                without, unless it is to be confirmed.
 
         Raises:
-            LocalProtocolError: The name or the data cannot be sent; nothing was.
+            LocalProtocolError: The name, the data or the attachments cannot be sent; nothing was.
             ConnectionClosed: The client is closed, or not connected and cannot queue; nothing was sent.
             PeerLacksFeature: With ``confirm``: the server cannot confirm, or nobody can over this transport.
             RequestError: With ``confirm``: it was not handled, or a handler failed; as for `request`.
@@ -272,49 +300,72 @@ class Client(StreamSource, TopicClient):
         handled all the same, and is not sent again.
         """
         if confirm:
-            await self._up.window.emit_anyhow(event, data, timeout)
+            await self._up.window.emit_anyhow(event, data, timeout, listed(attachments), traceparent)
             return
         connection = self._up.connection
         if connection is not None:
             try:
                 await _checkpoint_if_cancelled()
+                if attachments is not NO_ATTACHMENTS:
+                    attachments = listed(attachments)
+                    await connection.emit(event, data, attachments=attachments, traceparent=traceparent)
+                    return
                 # Nearly always there is nothing to wait for, and a coroutine would cost as much as the rest.
-                if not connection._emit_at_once(event, data):
-                    await connection.emit(event, data)
+                if traceparent or not connection._emit_at_once(event, data):
+                    await connection.emit(event, data, traceparent=traceparent)
             except ConnectionLost:
                 # It was not sent, and goes the way of all that is emitted without a connection.
                 if self._up.connection not in (None, connection):
-                    await self.emit(event, data)  # unless there is another one by now
+                    await self.emit(event, data, traceparent=traceparent)  # unless there is another one by now
                     return
             else:
                 return
         else:
             await trio.lowlevel.checkpoint_if_cancelled()
-        self._emit_offline(event, data)
+        self._emit_offline(event, data, attachments, traceparent)
 
-    def emit_nowait(self, event: str, data: object = None) -> None:
+    def emit_nowait(
+        self,
+        event: str,
+        data: object = None,
+        *,
+        attachments: Iterable[Buffer] = NO_ATTACHMENTS,
+        traceparent: str = "",
+    ) -> None:
         """Send an event if that is possible without waiting. See `Connection.emit_nowait`.
 
         Raises:
-            trio.WouldBlock: The outbox is above its high-water mark; nothing was sent.
-            LocalProtocolError: The name or the data cannot be sent; nothing was.
+            trio.WouldBlock: The outbox is above its high-water mark, or there are attachments and it is not known yet
+                whether the server takes any; nothing was sent.
+            LocalProtocolError: The name, the data or the attachments cannot be sent; nothing was.
             ConnectionClosed: The client is closed, or not connected and cannot queue; nothing was sent.
         """
         connection = self._up.connection
+        if attachments is not NO_ATTACHMENTS:
+            attachments = listed(attachments)
         if connection is not None:
             with contextlib.suppress(ConnectionLost):
-                connection.emit_nowait(event, data)
+                connection.emit_nowait(event, data, attachments=attachments, traceparent=traceparent)
                 return
-        self._emit_offline(event, data)
+        self._emit_offline(event, data, attachments, traceparent)
 
-    def _emit_offline(self, event: str, data: object) -> None:
+    def _emit_offline(self, event: str, data: object, attachments: Iterable[Buffer], traceparent: str) -> None:
         self._check_usable()
+        if traceparent:
+            check_traceparent(traceparent)
         check_event_name(event, self._options.max_event_name_size)
-        self._up.keep(event, data)
+        self._up.keep(event, data, attachments)
 
     @overload
     async def request(
-        self, event: str, data: object = None, *, timeout: float | Unset | None = UNSET, idempotent: bool = False
+        self,
+        event: str,
+        data: object = None,
+        *,
+        attachments: Iterable[Buffer] = NO_ATTACHMENTS,
+        timeout: float | Unset | None = UNSET,
+        idempotent: bool = False,
+        traceparent: str = "",
     ) -> Any: ...
 
     @overload
@@ -323,9 +374,11 @@ class Client(StreamSource, TopicClient):
         event: str,
         data: object = None,
         *,
+        attachments: Iterable[Buffer] = NO_ATTACHMENTS,
         timeout: float | Unset | None = UNSET,
         idempotent: bool = False,
         result: type[T],
+        traceparent: str = "",
     ) -> T: ...
 
     async def request(
@@ -333,9 +386,11 @@ class Client(StreamSource, TopicClient):
         event: str,
         data: object = None,
         *,
+        attachments: Iterable[Buffer] = NO_ATTACHMENTS,
         timeout: float | Unset | None = UNSET,
         idempotent: bool = False,
         result: Any = None,
+        traceparent: str = "",
     ) -> Any:
         """Ask the server and wait for its answer. See `Connection.request`.
 
@@ -356,10 +411,13 @@ class Client(StreamSource, TopicClient):
         Cancellation: the server is told and cancels its handler.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
+        if traceparent:
+            check_traceparent(traceparent)
         if isinstance(timeout, Unset):
             timeout = self._options.request_timeout
         now = self._up.now()
         deadline = math.inf if timeout is None else now + timeout
+        buffers = [] if attachments is NO_ATTACHMENTS else listed(attachments)
         loss: ConnectionLost | None = None  # of a connection over which it may have been handled
         while True:
             connection = self._up.connection
@@ -371,7 +429,9 @@ class Client(StreamSource, TopicClient):
                         raise
                     raise ConnectionLost(str(lost), maybe_handled=True) from loss
             try:
-                return await connection._request_until(event, data, timeout, deadline, now, result)
+                return await connection._request_until(
+                    event, data, timeout, deadline, now, result, buffers, traceparent
+                )
             except ConnectionLost as lost:
                 if lost.maybe_handled:
                     loss = lost

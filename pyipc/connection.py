@@ -11,19 +11,31 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import trio
 
+from pyipc.attaching import (
+    AttachmentTally,
+    ask_attached,
+    emit_attached,
+    emit_attached_nowait,
+    fits,
+    know_peer_until,
+)
 from pyipc.confirming import confirm as confirm_event
 from pyipc.errors import InvalidEventName, RequestTimeout
 from pyipc.lifecycle import Lifecycle
 from pyipc.options import UNSET, Unset
-from pyipc.protocol.codec import convert
-from pyipc.protocol.features import STREAMS
+from pyipc.protocol.features import STREAMS, TOPICS
+from pyipc.protocol.parcels import NO_ATTACHMENTS, listed
+from pyipc.protocol.traces import check_traceparent
 from pyipc.reader import SOON
 from pyipc.slots import current_slot
 from pyipc.statistics import ConnectionStatistics
 from pyipc.streams import Stream, Streams, StreamSource
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
+
+    from pyipc.protocol.parcels import Buffer, Frame
+    from pyipc.watch import Watch
 
 __all__ = ["Connection"]
 
@@ -37,8 +49,12 @@ class Connection(Lifecycle, StreamSource):
 
     __slots__ = ()
 
+    # Who is told of what is sent, if somebody is: see `WatchedConnection`.
+    _watch: Watch | None = None
+
     def statistics(self) -> ConnectionStatistics:
         """A snapshot of the counters."""
+        attached = self._attachments or AttachmentTally()
         asked, served = self._streams, self._responder.producers
         return ConnectionStatistics(
             bytes_sent=self._outbox.bytes_sent,
@@ -51,6 +67,10 @@ class Connection(Lifecycle, StreamSource):
             malformed=self._malformed,
             dropped=self._dropped + self._link.dropped,
             late_answers=self._calls.late_answers,
+            attachments_sent=attached.sent,
+            attachments_sent_size=attached.sent_size,
+            attachments_received=attached.received,
+            attachments_received_size=attached.received_size,
             outbox_size=self._outbox.size,
             inbox_size=self._inbox.size,
             pending_requests=len(self._calls.pending),
@@ -72,7 +92,14 @@ class Connection(Lifecycle, StreamSource):
     # --- sending ---
 
     async def emit(
-        self, event: str, data: object = None, *, confirm: bool = False, timeout: float | Unset | None = UNSET
+        self,
+        event: str,
+        data: object = None,
+        *,
+        attachments: Iterable[Buffer] = NO_ATTACHMENTS,
+        confirm: bool = False,
+        timeout: float | Unset | None = UNSET,
+        traceparent: str = "",
     ) -> None:
         """Send an event; nobody answers.
 
@@ -83,12 +110,17 @@ class Connection(Lifecycle, StreamSource):
         Args:
             event: Its name.
             data: Anything that has a JSON form; bytes on a raw connection.
+            attachments: Buffers of bytes that go beside the data as they are, to a pyipc peer. `bytes` are not copied;
+                of what could change meanwhile a copy is made.
             confirm: Wait until the peer has handled it. Not to be used by a handler of this connection's events,
                 nor by tasks in its nurseries.
             timeout: With ``confirm``: seconds to wait; ``None`` for ever; by default the option ``confirm_timeout``.
+            traceparent: Which span of a trace it comes from, as W3C Trace Context writes it. It goes without to a peer
+                that has not introduced itself (yet), and over UDP.
 
         Raises:
-            LocalProtocolError: The name or the data cannot be sent; nothing was.
+            LocalProtocolError: The name, the data or the attachments cannot be sent; nothing was. `PeerLacksFeature`:
+                the peer takes no attachments, or did not say within ``handshake_timeout`` that it does.
             ConnectionClosed: The connection is closed, or lost; nothing was sent.
             PeerLacksFeature: With ``confirm``: the peer cannot confirm, or nobody can over this transport.
             RequestError: With ``confirm``: it was not handled, or a handler failed; as for `request`.
@@ -100,14 +132,21 @@ class Connection(Lifecycle, StreamSource):
         (64 KiB), and with ``confirm``: giving way to the scheduler costs ten times what a message does.
         """
         if confirm:
-            await confirm_event(self, event, data, timeout)
+            await confirm_event(self, event, data, timeout, listed(attachments), traceparent)
             return
         await trio.lowlevel.checkpoint_if_cancelled()
-        if self._emit_at_once(event, data):
+        if attachments is not NO_ATTACHMENTS and (buffers := listed(attachments)):
+            await emit_attached(self, event, data, buffers, traceparent)
+            return
+        is_traced = traceparent != "" and self._carries(traceparent)
+        if not is_traced and self._emit_at_once(event, data):
             return
         if self._conversation.is_risky(event):
             await self.know_peer()
-        frame = self._conversation.event(event, data)
+        if is_traced:
+            frame = self._conversation.traced_event(event, data, traceparent)
+        else:
+            frame = self._conversation.event(event, data)
         outbox = self._outbox
         if outbox.size + outbox.shared >= outbox.high_water_size:
             if self._link.reliable:
@@ -121,6 +160,20 @@ class Connection(Lifecycle, StreamSource):
                 raise self._gone()
         outbox.push(frame)
         self._events_sent += 1
+        if self._watch is not None:
+            self._watch.sent("event", event, len(frame), self)
+
+    def _carries(self, traceparent: str) -> bool:
+        """Whether an event to this peer can say which span it comes from.
+
+        Raises:
+            LocalProtocolError: It is no span.
+            ConnectionClosed: The connection is closed, or lost.
+        """
+        check_traceparent(traceparent)
+        if not self.is_open:
+            raise self._gone()
+        return TOPICS in self._conversation.features
 
     def _emit_at_once(self, event: str, data: object) -> bool:
         """Send an event if that needs no waiting at all; say whether it was sent.
@@ -152,27 +205,48 @@ class Connection(Lifecycle, StreamSource):
         self._events_sent += 1
         return True
 
-    def emit_nowait(self, event: str, data: object = None) -> None:
-        """Send an event if that is possible without waiting.
+    def emit_nowait(
+        self,
+        event: str,
+        data: object = None,
+        *,
+        attachments: Iterable[Buffer] = NO_ATTACHMENTS,
+        traceparent: str = "",
+    ) -> None:
+        """Send an event if that is possible without waiting. Takes what `emit` takes.
+
+        Args:
+            event: Its name.
+            data: Anything that has a JSON form; bytes on a raw connection.
+            attachments: Buffers of bytes; see `emit`.
 
         Raises:
-            trio.WouldBlock: The outbox is above its high-water mark; nothing was sent.
-            LocalProtocolError: The name or the data cannot be sent; nothing was.
+            trio.WouldBlock: The outbox is above its high-water mark, or there are attachments and it is not known yet
+                whether the peer takes any; nothing was sent.
+            LocalProtocolError: The name, the data or the attachments cannot be sent; nothing was.
             ConnectionClosed: The connection is closed, or lost; nothing was sent.
         """
+        if attachments is not NO_ATTACHMENTS and (buffers := listed(attachments)):
+            emit_attached_nowait(self, event, data, buffers, traceparent)
+            return
         if not self.is_open:
             raise self._gone()
-        frame = self._conversation.event(event, data)
+        if traceparent != "" and self._carries(traceparent):
+            frame = self._conversation.traced_event(event, data, traceparent)
+        else:
+            frame = self._conversation.event(event, data)
         if self._outbox.size >= self._outbox.high_water_size or (not frame and self._has_no_room_for_nothing()):
             raise trio.WouldBlock
         self._outbox.push(frame)
         self._events_sent += 1
+        if self._watch is not None:
+            self._watch.sent("event", event, len(frame), self)
 
     def encode(self, event: str, data: object) -> bytes:
         """The bytes of an event for every peer with this framing; see `_send_encoded`."""
         return self._conversation.encode(event, data)
 
-    def _send_encoded(self, event: str | None, frame: bytes) -> bool:
+    def _send_encoded(self, event: str | None, frame: Frame) -> bool:
         """Send bytes from `encode` without waiting, up to the outbox's cap.
 
         Args:
@@ -200,7 +274,7 @@ class Connection(Lifecycle, StreamSource):
         outbox = self._outbox
         if not outbox.frames:
             outbox.push_later(frame)  # which takes any frame when it is empty, as `offer` does
-        elif outbox.size + len(frame) <= outbox.max_size:
+        elif outbox.size + len(frame) <= outbox.max_size or outbox.takes_whole(frame):
             outbox.frames.append(frame)
             outbox.size += len(frame)
         else:
@@ -235,47 +309,84 @@ class Connection(Lifecycle, StreamSource):
             await self._outbox.flush()
 
     @overload
-    async def request(self, event: str, data: object = None, *, timeout: float | Unset | None = UNSET) -> Any: ...
+    async def request(
+        self,
+        event: str,
+        data: object = None,
+        *,
+        attachments: Iterable[Buffer] = NO_ATTACHMENTS,
+        timeout: float | Unset | None = UNSET,
+        traceparent: str = "",
+    ) -> Any: ...
 
     @overload
     async def request(
-        self, event: str, data: object = None, *, timeout: float | Unset | None = UNSET, result: type[T]
+        self,
+        event: str,
+        data: object = None,
+        *,
+        attachments: Iterable[Buffer] = NO_ATTACHMENTS,
+        timeout: float | Unset | None = UNSET,
+        result: type[T],
+        traceparent: str = "",
     ) -> T: ...
 
     async def request(
-        self, event: str, data: object = None, *, timeout: float | Unset | None = UNSET, result: Any = None
+        self,
+        event: str,
+        data: object = None,
+        *,
+        attachments: Iterable[Buffer] = NO_ATTACHMENTS,
+        timeout: float | Unset | None = UNSET,
+        result: Any = None,
+        traceparent: str = "",
     ) -> Any:
         """Ask the peer and wait for its answer.
 
         Args:
             event: The name of the request.
             data: Anything that has a JSON form.
+            attachments: Buffers of bytes; see `emit`.
             timeout: Seconds to wait; ``None`` for ever; by default the option ``request_timeout``.
-            result: A type that the answer is checked against and converted to.
+            result: A type that the answer is checked against and converted to. With `pyipc.Attached` it may have
+                attachments and comes as one even if it has none; ``pyipc.Attached[Point]`` converts its data. Any other
+                type has no place for attachments, and an answer that has some does not fit it.
+            traceparent: Which span of a trace it comes from, as W3C Trace Context writes it.
 
         Returns:
-            The answer, decoded.
+            The answer, decoded; a `pyipc.Attached` if it has attachments.
 
         Raises:
             RequestTimeout: No answer came in time.
             NoHandler: Nobody there handles it.
             RemoteError: The handler there failed, or refused.
             InvalidData: The data does not fit what the handler expects, or the answer does not fit ``result``.
-            PeerLacksFeature: The peer cannot take requests.
+            PeerLacksFeature: The peer cannot take requests, or no attachments.
             ConnectionLost: The connection broke; ``maybe_handled`` says whether the peer may have acted.
-            LocalProtocolError: The name or the data cannot be sent; nothing was.
+            LocalProtocolError: The name, the data or the attachments cannot be sent; nothing was.
 
         Cancellation: the peer is told and cancels its handler; a late answer is ignored.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
+        if traceparent:
+            check_traceparent(traceparent)
         if isinstance(timeout, Unset):
             timeout = self._options.request_timeout
         now = self._now()
         deadline = math.inf if timeout is None else now + timeout
-        return await self._request_until(event, data, timeout, deadline, now, result)
+        buffers = [] if attachments is NO_ATTACHMENTS else listed(attachments)
+        return await self._request_until(event, data, timeout, deadline, now, result, buffers, traceparent)
 
     async def _request_until(
-        self, event: str, data: object, timeout: float | None, deadline: float, now: float, result: Any
+        self,
+        event: str,
+        data: object,
+        timeout: float | None,
+        deadline: float,
+        now: float,
+        result: Any,
+        buffers: list[Buffer],
+        traceparent: str,
     ) -> Any:
         """Like `request`, for a caller that has looked at the clock already, and whether it is cancelled.
 
@@ -286,6 +397,8 @@ class Connection(Lifecycle, StreamSource):
             deadline: When they are over, in trio's time.
             now: Trio's time now.
             result: A type that the answer is checked against and converted to, or ``None``.
+            buffers: What is attached.
+            traceparent: Which span it comes from, which has been checked; empty for none.
 
         Raises:
             RequestError, ConnectionLost, LocalProtocolError: As `request`.
@@ -294,18 +407,24 @@ class Connection(Lifecycle, StreamSource):
         """
         if not self.is_open:
             raise self._gone()
+        if buffers:
+            await know_peer_until(self, event, timeout, deadline)
         calls, outbox, reader = self._calls, self._outbox, self._reader
         if outbox.size >= outbox.high_water_size or len(calls.pending) >= self._options.max_pending_requests:
             await self._wait_for_turn(event, timeout, deadline)
             if not self.is_open:
                 raise self._gone()
         try:
-            number, frame = self._conversation.request(event, data)
-            if len(calls.pending) < _FEW:
+            number, frame = self._conversation.request(event, data, traceparent)
+            if buffers:
+                ask_attached(self, frame, buffers)
+            elif len(calls.pending) < _FEW:
                 outbox.push_now(frame, now)
             else:
                 outbox.push_share(frame)  # others are likely to ask in this very turn, and one write serves many
             self._events_sent += 1
+            if self._watch is not None:
+                self._watch.sent("request", event, len(frame), self)
             slot = current_slot.get()
             reads = self._conversation.frames_completed
             if slot is None and not calls.pending and reads == reader.reads + 1 and 0.0 < now - reader.time <= SOON:
@@ -328,7 +447,7 @@ class Connection(Lifecycle, StreamSource):
         finally:
             if calls.room is not None:
                 calls.pass_on()
-        return answer if result is None else convert(answer, result)
+        return answer if result is None else fits(answer, result)
 
     async def _open_stream(self, stream: Stream[Any], deadline: float) -> None:
         if not self.is_open:
@@ -349,8 +468,11 @@ class Connection(Lifecycle, StreamSource):
         if self._streams is None:
             self._streams = Streams(self)
         number = self._conversation.next_call()
-        outbox.push_now(self._conversation.say(stream.opening(number)), self._now())
+        frame = self._conversation.say(stream.opening(number))
+        outbox.push_now(frame, self._now())
         self._streams.add(number, stream)
+        if self._watch is not None:
+            self._watch.sent("stream", stream.event, len(frame), self)
 
     async def _wait_for_turn(self, event: str, timeout: float | None, deadline: float) -> None:
         """Wait until one more request fits, but not beyond its own time-out."""
