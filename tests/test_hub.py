@@ -433,7 +433,7 @@ def test_whatever_a_peer_sends_ends_at_most_its_own_connection_and_leaves_nothin
 
     caught: list[logging.LogRecord] = []
     handler = logging.Handler()
-    handler.emit = caught.append  # type: ignore[method-assign]
+    handler.emit = caught.append  # type: ignore[method-assign, assignment]
     logging.getLogger("pyipc").addHandler(handler)
     try:
         trio.run(main)
