@@ -196,7 +196,7 @@ class Hub:
         except Exception:
             self._failures += 1
             if is_round(self._failures):
-                logger.exception("%s cannot be decided about %s, which denies it", name, connection.peer.address)
+                logger.exception("whether %s may have %r could not be found out: denied", connection.peer.address, name)
             return False
 
     def _unsubscribe(self, connection: Connection, call: int) -> None:

@@ -61,7 +61,7 @@ CONTENDERS = (
         key=PYIPC,
         name="pyipc",
         peer="pyipc_peer.py",
-        works=_ALL,
+        works=_ALL | {"topic"},
         transports=_STREAMS | {UDP},
         in_crowd=True,
         promises="Order, back-pressure, limits on everything, requests matched, timed and cancelled, heartbeats, "
@@ -73,6 +73,15 @@ CONTENDERS = (
         peer="pyipc_peer.py",
         variant="async",
         works=frozenset({"request", "requests"}),
+        promises="The same.",
+    ),
+    Contender(
+        key="pyipc-broadcast",
+        name="pyipc, broadcast",
+        peer="pyipc_peer.py",
+        variant="broadcast",
+        works=frozenset({"topic"}),
+        in_crowd=True,
         promises="The same.",
     ),
     Contender(
