@@ -4,6 +4,7 @@
 """
 
 from pyipc.admission import ANYONE as ANYONE
+from pyipc.attaching import Attached as Attached
 from pyipc.client import Client as Client
 from pyipc.client import connect as connect
 from pyipc.connection import Connection as Connection
@@ -69,6 +70,7 @@ __all__ = [
     "Address",
     "AddressError",
     "AddressInUse",
+    "Attached",
     "BroadcastReport",
     "Certificate",
     "CertificateFileError",

@@ -7,14 +7,16 @@ import contextlib
 import logging
 from typing import TYPE_CHECKING
 
+from pyipc.attaching import frozen, send_parcel
 from pyipc.connection import Connection
 from pyipc.endpoint import Endpoint
 from pyipc.errors import ConnectionClosed, LocalProtocolError
 from pyipc.identity import AGENT
 from pyipc.protocol.conversation import Role
-from pyipc.protocol.features import TOPICS, TracedEvent
+from pyipc.protocol.features import ATTACHMENTS, TOPICS, TracedEvent
 from pyipc.protocol.framing import Json
 from pyipc.protocol.names import check_event_name
+from pyipc.protocol.parcels import NO_ATTACHMENTS, listed, pack
 from pyipc.protocol.traces import check_traceparent
 from pyipc.statistics import BroadcastReport
 
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from pyipc.protocol.conversation import Conversation
     from pyipc.protocol.features import Published
     from pyipc.protocol.framing import Framing
+    from pyipc.protocol.parcels import Buffer, Frame
     from pyipc.transports.port import Link
     from pyipc.watch import Watch
 
@@ -91,7 +94,8 @@ class Audience:
         data: object,
         exclude: Connection | Collection[Connection] | None,
         where: Callable[[Connection], bool] | None,
-        traceparent: str,
+        attachments: Iterable[Buffer] = NO_ATTACHMENTS,
+        traceparent: str = "",
     ) -> BroadcastReport:
         """Send an event to every connection, without waiting; see `Server.broadcast`.
 
@@ -100,12 +104,13 @@ class Audience:
         """
         if self._watch is not None and not traceparent:
             traceparent = self._watch.traceparent()
-        frames = self._encode(event, data)
-        traced = self._encode_traced(event, data, traceparent) if traceparent else None
+        buffers = [] if attachments is NO_ATTACHMENTS else listed(attachments)
+        frames = self._encode(event, data, buffers)
+        traced = self._encode_traced(event, data, buffers, traceparent) if traceparent else None
         excluded = (exclude,) if isinstance(exclude, Connection) else exclude or ()
         sent = dropped = 0
         framing: Framing | None = None
-        frame: bytes | None = None
+        frame: Frame | None = None
         for connection, endpoint in list(self._members.items()):
             if not connection.is_open or connection in excluded or (where is not None and not where(connection)):
                 continue
@@ -118,7 +123,10 @@ class Audience:
             if traced and TOPICS in connection._conversation.features:
                 given = traced.get(framing, frame)
             try:
-                taken = given is not None and connection._send_encoded(event, given)
+                if buffers and given is not None:
+                    taken = send_parcel(connection, event, given)
+                else:
+                    taken = given is not None and connection._send_encoded(event, given)
             except ConnectionClosed:
                 continue
             except LocalProtocolError as error:
@@ -133,39 +141,44 @@ class Audience:
         self.dropped += dropped
         return BroadcastReport(sent, dropped)
 
-    def _encode(self, event: str, data: object) -> dict[Framing, bytes]:
-        """The bytes of an event for every framing that can carry it.
+    def _encode(self, event: str, data: object, buffers: list[Buffer]) -> dict[Framing, Frame]:
+        """The bytes of an event, with its attachments, for every framing that can carry it.
 
         Raises:
             LocalProtocolError: No framing can.
         """
         check_event_name(event, self._options.max_event_name_size)
-        frames: dict[Framing, bytes] = {}
+        frames: dict[Framing, Frame] = {}
+        records = frozen(buffers)
         error: LocalProtocolError | None = None
         for framing in {*(point.framing for point in self._endpoints), *+self._framings} or {Json()}:
             template = self._template(framing)
             try:
+                if records and not isinstance(framing, Json):
+                    template.check_feature(ATTACHMENTS)
                 frame = template.encode(event, data)
                 template.check_size(frame)
             except LocalProtocolError as refused:
                 error = refused
             else:
-                frames[framing] = frame
+                frames[framing] = pack(frame, records) if records else frame
         if error is not None and not frames:
             raise error
         return frames
 
-    def _encode_traced(self, event: str, data: object, traceparent: str) -> dict[Framing, bytes]:
+    def _encode_traced(self, event: str, data: object, buffers: list[Buffer], traceparent: str) -> dict[Framing, Frame]:
         """The bytes of an event that says which span it comes from, for every framing that can carry that.
 
         Raises:
             LocalProtocolError: It is no span.
         """
         check_traceparent(traceparent)
-        frames: dict[Framing, bytes] = {}
+        frames: dict[Framing, Frame] = {}
+        records = frozen(buffers)
         for framing in +self._framings:
             with contextlib.suppress(LocalProtocolError):  # better without than not at all
-                frames[framing] = self._template(framing).say(TracedEvent(event, data, traceparent))
+                frame = self._template(framing).say(TracedEvent(event, data, traceparent))
+                frames[framing] = pack(frame, records) if records else frame
         return frames
 
     def _template(self, framing: Framing) -> Conversation:

@@ -23,6 +23,7 @@ from pyipc.listening import EventStream, Expected
 from pyipc.nursery import hidden_nursery
 from pyipc.options import UNSET, OptionOverrides, Options, Unset
 from pyipc.protocol.names import check_event_name
+from pyipc.protocol.parcels import NO_ATTACHMENTS, listed
 from pyipc.protocol.traces import check_traceparent
 from pyipc.reconnecting import Reconnecting
 from pyipc.router import Router
@@ -32,13 +33,14 @@ from pyipc.subscribing import Subscriptions, TopicClient
 from pyipc.watch import Watch
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Collection, Sequence
+    from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 
     from pyipc.connection import Connection
     from pyipc.endpoint import Endpoint
     from pyipc.instrument import Instrument
     from pyipc.message import Message
     from pyipc.protocol.addresses import Address
+    from pyipc.protocol.parcels import Buffer
     from pyipc.transports.port import Peer
 
 __all__ = ["Client", "connect"]
@@ -264,6 +266,7 @@ class Client(StreamSource, TopicClient):
         event: str,
         data: object = None,
         *,
+        attachments: Iterable[Buffer] = NO_ATTACHMENTS,
         confirm: bool = False,
         timeout: float | Unset | None = UNSET,
         traceparent: str = "",
@@ -271,20 +274,22 @@ class Client(StreamSource, TopicClient):
         """Send an event; nobody answers. See `Connection.emit`.
 
         While there is no connection the event is queued, refused or dropped, as the option
-        ``offline`` says. With ``confirm`` one that a lost connection left open is sent again over the next, if
-        ``offline`` is ``"queue"``: it is handled once in the life of a server, and handlers of a server that was
-        started since see ``message.redelivered``.
+        ``offline`` says. If it turns out that the server takes no attachments, or not so many, an event with them that
+        was queued is dropped and logged. With ``confirm`` one that a lost connection left open is sent again over the
+        next, if ``offline`` is ``"queue"``: it is handled once in the life of a server, and handlers of a server that
+        was started since see ``message.redelivered``.
 
         Args:
             event: Its name.
             data: Anything that has a JSON form.
+            attachments: Buffers of bytes; see `Connection.emit`.
             confirm: Wait until the server has handled it.
             timeout: With ``confirm``: seconds to wait; ``None`` for ever; by default the option ``confirm_timeout``.
             traceparent: Which span of a trace it comes from, as W3C Trace Context writes it. What is queued goes
                 without, unless it is to be confirmed.
 
         Raises:
-            LocalProtocolError: The name or the data cannot be sent; nothing was.
+            LocalProtocolError: The name, the data or the attachments cannot be sent; nothing was.
             ConnectionClosed: The client is closed, or not connected and cannot queue; nothing was sent.
             PeerLacksFeature: With ``confirm``: the server cannot confirm, or nobody can over this transport.
             RequestError: With ``confirm``: it was not handled, or a handler failed; as for `request`.
@@ -295,12 +300,16 @@ class Client(StreamSource, TopicClient):
         handled all the same, and is not sent again.
         """
         if confirm:
-            await self._up.window.emit_anyhow(event, data, timeout, traceparent)
+            await self._up.window.emit_anyhow(event, data, timeout, listed(attachments), traceparent)
             return
         connection = self._up.connection
         if connection is not None:
             try:
                 await _checkpoint_if_cancelled()
+                if attachments is not NO_ATTACHMENTS:
+                    attachments = listed(attachments)
+                    await connection.emit(event, data, attachments=attachments, traceparent=traceparent)
+                    return
                 # Nearly always there is nothing to wait for, and a coroutine would cost as much as the rest.
                 if traceparent or not connection._emit_at_once(event, data):
                     await connection.emit(event, data, traceparent=traceparent)
@@ -313,29 +322,39 @@ class Client(StreamSource, TopicClient):
                 return
         else:
             await trio.lowlevel.checkpoint_if_cancelled()
-        self._emit_offline(event, data, traceparent)
+        self._emit_offline(event, data, attachments, traceparent)
 
-    def emit_nowait(self, event: str, data: object = None, *, traceparent: str = "") -> None:
+    def emit_nowait(
+        self,
+        event: str,
+        data: object = None,
+        *,
+        attachments: Iterable[Buffer] = NO_ATTACHMENTS,
+        traceparent: str = "",
+    ) -> None:
         """Send an event if that is possible without waiting. See `Connection.emit_nowait`.
 
         Raises:
-            trio.WouldBlock: The outbox is above its high-water mark; nothing was sent.
-            LocalProtocolError: The name or the data cannot be sent; nothing was.
+            trio.WouldBlock: The outbox is above its high-water mark, or there are attachments and it is not known yet
+                whether the server takes any; nothing was sent.
+            LocalProtocolError: The name, the data or the attachments cannot be sent; nothing was.
             ConnectionClosed: The client is closed, or not connected and cannot queue; nothing was sent.
         """
         connection = self._up.connection
+        if attachments is not NO_ATTACHMENTS:
+            attachments = listed(attachments)
         if connection is not None:
             with contextlib.suppress(ConnectionLost):
-                connection.emit_nowait(event, data, traceparent=traceparent)
+                connection.emit_nowait(event, data, attachments=attachments, traceparent=traceparent)
                 return
-        self._emit_offline(event, data, traceparent)
+        self._emit_offline(event, data, attachments, traceparent)
 
-    def _emit_offline(self, event: str, data: object, traceparent: str) -> None:
+    def _emit_offline(self, event: str, data: object, attachments: Iterable[Buffer], traceparent: str) -> None:
         self._check_usable()
         if traceparent:
             check_traceparent(traceparent)
         check_event_name(event, self._options.max_event_name_size)
-        self._up.keep(event, data)
+        self._up.keep(event, data, attachments)
 
     @overload
     async def request(
@@ -343,6 +362,7 @@ class Client(StreamSource, TopicClient):
         event: str,
         data: object = None,
         *,
+        attachments: Iterable[Buffer] = NO_ATTACHMENTS,
         timeout: float | Unset | None = UNSET,
         idempotent: bool = False,
         traceparent: str = "",
@@ -354,6 +374,7 @@ class Client(StreamSource, TopicClient):
         event: str,
         data: object = None,
         *,
+        attachments: Iterable[Buffer] = NO_ATTACHMENTS,
         timeout: float | Unset | None = UNSET,
         idempotent: bool = False,
         result: type[T],
@@ -365,6 +386,7 @@ class Client(StreamSource, TopicClient):
         event: str,
         data: object = None,
         *,
+        attachments: Iterable[Buffer] = NO_ATTACHMENTS,
         timeout: float | Unset | None = UNSET,
         idempotent: bool = False,
         result: Any = None,
@@ -395,6 +417,7 @@ class Client(StreamSource, TopicClient):
             timeout = self._options.request_timeout
         now = self._up.now()
         deadline = math.inf if timeout is None else now + timeout
+        buffers = [] if attachments is NO_ATTACHMENTS else listed(attachments)
         loss: ConnectionLost | None = None  # of a connection over which it may have been handled
         while True:
             connection = self._up.connection
@@ -406,7 +429,9 @@ class Client(StreamSource, TopicClient):
                         raise
                     raise ConnectionLost(str(lost), maybe_handled=True) from loss
             try:
-                return await connection._request_until(event, data, timeout, deadline, now, result, traceparent)
+                return await connection._request_until(
+                    event, data, timeout, deadline, now, result, buffers, traceparent
+                )
             except ConnectionLost as lost:
                 if lost.maybe_handled:
                     loss = lost

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from pyipc.attaching import frozen, send_packed
 from pyipc.calls import error_of
 from pyipc.errors import ConnectionLost, LocalProtocolError, PeerLacksFeature, Unconfirmed, UnsupportedByTransport
 from pyipc.options import Unset
@@ -20,12 +21,14 @@ from pyipc.protocol.names import check_event_name
 from pyipc.protocol.traces import check_traceparent
 
 if TYPE_CHECKING:
+    from pyipc.attaching import Records
     from pyipc.connection import Connection
     from pyipc.options import Options
     from pyipc.protocol.features import Outcome
+    from pyipc.protocol.parcels import Buffer
     from pyipc.timers import Timer, Timers
 
-__all__ = ["MAX_WINDOW", "Unsettled", "Window", "confirm"]
+__all__ = ["MAX_WINDOW", "Unsettled", "Window", "confirm", "size_of"]
 
 #: How far above the lowest number without an outcome any other may be: the protocol's own limit.
 MAX_WINDOW = 65_536
@@ -40,10 +43,12 @@ class Unsettled:
         number: Its number.
         event: Its name.
         data: Its data, encoded; ``None`` for null.
+        records: Its attachments.
         size: What it counts for, in bytes.
         traceparent: Which span it comes from.
         connection: By which it was sent last, while that one lasts.
         sent: Whether it was ever sent.
+        again: Whether it was sent to a server that is not there any more, and may have been handled by that.
         instance: Which server it was sent to, as that calls itself.
         expires: When the server may begin to forget, in trio's time, if it was not heard of before.
         timer: Ends the waiting.
@@ -52,6 +57,7 @@ class Unsettled:
     """
 
     __slots__ = (
+        "again",
         "connection",
         "data",
         "error",
@@ -59,6 +65,7 @@ class Unsettled:
         "expires",
         "instance",
         "number",
+        "records",
         "sent",
         "size",
         "task",
@@ -66,14 +73,16 @@ class Unsettled:
         "traceparent",
     )
 
-    def __init__(self, number: int, event: str, data: bytes | None, traceparent: str) -> None:
+    def __init__(self, number: int, event: str, data: bytes | None, records: Records, traceparent: str) -> None:
         self.number: int = number
         self.event: str = event
         self.data: bytes | None = data
+        self.records: Records = records
         self.traceparent: str = traceparent
-        self.size: int = len(event) + len(data or b"")
+        self.size: int = len(event) + size_of(data, records)
         self.connection: Connection | None = None
         self.sent: bool = False
+        self.again: bool = False
         self.instance: str = ""
         self.expires: float = math.inf
         self.timer: Timer | None = None
@@ -100,8 +109,9 @@ class Window:
         self._options = options
         self._timers = timers
         self._last = 0
-        self._room = trio.lowlevel.ParkingLot()
-        # Tasks that were woken there and do not run yet. Nobody else may take what they were woken for.
+        # Tasks that wait until there is room for their events, and how large these are; who came first is first.
+        self._line: dict[trio.lowlevel.Task, int] = {}
+        # Tasks that were woken there and do not run yet; nobody else may take what they were woken for.
         self._turns = 0
         self._emptied = trio.lowlevel.ParkingLot()
         self.pending: dict[int, Unsettled] = {}
@@ -113,15 +123,22 @@ class Window:
     # --- what tasks do ---
 
     async def emit(
-        self, connection: Connection, event: str, data: object, timeout: float | Unset | None, traceparent: str
+        self,
+        connection: Connection,
+        event: str,
+        data: object,
+        timeout: float | Unset | None,
+        buffers: list[Buffer],
+        traceparent: str,
     ) -> None:
         """Send an event and wait for its outcome; see `Connection.emit`."""
         await trio.lowlevel.checkpoint_if_cancelled()
         check_can_wait(connection)
         text, timeout, deadline = self._prepare(event, data, timeout, traceparent)
-        while not await self._is_ready(connection, event, timeout, deadline, len(text or b"")):
+        records = frozen(buffers)
+        while not await self._is_ready(connection, event, timeout, deadline, size_of(text, records)):
             pass
-        unsettled = self._begin(event, text, timeout, deadline, traceparent)
+        unsettled = self._begin(event, text, records, timeout, deadline, traceparent)
         self._send_or_forget(connection, unsettled)
         await self._wait(unsettled, connection)
 
@@ -178,16 +195,21 @@ class Window:
 
         Whoever has waited is to add one, without waiting for anything else, or to `_pass_on` its turn.
         """
-        if not (self._turns or len(self._room) or self._is_full(size)):
+        if not (self._turns or self._line or self._is_full(size)):
             return False
-        is_first = True
-        while is_first or self._is_full(size):
-            is_first = False
-            with trio.move_on_at(deadline) as scope:
-                await self._room.park()
-                self._turns -= 1
-            if scope.cancelled_caught:
-                raise self._late(event, timeout)
+        task = trio.lowlevel.current_task()
+
+        def abort(_: object) -> trio.lowlevel.Abort:
+            del self._line[task]
+            self._pass_on()
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        self._line[task] = size
+        with trio.move_on_at(deadline) as scope:
+            await trio.lowlevel.wait_task_rescheduled(abort)
+            self._turns -= 1
+        if scope.cancelled_caught:
+            raise self._late(event, timeout)
         return True
 
     def _is_full(self, size: int) -> bool:
@@ -199,10 +221,17 @@ class Window:
         )
 
     def _pass_on(self) -> None:
-        """Let the next task look whether there is room."""
-        if len(self._room):
-            self._turns += 1
-            self._room.unpark()
+        """Let the next task add its event, if there is room for that."""
+        # One at a time, since tasks that are woken together come in any order.
+        if self._line and not self._turns:
+            task, size = next(iter(self._line.items()))
+            if not self._is_full(size):
+                self._wake_waiting(task)
+
+    def _wake_waiting(self, task: trio.lowlevel.Task) -> None:
+        del self._line[task]
+        self._turns += 1
+        trio.lowlevel.reschedule(task)
 
     def _late(self, event: str, timeout: float | None) -> Unconfirmed:
         self.unconfirmed += 1
@@ -240,13 +269,18 @@ class Window:
     # --- what happens to an event ---
 
     def _begin(
-        self, event: str, text: bytes | None, timeout: float | None, deadline: float, traceparent: str
+        self,
+        event: str,
+        text: bytes | None,
+        records: Records,
+        timeout: float | None,
+        deadline: float,
+        traceparent: str,
     ) -> Unsettled:
         self._last += 1
-        unsettled = self.pending[self._last] = Unsettled(self._last, event, text, traceparent)
+        unsettled = self.pending[self._last] = Unsettled(self._last, event, text, records, traceparent)
         self.size += unsettled.size
-        if not self._is_full(0):
-            self._pass_on()
+        self._pass_on()
         if timeout is not None:
             unsettled.timer = self._timers.call_at(deadline, functools.partial(self._expire, unsettled, timeout))
         return unsettled
@@ -258,7 +292,7 @@ class Window:
             self._forget(unsettled)
             raise
 
-    def _send(self, connection: Connection, unsettled: Unsettled, *, again: bool = False) -> None:
+    def _send(self, connection: Connection, unsettled: Unsettled) -> None:
         """Send an event, without waiting.
 
         Raises:
@@ -272,13 +306,16 @@ class Window:
                 unsettled.event,
                 unsettled.data,
                 lowest=lowest,
-                again=again,
+                again=unsettled.again,
                 traceparent=unsettled.traceparent,
             )
         )
         outbox = connection._outbox
         connection._window = self
-        if len(self.pending) < _FEW:
+        size = len(frame)
+        if unsettled.records:
+            size = send_packed(connection, frame, unsettled.records)
+        elif len(self.pending) < _FEW:
             outbox.push_now(frame, trio.current_time())
         else:
             outbox.push_share(frame)  # others are likely to follow in this very turn
@@ -286,7 +323,7 @@ class Window:
         unsettled.sent = True
         connection._events_sent += 1
         if connection._watch is not None:
-            connection._watch.sent("confirmed", unsettled.event, len(frame), connection)
+            connection._watch.sent("confirmed", unsettled.event, size, connection)
         connection._dispatcher.resume()
         connection._reader.call_back()
 
@@ -314,8 +351,8 @@ class Window:
         self._wake_all()
 
     def _wake_all(self) -> None:
-        while len(self._room):
-            self._pass_on()
+        for task in list(self._line):
+            self._wake_waiting(task)
 
     def _expire(self, unsettled: Unsettled, timeout: float, late: float) -> None:
         self._give_up(unsettled, "timeout", f"no outcome came within {timeout:g} s")
@@ -345,6 +382,11 @@ class Window:
             self._emptied.unpark_all()
 
 
+def size_of(data: bytes | None, records: Records) -> int:
+    """Bytes that an event takes until it has an outcome, beside its name."""
+    return len(data or b"") + sum(map(len, records))
+
+
 def check_can_wait(connection: Connection) -> None:
     """Refuse to wait for the peer inside of a handler of its own events, which the peer may be waiting for.
 
@@ -359,14 +401,19 @@ def check_can_wait(connection: Connection) -> None:
 
 
 async def confirm(
-    connection: Connection, event: str, data: object, timeout: float | Unset | None, traceparent: str
+    connection: Connection,
+    event: str,
+    data: object,
+    timeout: float | Unset | None,
+    buffers: list[Buffer],
+    traceparent: str,
 ) -> None:
     """Send an event over one connection and wait for its outcome; see `Connection.emit`."""
     owned = connection._owner.window
     if owned is not None:
-        await owned.emit(connection, event, data, timeout, traceparent)
+        await owned.emit(connection, event, data, timeout, buffers, traceparent)
         return
     window = connection._window
     if window is None:
         window = connection._window = Window(connection._options, connection._timers)
-    await window.emit(connection, event, data, timeout, traceparent)
+    await window.emit(connection, event, data, timeout, buffers, traceparent)

@@ -11,12 +11,20 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import trio
 
+from pyipc.attaching import (
+    AttachmentTally,
+    ask_attached,
+    emit_attached,
+    emit_attached_nowait,
+    fits,
+    know_peer_until,
+)
 from pyipc.confirming import confirm as confirm_event
 from pyipc.errors import InvalidEventName, RequestTimeout
 from pyipc.lifecycle import Lifecycle
 from pyipc.options import UNSET, Unset
-from pyipc.protocol.codec import convert
 from pyipc.protocol.features import STREAMS, TOPICS
+from pyipc.protocol.parcels import NO_ATTACHMENTS, listed
 from pyipc.protocol.traces import check_traceparent
 from pyipc.reader import SOON
 from pyipc.slots import current_slot
@@ -24,8 +32,9 @@ from pyipc.statistics import ConnectionStatistics
 from pyipc.streams import Stream, Streams, StreamSource
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
+    from pyipc.protocol.parcels import Buffer, Frame
     from pyipc.watch import Watch
 
 __all__ = ["Connection"]
@@ -45,6 +54,7 @@ class Connection(Lifecycle, StreamSource):
 
     def statistics(self) -> ConnectionStatistics:
         """A snapshot of the counters."""
+        attached = self._attachments or AttachmentTally()
         asked, served = self._streams, self._responder.producers
         return ConnectionStatistics(
             bytes_sent=self._outbox.bytes_sent,
@@ -57,6 +67,10 @@ class Connection(Lifecycle, StreamSource):
             malformed=self._malformed,
             dropped=self._dropped + self._link.dropped,
             late_answers=self._calls.late_answers,
+            attachments_sent=attached.sent,
+            attachments_sent_size=attached.sent_size,
+            attachments_received=attached.received,
+            attachments_received_size=attached.received_size,
             outbox_size=self._outbox.size,
             inbox_size=self._inbox.size,
             pending_requests=len(self._calls.pending),
@@ -82,6 +96,7 @@ class Connection(Lifecycle, StreamSource):
         event: str,
         data: object = None,
         *,
+        attachments: Iterable[Buffer] = NO_ATTACHMENTS,
         confirm: bool = False,
         timeout: float | Unset | None = UNSET,
         traceparent: str = "",
@@ -95,6 +110,8 @@ class Connection(Lifecycle, StreamSource):
         Args:
             event: Its name.
             data: Anything that has a JSON form; bytes on a raw connection.
+            attachments: Buffers of bytes that go beside the data as they are, to a pyipc peer. `bytes` are not copied;
+                of what could change meanwhile a copy is made.
             confirm: Wait until the peer has handled it. Not to be used by a handler of this connection's events,
                 nor by tasks in its nurseries.
             timeout: With ``confirm``: seconds to wait; ``None`` for ever; by default the option ``confirm_timeout``.
@@ -102,7 +119,8 @@ class Connection(Lifecycle, StreamSource):
                 that has not introduced itself (yet), and over UDP.
 
         Raises:
-            LocalProtocolError: The name or the data cannot be sent; nothing was.
+            LocalProtocolError: The name, the data or the attachments cannot be sent; nothing was. `PeerLacksFeature`:
+                the peer takes no attachments, or did not say within ``handshake_timeout`` that it does.
             ConnectionClosed: The connection is closed, or lost; nothing was sent.
             PeerLacksFeature: With ``confirm``: the peer cannot confirm, or nobody can over this transport.
             RequestError: With ``confirm``: it was not handled, or a handler failed; as for `request`.
@@ -114,18 +132,17 @@ class Connection(Lifecycle, StreamSource):
         (64 KiB), and with ``confirm``: giving way to the scheduler costs ten times what a message does.
         """
         if confirm:
-            await confirm_event(self, event, data, timeout, traceparent)
+            await confirm_event(self, event, data, timeout, listed(attachments), traceparent)
             return
         await trio.lowlevel.checkpoint_if_cancelled()
-        is_traced = traceparent != "" and self._carries(traceparent)
-        if not is_traced and self._emit_at_once(event, data):
+        if attachments is not NO_ATTACHMENTS and (buffers := listed(attachments)):
+            await emit_attached(self, event, data, buffers, traceparent)
+            return
+        if not (traceparent and self._carries(traceparent)) and self._emit_at_once(event, data):
             return
         if self._conversation.is_risky(event):
             await self.know_peer()
-        if is_traced:
-            frame = self._conversation.traced_event(event, data, traceparent)
-        else:
-            frame = self._conversation.event(event, data)
+        frame = self._event(event, data, traceparent)
         outbox = self._outbox
         if outbox.size + outbox.shared >= outbox.high_water_size:
             if self._link.reliable:
@@ -141,6 +158,17 @@ class Connection(Lifecycle, StreamSource):
         self._events_sent += 1
         if self._watch is not None:
             self._watch.sent("event", event, len(frame), self)
+
+    def _event(self, event: str, data: object, traceparent: str) -> bytes:
+        """The bytes of an event for this peer, and which span it comes from, if there is one and the peer knows how.
+
+        Raises:
+            LocalProtocolError: The event cannot be sent, or that is no span.
+            ConnectionClosed: The connection is closed, or lost.
+        """
+        if traceparent and self._carries(traceparent):
+            return self._conversation.traced_event(event, data, traceparent)
+        return self._conversation.event(event, data)
 
     def _carries(self, traceparent: str) -> bool:
         """Whether an event to this peer can say which span it comes from.
@@ -184,20 +212,34 @@ class Connection(Lifecycle, StreamSource):
         self._events_sent += 1
         return True
 
-    def emit_nowait(self, event: str, data: object = None, *, traceparent: str = "") -> None:
-        """Send an event if that is possible without waiting. Takes what `emit` takes.
+    def emit_nowait(
+        self,
+        event: str,
+        data: object = None,
+        *,
+        attachments: Iterable[Buffer] = NO_ATTACHMENTS,
+        traceparent: str = "",
+    ) -> None:
+        """Send an event if that is possible without waiting.
+
+        Args:
+            event: Its name.
+            data: Anything that has a JSON form; bytes on a raw connection.
+            attachments: Buffers of bytes; see `emit`.
+            traceparent: Which span of a trace it comes from; see `emit`.
 
         Raises:
-            trio.WouldBlock: The outbox is above its high-water mark; nothing was sent.
-            LocalProtocolError: The name or the data cannot be sent; nothing was.
+            trio.WouldBlock: The outbox is above its high-water mark, or there are attachments and it is not known yet
+                whether the peer takes any; nothing was sent.
+            LocalProtocolError: The name, the data or the attachments cannot be sent; nothing was.
             ConnectionClosed: The connection is closed, or lost; nothing was sent.
         """
+        if attachments is not NO_ATTACHMENTS and (buffers := listed(attachments)):
+            emit_attached_nowait(self, event, data, buffers, traceparent)
+            return
         if not self.is_open:
             raise self._gone()
-        if traceparent != "" and self._carries(traceparent):
-            frame = self._conversation.traced_event(event, data, traceparent)
-        else:
-            frame = self._conversation.event(event, data)
+        frame = self._event(event, data, traceparent)
         if self._outbox.size >= self._outbox.high_water_size or (not frame and self._has_no_room_for_nothing()):
             raise trio.WouldBlock
         self._outbox.push(frame)
@@ -209,7 +251,7 @@ class Connection(Lifecycle, StreamSource):
         """The bytes of an event for every peer with this framing; see `_send_encoded`."""
         return self._conversation.encode(event, data)
 
-    def _send_encoded(self, event: str | None, frame: bytes) -> bool:
+    def _send_encoded(self, event: str | None, frame: Frame) -> bool:
         """Send bytes from `encode` without waiting, up to the outbox's cap.
 
         Args:
@@ -237,7 +279,7 @@ class Connection(Lifecycle, StreamSource):
         outbox = self._outbox
         if not outbox.frames:
             outbox.push_later(frame)  # which takes any frame when it is empty, as `offer` does
-        elif outbox.size + len(frame) <= outbox.max_size:
+        elif outbox.size + len(frame) <= outbox.max_size or outbox.takes_whole(frame):
             outbox.frames.append(frame)
             outbox.size += len(frame)
         else:
@@ -273,7 +315,13 @@ class Connection(Lifecycle, StreamSource):
 
     @overload
     async def request(
-        self, event: str, data: object = None, *, timeout: float | Unset | None = UNSET, traceparent: str = ""
+        self,
+        event: str,
+        data: object = None,
+        *,
+        attachments: Iterable[Buffer] = NO_ATTACHMENTS,
+        timeout: float | Unset | None = UNSET,
+        traceparent: str = "",
     ) -> Any: ...
 
     @overload
@@ -282,6 +330,7 @@ class Connection(Lifecycle, StreamSource):
         event: str,
         data: object = None,
         *,
+        attachments: Iterable[Buffer] = NO_ATTACHMENTS,
         timeout: float | Unset | None = UNSET,
         result: type[T],
         traceparent: str = "",
@@ -292,6 +341,7 @@ class Connection(Lifecycle, StreamSource):
         event: str,
         data: object = None,
         *,
+        attachments: Iterable[Buffer] = NO_ATTACHMENTS,
         timeout: float | Unset | None = UNSET,
         result: Any = None,
         traceparent: str = "",
@@ -301,21 +351,24 @@ class Connection(Lifecycle, StreamSource):
         Args:
             event: The name of the request.
             data: Anything that has a JSON form.
+            attachments: Buffers of bytes; see `emit`.
             timeout: Seconds to wait; ``None`` for ever; by default the option ``request_timeout``.
-            result: A type that the answer is checked against and converted to.
+            result: A type that the answer is checked against and converted to. With `pyipc.Attached` it may have
+                attachments and comes as one even if it has none; ``pyipc.Attached[Point]`` converts its data. Any other
+                type has no place for attachments, and an answer that has some does not fit it.
             traceparent: Which span of a trace it comes from, as W3C Trace Context writes it.
 
         Returns:
-            The answer, decoded.
+            The answer, decoded; a `pyipc.Attached` if it has attachments.
 
         Raises:
             RequestTimeout: No answer came in time.
             NoHandler: Nobody there handles it.
             RemoteError: The handler there failed, or refused.
             InvalidData: The data does not fit what the handler expects, or the answer does not fit ``result``.
-            PeerLacksFeature: The peer cannot take requests.
+            PeerLacksFeature: The peer cannot take requests, or no attachments.
             ConnectionLost: The connection broke; ``maybe_handled`` says whether the peer may have acted.
-            LocalProtocolError: The name or the data cannot be sent; nothing was.
+            LocalProtocolError: The name, the data or the attachments cannot be sent; nothing was.
 
         Cancellation: the peer is told and cancels its handler; a late answer is ignored.
         """
@@ -326,7 +379,8 @@ class Connection(Lifecycle, StreamSource):
             timeout = self._options.request_timeout
         now = self._now()
         deadline = math.inf if timeout is None else now + timeout
-        return await self._request_until(event, data, timeout, deadline, now, result, traceparent)
+        buffers = [] if attachments is NO_ATTACHMENTS else listed(attachments)
+        return await self._request_until(event, data, timeout, deadline, now, result, buffers, traceparent)
 
     async def _request_until(
         self,
@@ -336,6 +390,7 @@ class Connection(Lifecycle, StreamSource):
         deadline: float,
         now: float,
         result: Any,
+        buffers: list[Buffer],
         traceparent: str,
     ) -> Any:
         """Like `request`, for a caller that has looked at the clock already, and whether it is cancelled.
@@ -347,6 +402,7 @@ class Connection(Lifecycle, StreamSource):
             deadline: When they are over, in trio's time.
             now: Trio's time now.
             result: A type that the answer is checked against and converted to, or ``None``.
+            buffers: What is attached.
             traceparent: Which span it comes from, which has been checked; empty for none.
 
         Raises:
@@ -356,6 +412,8 @@ class Connection(Lifecycle, StreamSource):
         """
         if not self.is_open:
             raise self._gone()
+        if buffers:
+            await know_peer_until(self, event, timeout, deadline)
         calls, outbox, reader = self._calls, self._outbox, self._reader
         if outbox.size >= outbox.high_water_size or len(calls.pending) >= self._options.max_pending_requests:
             await self._wait_for_turn(event, timeout, deadline)
@@ -363,13 +421,16 @@ class Connection(Lifecycle, StreamSource):
                 raise self._gone()
         try:
             number, frame = self._conversation.request(event, data, traceparent)
-            if len(calls.pending) < _FEW:
+            size = len(frame)
+            if buffers:
+                size = ask_attached(self, frame, buffers)
+            elif len(calls.pending) < _FEW:
                 outbox.push_now(frame, now)
             else:
                 outbox.push_share(frame)  # others are likely to ask in this very turn, and one write serves many
             self._events_sent += 1
             if self._watch is not None:
-                self._watch.sent("request", event, len(frame), self)
+                self._watch.sent("request", event, size, self)
             slot = current_slot.get()
             reads = self._conversation.frames_completed
             if slot is None and not calls.pending and reads == reader.reads + 1 and 0.0 < now - reader.time <= SOON:
@@ -392,7 +453,7 @@ class Connection(Lifecycle, StreamSource):
         finally:
             if calls.room is not None:
                 calls.pass_on()
-        return answer if result is None else convert(answer, result)
+        return answer if result is None else fits(answer, result)
 
     async def _open_stream(self, stream: Stream[Any], deadline: float) -> None:
         if not self.is_open:

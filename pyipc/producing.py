@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from pyipc.arrival import Arrival
+from pyipc.attaching import Attached, note_sent, wrap
 from pyipc.errors import ConnectionClosed, InvalidData
 from pyipc.message import Message
 from pyipc.nursery import errors_told
 from pyipc.pace import Pace
 from pyipc.protocol.codec import convert
 from pyipc.protocol.features import EndOfStream
+from pyipc.protocol.parcels import Parcel, SmallParcel
 from pyipc.refusals import tell_of, what_went_wrong
 
 if TYPE_CHECKING:
@@ -29,21 +31,29 @@ if TYPE_CHECKING:
     from pyipc.outbox import Outbox
     from pyipc.protocol.conversation import Conversation
     from pyipc.protocol.features import Credit, OpenStream
+    from pyipc.protocol.parcels import Frame
     from pyipc.router import Router
 
 __all__ = ["Producers"]
+
+# So many bytes are sent at once, and not less than a part of what there is credit for: so both sides are at work at the
+# same time, and few writes do.
+_SHARE_SIZE = 16 * 1024
+_SHARES = 8
 
 
 class _Production:
     """A stream that is being served."""
 
-    __slots__ = ("call", "credited", "event", "items", "rows", "scope", "size")
+    __slots__ = ("call", "credited", "event", "items", "rows", "scope", "share", "size", "unsent")
 
     def __init__(self, opening: OpenStream, rows: AsyncGenerator[object, None]) -> None:
         self.call = opening.call
         self.event = opening.event
         self.items = opening.items
         self.size = opening.size
+        self.share = opening.items // _SHARES
+        self.unsent = 0
         self.rows = rows
         self.scope = trio.CancelScope()
         self.credited = trio.lowlevel.ParkingLot()
@@ -170,7 +180,7 @@ class Producers:
 
     async def _produce(self, production: _Production) -> bool:
         """Send what a generator yields; say whether anybody is left to hear of its end."""
-        rows, scope = production.rows, production.scope
+        rows, scope, outbox = production.rows, production.scope, self._outbox
         pace = Pace(self._connection._now)
         try:
             await trio.lowlevel.checkpoint_if_cancelled()
@@ -181,8 +191,16 @@ class Producers:
                 except StopAsyncIteration:
                     return True
                 try:
-                    frame = self._conversation.item(production.call, item)
-                    await self._wait_for_turn(production, pace)
+                    frame = self._frame(production.call, item)
+                    if (
+                        production.items <= 0
+                        or production.size <= 0
+                        or outbox.size >= outbox.high_water_size
+                        or pace.is_due()
+                        or not self._connection.is_open
+                    ):
+                        await self._wait_for_turn(production)
+                        pace.begin()
                 except ConnectionClosed:
                     return False
                 except trio.Cancelled as cancelled:
@@ -194,33 +212,40 @@ class Producers:
                     continue
                 production.items -= 1
                 production.size -= len(frame) - 1
-                self._outbox.push_share(frame)
+                production.unsent += 1
+                outbox.push(frame)
+                if isinstance(frame, Parcel | SmallParcel):
+                    note_sent(self._connection, frame)
+                if outbox.size >= _SHARE_SIZE or production.unsent >= production.share:
+                    production.unsent = 0
+                    outbox.flush_nowait()
                 self.sent += 1
                 step = rows.__anext__()
         finally:
             await rows.aclose()
 
-    async def _wait_for_turn(self, production: _Production, pace: Pace) -> None:
-        """Wait until the next item may be sent.
+    def _frame(self, call: int, item: object) -> Frame:
+        if type(item) is Attached and item.attachments:
+            return wrap(self._conversation, self._conversation.item(call, item.data), item.attachments)
+        return self._conversation.item(call, item.data if type(item) is Attached else item)
+
+    async def _wait_for_turn(self, production: _Production) -> None:
+        """Wait until the next item may be sent. Always a schedule point.
 
         Raises:
             ConnectionClosed: It may not any more.
         """
         outbox, connection = self._outbox, self._connection
-        if production.items <= 0 or production.size <= 0:
+        outbox.flush_nowait()
+        if production.items > 0 and production.size > 0 and outbox.size < outbox.high_water_size:
+            await trio.lowlevel.checkpoint()
+        else:
             # Reading goes on meanwhile, since the credit may be behind much else.
             with connection.waiting_for_peer():
                 while production.items <= 0 or production.size <= 0:
                     await production.credited.park()
-            pace.begin()
-        if outbox.size + outbox.shared >= outbox.high_water_size:
-            with connection.waiting_for_peer():
-                await outbox.wait_for_room()
-            pace.begin()
-        elif pace.is_due():
-            await trio.lowlevel.checkpoint()
-        else:
-            await trio.lowlevel.checkpoint_if_cancelled()
+                if outbox.size >= outbox.high_water_size:
+                    await outbox.wait_for_room()
         if not connection.is_open:
             raise connection._gone()
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from pyipc.confirming import Unsettled, Window, check_can_wait
+from pyipc.attaching import frozen
+from pyipc.confirming import Unsettled, Window, check_can_wait, size_of
 from pyipc.errors import (
     ConnectionClosed,
     ConnectionLost,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from pyipc.connection import Connection
     from pyipc.options import Options, Unset
     from pyipc.protocol.messages import Introduced
+    from pyipc.protocol.parcels import Buffer
     from pyipc.reconnecting import Reconnecting
     from pyipc.timers import Timer, Timers
 
@@ -58,24 +60,32 @@ class Resending(Window):
 
     # --- what tasks do ---
 
-    async def emit_anyhow(self, event: str, data: object, timeout: float | Unset | None, traceparent: str) -> None:
+    async def emit_anyhow(
+        self, event: str, data: object, timeout: float | Unset | None, buffers: list[Buffer], traceparent: str
+    ) -> None:
         """Send an event over whatever connection there is or will be, and wait for its outcome; see `Client.emit`."""
         await trio.lowlevel.checkpoint_if_cancelled()
         connection = self._up.connection
         if connection is not None:
             check_can_wait(connection)
         text, timeout, deadline = self._prepare(event, data, timeout, traceparent)
-        size = len(text or b"")
+        records = frozen(buffers)
+        size = size_of(text, records)
         while True:
             connection = self._up.connection
             if connection is None or not connection.is_open:
                 self._check_can_keep(event, text)
+                if await self._has_waited_for_room(event, timeout, deadline, size):
+                    if self._up.is_connected:
+                        self._pass_on()
+                        continue
+                    try:
+                        self._check_can_keep(event, text)
+                    except BaseException:
+                        self._pass_on()
+                        raise
                 connection = None
-                if not await self._has_waited_for_room(event, timeout, deadline, size) or self._up.connection is None:
-                    self._check_can_keep(event, text)
-                    break
-                self._pass_on()
-                continue
+                break
             try:
                 if await self._is_ready(connection, event, timeout, deadline, size):
                     break
@@ -83,7 +93,7 @@ class Resending(Window):
                 if self._options.offline != "queue":
                     raise
                 await trio.lowlevel.checkpoint()  # it is over, and will not be the present one for long
-        unsettled = self._begin(event, text, timeout, deadline, traceparent)
+        unsettled = self._begin(event, text, records, timeout, deadline, traceparent)
         if connection is not None:
             self._send_or_keep(connection, unsettled)
         await self._wait(unsettled, connection)
@@ -122,12 +132,11 @@ class Resending(Window):
             self._forget(unsettled)
             raise
 
-    def _send(self, connection: Connection, unsettled: Unsettled, *, again: bool = False) -> None:
-        super()._send(connection, unsettled, again=again)
+    def _send(self, connection: Connection, unsettled: Unsettled) -> None:
+        super()._send(connection, unsettled)
         introduction = self._introductions.get(connection)
         unsettled.instance = introduction.instance if introduction is not None else ""
         unsettled.expires = math.inf
-        self.resent += again
 
     # --- connections that come and go ---
 
@@ -187,7 +196,8 @@ class Resending(Window):
             elif not introduction.resumed and introduction.instance == unsettled.instance:
                 self._give_up(unsettled, "forgotten", "the server has forgotten this client's session")
             else:
-                self._try_to_send(connection, unsettled, again=True)
+                unsettled.again = unsettled.again or introduction.instance != unsettled.instance
+                self.resent += self._has_sent(connection, unsettled)
         self._wait_patiently()
 
     def send_kept(self, connection: Connection) -> None:
@@ -195,24 +205,26 @@ class Resending(Window):
         for unsettled in [each for each in self.pending.values() if not each.sent]:
             if not connection.is_open:
                 break
-            self._try_to_send(connection, unsettled, again=False)
+            self._has_sent(connection, unsettled)
 
-    def _try_to_send(self, connection: Connection, unsettled: Unsettled, *, again: bool) -> None:
+    def _has_sent(self, connection: Connection, unsettled: Unsettled) -> bool:
+        """Send an event whose task waits already, and say whether that went well."""
         try:
             connection._conversation.check_feature(CONFIRM)
-            self._send(connection, unsettled, again=again)
+            self._send(connection, unsettled)
         except ConnectionLost:
-            return  # it goes over the next one
+            return False  # it goes over the next one
         except LocalProtocolError as error:
             self.unconfirmed += 1
             if unsettled.sent:
-                lost = Unconfirmed(
-                    unsettled.event, "unsupported", f"it cannot be sent again: {error}", maybe_handled=True
-                )
+                why = f"it cannot be sent again: {error}"
+                lost = Unconfirmed(unsettled.event, "unsupported", why, maybe_handled=True)
                 lost.__cause__ = error
                 self._finish(unsettled, lost)
             else:
                 self._finish(unsettled, error)
+            return False
+        return True
 
     # --- the end ---
 

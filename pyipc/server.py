@@ -24,6 +24,7 @@ from pyipc.nursery import hidden_nursery
 from pyipc.options import UNSET, OptionOverrides, Options, Unset
 from pyipc.protocol.addresses import parse_address
 from pyipc.protocol.conversation import Role
+from pyipc.protocol.parcels import NO_ATTACHMENTS
 from pyipc.publishing import TopicServer
 from pyipc.router import Router
 from pyipc.sessions import Sessions
@@ -35,11 +36,12 @@ from pyipc.watch import Watch
 from pyipc.watched import connection_class, watched
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Collection
+    from collections.abc import AsyncIterator, Callable, Collection, Iterable
 
     from pyipc.instrument import Instrument
     from pyipc.message import Message
     from pyipc.protocol.addresses import Address
+    from pyipc.protocol.parcels import Buffer
     from pyipc.transports.port import Link, Peer
 
 __all__ = ["Server"]
@@ -373,6 +375,7 @@ class Server(TopicServer):
         event: str,
         data: object = None,
         *,
+        attachments: Iterable[Buffer] = NO_ATTACHMENTS,
         exclude: Connection | Collection[Connection] | None = None,
         where: Callable[[Connection], bool] | None = None,
         traceparent: str = "",
@@ -385,6 +388,8 @@ class Server(TopicServer):
         Args:
             event: The name.
             data: Anything that has a JSON form.
+            attachments: Buffers of bytes; see `Connection.emit`. Clients that take none do not get the event, which is
+                logged, and they count as those for which it was dropped.
             exclude: Connections that do not get it.
             where: Only connections for which this is true get it.
             traceparent: As for `Connection.emit`.
@@ -393,18 +398,19 @@ class Server(TopicServer):
             To how many it was sent, and for how many it was dropped.
 
         Raises:
-            LocalProtocolError: The name or the data cannot be sent; nothing was.
+            LocalProtocolError: The name, the data or the attachments cannot be sent; nothing was.
 
         Cancellation: a cancelled broadcast has sent nothing. Always a schedule point.
         """
         await trio.lowlevel.checkpoint()
-        return self._audience.broadcast(event, data, exclude, where, traceparent)
+        return self._audience.broadcast(event, data, exclude, where, attachments, traceparent)
 
     def broadcast_nowait(
         self,
         event: str,
         data: object = None,
         *,
+        attachments: Iterable[Buffer] = NO_ATTACHMENTS,
         exclude: Connection | Collection[Connection] | None = None,
         where: Callable[[Connection], bool] | None = None,
         traceparent: str = "",
@@ -414,7 +420,7 @@ class Server(TopicServer):
         Raises:
             LocalProtocolError: The name or the data cannot be sent; nothing was.
         """
-        return self._audience.broadcast(event, data, exclude, where, traceparent)
+        return self._audience.broadcast(event, data, exclude, where, attachments, traceparent)
 
     async def drain(self, timeout: float | Unset | None = UNSET, message: str = "") -> DrainReport:
         """Close once every client has left by itself, having lost nothing: for a successor to take over.

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 import trio
 
+from pyipc.attaching import fits
 from pyipc.calls import error_of
 from pyipc.errors import ConnectionClosed, ConnectionLost, RemoteProtocolError, RequestTimeout
 from pyipc.options import UNSET, Unset
 from pyipc.pace import Pace
-from pyipc.protocol.codec import convert
 from pyipc.protocol.features import Credit, EndOfStream, OpenStream, ReceivedItem
 from pyipc.protocol.messages import Malformed
 from pyipc.protocol.traces import check_traceparent
@@ -152,7 +152,7 @@ class Stream(Generic[T]):
         self._size_taken += item.size
         if self._items_taken * 2 >= self._max_items or self._size_taken * 2 >= self._max_size:
             self._give_credit()
-        taken: T = item.data if self._result is None else convert(item.data, self._result)
+        taken: T = item.data if self._result is None else fits(item.data, self._result)
         return taken
 
     async def _wait(self) -> None:
@@ -242,17 +242,6 @@ class Stream(Generic[T]):
         self._pace = Pace(connection._now)
         self._state = "open"
         self._data = None
-
-    def put(self, item: ReceivedItem) -> bool:
-        """Take an item that has arrived; say whether there was credit for it."""
-        if self._items_left <= 0 or self._size_left <= 0:
-            return False
-        self._items_left -= 1
-        self._size_left -= item.size
-        self._buffer.append(item)
-        if self._task is not None:
-            self._wake()
-        return True
 
     def end(self, error: Exception | None) -> None:
         """No more items will come. Those that wait are still given out, then ``error`` is raised."""
@@ -405,7 +394,13 @@ class Streams:
             self._connection._note_quiet()
             return
         self.received += 1
-        if not stream.put(item):
+        if stream._items_left > 0 and stream._size_left > 0:
+            stream._items_left -= 1
+            stream._size_left -= item.size
+            stream._buffer.append(item)
+            if stream._task is not None:
+                stream._wake()
+        else:
             message = f"the peer sent more of the stream {item.call} than it had credit for"
             self._connection._settle(Malformed(RemoteProtocolError("control", message), fatal=True))
 

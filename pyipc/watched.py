@@ -20,10 +20,11 @@ from pyipc.watch import Span, Watch
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from pyipc.arrival import Arrival
+    from pyipc.arrival import Arrival, FullRequest
     from pyipc.message import Message
     from pyipc.owner import Owner
     from pyipc.protocol.conversation import Conversation, Inbound
+    from pyipc.protocol.parcels import Frame
     from pyipc.transports.port import Link
 
 __all__ = ["WatchedConnection", "WatchedRouter", "WatchedStream", "connection_class", "watched"]
@@ -237,7 +238,7 @@ class WatchedConnection(Connection):
         finally:
             self._watch.ended(self)
 
-    def _settle(self, item: Inbound) -> Arrival | None:
+    def _settle(self, item: Inbound) -> Arrival | FullRequest | None:
         if type(item) is Introduced:
             self._watch.connected(self)  # of which nobody may have been told before
         return super()._settle(item)
@@ -253,16 +254,11 @@ class WatchedConnection(Connection):
             self._watch.sent("event", event, self._taken - taken, self)
         return is_sent
 
-    def _send_encoded(self, event: str | None, frame: bytes) -> bool:
+    def _send_encoded(self, event: str | None, frame: Frame) -> bool:
         is_sent = super()._send_encoded(event, frame)
         if is_sent and event is not None:  # else whoever knows what it is tells of it
             self._watch.sent("event", event, len(frame), self)
         return is_sent
-
-    def _send_kept(self, event: str | None, frame: bytes) -> None:
-        super()._send_kept(event, frame)
-        if event is not None:  # else it was told of by the connection that could not send it
-            self._watch.sent("event", event, len(frame), self)
 
     @property
     def _taken(self) -> int:

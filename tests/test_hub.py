@@ -11,6 +11,7 @@ import trio
 import trio.testing
 
 import pyipc
+from pyipc.protocol import codec
 from pyipc.transports import memory_link_pair
 from tests.conformance.sides import until
 from tests.wire import WirePeer, frame, join, request
@@ -78,9 +79,11 @@ async def test_what_is_kept_comes_after_the_reply_and_says_for_which_subscriptio
 
 @pytest.mark.parametrize(
     ("pattern", "code"),
-    [("a*", "bad-pattern"), ("**.a", "bad-pattern"), ("", "bad-pattern"), ("pyipc.*", "bad-pattern")]
-    + [("x" * 257, "bad-pattern"), (".".join("*" * 200), "bad-pattern"), ("secret", "not-allowed")]
-    + [("broken", "not-allowed"), ("many", "too-many")],
+    [
+        *(("a*", "bad-pattern"), ("**.a", "bad-pattern"), ("", "bad-pattern"), ("pyipc.*", "bad-pattern")),
+        *(("x" * 257, "bad-pattern"), (".".join("*" * 200), "bad-pattern"), ("secret", "not-allowed")),
+        *(("broken", "not-allowed"), ("many", "too-many")),
+    ],
 )
 async def test_subscriptions_that_are_refused(pattern: str, code: str, caplog: pytest.LogCaptureFixture) -> None:
     def may_subscribe(peer: pyipc.Peer, asked: str) -> bool:
@@ -110,10 +113,12 @@ async def test_subscriptions_that_are_refused(pattern: str, code: str, caplog: p
 
 @pytest.mark.parametrize(
     ("topic", "data", "more", "code"),
-    [("a.*", 1, {}, "bad-pattern"), ("", 1, {}, "bad-pattern"), ("secret", 1, {}, "not-allowed")]
-    + [("broken", 1, {}, "not-allowed"), ("other", 1, {"retain": True}, "too-many")]
-    + [("kept", "x" * 80, {"retain": True}, "too-many"), ("large", "x" * 441, {}, "too-large")]
-    + [("a\ud800", 1, {}, "bad-pattern")],
+    [
+        *(("a.*", 1, {}, "bad-pattern"), ("", 1, {}, "bad-pattern"), ("secret", 1, {}, "not-allowed")),
+        *(("broken", 1, {}, "not-allowed"), ("other", 1, {"retain": True}, "too-many")),
+        *(("kept", "x" * 80, {"retain": True}, "too-many"), ("large", "x" * 441, {}, "too-large")),
+        ("a\ud800", 1, {}, "bad-pattern"),
+    ],
 )
 async def test_publishes_that_are_refused(topic: str, data: Any, more: Any, code: str) -> None:
     def may_publish(peer: pyipc.Peer, asked: str) -> bool:
@@ -240,8 +245,6 @@ async def test_a_message_is_encoded_once_for_each_framing(monkeypatch: pytest.Mo
         server.adopt(theirs, pyipc.Endpoint("memory:lines", framing=pyipc.Json(b"\n")))
         await ours.send(b'{"type":"pyipc.subscribe","data":{"call":1,"pattern":"t"}}\n')
         assert await ours.receive() == b'{"type":"pyipc.reply","data":{"call":1,"data":null}}\n'
-
-        from pyipc.protocol import codec  # noqa: PLC0415 - only to count
 
         calls: list[str] = []
         whole = codec.control_frame

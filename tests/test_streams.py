@@ -504,8 +504,8 @@ async def test_a_generator_that_will_not_end(autojump_clock: MockClock, caplog: 
 
     async with pair(router, client_options={"max_stream_items": 1}) as (client, server):
         (connection,) = server.connections
-        async with client.stream("stubborn") as rows:
-            assert await anext(rows) == 1
+        async with client.stream("stubborn"):
+            await wait_all_tasks_blocked()
         await trio.sleep(1)
         assert connection.statistics().open_streams == 0
     assert "ignored GeneratorExit" in caplog.text

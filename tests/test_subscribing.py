@@ -1,4 +1,4 @@
-"""A client's subscriptions: entering, buffers, coming back, ending; and what it publishes, with and without a connection."""
+"""A client's subscriptions: entering, buffers, coming back, ending. And publishing, with and without a connection."""
 
 from __future__ import annotations
 
@@ -299,18 +299,20 @@ async def test_getting_in_time_or_not(autojump_clock: MockClock) -> None:
 async def test_a_handler_that_waits_for_a_message_does_not_keep_it_from_being_read() -> None:
     router = pyipc.Router()
     got: list[Any] = []
-    async with pair(client_router=router, client_options={"inbox_high_water_size": 1_000}) as (client, server):
-        async with client.subscribe("t") as subscription:
+    async with (
+        pair(client_router=router, client_options={"inbox_high_water_size": 1_000}) as (client, server),
+        client.subscribe("t") as subscription,
+    ):
 
-            @router.on("e")
-            async def handler(message: pyipc.Message[Any]) -> None:
-                got.append((await subscription.get()).data)
+        @router.on("e")
+        async def handler(message: pyipc.Message[Any]) -> None:
+            got.append((await subscription.get()).data)
 
-            for _ in range(50):
-                await server.broadcast("e", "x" * 1_000)
-            for number in range(50):
-                await server.publish("t", number)
-            await until(lambda: len(got) == 50)
+        for _ in range(50):
+            await server.broadcast("e", "x" * 1_000)
+        for number in range(50):
+            await server.publish("t", number)
+        await until(lambda: len(got) == 50)
     assert got == list(range(50))
 
 
@@ -396,6 +398,69 @@ async def test_it_belongs_to_one_connection_at_a_time() -> None:
             assert (await subscription.get()).data == "new"
             # The old server was told.
             await until(lambda: server.statistics().subscriptions == 0)
+
+
+async def test_it_moves_with_its_client_when_a_server_is_drained() -> None:
+    go_on = trio.Event()
+    first, second = pyipc.Server("memory:first"), pyipc.Server("memory:second")
+
+    @first.on("slow")
+    async def slow(message: pyipc.Message[None]) -> None:
+        await go_on.wait()
+
+    with trio.fail_after(10):
+        async with (
+            first,
+            second,
+            trio.open_nursery() as nursery,
+            pyipc.connect("memory:first", "memory:second") as client,
+            client.subscribe("t") as subscription,
+        ):
+            await first.publish("t", 1)
+            nursery.start_soon(client.request, "slow")  # which keeps the old connection up
+            await until(lambda: any(one.statistics().concurrent_requests for one in first.connections))
+            nursery.start_soon(first.drain)
+            await until(lambda: subscription.statistics().restored == 1)
+            assert client.statistics().departing == 1
+            # The old server was told. What goes through it from now on is for those who are still there.
+            await until(lambda: first.statistics().subscriptions == 0)
+            assert await first.publish("t", "nobody") == pyipc.BroadcastReport(0, 0)
+            await second.publish("t", 2)
+            await client.publish("t", 3)
+            assert [(await subscription.get()).data for _ in range(3)] == [1, 2, 3]
+            go_on.set()
+            await until(lambda: client.statistics().departing == 0)
+            assert second.statistics().subscriptions == 1
+
+
+@pytest.mark.parametrize("features", [["topics"], []])
+async def test_what_a_connection_left_unsent_goes_over_the_one_that_took_its_place(features: list[str]) -> None:
+    """Also where that has not been introduced yet; a server without topics does not get what is published."""
+    transport = Scripted()
+    transport.buffer_size = 1_000
+    with trio.fail_after(10):
+        async with pyipc.connect(transport.endpoint, close_timeout=0.1, outbox_high_water_size=100_000) as client:
+            await welcome(transport.peers[0])
+            for number in range(20):
+                await client.publish("t", [number, "x" * 1_000])
+            await client.emit("e", "last")
+            await trio.testing.wait_all_tasks_blocked()
+            await transport.peers[0].send(frame("pyipc.goaway", {}))
+            await until(lambda: len(transport.peers) == 2)
+            await transport.peers[0].link.aclose()
+            peer = transport.peers[1]
+            await peer.read_until("pyipc.hello")
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            await peer.send(frame("pyipc.welcome", {"version": 1, "features": features}))
+            numbers: list[int] = []
+            while (read := await peer.read()) != ("e", "last"):
+                assert read is not None
+                numbers.append(read[1]["data"][0])
+            dropped = client.statistics().offline_dropped
+            # Of what was being written when the connection broke nobody knows how much has arrived.
+            assert (len(numbers) if features else dropped) >= 10
+            assert numbers == list(range(20 - len(numbers), 20))
+            assert dropped == 0 or not features
 
 
 async def test_the_end_of_the_client_ends_it_quietly_and_giving_up_does_not() -> None:

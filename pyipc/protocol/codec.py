@@ -36,6 +36,7 @@ __all__ = [
     "encode",
     "encode_value",
     "event_prefix",
+    "fast_item",
     "fast_json",
     "fast_reply",
     "fast_request",
@@ -130,14 +131,13 @@ _item_decoder = msgspec.json.Decoder(_ItemFrame)
 _any_decoder = msgspec.json.Decoder()
 MALFORMED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
-# Where the rest of the name of one of pyipc's own frames begins.
-_AFTER_PREFIX = len(b'{"type":"pyipc.')
 _SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F]")
 
-#: Frames of requests and replies, for whoever has seen how they start. Raise one of `MALFORMED` for every frame that
-#: is not just what this side would have sent; `decode` may still make sense of it.
+#: Frames of requests, replies and items, for whoever has seen how they start. Raise one of `MALFORMED` for every frame
+#: that is not just what this side would have sent; `decode` may still make sense of it.
 fast_request: Callable[[bytes], _RequestFrame] = _request_decoder.decode
 fast_reply: Callable[[bytes], _ReplyFrame] = _reply_decoder.decode
+fast_item: Callable[[bytes], _ItemFrame] = _item_decoder.decode
 #: The JSON of a value. On the hottest path there is, so without a function of ours around it: where it raises, ask
 #: `encode_value`, which knows a way round or says what is wrong.
 fast_json: Callable[[object], bytes] = _encoder.encode
@@ -192,12 +192,19 @@ def encode(event: str, data: object) -> bytes:
 def _encode_surrogates(value: object, what: str) -> bytes:
     """Encode text with lone surrogates as JavaScript does: each becomes the escape ``\\udXXX``."""
     try:
-        plain = _finite(msgspec.to_builtins(value, str_keys=True))
+        plain = _finite(msgspec.to_builtins(value, str_keys=True, enc_hook=_decoded))
         text = json.dumps(plain, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     except Exception as error:
         raise UnencodableData(f"the data of {what!r} has no JSON form: {error}") from error
     # Surrogates can stand only inside JSON strings, where Python's escape is JSON's too.
     return text.encode("utf-8", "backslashreplace")
+
+
+def _decoded(value: Any) -> Any:
+    """What was encoded before, for an encoder that knows nothing of that."""
+    if type(value) is msgspec.Raw:
+        return json.loads(bytes(value))
+    raise TypeError(f"Encoding objects of type {type(value).__name__} is unsupported")
 
 
 def _finite(value: Any) -> Any:
@@ -209,8 +216,6 @@ def _finite(value: Any) -> Any:
             return {key: _finite(item) for key, item in value.items()}
         case list() | tuple():
             return [_finite(item) for item in value]
-        case msgspec.Raw():
-            return json.loads(bytes(value))
         case _:
             return value
 
@@ -227,21 +232,17 @@ def decode(frame: bytes | memoryview) -> Event:
         return _decode_slowly(bytes(frame))
 
 
-def decode_call(frame: bytes) -> Request | Reply | Item | None:
-    """Read a request, a reply or an item of a stream, in one step where `decode` and `convert_control` are two.
+def decode_call(frame: bytes) -> Request | Reply | None:
+    """Read a frame that is a request or a reply, in one step where `decode` and `convert_control` are two.
 
     Returns:
         What the two would say; ``None`` for every frame that only they can judge.
     """
-    if not frame.startswith(b'{"type":"pyipc.'):
-        return None
     try:
-        if frame.startswith(b"request", _AFTER_PREFIX):
+        if frame.startswith(b'{"type":"pyipc.request"'):
             return _request_decoder.decode(frame).data
-        if frame.startswith(b"reply", _AFTER_PREFIX):
+        if frame.startswith(b'{"type":"pyipc.reply"'):
             return _reply_decoder.decode(frame).data
-        if frame.startswith(b"item", _AFTER_PREFIX):
-            return _item_decoder.decode(frame).data
     except MALFORMED:
         pass
     return None

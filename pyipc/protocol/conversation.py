@@ -16,13 +16,15 @@ from typing import TYPE_CHECKING
 
 from pyipc.errors import LocalProtocolError
 from pyipc.protocol.codec import Event
-from pyipc.protocol.features import OptionalPart, ReceivedItem, TracedEvent
+from pyipc.protocol.features import ATTACHMENTS, OptionalPart, ReceivedItem, TracedEvent
 from pyipc.protocol.messages import Cancel, Failure, Goaway, Goodbye, Introduced, Malformed, Reply, Request, Verified
+from pyipc.protocol.records import WithAttachments
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
     from pyipc.protocol.messages import ControlFrame
+    from pyipc.protocol.parcels import Frame
 
 __all__ = ["DATAGRAM_ADVICE", "Conversation", "Inbound", "Role", "SessionTerms"]
 
@@ -42,6 +44,7 @@ Inbound = (
     | Goodbye
     | Malformed
     | OptionalPart
+    | WithAttachments
 )
 
 
@@ -100,20 +103,31 @@ class Conversation(ABC):
         """
 
     @abstractmethod
-    def check(self, event: str, frame: bytes) -> None:
-        """Whether bytes from `encode` may go to this peer.
+    def check(self, event: str, frame: Frame) -> None:
+        """Whether bytes from `encode`, with attachments or without, may go to this peer.
 
         Raises:
             InvalidEventName: The name may not.
-            MessageTooLarge: The frame is larger than this side or the peer accepts.
+            MessageTooLarge, PeerLacksFeature: As `check_size`.
         """
 
-    def check_size(self, frame: bytes) -> None:  # noqa: B027 - no size is too large by default
-        """Whether bytes from `encode` are small enough for this side and for the peer.
+    @abstractmethod
+    def check_size(self, frame: Frame) -> None:
+        """Whether bytes from `encode`, with attachments or without, suit this side and the peer.
 
         Raises:
-            MessageTooLarge: They are not.
+            MessageTooLarge: They are too large.
+            PeerLacksFeature: The peer takes no attachments, as far as it is known by now.
         """
+
+    def check_attachments(self, count: int, size: int) -> None:
+        """Whether the peer takes so many attachments to one frame, with so many bytes in all.
+
+        Raises:
+            MessageTooLarge: Not so many.
+            PeerLacksFeature: None at all, as far as it is known by now.
+        """
+        self.check_feature(ATTACHMENTS)
 
     def event(self, event: str, data: object) -> bytes:
         """The bytes that carry an event to this peer. Raises what `encode` and `check` raise."""

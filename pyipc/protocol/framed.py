@@ -13,7 +13,7 @@ from pyipc.errors import RemoteProtocolError
 from pyipc.options import SHORTEST_HEARTBEAT
 from pyipc.protocol import codec
 from pyipc.protocol.conversation import Inbound, Role
-from pyipc.protocol.features import FEATURES, Item, OptionalPart, ReceivedItem
+from pyipc.protocol.features import ATTACHMENTS, FEATURES, Item, OptionalPart, ReceivedItem
 from pyipc.protocol.frames import FrameBuffer
 from pyipc.protocol.messages import (
     CONTROL_PREFIX,
@@ -36,13 +36,16 @@ from pyipc.protocol.messages import (
 )
 from pyipc.protocol.names import MAX_KNOWN_NAMES
 from pyipc.protocol.outgoing import OutgoingFrames
+from pyipc.protocol.parcels import RECORD
 from pyipc.protocol.parts import MAX_NUMBER, check_number, check_part, name_in, never_made
+from pyipc.protocol.records import receive_records
 
 if TYPE_CHECKING:
     from pyipc.options import Options
     from pyipc.protocol.codec import Event
     from pyipc.protocol.conversation import SessionTerms
     from pyipc.protocol.framing import Json
+    from pyipc.protocol.records import RecordBuffer
 
 __all__ = ["OPTIONAL_PARTS", "JsonConversation"]
 
@@ -70,6 +73,9 @@ class JsonConversation(OutgoingFrames):
     protocol: str
     known_size: int
     features: frozenset[str]
+    # Records are looked for once both sides have agreed on them, and kept until their frame is here.
+    _takes_records: bool = False
+    _records: RecordBuffer | None = None
 
     def __init__(
         self,
@@ -151,6 +157,9 @@ class JsonConversation(OutgoingFrames):
                 self._answer(self._control(Goodbye("tls", message)))  # it is waiting to hear TLS, and sees at once
             self._reject(RemoteProtocolError("tls", message), events)
             return events
+        takes_records = self._takes_records
+        if takes_records and (self._records is not None or RECORD in data):
+            return receive_records(self, data)
         buffer = self._buffer
         if data and data.find(self._delimiter) == len(data) - 1 and not self.partial_size:
             # A single frame, whole: the usual case where each side waits for the other.
@@ -189,8 +198,17 @@ class JsonConversation(OutgoingFrames):
                 for event in batch:
                     if not self._take(event, events):
                         return events
-            elif complete and not self._take_one_by_one(complete, events):
-                return events
+            elif complete and self.protocol != "plain" and complete.startswith(_ITEM_TYPE):
+                if not self._take_items(complete, events):
+                    return events
+            elif complete:
+                rest = self._take_one_by_one(complete, events)
+                if rest is None:
+                    return events
+                if rest:
+                    return events + self.receive_data(rest + buffer.take_back())
+        if takes_records is not self._takes_records and self.partial_size:
+            return events + self.receive_data(buffer.take_back())
         try:
             buffer.check()
         except RemoteProtocolError as error:
@@ -229,11 +247,8 @@ class JsonConversation(OutgoingFrames):
             elif self._require_hello and self.protocol == "plain":
                 raise RemoteProtocolError("hello", "the peer sent a frame before it introduced itself")
             else:
-                if isinstance(call, Item):
-                    self._take_item(call, events)
-                else:
-                    self._check_call(call)
-                    events.append(call)
+                self._check_call(call)
+                events.append(call)
                 return True
         except RemoteProtocolError as error:
             return self._reject(error, events)
@@ -262,13 +277,36 @@ class JsonConversation(OutgoingFrames):
                 "depth", f"the peer sent JSON nested deeper than {self._options.max_depth} levels (max_depth)"
             )
 
-    def _take_one_by_one(self, complete: bytes, events: list[Inbound]) -> bool:
+    def _take_one_by_one(self, complete: bytes, events: list[Inbound]) -> bytes | None:
+        """Take whole frames; return those from where records may come, which need another look, or `None` to stop."""
         start = 0
+        takes_records = self._takes_records
         while start < len(complete):
             end = complete.index(self._delimiter, start)
             if not self._take_frame(complete[start:end], events):
-                return False
+                return None
             start = end + 1
+            if takes_records is not self._takes_records:
+                return complete[start:]
+        return b""
+
+    def _take_items(self, complete: bytes, events: list[Inbound]) -> bool:
+        """Like `_take_one_by_one`, for frames of which many are likely to be items of streams."""
+        for frame in complete[:-1].split(self._delimiter):
+            size = len(frame)
+            if size <= _SMALL and frame.startswith(_ITEM_TYPE):
+                try:
+                    if size > self.known_size:
+                        self._check_incoming(frame, size)
+                    item = codec.fast_item(frame).data
+                except (*codec.MALFORMED, RemoteProtocolError):
+                    pass  # it is judged below
+                else:
+                    if 0 < item.call <= self._last_call:
+                        events.append(ReceivedItem(item.call, item.data, size))
+                        continue
+            if not self._take_frame(frame, events):
+                return False
         return True
 
     def _reject(self, error: RemoteProtocolError, events: list[Inbound]) -> bool:
@@ -399,6 +437,9 @@ class JsonConversation(OutgoingFrames):
         if heartbeat is not None:
             heartbeat = min(max(heartbeat, SHORTEST_HEARTBEAT), _LONGEST_HEARTBEAT)
         self.features = self._shared_features(peer)
+        if ATTACHMENTS in self.features and isinstance(peer, StreamHello | StreamWelcome):
+            self._takes_records = True
+            self._attachments_limit = peer.max_attachments_size
         events.append(
             Introduced(
                 self.protocol,
@@ -446,7 +487,8 @@ def _seconds(value: float | None) -> float:
 # A chunk that starts with a call is likely to hold nothing else, and calls are read one by one.
 _REQUEST_TYPE = b'{"type":"pyipc.request"'
 _REPLY_TYPE = b'{"type":"pyipc.reply"'
-_CALL_START = (_REQUEST_TYPE, _REPLY_TYPE, b'{"type":"pyipc.item"')
+_ITEM_TYPE = b'{"type":"pyipc.item"'
+_CALL_START = (_REQUEST_TYPE, _REPLY_TYPE, _ITEM_TYPE)
 # Frames above this many bytes are not copied to take their delimiter off.
 _LARGE = 65_536
 # Frames below this many are read as a batch.

@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING
 from pyipc.errors import InvalidEventName, LocalProtocolError, MessageTooLarge, PeerLacksFeature, UnencodableData
 from pyipc.protocol import codec
 from pyipc.protocol.conversation import Conversation, Role
-from pyipc.protocol.features import Item
+from pyipc.protocol.features import ATTACHMENTS, Item
 from pyipc.protocol.messages import MAX_TEXT, Cancel, ControlFrame, Failure, Goaway, Goodbye, Ping
 from pyipc.protocol.names import MAX_KNOWN_NAMES, UNSAFE_NAMES, check_event_name
+from pyipc.protocol.parcels import Parcel, SmallParcel
 
 if TYPE_CHECKING:
     from pyipc.options import Options
     from pyipc.protocol.framing import Json
+    from pyipc.protocol.parcels import Frame
 
 __all__ = ["OutgoingFrames"]
 
@@ -45,6 +47,8 @@ class OutgoingFrames(Conversation):
         self._request_prefixes: dict[str, bytes] = {}
         self._last_call = 0
         self._peer_speaks_pyipc = False
+        # What the peer accepts as attachments to one frame, once it has said so.
+        self._attachments_limit: int | None = None
         self.protocol: str = "plain"
 
     def _control(self, body: ControlFrame) -> bytes:
@@ -56,14 +60,40 @@ class OutgoingFrames(Conversation):
             self._check_depth(frame, event)
         return frame + self._delimiter
 
-    def check(self, event: str, frame: bytes) -> None:
+    def check(self, event: str, frame: Frame) -> None:
         if event not in self.known_names:
             self._vet_outgoing(event)
         self.check_size(frame)
 
-    def check_size(self, frame: bytes) -> None:
-        if len(frame) - 1 > self._send_limit:
-            raise MessageTooLarge(len(frame) - 1, self._send_limit)
+    def check_size(self, frame: Frame) -> None:
+        if isinstance(frame, Parcel | SmallParcel):
+            self.check_attachments(frame.attachments_count, frame.attachments_size)
+            size = frame.frame_size - 1
+        else:
+            size = len(frame) - 1
+        if size > self._send_limit:
+            raise MessageTooLarge(size, self._send_limit)
+
+    def check_attachments(self, count: int, size: int) -> None:
+        self.check_feature(ATTACHMENTS)
+        limit = self._attachments_limit
+        if limit is None:
+            raise PeerLacksFeature(ATTACHMENTS, "the peer did not say how much it takes as attachments")
+        if size > limit:
+            raise MessageTooLarge(
+                size,
+                limit,
+                message=f"the attachments take {size:,} bytes and the peer accepts {limit:,} to one message; "
+                "send less at a time, or raise its max_attachments_size",
+            )
+        limit = self._options.max_attachments
+        if count > limit:
+            raise MessageTooLarge(
+                count,
+                limit,
+                message=f"the message has {count:,} attachments and the limit is {limit:,}; "
+                "send fewer at a time, or raise max_attachments on both sides",
+            )
 
     def _check_depth(self, frame: bytes, what: str) -> None:
         if codec.too_deep(frame, self._options.max_depth):

@@ -84,6 +84,7 @@ class Feature(enum.Enum):
     ABSENCE = "a server that is not there is noticed"
     RECONNECT = "a client comes back to a server that was started again"
     DRAIN = "a server that is drained loses nothing of what its clients have under way"
+    CONFIRM = "confirmed events are handled once, also when the connection breaks"
     USER = "the user on the other side is known"
     HOST = "the address of the other side is known"
     SERVER_CERTIFICATE = "the server has shown a certificate"
@@ -99,7 +100,8 @@ STREAM: Final = frozenset(
     {
         *(Feature.MESSAGES, Feature.CANCEL, Feature.ORDER, Feature.DELIVERY, Feature.LARGE, Feature.CHUNKS),
         *(Feature.PRESSURE, Feature.ENDING, Feature.HALF_CLOSE, Feature.MANY, Feature.BROADCAST),
-        *(Feature.ABSENCE, Feature.RECONNECT, Feature.DRAIN, Feature.STREAMS, Feature.TOPICS, Feature.TRACES),
+        *(Feature.ABSENCE, Feature.RECONNECT, Feature.DRAIN, Feature.CONFIRM, Feature.STREAMS),
+        *(Feature.TOPICS, Feature.TRACES),
     }
 )
 

@@ -1,0 +1,93 @@
+"""What is remembered of numbers, against a model that remembers everything."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pyipc.sessions import HANDLED, MAX_OUTCOMES_SIZE, Receipts, Standing
+
+pytestmark = pytest.mark.time_limit(60)
+
+
+@dataclasses.dataclass
+class Model:
+    """All numbers that ever came, and all that is known of each."""
+
+    lowest: int = 0
+    verdicts: dict[int, Any] = dataclasses.field(default_factory=dict)
+
+    def look(self, number: int, lowest: int) -> Any:
+        self.lowest = max(self.lowest, lowest)
+        if number < self.lowest:
+            return Standing.FORGOTTEN
+        if number not in self.verdicts:
+            return Standing.NEW
+        return Standing.RUNNING if self.verdicts[number] is None else self.verdicts[number]
+
+
+VERDICTS = st.one_of(
+    st.just(HANDLED),
+    st.tuples(st.just("code"), st.text(max_size=20), st.none() | st.binary(max_size=20)),
+)
+#: A number, how far below it the lowest is, and how the handling ends: not yet, where it is ``None``.
+STEPS = st.lists(st.tuples(st.integers(0, 40), st.integers(0, 45), st.none() | VERDICTS), max_size=200)
+
+
+@given(STEPS)
+def test_it_is_what_a_simple_model_says(steps: list[tuple[int, int, Any]]) -> None:
+    receipts, model = Receipts(), Model()
+    for number, below, verdict in steps:
+        lowest = max(0, number - below)
+        standing = receipts.look(number, lowest)
+        assert standing == model.look(number, lowest)
+        if standing is Standing.NEW:
+            receipts.begin(number)
+            model.verdicts[number] = None
+        if standing in (Standing.NEW, Standing.RUNNING) and verdict is not None:
+            assert receipts.settle(number, verdict) == verdict
+            model.verdicts[number] = verdict
+        assert receipts.lowest == model.lowest
+        kept = [each for each in receipts._numbers.values() if each is not None]
+        assert receipts.size == sum(len(message) + len(data or b"") for _, message, data in kept)
+        # What is below the lowest is forgotten, except what hides behind a number that came before it.
+        if all(number >= model.lowest for number in list(receipts._numbers)[:1]):
+            assert set(receipts._numbers) <= set(model.verdicts)
+        assert {n for n in model.verdicts if n >= model.lowest} <= set(receipts._numbers)
+
+
+@given(st.lists(st.integers(0, 1_000), min_size=1, max_size=300))
+def test_memory_is_bounded_whatever_order_the_numbers_have(numbers: list[int]) -> None:
+    receipts, window = Receipts(), 50
+    for number in numbers:
+        lowest = max(0, number - window + 1)
+        if receipts.look(number, lowest) is Standing.NEW:
+            receipts.begin(number)
+            receipts.settle(number, HANDLED)
+        assert len(receipts) <= 2 * window
+
+
+def test_what_ends_after_it_was_forgotten_is_told_once_and_not_kept() -> None:
+    receipts = Receipts()
+    assert receipts.look(1, 1) is Standing.NEW
+    receipts.begin(1)
+    assert receipts.look(2, 2) is Standing.NEW
+    assert receipts.settle(1, ("code", "message", b"data")) == ("code", "message", b"data")
+    assert (len(receipts), receipts.size) == (0, 0)
+    assert receipts.look(1, 1) is Standing.FORGOTTEN
+
+
+def test_beyond_the_bound_an_outcome_is_only_a_code() -> None:
+    receipts = Receipts()
+    big = "x" * (MAX_OUTCOMES_SIZE - 10)
+    for number, message, kept in ((1, big, big), (2, "y" * 11, ""), (3, "z" * 10, "z" * 10)):
+        assert receipts.look(number, 1) is Standing.NEW
+        receipts.begin(number)
+        assert receipts.settle(number, ("code", message, None)) == ("code", kept, None)
+    assert receipts.size == MAX_OUTCOMES_SIZE
+    receipts.look(4, 2)
+    assert receipts.size == 10
