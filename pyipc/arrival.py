@@ -71,7 +71,7 @@ class FullRequest:
         call: The number of the call.
         event: Its name.
         data: Its decoded JSON.
-        traceparent: Which span of a trace it comes from.
+        traceparent: Which span it comes from.
     """
 
     __slots__ = ("_attachments", "call", "data", "event", "traceparent")
@@ -80,8 +80,8 @@ class FullRequest:
         self.call: int = request.call
         self.event: str = request.event
         self.data: Any = request.data
-        self._attachments = attachments
         self.traceparent: str = request.traceparent
+        self._attachments = attachments
 
     def message(self, data: Any, connection: Connection) -> FullMessage[Any]:
         """What the handler gets; as `Arrival.message`."""

@@ -138,7 +138,7 @@ def pack_kept(template: Conversation, frame: bytes, attachments: Iterable[Buffer
 
 
 async def emit_attached(
-    connection: Connection, event: str, data: object, attachments: list[Buffer], traceparent: str = ""
+    connection: Connection, event: str, data: object, attachments: list[Buffer], traceparent: str
 ) -> None:
     """`Connection.emit`, with attachments, for a caller that has looked whether it is cancelled.
 
@@ -148,7 +148,8 @@ async def emit_attached(
     if not connection.is_open:
         raise connection._gone()
     await connection.know_peer()
-    parcel = wrap(connection._conversation, connection._event(event, data, traceparent), attachments)
+    frame = _frame(connection, event, data, traceparent)
+    parcel = wrap(connection._conversation, frame, attachments)
     outbox = connection._outbox
     if outbox.size + outbox.shared >= outbox.high_water_size:
         with connection.waiting_for_peer():
@@ -163,7 +164,7 @@ async def emit_attached(
 
 
 def emit_attached_nowait(
-    connection: Connection, event: str, data: object, attachments: list[Buffer], traceparent: str = ""
+    connection: Connection, event: str, data: object, attachments: list[Buffer], traceparent: str
 ) -> None:
     """`Connection.emit_nowait`, with attachments.
 
@@ -174,7 +175,7 @@ def emit_attached_nowait(
     if not connection.is_open:
         raise connection._gone()
     conversation, outbox = connection._conversation, connection._outbox
-    frame = connection._event(event, data, traceparent)
+    frame = _frame(connection, event, data, traceparent)
     try:
         parcel = wrap(conversation, frame, attachments)
     except UnsupportedByTransport:
@@ -190,6 +191,12 @@ def emit_attached_nowait(
     note_sent(connection, parcel)
     if connection._watch is not None:
         connection._watch.sent("event", event, len(parcel), connection)
+
+
+def _frame(connection: Connection, event: str, data: object, traceparent: str) -> bytes:
+    if traceparent and connection._carries(traceparent):
+        return connection._conversation.traced_event(event, data, traceparent)
+    return connection._conversation.event(event, data)
 
 
 def send_parcel(connection: Connection, event: str, parcel: Frame) -> bool:

@@ -106,7 +106,7 @@ class Audience:
             traceparent = self._watch.traceparent()
         buffers = [] if attachments is NO_ATTACHMENTS else listed(attachments)
         frames = self._encode(event, data, buffers)
-        traced = self._encode_traced(event, data, buffers, traceparent) if traceparent else None
+        traced = self._encode_traced(event, data, traceparent, buffers) if traceparent else None
         excluded = (exclude,) if isinstance(exclude, Connection) else exclude or ()
         sent = dropped = 0
         framing: Framing | None = None
@@ -166,7 +166,7 @@ class Audience:
             raise error
         return frames
 
-    def _encode_traced(self, event: str, data: object, buffers: list[Buffer], traceparent: str) -> dict[Framing, Frame]:
+    def _encode_traced(self, event: str, data: object, traceparent: str, buffers: list[Buffer]) -> dict[Framing, Frame]:
         """The bytes of an event that says which span it comes from, for every framing that can carry that.
 
         Raises:

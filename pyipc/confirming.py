@@ -183,12 +183,13 @@ class Window:
                 await outbox.wait_for_room()
                 return False
             raise self._late(event, timeout)
-        if await self._has_waited_for_room(event, timeout, deadline, size) and (
-            not connection.is_open or outbox.size >= outbox.high_water_size
-        ):
-            self._pass_on()
-            return False
-        return True
+        if not await self._has_waited_for_room(event, timeout, deadline, size):
+            return True
+        still_open: bool = connection.is_open
+        if still_open and outbox.size < outbox.high_water_size:
+            return True
+        self._pass_on()
+        return False
 
     async def _has_waited_for_room(self, event: str, timeout: float | None, deadline: float, size: int) -> bool:
         """Wait until an event may be added, if it may not be yet; say whether that was so.

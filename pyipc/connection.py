@@ -138,11 +138,15 @@ class Connection(Lifecycle, StreamSource):
         if attachments is not NO_ATTACHMENTS and (buffers := listed(attachments)):
             await emit_attached(self, event, data, buffers, traceparent)
             return
-        if not (traceparent and self._carries(traceparent)) and self._emit_at_once(event, data):
+        is_traced = traceparent != "" and self._carries(traceparent)
+        if not is_traced and self._emit_at_once(event, data):
             return
         if self._conversation.is_risky(event):
             await self.know_peer()
-        frame = self._event(event, data, traceparent)
+        if is_traced:
+            frame = self._conversation.traced_event(event, data, traceparent)
+        else:
+            frame = self._conversation.event(event, data)
         outbox = self._outbox
         if outbox.size + outbox.shared >= outbox.high_water_size:
             if self._link.reliable:
@@ -158,17 +162,6 @@ class Connection(Lifecycle, StreamSource):
         self._events_sent += 1
         if self._watch is not None:
             self._watch.sent("event", event, len(frame), self)
-
-    def _event(self, event: str, data: object, traceparent: str) -> bytes:
-        """The bytes of an event for this peer, and which span it comes from, if there is one and the peer knows how.
-
-        Raises:
-            LocalProtocolError: The event cannot be sent, or that is no span.
-            ConnectionClosed: The connection is closed, or lost.
-        """
-        if traceparent and self._carries(traceparent):
-            return self._conversation.traced_event(event, data, traceparent)
-        return self._conversation.event(event, data)
 
     def _carries(self, traceparent: str) -> bool:
         """Whether an event to this peer can say which span it comes from.
@@ -220,13 +213,12 @@ class Connection(Lifecycle, StreamSource):
         attachments: Iterable[Buffer] = NO_ATTACHMENTS,
         traceparent: str = "",
     ) -> None:
-        """Send an event if that is possible without waiting.
+        """Send an event if that is possible without waiting. Takes what `emit` takes.
 
         Args:
             event: Its name.
             data: Anything that has a JSON form; bytes on a raw connection.
             attachments: Buffers of bytes; see `emit`.
-            traceparent: Which span of a trace it comes from; see `emit`.
 
         Raises:
             trio.WouldBlock: The outbox is above its high-water mark, or there are attachments and it is not known yet
@@ -239,7 +231,10 @@ class Connection(Lifecycle, StreamSource):
             return
         if not self.is_open:
             raise self._gone()
-        frame = self._event(event, data, traceparent)
+        if traceparent != "" and self._carries(traceparent):
+            frame = self._conversation.traced_event(event, data, traceparent)
+        else:
+            frame = self._conversation.event(event, data)
         if self._outbox.size >= self._outbox.high_water_size or (not frame and self._has_no_room_for_nothing()):
             raise trio.WouldBlock
         self._outbox.push(frame)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from pyipc.errors import ConnectionLost
-from pyipc.protocol.parcels import JOINED_SIZE, Parcel, SmallParcel
+from pyipc.protocol.parcels import JOINED_SIZE, Parcel, SmallParcel, with_frame
 from pyipc.protocol.traces import is_traced, untraced
 
 if TYPE_CHECKING:
@@ -446,14 +446,21 @@ class Outbox:
         events = [frame for frame in waiting if not _is_control(frame)]
         self.frames = collections.deque(busy + [frame for frame in waiting if _is_control(frame)])
         self.size -= sum(map(len, events))
-        # Nobody knows yet what the next peer understands.
-        return [untraced(frame) if is_traced(frame) else frame for frame in events]
+        return [_for_any_peer(frame) for frame in events]
 
 
 def _is_control(frame: Frame) -> bool:
     if isinstance(frame, Parcel | SmallParcel):
         return frame.is_control
     return frame.startswith(b'{"type":"pyipc.') and not (frame.startswith(_PUBLISHED) or is_traced(frame))
+
+
+def _for_any_peer(frame: Frame) -> Frame:
+    """An event that nobody has got, for a peer of which nobody knows yet whether it understands traces."""
+    if isinstance(frame, Parcel | SmallParcel):
+        inner = frame.frame
+        return with_frame(frame, untraced(inner)) if is_traced(inner) else frame
+    return untraced(frame) if is_traced(frame) else frame
 
 
 # What somebody published is as much a user's as an event is, on its way to the server and from there.

@@ -168,7 +168,7 @@ class Responder:
             if handler.data_type is not None:
                 data = convert(data, handler.data_type)
             message: Message[Any]
-            if type(request) is FullRequest:
+            if isinstance(request, FullRequest):
                 message = request.message(data, self._connection)
             elif request.traceparent:
                 message = FullMessage(request.event, data, self._connection, traceparent=request.traceparent)

@@ -220,6 +220,7 @@ class Stream(Generic[T]):
         assert self._connection._streams is not None
         del self._connection._streams.open[self._number]
         self._connection._on_abandoned_call(self._number)
+        self._connection._note_quiet()
 
     def _leave(self) -> None:
         if self._state == "open":

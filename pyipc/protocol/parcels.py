@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
 from pyipc.errors import UnencodableData
+from pyipc.protocol.traces import is_traced
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -22,12 +23,11 @@ __all__ = [
     "Frame",
     "Parcel",
     "SmallParcel",
-    "frame_of",
     "freeze",
     "listed",
     "pack",
-    "records_with",
     "view_of",
+    "with_frame",
 ]
 
 #: What a binary record begins with, which no JSON text contains.
@@ -40,8 +40,6 @@ JOINED_SIZE: Final = 65_536
 NO_ATTACHMENTS: Final[tuple[()]] = ()
 
 _CONTROL_START = b'{"type":"pyipc.'
-# What is as much a user's as a plain event.
-_TRACED_START = b'{"type":"pyipc.event"'
 
 
 class Buffer(Protocol):
@@ -66,6 +64,11 @@ class SmallParcel(bytes):
     attachments_size: int
     frame_size: int
     is_control: bool
+
+    @property
+    def frame(self) -> bytes:
+        """The frame, its delimiter included."""
+        return self[-self.frame_size :]
 
 
 class Parcel:
@@ -96,6 +99,11 @@ class Parcel:
 
     def __len__(self) -> int:
         return self._size
+
+    @property
+    def frame(self) -> bytes:
+        """The frame, its delimiter included."""
+        return bytes(self.parts[-1][-self.frame_size :])
 
     def chunk_at(self, offset: int) -> tuple[bytes | memoryview, int]:
         """What to send next where so many bytes have been sent, and how many parcels are complete with it: 0 or 1."""
@@ -184,27 +192,20 @@ def pack(frame: bytes, records: Iterable[bytes | memoryview]) -> SmallParcel | P
     parcel.attachments_count = count
     parcel.attachments_size = size
     parcel.frame_size = len(frame)
-    parcel.is_control = frame.startswith(_CONTROL_START) and not frame.startswith(_TRACED_START)
+    parcel.is_control = frame.startswith(_CONTROL_START) and not is_traced(frame)
     return parcel
 
 
-def frame_of(parcel: SmallParcel | Parcel) -> bytes:
-    """The frame behind the records, its delimiter included."""
-    last = parcel if isinstance(parcel, SmallParcel) else parcel.parts[-1]
-    return bytes(last[-parcel.frame_size :])
-
-
-def records_with(parcel: SmallParcel | Parcel, frame: bytes) -> SmallParcel | Parcel:
-    """The records of a parcel before another frame."""
-    other: SmallParcel | Parcel
-    if isinstance(parcel, SmallParcel):
-        other = SmallParcel(parcel[: -parcel.frame_size] + frame)
+def with_frame(parcel: SmallParcel | Parcel, frame: bytes) -> SmallParcel | Parcel:
+    """The same records before another frame."""
+    changed: SmallParcel | Parcel
+    if isinstance(parcel, Parcel):
+        last = b"".join((parcel.parts[-1][: -parcel.frame_size], frame))
+        changed = Parcel([*parcel.parts[:-1], last], len(parcel) - parcel.frame_size + len(frame))
     else:
-        *parts, last = parcel.parts
-        size = len(parcel) - parcel.frame_size + len(frame)
-        other = Parcel([*parts, bytes(last[: -parcel.frame_size]) + frame], size)
-    other.attachments_count = parcel.attachments_count
-    other.attachments_size = parcel.attachments_size
-    other.frame_size = len(frame)
-    other.is_control = frame.startswith(_CONTROL_START)
-    return other
+        changed = SmallParcel(parcel[: -parcel.frame_size] + frame)
+    changed.attachments_count = parcel.attachments_count
+    changed.attachments_size = parcel.attachments_size
+    changed.frame_size = len(frame)
+    changed.is_control = frame.startswith(_CONTROL_START) and not is_traced(frame)
+    return changed

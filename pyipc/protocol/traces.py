@@ -7,15 +7,11 @@ whoever passes a trace on may leave it out.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from pyipc.errors import LocalProtocolError
 from pyipc.protocol import codec
 from pyipc.protocol.features import TracedEvent
-from pyipc.protocol.parcels import Parcel, SmallParcel, frame_of, records_with
-
-if TYPE_CHECKING:
-    from pyipc.protocol.parcels import Frame
 
 __all__ = ["check_traceparent", "is_traced", "untraced", "usable_traceparent"]
 
@@ -49,20 +45,12 @@ def check_traceparent(text: object) -> None:
         )
 
 
-def is_traced(frame: Frame) -> bool:
-    """Whether a frame of this side's, with or without attachments, is an event that says where it comes from."""
-    if isinstance(frame, Parcel | SmallParcel):
-        frame = frame_of(frame)
+def is_traced(frame: bytes) -> bool:
+    """Whether a frame of this side's is an event that says where it comes from."""
     return frame.startswith(_TRACED_START)
 
 
-def untraced(frame: Frame) -> Frame:
+def untraced(frame: bytes) -> bytes:
     """The frame of the same event, delimiter included, without where it comes from, which any peer understands."""
-    if isinstance(frame, Parcel | SmallParcel):
-        return records_with(frame, _untraced(frame_of(frame)))
-    return _untraced(frame)
-
-
-def _untraced(frame: bytes) -> bytes:
     event = codec.decode(frame[:-1]).data
     return codec.encode(event["event"], event.get("data")) + frame[-1:]

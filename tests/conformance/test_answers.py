@@ -285,6 +285,30 @@ async def test_closing_ends_both(stage: Stage) -> None:
 
 
 @needs(Feature.STREAMS)
+@pytest.mark.parametrize("leaves", [False, True])
+async def test_a_server_that_drains_lets_streams_finish(stage: Stage, leaves: bool) -> None:
+    ours, theirs = Rows(), Rows()
+    async with stage.open(ours.router, theirs.router, max_stream_items=4) as wire, trio.open_nursery() as nursery:
+        connection = wire.ours.conn
+        async with connection.stream("rows", [200, 0]) as rows:
+            assert await anext(rows) == 0
+            drained = trio.Event()
+
+            async def drain() -> None:
+                report = await wire.server.drain()
+                assert report.cut_off == 0
+                drained.set()
+
+            nursery.start_soon(drain)
+            await trio.sleep(0.05)
+            assert not drained.is_set()
+            if not leaves:
+                assert [row async for row in rows] == list(range(1, 200))
+        await drained.wait()
+    assert theirs.ended == 1
+
+
+@needs(Feature.STREAMS)
 async def test_a_cancelled_consumer_loses_no_item(stage: Stage) -> None:
     theirs = Rows()
     taken: list[int] = []
