@@ -228,30 +228,31 @@ async def know_peer_until(connection: Connection, event: str, timeout: float | N
         raise RequestTimeout(event, timeout)
 
 
-def ask_attached(connection: Connection, frame: bytes, attachments: list[Buffer]) -> None:
-    """Send the frame of a request, with attachments.
+def ask_attached(connection: Connection, frame: bytes, attachments: list[Buffer]) -> int:
+    """Send the frame of a request, with attachments; say how many bytes that are.
 
     Raises:
         LocalProtocolError, ConnectionLost: As `Connection.request`.
     """
-    _send(connection, wrap(connection._conversation, frame, attachments))
+    return _send(connection, wrap(connection._conversation, frame, attachments))
 
 
-def send_packed(connection: Connection, frame: bytes, records: Records) -> None:
-    """Send a frame with attachments that will not change.
+def send_packed(connection: Connection, frame: bytes, records: Records) -> int:
+    """Send a frame with attachments that will not change; say how many bytes that are.
 
     Raises:
         LocalProtocolError, ConnectionLost: As `Connection.emit`.
     """
     parcel = pack(frame, records)
     connection._conversation.check_size(parcel)
-    _send(connection, parcel)
+    return _send(connection, parcel)
 
 
-def _send(connection: Connection, parcel: Parcel | SmallParcel) -> None:
+def _send(connection: Connection, parcel: Parcel | SmallParcel) -> int:
     connection._outbox.push(parcel)
     connection._outbox.flush_nowait()
     note_sent(connection, parcel)
+    return len(parcel)
 
 
 def fits(answer: Any, result: Any) -> Any:

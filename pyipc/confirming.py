@@ -310,8 +310,9 @@ class Window:
         )
         outbox = connection._outbox
         connection._window = self
+        size = len(frame)
         if unsettled.records:
-            send_packed(connection, frame, unsettled.records)
+            size = send_packed(connection, frame, unsettled.records)
         elif len(self.pending) < _FEW:
             outbox.push_now(frame, trio.current_time())
         else:
@@ -320,7 +321,7 @@ class Window:
         unsettled.sent = True
         connection._events_sent += 1
         if connection._watch is not None:
-            connection._watch.sent("confirmed", unsettled.event, len(frame), connection)
+            connection._watch.sent("confirmed", unsettled.event, size, connection)
         connection._dispatcher.resume()
         connection._reader.call_back()
 

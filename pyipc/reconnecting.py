@@ -220,7 +220,7 @@ class Reconnecting:
 
     def keep_published(self, body: Publish) -> None:
         """Keep something that is published for the next connection; see `OfflineQueue.put`."""
-        self.offline.put(None, self.template.say(body), self.why_not)
+        self.offline.put(body.topic, self.template.say(body), self.why_not)
 
     def serve_topics(self, subscriptions: Subscriptions) -> None:
         """Let ``subscriptions`` have what arrives about topics, and take part in every new connection."""
