@@ -50,6 +50,9 @@ class Resending(Window):
         session: The secret name under which servers remember this client.
     """
 
+    resent: int
+    unconfirmed: int
+
     def __init__(self, up: Reconnecting, options: Options, timers: Timers) -> None:
         super().__init__(options, timers)
         self._up = up
