@@ -4,8 +4,9 @@
 """
 
 from pyipc.admission import ANYONE as ANYONE
+from pyipc.attaching import Attached as Attached
 from pyipc.client import Client as Client
-from pyipc.client import connect as connect
+from pyipc.connecting import connect as connect
 from pyipc.connection import Connection as Connection
 from pyipc.endpoint import Endpoint as Endpoint
 from pyipc.errors import AddressError as AddressError
@@ -27,15 +28,18 @@ from pyipc.errors import PeerLacksFeature as PeerLacksFeature
 from pyipc.errors import PeerNotAllowed as PeerNotAllowed
 from pyipc.errors import PeerRefused as PeerRefused
 from pyipc.errors import ProtocolError as ProtocolError
+from pyipc.errors import Refused as Refused
 from pyipc.errors import RemoteError as RemoteError
 from pyipc.errors import RemoteProtocolError as RemoteProtocolError
 from pyipc.errors import RequestError as RequestError
 from pyipc.errors import RequestTimeout as RequestTimeout
+from pyipc.errors import SubscriptionOverflow as SubscriptionOverflow
 from pyipc.errors import Unconfirmed as Unconfirmed
 from pyipc.errors import Undelivered as Undelivered
 from pyipc.errors import UnencodableData as UnencodableData
 from pyipc.errors import UnsafePath as UnsafePath
 from pyipc.errors import UnsupportedByTransport as UnsupportedByTransport
+from pyipc.instrument import Instrument as Instrument
 from pyipc.listening import EventStream as EventStream
 from pyipc.message import Message as Message
 from pyipc.options import Options as Options
@@ -49,7 +53,11 @@ from pyipc.statistics import BroadcastReport as BroadcastReport
 from pyipc.statistics import ClientStatistics as ClientStatistics
 from pyipc.statistics import ConnectionStatistics as ConnectionStatistics
 from pyipc.statistics import Disconnected as Disconnected
+from pyipc.statistics import DrainReport as DrainReport
 from pyipc.statistics import ServerStatistics as ServerStatistics
+from pyipc.statistics import SubscriptionStatistics as SubscriptionStatistics
+from pyipc.streams import Stream as Stream
+from pyipc.subscription import Subscription as Subscription
 from pyipc.transports.port import Certificate as Certificate
 from pyipc.transports.port import Peer as Peer
 from pyipc.transports.tls_settings import TLS as TLS
@@ -62,6 +70,7 @@ __all__ = [
     "Address",
     "AddressError",
     "AddressInUse",
+    "Attached",
     "BroadcastReport",
     "Certificate",
     "CertificateFileError",
@@ -73,11 +82,13 @@ __all__ = [
     "ConnectionLost",
     "ConnectionStatistics",
     "Disconnected",
+    "DrainReport",
     "Endpoint",
     "EventStream",
     "HandshakeFailed",
     "IPCError",
     "InsecureAddress",
+    "Instrument",
     "InvalidData",
     "InvalidEventName",
     "Json",
@@ -93,6 +104,7 @@ __all__ = [
     "PeerRefused",
     "ProtocolError",
     "Raw",
+    "Refused",
     "RemoteError",
     "RemoteProtocolError",
     "RequestError",
@@ -100,6 +112,10 @@ __all__ = [
     "Router",
     "Server",
     "ServerStatistics",
+    "Stream",
+    "Subscription",
+    "SubscriptionOverflow",
+    "SubscriptionStatistics",
     "Unconfirmed",
     "Undelivered",
     "UnencodableData",

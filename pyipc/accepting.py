@@ -68,6 +68,7 @@ class Acceptor:
         self._refusals = 0
         self._quiet_until = -math.inf
         self._scope = trio.CancelScope()
+        self._accepting: list[trio.CancelScope] = []
         self._nursery: trio.Nursery | None = None
         self.listeners: list[Listener] = []
         self.accepted: int = 0
@@ -111,7 +112,28 @@ class Acceptor:
             with trio.CancelScope(shield=True):
                 await listener.aclose()
 
+    async def retire(self) -> None:
+        """Accept no more, and release the addresses; let in those who have come before, and go on with handshakes.
+
+        Cancellation: the addresses are released all the same.
+        """
+        for scope in self._accepting:
+            scope.cancel()
+        for listener, endpoint in zip(self.listeners, self._endpoints, strict=False):
+            with trio.CancelScope(shield=True):
+                try:
+                    waiting = listener.retire()
+                finally:
+                    await listener.aclose()
+                for link in waiting:
+                    await self._let_in(link, endpoint)
+
     async def _accept(self, listener: Listener, endpoint: Endpoint) -> None:
+        with trio.CancelScope() as scope:
+            self._accepting.append(scope)
+            await self._accept_all(listener, endpoint)
+
+    async def _accept_all(self, listener: Listener, endpoint: Endpoint) -> None:
         while True:
             try:
                 link = await listener.accept()
@@ -122,13 +144,16 @@ class Acceptor:
                 logger.error("cannot accept on %s for now: %s", listener.address.redacted, error)
                 await trio.sleep(_ACCEPT_PAUSE)
             else:
-                try:
-                    admitted = self.admit(link, endpoint)
-                except PeerNotAllowed as error:
-                    self._log_denial(link, error)
-                    admitted = False
-                if not admitted:
-                    await link.aclose()
+                await self._let_in(link, endpoint)
+
+    async def _let_in(self, link: Link, endpoint: Endpoint) -> None:
+        try:
+            admitted = self.admit(link, endpoint)
+        except PeerNotAllowed as error:
+            self._log_denial(link, error)
+            admitted = False
+        if not admitted:
+            await link.aclose()
 
     def admit(self, link: Link, endpoint: Endpoint) -> bool:
         """Pass a link on if it may be here, once its handshake is done if it needs one.

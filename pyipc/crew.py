@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextvars
 import logging
+import math
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["Crew"]
 
 logger: logging.Logger = logging.getLogger("pyipc.connection")
+
+_LONG_AGO = -1e300
 
 
 class Crew:
@@ -104,6 +107,19 @@ class Crew:
             if self._done is None:
                 self._done = trio.lowlevel.ParkingLot()
             await self._done.park()
+
+    def is_around_present_task(self) -> bool:
+        """Whether the present task is one of these, or was started within one and will be cancelled with it."""
+        scopes = [self._first, *self._scopes]
+        try:
+            # Only for this moment, so that nothing is cancelled by it: which scopes are around a task can be told by
+            # nothing else, and to note the tasks as they start would cost each of them something.
+            for scope in scopes:
+                scope.deadline = _LONG_AGO
+            return trio.current_effective_deadline() == _LONG_AGO
+        finally:
+            for scope in scopes:
+                scope.deadline = math.inf
 
     def cancel(self) -> None:
         """Cancel all tasks, those too that are started later."""

@@ -31,7 +31,7 @@ class DatagramVigil(Vigil):
         self._pause = _FIRST_PAUSE
         self._hello_due = math.inf
         if self._options.heartbeat_interval is not None and self._conversation.awaits_welcome:
-            self._say_hello_later(self._began)
+            self._say_hello_later(self.began)
         self._wake_at(self._look(0.0))
 
     def meet(self, heartbeat: float | None) -> None:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from pyipc.arrival import Arrival
 from pyipc.errors import InvalidData, LocalProtocolError, UnencodableData
 from pyipc.nursery import errors_told
-from pyipc.protocol.codec import convert, encoded
+from pyipc.protocol.codec import convert, ready_json
 from pyipc.protocol.features import Deliver, Outcome
-from pyipc.refusal import refusal_of
+from pyipc.refusals import what_went_wrong
 from pyipc.sessions import HANDLED, Receipts, Session, Standing
 
 if TYPE_CHECKING:
@@ -150,9 +150,9 @@ class _Handling:
     def _refuse(self, error: Exception) -> None:
         if self.verdict is not HANDLED:
             return
-        code, message, data = refusal_of(error)
+        code, message, data = what_went_wrong(error)
         try:
-            self.verdict = code, message, None if data is None else encoded(data, self._delivery.type)
+            self.verdict = code, message, None if data is None else ready_json(data, self._delivery.type)
         except UnencodableData:
             self.verdict = code, message, None
 

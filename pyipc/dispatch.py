@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import trio
 
+from pyipc.arrival import Arrival, FullRequest
 from pyipc.delivering import Delivery, deliver
 from pyipc.errors import InvalidData
 from pyipc.lineage import descends_from
@@ -26,12 +27,12 @@ from pyipc.message import Message
 from pyipc.nursery import errors_told
 from pyipc.protocol.codec import Event, convert
 from pyipc.protocol.messages import Cancel, Introduced, Request
+from pyipc.refusals import tell_of
 from pyipc.waiting import begin
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
-    from pyipc.arrival import Arrival
     from pyipc.connection import Connection
     from pyipc.inbox import Inbox
     from pyipc.options import Options
@@ -75,7 +76,8 @@ class Dispatcher:
         resumed_at: When reading last went on after a pause, in trio's time.
         received: Events that were brought to handlers.
         unheard: Events that no handler was interested in.
-        failed: Handlers that raised.
+        failed: Handlers that failed.
+        refused: Handlers that refused.
     """
 
     __slots__ = (
@@ -101,6 +103,7 @@ class Dispatcher:
         "failed",
         "paused",
         "received",
+        "refused",
         "resumed_at",
         "unheard",
     )
@@ -145,6 +148,7 @@ class Dispatcher:
         self.received: int = 0
         self.unheard: int = 0
         self.failed: int = 0
+        self.refused: int = 0
 
     # --- the tasks ---
 
@@ -229,7 +233,13 @@ class Dispatcher:
                     responder.cancel(item.call)
                 else:
                     arrival = connection._settle(item)
-                    if arrival is not None:
+                    if isinstance(arrival, FullRequest):
+                        answer = responder.take(arrival)
+                        if answer is not None:
+                            self._hand_over()
+                            await responder.finish(scope, answer)
+                            return
+                    elif arrival is not None:
                         if self._lane_busy:
                             self._inbox.put_event(arrival)
                             continue
@@ -238,7 +248,7 @@ class Dispatcher:
                             others = iter(())
                             waiting = begin(deliver(self, arrival))
                         else:
-                            others = iter(router.handlers_for(arrival.type))
+                            others = iter(arrival.handlers or router.handlers_for(arrival.type))
                             waiting = self._call_handlers(arrival, others)
                         if waiting is None:
                             continue
@@ -302,6 +312,11 @@ class Dispatcher:
             and not self._responder.is_current()
         )
 
+    @property
+    def handlers_at_work(self) -> int:
+        """How many handlers are at work, also those that have lent their slots."""
+        return self._lane_busy + self._responder.handlers_at_work
+
     def _must_read(self) -> bool:
         """Whether stopping to read could keep this side waiting for ever."""
         return self._discarding or self._connection.is_waiting
@@ -354,6 +369,8 @@ class Dispatcher:
         await self._drain()
         self._lane = None
         self._lane_busy = False
+        if self._connection._quiet is not None:
+            self._connection._note_quiet()
 
     def _call_handlers(
         self, event: Event | Arrival, handlers: Iterator[Handler], *, heard: bool = False
@@ -404,6 +421,8 @@ class Dispatcher:
         await self._drain()
         self._lane = None
         self._lane_busy = False
+        if self._connection._quiet is not None:
+            self._connection._note_quiet()
 
     async def _finish_handlers(
         self, event: Event | Arrival, waiting: Waiting | None, others: Iterator[Handler]
@@ -423,7 +442,8 @@ class Dispatcher:
                 handlers: Iterator[Handler] = iter(())
                 waiting = begin(deliver(self, event))
             else:
-                handlers = iter(self._router.handlers_for(event.type))
+                chosen = event.handlers if type(event) is Arrival else None
+                handlers = iter(chosen or self._router.handlers_for(event.type))
                 waiting = self._call_handlers(event, handlers)
             if waiting is not None:
                 await self._finish_handlers(event, waiting, handlers)
@@ -433,5 +453,6 @@ class Dispatcher:
                 await trio.lowlevel.checkpoint()
 
     def _report(self, what: str, name: str, error: Exception) -> None:
-        self.failed += 1
-        logger.error("%s %r failed (%s)", what, name, self._connection.peer.address, exc_info=error)
+        failed = tell_of(error, f"{what} {name!r}", self._connection)
+        self.failed += failed
+        self.refused += not failed

@@ -25,18 +25,21 @@
     │   │   └── PeerLacksFeature       the peer cannot do this (.feature)
     │   │       └── UnsupportedByTransport  no peer can, over this transport or framing
     │   └── RemoteProtocolError        the peer sent what the protocol does not allow (.code)
+    ├── Refused                        raised by a handler: its answer is no, and says why (.code, .message, .data)
+    ├── SubscriptionOverflow           more was published than a subscription holds (.pattern, .max_buffered)
     └── RequestError
         ├── NoHandler                  the peer has no handler for the request (.event)
         ├── InvalidData                data does not fit the declared type (.path says where)
         ├── RequestTimeout (TimeoutError)  no answer in time (.event, .timeout)
-        └── RemoteError                the handler failed (.code, .message, .data)
+        └── RemoteError                the handler failed, or refused (.code, .message, .data)
 
 What an error knows is in its attributes; no code should read the text of a message.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from typing import Any, Final
 
 __all__ = [
     "AddressError",
@@ -58,10 +61,12 @@ __all__ = [
     "PeerNotAllowed",
     "PeerRefused",
     "ProtocolError",
+    "Refused",
     "RemoteError",
     "RemoteProtocolError",
     "RequestError",
     "RequestTimeout",
+    "SubscriptionOverflow",
     "Unconfirmed",
     "Undelivered",
     "UnencodableData",
@@ -193,10 +198,10 @@ class Unconfirmed(IPCError):
 
     Attributes:
         event: The name of the event.
-        code: A short, stable name for the reason: ``"timeout"`` (no outcome came in time), ``"lost"`` (the server
-            could not be reached for so long that it may forget), ``"forgotten"`` (it did forget), ``"unsupported"``
-            (the server that is there now cannot confirm), ``"closed"`` (this side was closed) or ``"failed"`` (the
-            client has given up to connect).
+        code: A short, stable name for the reason: ``"timeout"`` (no outcome came in time), ``"lost"`` (the server could
+            not be reached for so long that it may forget), ``"forgotten"`` (it did forget), ``"unsupported"`` (the
+            server that is there now cannot confirm), ``"closed"`` (this side was closed) or ``"failed"`` (the client
+            has given up to connect).
         maybe_handled: Whether it may have been handled. ``False`` is certain, ``True`` is not.
     """
 
@@ -229,19 +234,27 @@ class InvalidEventName(LocalProtocolError):
 
 
 class MessageTooLarge(LocalProtocolError):
-    """A message exceeds the largest frame that this side or the peer accepts, or what a datagram holds.
+    """A message exceeds what this side or the peer accepts as a frame or its attachments, or what a datagram holds.
 
     Attributes:
-        size: Bytes of the whole frame, its envelope included.
-        limit: Bytes allowed.
+        size: Bytes of the whole frame, its envelope included; or of its attachments, or their number, whichever is
+            too much.
+        limit: How much is allowed.
     """
 
     def __init__(
-        self, size: int, limit: int, advice: str = "send less at a time, or raise max_frame_size on both sides"
+        self,
+        size: int,
+        limit: int,
+        advice: str = "send less at a time, or raise max_frame_size on both sides",
+        *,
+        message: str = "",
     ) -> None:
         self.size = size
         self.limit = limit
-        super().__init__(f"the message takes {size:,} bytes on the wire and the limit is {limit:,}; {advice}")
+        super().__init__(
+            message or f"the message takes {size:,} bytes on the wire and the limit is {limit:,}; {advice}"
+        )
 
 
 class UnencodableData(LocalProtocolError):
@@ -276,6 +289,77 @@ class RemoteProtocolError(ProtocolError):
     def __init__(self, code: str, message: str) -> None:
         self.code = code
         super().__init__(message)
+
+
+# What the protocol itself says by a code. Nobody could tell that such a one came from a handler. (`not-allowed` is not
+# among them: it means the same whoever says it.)
+_CODES_OF_THE_PROTOCOL: Final = frozenset(
+    {
+        "bad-pattern",
+        "handler-failed",
+        "invalid-data",
+        "is-a-stream",
+        "no-handler",
+        "not-a-stream",
+        "reply-too-large",
+        "too-large",
+        "too-many",
+    }
+)
+_CODE: Final = re.compile(r"[!-~]{1,64}")
+
+
+class Refused(IPCError):
+    """A handler raises it to answer no: whoever asked gets `RemoteError` with the same attributes.
+
+    It is for what a caller has to reckon with, such as an account that does not exist. It is no failure of the
+    handler: nothing is logged but for those who debug, and it is counted as a refusal. Where nobody waits for an
+    answer, as with a plain event, nobody hears of it.
+
+    Args:
+        code: A short name for the reason, which callers decide by: 1 to 64 printable characters of ASCII, no spaces.
+        message: The reason, for people.
+        data: Whatever else callers should know; anything that has a JSON form. Where it cannot be sent the caller gets
+            the rest without it.
+
+    Raises:
+        ValueError: ``code`` is none, or the protocol has a meaning for it.
+    """
+
+    def __init__(self, code: str, message: str, data: Any = None) -> None:
+        texts: tuple[object, object] = (code, message)
+        if not all(isinstance(text, str) for text in texts):
+            raise TypeError(f"Refused takes a code and a message, both text, and not {code!r} and {message!r}")
+        if not _CODE.fullmatch(code):
+            raise ValueError(
+                f"{code[:80]!r} is no code; take a short name of 1 to 64 printable characters of ASCII without spaces, "
+                "such as 'not-found', and put the rest into the message or the data"
+            )
+        if code in _CODES_OF_THE_PROTOCOL:
+            raise ValueError(
+                f"the protocol itself says {code!r}, and callers could not tell who does; take another code"
+            )
+        self.code = code
+        self.message = message
+        self.data = data
+        super().__init__(f"{code}: {message}")
+
+
+class SubscriptionOverflow(IPCError):
+    """More was published than a subscription holds, and its policy is ``"close"``: it is over.
+
+    Attributes:
+        pattern: What was subscribed to.
+        max_buffered: How many messages it held.
+    """
+
+    def __init__(self, pattern: str, max_buffered: int) -> None:
+        self.pattern = pattern
+        self.max_buffered = max_buffered
+        super().__init__(
+            f"messages for {pattern!r} came faster than they were taken, and the subscription holds {max_buffered:,}; "
+            "take them faster, raise max_buffered, or choose a policy that drops some"
+        )
 
 
 class RequestError(IPCError):
@@ -321,10 +405,10 @@ class RequestTimeout(RequestError, TimeoutError):
 
 
 class RemoteError(RequestError):
-    """The peer's handler failed.
+    """The peer's handler failed, or refused.
 
     Attributes:
-        code: A short name, ``"handler-failed"`` unless the handler chose another.
+        code: A short name, ``"handler-failed"`` unless the handler chose another with `Refused`.
         message: The peer's description.
         data: Whatever else the peer sent along, as decoded JSON.
     """

@@ -31,7 +31,8 @@ from pyipc.vigil import Vigil
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pyipc.arrival import Arrival
+    from pyipc.arrival import Arrival, FullRequest
+    from pyipc.attaching import AttachmentTally
     from pyipc.confirming import Window
     from pyipc.connection import Connection
     from pyipc.flusher import Flusher
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from pyipc.protocol.conversation import Conversation, Inbound
     from pyipc.router import Router
     from pyipc.sessions import Receipts
+    from pyipc.streams import Streams
     from pyipc.timers import Timer, Timers
     from pyipc.transports.port import Link, Peer
 
@@ -69,6 +71,7 @@ class Lifecycle:
 
     __slots__ = (
         "__weakref__",
+        "_attachments",
         "_bytes_received",
         "_calls",
         "_closed",
@@ -87,12 +90,14 @@ class Lifecycle:
         "_options",
         "_outbox",
         "_owner",
+        "_quiet",
         "_reader",
         "_reading_ended",
         "_reason",
         "_receipts",
         "_responder",
         "_running",
+        "_streams",
         "_timers",
         "_vigil",
         "_waiting",
@@ -132,8 +137,11 @@ class Lifecycle:
         # What is confirmed of either side's events; made when it is first needed.
         self._receipts: Receipts | None = None
         self._window: Window | None = None
+        self._quiet: trio.lowlevel.ParkingLot | None = None
         self._waiting = 0
+        self._streams: Streams | None = None
         self._bytes_received = 0
+        self._attachments: AttachmentTally | None = None
         self._events_sent = 0
         self._malformed = 0
         self._dropped = 0
@@ -231,7 +239,10 @@ class Lifecycle:
     def _digest(self, chunk: bytes) -> list[Inbound] | None:
         """What bytes that arrived say; ``None`` where they are the end."""
         if not chunk and self._link.reliable:
-            self._end("eof", "the peer closed the connection", by_peer=True)
+            if self._outbox.finished:
+                self._end("finished", "this side had finished sending, and so has the peer", by_peer=False)
+            else:
+                self._end("eof", "the peer closed the connection", by_peer=True)
             self._reading_ended.set()
             return None
         size = len(chunk)
@@ -259,6 +270,11 @@ class Lifecycle:
         elif not self._offer(frames):
             self._on_overflow()
 
+    def _note_quiet(self) -> None:
+        """Something is under way no more."""
+        if self._quiet is not None:
+            self._quiet.unpark_all()
+
     def _resume_reading(self) -> None:
         """Something waits no more, and there is room to read on."""
         self._dispatcher.resume()
@@ -270,7 +286,7 @@ class Lifecycle:
         except ConnectionLost:
             return True
 
-    def _settle(self, item: Inbound) -> Arrival | None:
+    def _settle(self, item: Inbound) -> Arrival | FullRequest | None:
         """Deal with what is neither a plain event nor a request; return what is for handlers all the same."""
         if type(item) is Reply:  # nearly always
             self._calls.settle(item)
@@ -281,6 +297,14 @@ class Lifecycle:
     def _on_abandoned_call(self, number: int) -> None:
         if self.is_open:
             self._offer(self._conversation.cancel(number))
+
+    def _fail_calls(self, message: str, *, lost: bool, maybe_handled: bool) -> None:
+        """Tell whoever waits for an answer that none will come, and end what would be answered bit by bit."""
+        self._calls.fail_all(message, lost=lost, maybe_handled=maybe_handled)
+        if self._streams is not None:
+            self._streams.fail_all(message, lost=lost, maybe_handled=maybe_handled)
+        if self._responder.producers is not None:
+            self._responder.producers.cancel_all()
 
     def _on_overflow(self) -> None:
         """More waits than may: end the connection, or lose what came last where anything may be lost."""
@@ -345,10 +369,11 @@ class Lifecycle:
             self._sever_later()
         # A peer that refused the connection has looked at nothing else.
         refused = isinstance(error, PeerRefused | HandshakeFailed) and self._conversation.protocol == "plain"
-        self._calls.fail_all(message, lost=code != "closed", maybe_handled=not refused)
+        self._fail_calls(message, lost=code != "closed", maybe_handled=not refused)
         self._owner.ended(cast("Connection", self))
         if self._introduced is not None:
             self._introduced.set()
+        self._note_quiet()
         if code == "eof":
             self._outbox.flush_nowait()  # the peer may have closed only its own direction, and still read
         else:
@@ -412,7 +437,7 @@ class Lifecycle:
         by_us = self._reason is None
         if by_us:
             self._reason = Disconnected(self, "closed", "this side closed the connection", False)
-        self._calls.fail_all("this side closed the connection", lost=False, maybe_handled=True)
+        self._fail_calls("this side closed the connection", lost=False, maybe_handled=True)
         self._owner.ended(cast("Connection", self))
         self._dispatcher.discard()
         self._reader.call_back()
@@ -456,31 +481,14 @@ class Lifecycle:
         """Wait until nothing more arrives; handlers may still be at work."""
         await self._reading_ended.wait()
 
-    def reclaim_events(self) -> list[bytes]:
-        """Take back the events of which nothing was sent before the connection ended."""
-        return self._outbox.reclaim_events()
-
-    def _send_kept(self, event: str | None, frame: bytes) -> None:
-        """Send what was accepted while there was no connection, however much it is.
-
-        Args:
-            event: The event's name, if it is still to be checked against this peer.
-            frame: Its bytes.
-
-        Raises:
-            LocalProtocolError: It does not suit this peer; nothing was sent.
-            ConnectionLost: The connection is broken as well.
-        """
-        if event is not None:
-            self._conversation.check(event, frame)
-        self._outbox.push(frame)
-        self._events_sent += 1
-
     def _gone(self) -> ConnectionClosed:
         """What to raise for the use of a connection that has ended."""
         reason = self._reason
         if reason is None and not self._closing:
-            return ConnectionLost("the connection broke while sending")  # its end is still being read
+            # Its end is still being read.
+            return ConnectionLost(
+                "this side has finished sending" if self._outbox.finished else "the connection broke while sending"
+            )
         if reason is None or reason.code == "closed":
             return ConnectionClosed("the connection is closed")
         error = ConnectionLost(reason.message)

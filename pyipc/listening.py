@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import trio
 
 from pyipc.errors import LocalProtocolError
+from pyipc.landmark import Landmark
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable
     from contextlib import AbstractContextManager
 
     from pyipc.message import Message
     from pyipc.router import Router
 
-__all__ = ["EventStream"]
+__all__ = ["EventStream", "EventStreams", "Expected"]
 
 T = TypeVar("T")
 
@@ -26,13 +27,14 @@ T = TypeVar("T")
 class _Buffer:
     """Messages that nobody has taken yet. Known to the router; does not know its stream."""
 
-    __slots__ = ("__weakref__", "ended", "error", "messages", "news", "room", "size")
+    __slots__ = ("__weakref__", "ended", "error", "messages", "news", "over", "room", "size")
 
     def __init__(self, size: int) -> None:
         self.size = size
         self.messages: collections.deque[Message[Any]] = collections.deque()
         self.news = trio.lowlevel.ParkingLot()
         self.room = trio.lowlevel.ParkingLot()
+        self.over = Landmark()
         self.ended = False
         self.error: Exception | None = None
 
@@ -56,6 +58,7 @@ class _Buffer:
     def end(self, error: Exception | None) -> None:
         self.ended = True
         self.error = error
+        self.over.set()
         self.news.unpark_all()
         self.room.unpark_all()
 
@@ -141,6 +144,71 @@ class EventStream(Generic[T]):
     def end(self, error: Exception | None = None) -> None:
         """No more events will come: those that wait are still given out, then ``error`` is raised."""
         self._buffer.end(error)
+
+
+class Expected:
+    """The answers that are expected over one connection, as far as anybody still wants them.
+
+    Args:
+        streams: Those who do.
+    """
+
+    def __init__(self, streams: Iterable[EventStream[Any]]) -> None:
+        self._buffers = [stream._buffer for stream in streams if not stream._buffer.ended]
+
+    async def wait_for_all(self) -> None:
+        """Wait until nobody wants any of them any more. Always a schedule point.
+
+        Cancellation: changes nothing.
+        """
+        await trio.lowlevel.checkpoint()
+        for buffer in self._buffers:
+            await buffer.over.wait()
+
+    def fail(self, error: Exception) -> None:
+        """Tell those who still want one that it will not come."""
+        for buffer in self._buffers:
+            if not buffer.ended:
+                buffer.end(error)
+
+
+class EventStreams:
+    """The streams of events that one client has given out, as far as anybody still has them.
+
+    Args:
+        router: Brings the events.
+        waiting: A context around waiting for the server.
+    """
+
+    def __init__(self, router: Router, waiting: Callable[[], AbstractContextManager[None]]) -> None:
+        self._router = router
+        self._waiting = waiting
+        self._all: weakref.WeakSet[EventStream[Any]] = weakref.WeakSet()
+        self._answers: weakref.WeakSet[EventStream[Any]] = weakref.WeakSet()
+
+    def open(self, pattern: str, max_buffered: int, *, is_answer: bool) -> EventStream[Any]:
+        """A stream of the events of some names; of one connection alone, if it is for an answer."""
+        stream: EventStream[Any] = EventStream(self._router, pattern, max_buffered=max_buffered, waiting=self._waiting)
+        self._all.add(stream)
+        if is_answer:
+            self._answers.add(stream)
+        return stream
+
+    def end(self, error: Exception | None) -> None:
+        """No more events will come for any of them."""
+        for stream in list(self._all):
+            stream.end(error)
+
+    def end_answers(self, error: Exception) -> None:
+        """The connection has ended over which answers were to come."""
+        for stream in list(self._answers):
+            stream.end(error)
+
+    def leave_answers(self) -> Expected:
+        """The answers that are expected so far will come over a connection that is not the present one any more."""
+        expected = Expected(self._answers)
+        self._answers.clear()
+        return expected
 
 
 class _Ended(Exception):

@@ -79,7 +79,7 @@ class Options:
     max_stream_size: int = 256 * KIB
     max_subscriptions: int = 1_024
     max_retained_topics: int = 1_024
-    max_retained_size: int = 8 * MIB
+    max_retained_size: int = 4 * MIB
     slow_peer: Literal["close", "drop"] = "close"
     malformed: Literal["close", "skip"] = "close"
     unsafe_names: bool = False

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from pyipc.arrival import Arrival
     from pyipc.connection import Connection
+    from pyipc.protocol.features import TopicFrame
     from pyipc.protocol.messages import Introduced
     from pyipc.resending import Resending
     from pyipc.sessions import Sessions
     from pyipc.shelter import Shelter
+    from pyipc.watch import Watch
 
-__all__ = ["Owner"]
+__all__ = ["Owner", "TopicDesk"]
 
 logger: logging.Logger = logging.getLogger("pyipc.connection")
+
+
+class TopicDesk(Protocol):
+    """What a server or client has to do with topics."""
+
+    def take(self, connection: Connection, frame: TopicFrame) -> Arrival | None:
+        """Deal with a frame about topics, without waiting; return what is to be dealt with in order with events."""
 
 
 class Owner:
@@ -24,11 +34,24 @@ class Owner:
         sessions: A server's: what it remembers of its clients.
         window: A client's: its events that are to be confirmed.
         shelter: A server's: keeps handlers of such events from being cancelled with their connections.
+        topics: What deals with topics, if anything does.
+        watch: Tells an instrument what happens, if there is one.
     """
 
     sessions: Sessions | None = None
     window: Resending | None = None
     shelter: Shelter | None = None
+    topics: TopicDesk | None = None
+    watch: Watch | None = None
+
+    def connected(self, connection: Connection) -> None:
+        """A connection was made. May be told more than once."""
+        if self.watch is not None:
+            self.watch.connected(connection)
+
+    def topic_frame(self, connection: Connection, frame: TopicFrame) -> Arrival | None:
+        """A frame about topics has arrived; see `TopicDesk.take`."""
+        return None if self.topics is None else self.topics.take(connection, frame)
 
     def introduced(self, connection: Connection, introduction: Introduced) -> None:
         """The peer has introduced itself."""

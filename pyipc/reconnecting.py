@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import math
@@ -9,10 +10,12 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from pyipc.attaching import pack_kept
 from pyipc.attendance import Attendance
 from pyipc.backoff import Backoff
 from pyipc.callbacks import Callbacks
-from pyipc.connection import Connection
+from pyipc.departing import ClientOwner, depart
+from pyipc.destinations import Destinations
 from pyipc.errors import (
     AddressError,
     ConnectError,
@@ -27,22 +30,28 @@ from pyipc.errors import (
 )
 from pyipc.flusher import Flusher
 from pyipc.identity import AGENT
-from pyipc.offline import OfflineQueue
-from pyipc.owner import Owner
+from pyipc.offline import OfflineQueue, needs_feature, send_kept
 from pyipc.protocol.conversation import Role
+from pyipc.protocol.parcels import NO_ATTACHMENTS, listed
 from pyipc.resending import Resending
 from pyipc.timers import Timers
-from pyipc.transports.registry import transport_for
+from pyipc.watched import connection_class, watched
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Sequence
 
+    from pyipc.connection import Connection
     from pyipc.endpoint import Endpoint
+    from pyipc.listening import Expected
     from pyipc.options import Options
     from pyipc.protocol.conversation import Conversation
+    from pyipc.protocol.features import Publish
+    from pyipc.protocol.parcels import Buffer, Frame
     from pyipc.router import Router
     from pyipc.statistics import Disconnected
+    from pyipc.subscribing import Subscriptions
     from pyipc.transports.port import Link
+    from pyipc.watch import Watch
 
 __all__ = ["Reconnecting"]
 
@@ -56,43 +65,61 @@ class Reconnecting:
     """Connects, lives through the connection, and connects again.
 
     Args:
-        endpoint: Where to.
+        endpoints: Where to; which of them is left to `Destinations`.
         router: Handlers for what the server sends.
         options: Times and bounds.
         on_loss: Called with the error when a connection has ended; when there will be no other,
             with ``final`` true.
+        on_move: Called when a connection is left behind; returns the answers that will still come over it.
+        watch: Tells an instrument what happens, if there is one.
 
     Attributes:
         now: Trio's time; once it was started, by the shortest way.
         connection: The present connection, if there is one.
+        template: Encodes what is sent while there is no connection.
+        subscriptions: What is subscribed to again over each connection; set by the client.
+        departing: Those that were left behind, until nothing is under way on them any more.
+        destinations: The addresses, best first.
         offline: What waits for the next one.
-        template: Encodes what is emitted while there is none.
         window: The events that are to be confirmed.
         failure: Why it was given up, if it was.
         running: The tasks of the connections, until whoever wanted to know of their end was told.
         last_error: Why the last attempt or connection ended.
         connects: Connections made.
         failed_connects: Attempts that failed.
+        moves: Connections left behind because their server asked for it.
         on_connect: Who wants to know of new connections.
         on_disconnect: Who wants to know why one ended.
         on_failed_connect: Who wants to know why an attempt failed.
     """
 
     def __init__(
-        self, endpoint: Endpoint, router: Router, options: Options, on_loss: Callable[[IPCError, bool], None]
+        self,
+        endpoints: Sequence[Endpoint],
+        router: Router,
+        options: Options,
+        *,
+        on_loss: Callable[[IPCError, bool], None],
+        on_move: Callable[[], Expected],
+        watch: Watch | None = None,
     ) -> None:
-        self._endpoint = endpoint
-        self._router = router
+        self._router = watched(router, watch)
         self._options = options
         self._on_loss = on_loss
-        self._transport = endpoint.transport or transport_for(endpoint.parsed.scheme)
-        max_size = self._transport.max_chunk_size(endpoint.parsed)
-        self.template: Conversation = endpoint.converse(Role.CLIENT, options, agent=AGENT, max_size=max_size)
+        self._on_move = on_move
+        self.destinations: Destinations = Destinations(endpoints, options, self._on_failed_attempt)
+        self.template: Conversation = endpoints[0].converse(
+            Role.CLIENT, options, agent=AGENT, max_size=self.destinations.max_size
+        )
         self._timers = Timers()
         self._flusher = Flusher()
-        self._owner = Owner()
         self.window: Resending = Resending(self, options, self._timers)
+        self._owner = ClientOwner(self.going_away)
         self._owner.window = self.window
+        self._owner.watch = watch
+        # Which connection was asked to end, and what wakes the supervision of it.
+        self._sent_away: Connection | None = None
+        self._staying = trio.CancelScope()
         self._changed = trio.Event()
         self._nursery: trio.Nursery | None = None
         self._supervision = trio.CancelScope()
@@ -100,11 +127,14 @@ class Reconnecting:
         self.running: Attendance = Attendance()
         self.now: Callable[[], float] = trio.current_time
         self.connection: Connection | None = None
+        self.subscriptions: Subscriptions | None = None
+        self.departing: set[Connection] = set()
         self.offline: OfflineQueue = OfflineQueue(options)
         self.failure: IPCError | None = None
         self.last_error: IPCError | None = None
         self.connects: int = 0
         self.failed_connects: int = 0
+        self.moves: int = 0
         self.on_connect: Callbacks[Connection] = Callbacks("on_connect")
         self.on_disconnect: Callbacks[Disconnected] = Callbacks("on_disconnect")
         self.on_failed_connect: Callbacks[IPCError] = Callbacks("on_failed_connect")
@@ -171,14 +201,16 @@ class Reconnecting:
                 await self.wait_for_change()
         if not self.is_connected and self.connects == before:
             raise ConnectError(
-                f"could not connect to {self._endpoint.parsed.redacted} within {timeout:g} s: {self.why_not}"
+                f"could not connect to {self.destinations} within {timeout:g} s: {self.why_not}"
             ) from self.last_error
 
-    def keep(self, event: str, data: object) -> None:
+    def keep(self, event: str, data: object, attachments: Iterable[Buffer]) -> None:
         """Keep an event for the next connection; see `OfflineQueue.put`."""
         frame = self.template.encode(event, data)
         self.template.check_size(frame)
-        self.offline.put(event, frame, self.why_not)
+        buffers = [] if attachments is NO_ATTACHMENTS else listed(attachments)
+        kept = pack_kept(self.template, frame, buffers) if buffers else frame
+        self.offline.put(event, kept, self.why_not)
 
     async def _supervise_to_the_end(self) -> None:
         try:
@@ -186,64 +218,79 @@ class Reconnecting:
         finally:
             self.window.close()
 
+    def keep_published(self, body: Publish) -> None:
+        """Keep something that is published for the next connection; see `OfflineQueue.put`."""
+        self.offline.put(None, self.template.say(body), self.why_not)
+
+    def serve_topics(self, subscriptions: Subscriptions) -> None:
+        """Let ``subscriptions`` have what arrives about topics, and take part in every new connection."""
+        self.subscriptions = self._owner.topics = subscriptions
+
     async def _supervise(self) -> None:
         """Keep a connection up until it is stopped or trying again makes no sense."""
         backoff = Backoff(self._options)
+        hurried = False
         with self._supervision:
             while True:
                 try:
-                    link = await self._dial()
+                    link, endpoint = await self.destinations.dial()
                 except IPCError as error:
-                    self.failed_connects += 1
                     self.last_error = error
-                    logger.info("could not connect to %s: %s", self._endpoint.parsed.redacted, error)
-                    await self.on_failed_connect.call(error)
                     if isinstance(error, AddressError):
                         self._give_up(error)
                         return
                 else:
                     began = trio.current_time()
-                    reason, heard = await self._live(link)
-                    lived = trio.current_time() - began
-                    if isinstance(reason.error, PeerRefused | HandshakeFailed):
-                        self.last_error = reason.error
-                    else:
-                        self.last_error = ConnectionLost(reason.message)
-                        # A peer that accepts and closes at once is not a success to start over from.
-                        if heard or lived > self._options.reconnect_max_interval:
+                    reason, heard = await self._live(link, endpoint)
+                    # A peer that accepts and closes at once is not a success to start over from.
+                    lasted = trio.current_time() - began > self._options.reconnect_max_interval
+                    if reason is None:
+                        self.destinations.put_last(endpoint)
+                        hurried = hurried and not lasted
+                        if not hurried:  # else it is sent from one to the next, and has to take its time
+                            hurried = True
                             backoff.reset()
-                    # Of datagrams nobody knows who sent them, so that nothing that is in one is final.
-                    if not self._options.reconnect or (reason.code == "version" and link.reliable):
-                        self._give_up(self.last_error)
-                        return
+                            continue
+                    else:
+                        hurried = False
+                        if isinstance(reason.error, PeerRefused | HandshakeFailed):
+                            self.last_error = reason.error
+                        else:
+                            self.last_error = ConnectionLost(reason.message)
+                            if heard or lasted:
+                                backoff.reset()
+                        if not heard or reason.error is self.last_error:
+                            self.destinations.put_last(endpoint)
+                        # Of datagrams nobody knows who sent them, so that nothing that is in one is final.
+                        if not self._options.reconnect or (reason.code == "version" and link.reliable):
+                            self._give_up(self.last_error)
+                            return
                 self.tell()
                 limit = self._options.max_reconnects
                 if limit is not None and backoff.attempts >= limit:
+                    assert self.last_error is not None
                     self._give_up(self.last_error)
                     return
                 await trio.sleep(backoff.next_delay())
 
-    async def _dial(self) -> Link:
-        timeout = self._options.connect_timeout
-        with trio.move_on_after(math.inf if timeout is None else timeout):
-            link = await self._transport.connect(self._endpoint.parsed, self._endpoint.connect_options)
-            try:
-                self._endpoint.admit(link.peer)
-            except PeerNotAllowed:
-                await link.aclose()
-                raise
-            return link
-        raise ConnectError(f"no answer from {self._endpoint.parsed.redacted} within {timeout:g} s (connect_timeout)")
+    async def _on_failed_attempt(self, error: IPCError) -> None:
+        self.failed_connects += 1
+        if len(self.destinations) == 1:
+            self.last_error = error
+        await self.on_failed_connect.call(error)
 
-    async def _live(self, link: Link) -> tuple[Disconnected, bool]:
-        """Live through one connection; say why it ended and whether the server ever spoke."""
+    async def _live(self, link: Link, endpoint: Endpoint) -> tuple[Disconnected | None, bool]:
+        """Live through one connection; say why it ended and whether the server ever spoke.
+
+        The reason is ``None`` if it has not ended, but was left behind.
+        """
         assert self._nursery is not None
         # Who agreed on our protocol in the handshake answers the hello, or says why it will not. Until then nobody is
         # told of a connection: of TLS a client sees the end before the server has looked at its certificate.
-        is_promised = self._endpoint.says_hello and link.peer.protocol != "plain"
-        connection = Connection(
+        is_promised = endpoint.says_hello and link.peer.protocol != "plain"
+        connection = connection_class(self._owner)(
             link,
-            self._endpoint.converse(Role.CLIENT, self._options, agent=AGENT, link=link, session=self.window.session),
+            endpoint.converse(Role.CLIENT, self._options, agent=AGENT, link=link, session=self.window.session),
             nursery=self._nursery,
             router=self._router,
             options=self._options,
@@ -253,13 +300,11 @@ class Reconnecting:
             greet=self.on_connect.call if len(self.on_connect) else None,
             require_hello=is_promised,
         )
-        # Whether some events may be sent depends on who it is.
-        is_awaited = is_promised or any(
-            event is not None and self.template.is_risky(event) for event in self.offline.names()
-        )
         try:
+            if not is_promised:  # else once it has introduced itself
+                self._owner.connected(connection)
             await self._nursery.start(self._run, connection, is_promised)
-            if is_awaited or self.window.pending:
+            if is_promised or self._needs_to_know_peer():
                 try:
                     await connection.know_peer()
                 except ConnectionClosed:
@@ -268,22 +313,100 @@ class Reconnecting:
             await connection.aclose()  # stopped just now: nobody else knows this connection
             raise
         if is_promised and connection.peer.protocol == "plain":
-            return await self._give_back(connection), False
-        self.window.resend(connection)
-        self._send_kept(connection)
-        self.window.send_kept(connection)
-        self.connection = connection
+            return await self._give_back(connection, endpoint), False
         self.connects += 1
-        self.tell()
-        await connection.wait_lost()
-        self.connection = None
-        self.offline.put_back(connection.reclaim_events())
+        if self._sent_away is not connection:
+            self._begin(connection)
+            self.connection = connection
+            self.tell()
+            with trio.CancelScope() as self._staying:
+                await connection.wait_lost()
+            self.connection = None
+        if self._sent_away is connection:
+            self._sent_away = None
+            if connection.reason is None:
+                self._leave_behind(connection)
+                return None, True
+            await connection.wait_lost()
+        self.offline.put_back(connection._outbox.reclaim_events())
         reason = connection.reason
         assert reason is not None
         self._on_loss(ConnectionLost(reason.message, maybe_handled=True), False)
         return reason, connection.statistics().bytes_received > 0
 
-    async def _give_back(self, connection: Connection) -> Disconnected:
+    def _needs_to_know_peer(self) -> bool:
+        """Whether it depends on who the server is what may be sent of what waits."""
+        offline = self.offline
+        return (
+            bool(self.subscriptions)
+            or offline.needs_feature
+            or any(event is not None and self.template.is_risky(event) for event in offline.names())
+            or bool(self.window.pending)
+        )
+
+    def _begin(self, connection: Connection) -> None:
+        """Send over a new connection what has to come before anything else; the last of it is what was kept."""
+        if self.subscriptions:
+            self.subscriptions.restore(connection)
+        self.window.resend(connection)
+        self._send_kept(connection)
+        self.window.send_kept(connection)
+
+    # --- moving on ---
+
+    def going_away(self, connection: Connection, message: str) -> None:
+        """The server of a connection asks for new work to go elsewhere."""
+        if not self._options.reconnect:
+            return  # there is nowhere else to go
+        if not connection._link.reliable and len(self.destinations) == 1:
+            return  # the successor can only be there when this server has gone, and nothing would tell of its absence
+        if connection in self.departing:
+            return
+        self.last_error = ConnectionLost(f"the server is about to close{message and f': {message}'}")
+        self._sent_away = connection
+        if connection is self.connection:
+            self._staying.cancel()
+
+    def _leave_behind(self, connection: Connection) -> None:
+        assert self._nursery is not None
+        self.moves += 1
+        self.departing.add(connection)
+        self._nursery.start_soon(self._depart, connection, self._on_move())
+        self.tell()
+
+    async def _depart(self, connection: Connection, expected: Expected) -> None:
+        """Let what is under way on a connection go on until it has ended."""
+        await depart(connection, expected, self._options.close_timeout)
+        await connection.wait_lost()
+        self.departing.discard(connection)
+        if not self._stopped:  # else whoever closes it counts what it has not sent
+            await self._take_over(connection._outbox.reclaim_events())
+        if self.window.pending and self.connection is not None:
+            with contextlib.suppress(ConnectionClosed):
+                await self.connection.know_peer()
+                self.window.resend(self.connection)  # what was to be confirmed, and was not
+        assert connection.reason is not None
+        expected.fail(ConnectionLost(connection.reason.message, maybe_handled=True))
+        self.tell()
+
+    async def _take_over(self, frames: list[Frame]) -> None:
+        """Send what a connection has left unsent over the present one, or keep it for the next."""
+        try:
+            if self.connection is not None and any(map(needs_feature, frames)):
+                await self.connection.know_peer()
+            while frames and self.connection is not None:
+                try:
+                    send_kept(self.connection, None, frames[0])
+                except LocalProtocolError as error:
+                    self._drop(error)
+                del frames[0]
+        except ConnectionClosed:
+            pass  # its end is still being read; what is kept now goes to the next
+        self.offline.put_back(frames)
+
+    # --- ending ---
+
+    async def _give_back(self, connection: Connection, endpoint: Endpoint) -> Disconnected:
         """End a connection whose server did not keep its promise to answer; nobody was told of it. Say why."""
         connection.abort("handshake", "the server did not answer the introduction", linger=False)
         await connection.aclose()
@@ -292,11 +415,10 @@ class Reconnecting:
         error = reason.error
         if not isinstance(error, PeerRefused | HandshakeFailed):
             code = "timeout" if reason.code == "handshake" else "closed"
-            error = HandshakeFailed(code, f"{self._endpoint.parsed.redacted} agreed on pyipc/1, but {reason.message}")
+            error = HandshakeFailed(code, f"{endpoint.parsed.redacted} agreed on pyipc/1, but {reason.message}")
             reason = dataclasses.replace(reason, error=error)
-        self.failed_connects += 1
-        logger.info("could not connect to %s: %s", self._endpoint.parsed.redacted, error)
-        await self.on_failed_connect.call(error)
+        logger.info("could not connect to %s: %s", endpoint.parsed.redacted, error)
+        await self._on_failed_attempt(error)
         return reason
 
     async def _run(
@@ -319,13 +441,17 @@ class Reconnecting:
         """Put what was kept into a new connection, before anything else gets there."""
         for event, frame in self.offline.take_all():
             try:
-                connection._send_kept(event, frame)
+                send_kept(connection, event, frame)
             except LocalProtocolError as error:
-                self.offline.dropped += 1
-                logger.warning("an event that was queued cannot be sent to this server: %s", error)
+                self._drop(error)
             except ConnectionClosed:
                 self.offline.put_back([frame])
                 return
+
+    def _drop(self, error: LocalProtocolError) -> None:
+        """Leave out an event that was queued for any server, and which this one cannot take."""
+        self.offline.dropped += 1
+        logger.warning("an event that was queued cannot be sent to this server: %s", error)
 
     def _give_up(self, error: IPCError) -> None:
         self.failure = error

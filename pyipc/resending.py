@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from pyipc.confirming import Unsettled, Window, check_can_wait
+from pyipc.attaching import frozen
+from pyipc.confirming import Unsettled, Window, check_can_wait, size_of
 from pyipc.errors import (
     ConnectionClosed,
     ConnectionLost,
     LocalProtocolError,
     PeerLacksFeature,
-    Unconfirmed,
     UnsupportedByTransport,
 )
 from pyipc.protocol.features import CONFIRM, Deliver
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pyipc.connection import Connection
     from pyipc.options import Options, Unset
     from pyipc.protocol.messages import Introduced
+    from pyipc.protocol.parcels import Buffer
     from pyipc.reconnecting import Reconnecting
     from pyipc.timers import Timer, Timers
 
@@ -58,14 +59,17 @@ class Resending(Window):
 
     # --- what tasks do ---
 
-    async def emit_anyhow(self, event: str, data: object, timeout: float | Unset | None) -> None:
+    async def emit_anyhow(
+        self, event: str, data: object, timeout: float | Unset | None, buffers: list[Buffer], traceparent: str
+    ) -> None:
         """Send an event over whatever connection there is or will be, and wait for its outcome; see `Client.emit`."""
         await trio.lowlevel.checkpoint_if_cancelled()
         connection = self._up.connection
         if connection is not None:
             check_can_wait(connection)
-        text, timeout, deadline = self._prepare(event, data, timeout)
-        size = len(text or b"")
+        text, timeout, deadline = self._prepare(event, data, timeout, traceparent)
+        records = frozen(buffers)
+        size = size_of(text, records)
         while True:
             connection = self._up.connection
             if connection is None or not connection.is_open:
@@ -88,7 +92,7 @@ class Resending(Window):
                 if self._options.offline != "queue":
                     raise
                 await trio.lowlevel.checkpoint()  # it is over, and will not be the present one for long
-        unsettled = self._begin(event, text, timeout, deadline)
+        unsettled = self._begin(event, text, records, timeout, deadline, traceparent)
         if connection is not None:
             self._send_or_keep(connection, unsettled)
         await self._wait(unsettled, connection)
@@ -192,7 +196,8 @@ class Resending(Window):
                 self._give_up(unsettled, "forgotten", "the server has forgotten this client's session")
             else:
                 unsettled.again = unsettled.again or introduction.instance != unsettled.instance
-                self.resent += self._has_sent(connection, unsettled)
+                if self._has_sent(connection, unsettled):
+                    self._note_resent()
         self._wait_patiently()
 
     def send_kept(self, connection: Connection) -> None:
@@ -210,12 +215,8 @@ class Resending(Window):
         except ConnectionLost:
             return False  # it goes over the next one
         except LocalProtocolError as error:
-            self.unconfirmed += 1
             if unsettled.sent:
-                why = f"it cannot be sent again: {error}"
-                lost = Unconfirmed(unsettled.event, "unsupported", why, maybe_handled=True)
-                lost.__cause__ = error
-                self._finish(unsettled, lost)
+                self._give_up(unsettled, "unsupported", f"it cannot be sent again: {error}")
             else:
                 self._finish(unsettled, error)
             return False

@@ -8,18 +8,22 @@ others meanwhile, since what it waits for may depend on another request being se
 from __future__ import annotations
 
 import functools
-import logging
 from typing import TYPE_CHECKING, Any, cast
 
 import trio
 
-from pyipc.errors import ConnectionLost, InvalidData, LocalProtocolError, RemoteProtocolError
-from pyipc.message import Message
+from pyipc.arrival import FullRequest
+from pyipc.attaching import Attached, note_sent, wrap
+from pyipc.errors import ConnectionLost, LocalProtocolError, RemoteProtocolError
+from pyipc.message import FullMessage, Message
 from pyipc.nursery import errors_told
 from pyipc.outbox import SHARE_SIZE
+from pyipc.producing import Producers
 from pyipc.protocol.codec import convert
+from pyipc.protocol.features import OpenStream
 from pyipc.protocol.messages import Malformed
-from pyipc.refusal import refusal_of
+from pyipc.refusals import tell_of, what_went_wrong
+from pyipc.router import StreamHandlerCalled
 from pyipc.slots import Slot, current_slot
 from pyipc.waiting import Waiting
 
@@ -33,12 +37,11 @@ if TYPE_CHECKING:
     from pyipc.outbox import Outbox
     from pyipc.protocol.conversation import Conversation
     from pyipc.protocol.messages import Request
+    from pyipc.protocol.parcels import Frame
     from pyipc.reader import Reader
     from pyipc.router import Router
 
 __all__ = ["Answering", "Responder"]
-
-logger: logging.Logger = logging.getLogger("pyipc.dispatch")
 
 # What most handlers return: to look for __await__ in vain costs more than to look here first.
 _JSON_TYPES = frozenset({dict, list, str, int, float, bool, type(None)})
@@ -56,8 +59,10 @@ class Answering:
 
     __slots__ = ("request", "slot", "token", "waiting")
 
-    def __init__(self, request: Request, waiting: Waiting, slot: Slot, token: contextvars.Token[Slot | None]) -> None:
-        self.request: Request = request
+    def __init__(
+        self, request: Request | FullRequest, waiting: Waiting, slot: Slot, token: contextvars.Token[Slot | None]
+    ) -> None:
+        self.request: Request | FullRequest = request
         self.waiting: Waiting = waiting
         self.slot: Slot = slot
         self.token: contextvars.Token[Slot | None] = token
@@ -82,7 +87,10 @@ class Responder:
         ended: Whether the task that sends an answer may be the connection's last.
         slots_used: Requests being handled.
         received: Requests that were brought to handlers.
+        failed: Handlers that failed.
+        refused: Handlers that refused.
         failed: Handlers that raised.
+        producers: Serves streams; made for the first.
     """
 
     __slots__ = (
@@ -98,7 +106,9 @@ class Responder:
         "ended",
         "failed",
         "held_up",
+        "producers",
         "received",
+        "refused",
         "slots_used",
         "spawn",
     )
@@ -130,8 +140,10 @@ class Responder:
         self.slots_used: int = 0
         self.received: int = 0
         self.failed: int = 0
+        self.refused: int = 0
+        self.producers: Producers | None = None
 
-    def take(self, request: Request, slot: Slot | None = None) -> Answering | None:
+    def take(self, request: Request | FullRequest, slot: Slot | None = None) -> Answering | None:
         """Answer a request at once, or let it wait; if its handler waits, return what is to be `finish`-ed.
 
         Args:
@@ -140,10 +152,8 @@ class Responder:
         """
         if slot is None:
             if request.call in self._running or request.call in self._waiting:
-                if not self._connection._link.reliable:
-                    return None  # the datagram came twice
-                error = RemoteProtocolError("control", f"the peer used the number of call {request.call} twice")
-                self._connection._settle(Malformed(error, fatal=True))
+                if self._connection._link.reliable:  # else the datagram came twice
+                    self._refuse_number(request.call)
                 return None
             if self.held_up or self._waiting or self.slots_used >= self._max_slots:
                 self._inbox.put_request(request)
@@ -157,7 +167,14 @@ class Responder:
             data = request.data
             if handler.data_type is not None:
                 data = convert(data, handler.data_type)
-            result: object = handler.call(Message(request.event, data, self._connection))
+            message: Message[Any]
+            if isinstance(request, FullRequest):
+                message = request.message(data, self._connection)
+            elif request.traceparent:
+                message = FullMessage(request.event, data, self._connection, traceparent=request.traceparent)
+            else:
+                message = Message(request.event, data, self._connection)
+            result: object = handler.call(message)
         except Exception as error:
             self._refuse(request, error)
             return None
@@ -166,7 +183,32 @@ class Responder:
         self._reply(request, result)
         return None
 
-    def _begin(self, request: Request, answer: Awaitable[object], slot: Slot) -> Answering | None:
+    def _refuse_number(self, call: int) -> None:
+        error = RemoteProtocolError("control", f"the peer used the number of call {call} twice")
+        self._connection._settle(Malformed(error, fatal=True))
+
+    def take_stream(self, opening: OpenStream) -> None:
+        """Begin to serve a stream, or let it wait for the greeting."""
+        if opening.call in self._running or opening.call in self._waiting:
+            self._refuse_number(opening.call)
+        elif self.held_up:
+            self._inbox.put_request(opening)
+        else:
+            self._begin_stream(opening)
+
+    def _begin_stream(self, opening: OpenStream) -> None:
+        if self.producers is None:
+            self.producers = Producers(
+                self._connection,
+                conversation=self._conversation,
+                outbox=self._outbox,
+                router=self._router,
+                spawn=self.spawn,
+                running=self._running,
+            )
+        self.producers.begin(opening)
+
+    def _begin(self, request: Request | FullRequest, answer: Awaitable[object], slot: Slot) -> Answering | None:
         """Take the first step of an async handler, and answer if it was the last."""
         token = current_slot.set(slot)
         steps = answer.__await__()
@@ -200,6 +242,8 @@ class Responder:
             self._running.pop(request.call, None)
             current_slot.reset(answering.token)
             answering.slot.release()
+            if self._connection._quiet is not None:
+                self._connection._note_quiet()
 
     def is_current(self) -> bool:
         """Whether the present task is at work for a handler of a request."""
@@ -212,12 +256,15 @@ class Responder:
         while self._waiting and free > 0 and not self.held_up:
             request, read = self._waiting.pop(next(iter(self._waiting)))
             self._inbox.shed(read)
+            if isinstance(request, OpenStream):
+                self._begin_stream(request)
+                continue
             free -= 1
             # Slot and scope are taken now: until the task runs, the limit holds and a cancel finds it.
             scope = self._running[request.call] = trio.CancelScope()
             self.spawn(self._serve, scope, request, Slot(self), scope=scope)
 
-    async def _serve(self, scope: trio.CancelScope, request: Request, slot: Slot) -> None:
+    async def _serve(self, scope: trio.CancelScope, request: Request | FullRequest, slot: Slot) -> None:
         """Handle a request that has waited, in a task of its own."""
         try:
             answering = self.take(request, slot)
@@ -226,12 +273,21 @@ class Responder:
         finally:
             slot.release()
             self._running.pop(request.call, None)
+            if self._connection._quiet is not None:
+                self._connection._note_quiet()
+
+    @property
+    def handlers_at_work(self) -> int:
+        """Requests whose handlers have begun, and wait."""
+        return len(self._running)
 
     def cancel(self, call: int) -> None:
         """Cancel a request that waits or is being handled; the peer wants no answer any more."""
         waiting = self._waiting.pop(call, None)
         if waiting is not None:
             self._inbox.shed(waiting[1])
+            if self._connection._quiet is not None:
+                self._connection._note_quiet()
         scope = self._running.get(call)
         if scope is not None:
             scope.cancel()
@@ -246,8 +302,11 @@ class Responder:
 
     # --- answers ---
 
-    def _reply(self, request: Request, result: object) -> None:
+    def _reply(self, request: Request | FullRequest, result: object) -> None:
         try:
+            if type(result) is Attached:
+                self._reply_attached(request.call, result)
+                return
             frame = self._conversation.reply(request.call, result)
             outbox = self._outbox
             if outbox.direct and not outbox.frames:
@@ -259,18 +318,31 @@ class Responder:
         except ConnectionLost:
             pass  # nobody is left to answer to
 
-    def _refuse(self, request: Request, error: Exception) -> None:
-        """Tell the peer why its request has no answer."""
-        if not isinstance(error, InvalidData):
-            self.failed += 1
-            address = self._connection.peer.address
-            logger.error("the handler of the request %r failed (%s)", request.event, address, exc_info=error)
-        self._fail(request, *refusal_of(error))
+    def _reply_attached(self, call: int, result: Attached[Any]) -> None:
+        frame = self._conversation.reply(call, result.data)
+        if result.attachments:
+            parcel = wrap(self._conversation, frame, result.attachments)
+            self._send(parcel)
+            note_sent(self._connection, parcel)
+        else:
+            self._send(frame)
 
-    def _fail(self, request: Request, code: str, message: str, data: Any = None) -> None:
+    def _refuse(self, request: Request | FullRequest, error: Exception) -> None:
+        """Tell the peer why its request has no answer."""
+        if isinstance(error, StreamHandlerCalled):
+            self._fail(request, "is-a-stream", str(error))
+            return
+        code, message, data = what_went_wrong(error)
+        if code != "invalid-data":  # which is the peer's fault
+            failed = tell_of(error, f"the handler of the request {request.event!r}", self._connection)
+            self.failed += failed
+            self.refused += not failed
+        self._fail(request, code, message, data)
+
+    def _fail(self, request: Request | FullRequest, code: str, message: str, data: Any = None) -> None:
         self._send(self._conversation.failure(request.call, code, message, data))
 
-    def _send(self, frame: bytes) -> None:
+    def _send(self, frame: Frame) -> None:
         """Queue an answer. A peer that asks but never reads is closed rather than waited for."""
         outbox = self._outbox
         try:

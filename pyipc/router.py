@@ -10,6 +10,7 @@ two a name is, is known by what the peer sends.
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 import itertools
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
     from pyipc.message import Message
 
-__all__ = ["Handler", "Router"]
+__all__ = ["Handler", "Router", "StreamHandlerCalled"]
 
 logger: logging.Logger = logging.getLogger("pyipc.router")
 
@@ -40,16 +41,24 @@ _RESERVED = "pyipc."
 _orders = itertools.count()
 
 
+class StreamHandlerCalled(Exception):
+    """A handler for streams got an event or a request."""
+
+
 class Handler:
     """One registration. Registering the same function twice makes two.
 
     Args:
-        call: What is called with the message.
+        call: The function.
         pattern: The names it is for.
         once: Whether it is to be discarded before its first call.
         order: Smaller was registered earlier, in whichever router.
 
     Attributes:
+        function: As given.
+        call: What is called with an event or a request: the function, unless it is an async generator function, which
+            is for streams. What stands in its place then raises `StreamHandlerCalled`.
+        streams: Whether it is for streams.
         data_type: ``T``, if the annotation of the first parameter is ``Message[T]``; the data is to be of it.
             ``None`` means that nothing is to be converted: there is no such annotation, or ``T`` is ``Any``, or
             the annotation names what cannot be found from the handler's module (logged once). Known once `resolve`
@@ -57,10 +66,12 @@ class Handler:
         is_simple: Whether it takes every event as it came: registered for good, and with no type declared.
     """
 
-    __slots__ = ("_resolved", "call", "data_type", "is_simple", "once", "order", "pattern")
+    __slots__ = ("_resolved", "call", "data_type", "function", "is_simple", "once", "order", "pattern", "streams")
 
     def __init__(self, *, call: Callable[[Any], Any], pattern: Pattern, once: bool, order: int) -> None:
-        self.call: Callable[[Any], Any] = call
+        self.function: Callable[[Any], Any] = call
+        self.streams: bool = _is_async_generator(call)
+        self.call: Callable[[Any], Any] = functools.partial(_not_one_answer, self.name) if self.streams else call
         self.pattern: Pattern = pattern
         self.once: bool = once
         self.order: int = order
@@ -74,13 +85,21 @@ class Handler:
     @property
     def name(self) -> str:
         """Module and name of the function, for messages and logs."""
-        return _name_of(self.call)
+        return _name_of(self.function)
+
+    def wrapped(self, wrap: Callable[[Callable[[Any], Any]], Callable[[Any], Any]]) -> Handler:
+        """The same registration, which was resolved, with its function wrapped in another."""
+        other = copy.copy(self)
+        other.function = wrap(self.function)
+        if not self.streams:
+            other.call = other.function
+        return other
 
     def resolve(self) -> Handler:
         """Look up the declared type: not at registration, since a type may be defined below its handler."""
         if not self._resolved:
             self._resolved = True
-            self.data_type = _declared_type(self.call)
+            self.data_type = _declared_type(self.function)
             self.is_simple = not self.once and self.data_type is None
         return self
 
@@ -118,7 +137,8 @@ class Router:
 
         Args:
             pattern: A name, or a pattern with ``*`` for one segment or ``**`` for the rest.
-            handler: A plain or async function that takes the message. Handlers of one connection
+            handler: A plain or async function that takes the message; an async generator function
+                serves streams, and nothing else. Handlers of one connection
                 run in one context until they wait: what one sets in a context variable, a later
                 one may see.
 
@@ -159,7 +179,7 @@ class Router:
             order
             for order, one in self._own.items()
             # Not "is": each look at a method makes a new object, and they are equal.
-            if one.pattern.text == text and (handler is None or one.call == handler)
+            if one.pattern.text == text and (handler is None or one.function == handler)
         ]
         if not gone:
             what = "no handler is" if handler is None else f"the handler {_name_of(handler)} is not"
@@ -285,6 +305,20 @@ class Router:
             router._matches.clear()
             router._responders.clear()
             affected.extend(one for one in router._includers if one not in affected)
+
+
+def _is_async_generator(call: Callable[..., Any]) -> bool:
+    """Whether a handler yields many answers. One that is wrapped in a plain function that says so does as well."""
+    if inspect.isasyncgenfunction(call) or inspect.isasyncgenfunction(getattr(call, "__call__", None)):  # noqa: B004
+        return True
+    return not inspect.iscoroutinefunction(call) and inspect.isasyncgenfunction(inspect.unwrap(call))
+
+
+def _not_one_answer(name: str, message: object) -> None:
+    raise StreamHandlerCalled(
+        f"{name} is an async generator, which answers stream() and neither events nor requests; "
+        "ask for a stream, or let the handler return one answer"
+    )
 
 
 def _check_callable(call: object) -> None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 import trio
 
@@ -14,27 +13,37 @@ from pyipc.attendance import Attendance
 from pyipc.broadcasting import Audience
 from pyipc.callbacks import Callbacks
 from pyipc.connection import Connection
+from pyipc.dialing import call
+from pyipc.draining import Draining, ServerOwner
 from pyipc.endpoint import Endpoint, as_endpoint
-from pyipc.errors import AddressError, ConnectError, ConnectionClosed, PeerNotAllowed, Undelivered
+from pyipc.errors import ConnectionClosed, Undelivered
 from pyipc.flusher import Flusher
+from pyipc.handling import Handling
+from pyipc.hub import Hub
 from pyipc.identity import AGENT
 from pyipc.nursery import hidden_nursery
-from pyipc.options import OptionOverrides, Options
-from pyipc.owner import Owner
+from pyipc.options import UNSET, OptionOverrides, Options, Unset
 from pyipc.protocol.addresses import parse_address
 from pyipc.protocol.conversation import Role
+from pyipc.protocol.parcels import NO_ATTACHMENTS
+from pyipc.publishing import TopicServer
 from pyipc.router import Router
 from pyipc.sessions import Sessions
 from pyipc.shelter import Shelter
-from pyipc.statistics import BroadcastReport, Disconnected, ServerStatistics
+from pyipc.slots import current_slot
+from pyipc.statistics import BroadcastReport, Disconnected, DrainReport, ServerStatistics
 from pyipc.timers import Timers
+from pyipc.watch import Watch
+from pyipc.watched import connection_class, watched
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Collection
+    from collections.abc import AsyncIterator, Callable, Collection, Iterable
 
+    from pyipc.instrument import Instrument
     from pyipc.message import Message
     from pyipc.protocol.addresses import Address
-    from pyipc.transports.port import Link, Listener
+    from pyipc.protocol.parcels import Buffer
+    from pyipc.transports.port import Link, Peer
 
 __all__ = ["Server"]
 
@@ -42,7 +51,7 @@ F = TypeVar("F", bound="Callable[[Message[Any]], object]")
 logger: logging.Logger = logging.getLogger("pyipc.server")
 
 
-class Server:
+class Server(Handling, TopicServer):
     """Serves every client of its addresses.
 
     Run it with ``trio.run(server.run)``, with ``await nursery.start(server.run)``, which returns
@@ -54,6 +63,10 @@ class Server:
         router: Handlers; more can be added with `on`.
         plain_peers: Whether to serve peers that do not speak pyipc's protocol, such as node-ipc
             programs. With ``False`` everybody has to introduce itself within ``handshake_timeout``.
+        may_subscribe: Whether a peer may subscribe to a pattern: a plain function of the `Peer` and the pattern's text.
+            Whoever is let in may subscribe to everything, if it is left out. One that raises denies it.
+        may_publish: Whether a peer may publish under a topic, likewise.
+        instrument: Is told what the server does, for metrics and traces.
         **options: Any of `pyipc.Options`.
 
     Raises:
@@ -66,6 +79,9 @@ class Server:
         *addresses: str | Address | Endpoint,
         router: Router | None = None,
         plain_peers: bool = True,
+        may_subscribe: Callable[[Peer, str], bool] | None = None,
+        may_publish: Callable[[Peer, str], bool] | None = None,
+        instrument: Instrument | None = None,
         **options: Unpack[OptionOverrides],
     ) -> None:
         self._endpoints = [as_endpoint(address) for address in addresses]
@@ -81,11 +97,16 @@ class Server:
             self._router.include(router)
         self._timers = Timers()
         self._flusher = Flusher()
-        self._owner = Owner()
+        self._draining = Draining(self._options, lambda: self._audience.connections)
+        self._owner = ServerOwner(self._draining)
+        self._owner.watch = None if instrument is None else Watch(instrument)
+        self._heard = watched(self._router, self._owner.watch)
         self._sessions = self._owner.sessions = Sessions(self._options, self._timers)
         self._shelter = self._owner.shelter = Shelter()
         self._acceptor = Acceptor(self._endpoints, self._options, serve=self._start_serving, refuse=self._refuse)
-        self._audience = Audience(self._endpoints, self._options)
+        self._audience = Audience(self._endpoints, self._options, self._owner.watch)
+        self._hub = Hub(self._audience, self._options, may_subscribe=may_subscribe, may_publish=may_publish)
+        self._owner.topics = self._hub
         self._serving_tasks = Attendance()
         self._undelivered = 0
         self._nursery: trio.Nursery | None = None
@@ -97,6 +118,8 @@ class Server:
 
     def __repr__(self) -> str:
         state = "closed" if self._closing else "listening" if self._nursery is not None else "not running"
+        if self.draining:
+            state = "draining"
         where = ", ".join(str(address) for address in self.addresses) or "no address"
         return f"<Server {where} {state}, {len(self._audience)} connections>"
 
@@ -114,9 +137,18 @@ class Server:
         """The connections there are now."""
         return self._audience.connections
 
+    @property
+    def draining(self) -> bool:
+        """Whether it takes no new clients, and has asked those that there are to take new work elsewhere."""
+        return self._draining.begun and not self._stopped.is_set()
+
+    @property
+    def _is_serving(self) -> bool:
+        return self._nursery is not None and not self._closing and not self._draining.begun
+
     def statistics(self) -> ServerStatistics:
         """A snapshot of the counters."""
-        acceptor, audience = self._acceptor, self._audience
+        acceptor, audience, hub = self._acceptor, self._audience, self._hub
         return ServerStatistics(
             connections=len(audience),
             accepted=acceptor.accepted,
@@ -130,41 +162,17 @@ class Server:
             sessions=len(self._sessions),
             duplicates=self._sessions.duplicates,
             redelivered=self._sessions.redelivered,
+            subscriptions=hub.subscriptions,
+            subscriptions_refused=hub.subscriptions_refused,
+            publishes=hub.publishes,
+            publishes_dropped=hub.dropped,
+            publishes_refused=hub.publishes_refused,
+            retained_topics=hub.retained_topics,
+            retained_size=hub.retained_size,
+            draining=self.draining,
         )
 
     # --- handlers ---
-
-    @overload
-    def on(self, pattern: str, handler: None = None) -> Callable[[F], F]: ...
-
-    @overload
-    def on(self, pattern: str, handler: F) -> F: ...
-
-    def on(self, pattern: str, handler: Any = None) -> Any:
-        """Register a handler, directly or as a decorator; see `Router.on`."""
-        return self._router.on(pattern, handler)
-
-    @overload
-    def once(self, pattern: str, handler: None = None) -> Callable[[F], F]: ...
-
-    @overload
-    def once(self, pattern: str, handler: F) -> F: ...
-
-    def once(self, pattern: str, handler: Any = None) -> Any:
-        """Register a handler for one message; see `Router.once`."""
-        return self._router.once(pattern, handler)
-
-    def off(self, pattern: str, handler: Callable[[Message[Any]], object] | None = None) -> None:
-        """Remove handlers; see `Router.off`."""
-        self._router.off(pattern, handler)
-
-    def on_connect(self, function: Callable[[Connection], object]) -> Callable[[Connection], object]:
-        """Call a function, plain or async, with every new connection before its messages are handled."""
-        return self._connect_callbacks.add(function)
-
-    def on_disconnect(self, function: Callable[[Disconnected], object]) -> Callable[[Disconnected], object]:
-        """Call a function, plain or async, with the reason when a connection has ended."""
-        return self._disconnect_callbacks.add(function)
 
     # --- running ---
 
@@ -218,6 +226,7 @@ class Server:
             finally:
                 self._closing = True
                 self._stopped.set()
+                self._hub.close()
                 await self._acceptor.stop()
 
     def adopt(self, link: Link, endpoint: Endpoint | None = None) -> None:
@@ -232,8 +241,9 @@ class Server:
             PeerNotAllowed: ``endpoint`` does not admit the peer. Of a link that needs a handshake first, that turns out
                 later, and then the link is closed.
         """
-        if self._nursery is None or self._closing:
+        if not self._is_serving:
             raise RuntimeError("the server is not running; enter it, or start run, before adopting a link")
+        assert self._nursery is not None
         if endpoint is None:
             endpoint = Endpoint("memory:adopted")
         if not self._acceptor.admit(link, endpoint):
@@ -262,52 +272,17 @@ class Server:
         Cancellation: no connection is opened.
         """
         parsed = parse_address(address)
-        refusal = AddressError(
-            f"this server listens on no {parsed.scheme} address, so it cannot call {parsed} from one"
-        )
-        for listener, endpoint in zip(self._acceptor.listeners, self._endpoints, strict=False):
-            if listener.address.scheme == parsed.scheme and not self._closing:
-                there = dataclasses.replace(endpoint, address=parsed)  # raises where nobody said that it may leave here
-                try:
-                    return await self._dial(listener, parsed, there)
-                except AddressError as error:
-                    refusal = error
-        await trio.lowlevel.checkpoint()
-        if self._nursery is None or self._closing:
+        if not self._is_serving:
+            await trio.lowlevel.checkpoint()
             raise ConnectionClosed("the server is not running")
-        raise refusal
-
-    async def _dial(self, listener: Listener, address: Address, endpoint: Endpoint) -> Connection:
-        while True:
-            link = await listener.dial(address)
-            connection = self._audience.find(link)
-            if connection is None:
-                return await self._dialed(link, endpoint)
-            if connection.is_open and not connection._vigil.awaits_hello:
-                return connection
-            # It is about to end, or the peer was to introduce itself first, which nobody asks of whom we call.
-            if connection.is_open:
-                connection.abort("closed", "this side calls the peer")
-            await connection.wait_lost()
-            await link.aclose()
-
-    async def _dialed(self, link: Link, endpoint: Endpoint) -> Connection:
-        try:
-            admitted = self._acceptor.admit(link, endpoint)
-        except PeerNotAllowed:
-            await link.aclose()
-            raise
-        connection = self._audience.find(link)
-        if not admitted or connection is None:
-            await link.aclose()
-            raise ConnectError(f"the server has too many connections to call {link.peer.address} as well")
-        return connection
+        return await call(parsed, self._acceptor, self._audience, self._endpoints)
 
     def _start_serving(self, link: Link, endpoint: Endpoint) -> Connection:
         assert self._nursery is not None
         connection = self._connection(link, endpoint)
         self._audience.join(connection, endpoint)
         self._nursery.start_soon(self._serve, connection, link)
+        self._draining.join(connection)
         return connection
 
     def _connection(self, link: Link, endpoint: Endpoint, refusal: tuple[str, str] | None = None) -> Connection:
@@ -315,7 +290,8 @@ class Server:
         # Whom this server called is not asked to introduce itself.
         is_called = not (link.reliable or link.expires)
         require_hello = refusal is not None or not (self._plain_peers or is_called)
-        return Connection(
+        kind = connection_class(self._owner) if refusal is None else Connection
+        return kind(
             link,
             endpoint.converse(
                 Role.SERVER,
@@ -328,7 +304,7 @@ class Server:
             ),
             nursery=self._nursery,
             # Whoever is turned away gets to no handler, whatever it says.
-            router=self._router if refusal is None else Router(),
+            router=self._heard if refusal is None else Router(),
             options=self._options,
             timers=self._timers,
             flusher=self._flusher,
@@ -344,10 +320,13 @@ class Server:
         self._serving_tasks.arrive()
         try:
             try:
+                self._owner.connected(connection)
                 await connection.run()
             finally:
                 self._audience.leave(connection)
+                self._hub.forget_connection(connection)
                 self._acceptor.leave(link)
+                self._draining.leave()
             reason = connection.reason
             assert reason is not None
             logger.log(level, "%s disconnected: %s", link.peer.address, reason.message)
@@ -365,8 +344,10 @@ class Server:
         event: str,
         data: object = None,
         *,
+        attachments: Iterable[Buffer] = NO_ATTACHMENTS,
         exclude: Connection | Collection[Connection] | None = None,
         where: Callable[[Connection], bool] | None = None,
+        traceparent: str = "",
     ) -> BroadcastReport:
         """Send an event to every client on every address.
 
@@ -376,34 +357,92 @@ class Server:
         Args:
             event: The name.
             data: Anything that has a JSON form.
+            attachments: Buffers of bytes; see `Connection.emit`. Clients that take none do not get the event, which is
+                logged, and they count as those for which it was dropped.
             exclude: Connections that do not get it.
             where: Only connections for which this is true get it.
+            traceparent: As for `Connection.emit`.
 
         Returns:
             To how many it was sent, and for how many it was dropped.
 
         Raises:
-            LocalProtocolError: The name or the data cannot be sent; nothing was.
+            LocalProtocolError: The name, the data or the attachments cannot be sent; nothing was.
 
         Cancellation: a cancelled broadcast has sent nothing. Always a schedule point.
         """
         await trio.lowlevel.checkpoint()
-        return self._audience.broadcast(event, data, exclude, where)
+        return self._audience.broadcast(event, data, exclude, where, attachments, traceparent)
 
     def broadcast_nowait(
         self,
         event: str,
         data: object = None,
         *,
+        attachments: Iterable[Buffer] = NO_ATTACHMENTS,
         exclude: Connection | Collection[Connection] | None = None,
         where: Callable[[Connection], bool] | None = None,
+        traceparent: str = "",
     ) -> BroadcastReport:
         """Like `broadcast`, for plain functions: without giving way to other tasks.
 
         Raises:
             LocalProtocolError: The name or the data cannot be sent; nothing was.
         """
-        return self._audience.broadcast(event, data, exclude, where)
+        return self._audience.broadcast(event, data, exclude, where, attachments, traceparent)
+
+    async def drain(self, timeout: float | Unset | None = UNSET, message: str = "") -> DrainReport:
+        """Close once every client has left by itself, having lost nothing: for a successor to take over.
+
+        The addresses are released at once, for the successor to listen there. Clients are asked to take new work
+        elsewhere; whatever they still send here is handled until they leave or the time is over, and what they ask
+        is answered. Then the server closes as with `aclose`, and `run` returns. To peers that do not speak pyipc's
+        protocol, such as node-ipc programs, this side finishes sending once nothing of theirs is at work, after
+        which they end the connection. Over UDP every connection is closed once nothing of it is at work.
+
+        May be called more than once, also by a handler: the shortest time holds, and everybody gets the same report.
+        What a handler that calls it does afterwards is not waited for.
+
+        Args:
+            timeout: Seconds until whoever is still there is cut off; ``None`` for never; by default the option
+                ``drain_timeout``.
+            message: Why, for the clients' logs.
+
+        Returns:
+            How many clients have left, and how many were cut off.
+
+        Raises:
+            ValueError: ``timeout`` is less than zero.
+
+        Cancellation: the drain goes on; `aclose` ends it, and so does a cancelled block of the server itself.
+        """
+        if isinstance(timeout, Unset):
+            timeout = self._options.drain_timeout
+        if timeout is not None and not timeout >= 0:
+            raise ValueError(f"timeout must be zero or more seconds, or None, not {timeout!r}")
+        draining = self._draining
+        if self._nursery is None:
+            self._closing = True
+            await trio.lowlevel.checkpoint()
+            return draining.report
+        draining.shorten(timeout)
+        if self._is_serving:
+            draining.begin(message)
+            self._nursery.start_soon(self._drain)  # as with `aclose`, not in the caller's task
+        if not self._stopped.is_set():
+            caller = next((each for each in self.connections if each._crew.is_around_present_task()), None)
+            if caller is not None:
+                draining.excuse(caller, answers=current_slot.get() is not None)
+        with self._serving_tasks.excused():
+            await self._stopped.wait()
+        return draining.report
+
+    async def _drain(self) -> None:
+        await self._acceptor.retire()
+        await self._draining.wait()
+        if not self._closing:
+            self._closing = True
+            await self._close_all()
 
     async def aclose(self) -> None:
         """Stop listening; send every client what is queued for it, say goodbye, and close.
@@ -439,6 +478,7 @@ class Server:
                 self._undelivered += error.count
 
         try:
+            self._draining.end()
             await self._acceptor.stop()
             async with trio.open_nursery() as nursery:
                 for connection in self.connections:
@@ -446,4 +486,6 @@ class Server:
             with trio.move_on_after(self._options.close_timeout):
                 await self._serving_tasks.wait_for_all()
         finally:
+            if self._draining.begun:  # whose report tells of it
+                self._draining.undelivered, self._undelivered = self._undelivered, 0
             self._stopped.set()

@@ -5,11 +5,28 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from pyipc.arrival import Arrival
+from pyipc.arrival import Arrival, FullRequest
+from pyipc.attaching import Attached, note_received
 from pyipc.delivering import Delivery
 from pyipc.errors import PeerRefused, RemoteProtocolError
-from pyipc.protocol.features import Deliver, Outcome, TracedEvent
-from pyipc.protocol.messages import Failure, Goaway, Goodbye, Introduced, Malformed, Verified
+from pyipc.protocol.codec import Event
+from pyipc.protocol.features import (
+    Credit,
+    Deliver,
+    EndOfStream,
+    OpenStream,
+    Outcome,
+    Publish,
+    Published,
+    ReceivedItem,
+    Subscribe,
+    TracedEvent,
+    Unpublished,
+    Unsubscribe,
+)
+from pyipc.protocol.messages import Failure, Goaway, Goodbye, Introduced, Malformed, Reply, Request, Verified
+from pyipc.protocol.parcels import RECORD_HEAD
+from pyipc.protocol.records import WithAttachments
 
 if TYPE_CHECKING:
     from pyipc.connection import Connection
@@ -20,13 +37,16 @@ __all__ = ["settle"]
 logger: logging.Logger = logging.getLogger("pyipc.connection")
 
 
-def settle(connection: Connection, item: Inbound) -> Arrival | None:
+def settle(connection: Connection, item: Inbound) -> Arrival | FullRequest | None:
     """Deal with one item, without waiting.
 
     Returns:
-        An event for handlers, if that is what it is.
+        An event or a request for handlers, if that is what it is.
     """
     match item:
+        case ReceivedItem() | EndOfStream():  # of which there are many
+            if connection._streams is not None:
+                connection._streams.settle(item)
         case Deliver():
             if item.number - item.lowest >= connection._options.max_session_window:
                 message = f"the peer sent the number {item.number}, too far above {item.lowest} (max_session_window)"
@@ -36,9 +56,17 @@ def settle(connection: Connection, item: Inbound) -> Arrival | None:
             if connection._window is not None:
                 connection._window.settle(item)
         case Failure():
-            connection._calls.settle(item)
+            if connection._streams is None or not connection._streams.fail(item):
+                connection._calls.settle(item)
+        case OpenStream():
+            connection._responder.take_stream(item)
+        case Credit():
+            if connection._responder.producers is not None:
+                connection._responder.producers.credit(item)
         case TracedEvent():
             return Arrival(item.event, item.data, traceparent=item.traceparent)
+        case Published() | Publish() | Subscribe() | Unsubscribe() | Unpublished():
+            return connection._owner.topic_frame(connection, item)
         case Introduced():
             connection._vigil.meet(item.heartbeat)
             connection._owner.introduced(connection, item)
@@ -61,9 +89,32 @@ def settle(connection: Connection, item: Inbound) -> Arrival | None:
             connection._sever()
         case Goaway(message):
             connection._owner.going_away(connection, message)
+        case WithAttachments():
+            note_received(connection, item.attachments)
+            return _settle_attached(connection, item)
         case _:
             pass
     return None
+
+
+def _settle_attached(connection: Connection, arrived: WithAttachments) -> Arrival | FullRequest | None:
+    """Deal with what has attachments."""
+    item, attachments = arrived.item, arrived.attachments
+    match item:
+        case Event():
+            return Arrival(item.type, item.data, attachments=attachments)
+        case Request():
+            return FullRequest(item, attachments)
+        case Reply():
+            return connection._settle(Reply(item.call, Attached(item.data, attachments)))
+        case ReceivedItem():
+            size = item.size + sum(map(len, attachments)) + RECORD_HEAD * len(attachments)
+            return settle(connection, ReceivedItem(item.call, Attached(item.data, attachments), size))
+        case _:
+            arrival = settle(connection, item)
+            if isinstance(arrival, Arrival):
+                arrival.attachments = attachments
+            return arrival
 
 
 def _level_of_malformed(connection: Connection) -> int:

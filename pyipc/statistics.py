@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 
-__all__ = ["BroadcastReport", "ClientStatistics", "ConnectionStatistics", "Disconnected", "ServerStatistics"]
+__all__ = [
+    "BroadcastReport",
+    "ClientStatistics",
+    "ConnectionStatistics",
+    "Disconnected",
+    "DrainReport",
+    "ServerStatistics",
+    "SubscriptionStatistics",
+]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,16 +25,26 @@ class ConnectionStatistics:
         events_sent: Events and requests sent by this side.
         events_received: Events and requests brought to handlers.
         unheard: Events for which there was no handler.
-        handler_errors: Handlers that raised.
+        handler_errors: Handlers that failed.
+        refusals: Handlers that refused (`Refused`).
         malformed: Frames skipped because they broke the protocol (``malformed="skip"``, and always over UDP).
         dropped: Broadcasts that this slow peer did not get (``slow_peer="drop"``). Over UDP whatever was lost on this
             side: events and answers for which there was no room, datagrams that the system did not send or of which
             it told later that nobody was there, and those that came too fast.
         late_answers: Answers that came when nobody waited any more.
+        attachments_sent: Attachments sent by this side.
+        attachments_sent_size: Their bytes.
+        attachments_received: Attachments that arrived.
+        attachments_received_size: Their bytes.
         outbox_size: Bytes waiting to be sent.
         inbox_size: Bytes of the reads of which something waits for a handler, and 256 more for each such item.
         pending_requests: Requests of this side that wait for an answer.
         concurrent_requests: Requests of the peer being handled.
+        streams_asked: Streams that this side has asked for.
+        streams_served: Streams of the peer that were brought to handlers.
+        open_streams: Streams of either side that are under way.
+        items_sent: Items of streams sent by this side.
+        items_received: Items of streams that have arrived.
         reading_paused: Whether the peer is being held back.
     """
 
@@ -36,13 +54,23 @@ class ConnectionStatistics:
     events_received: int
     unheard: int
     handler_errors: int
+    refusals: int
     malformed: int
     dropped: int
     late_answers: int
+    attachments_sent: int
+    attachments_sent_size: int
+    attachments_received: int
+    attachments_received_size: int
     outbox_size: int
     inbox_size: int
     pending_requests: int
     concurrent_requests: int
+    streams_asked: int
+    streams_served: int
+    open_streams: int
+    items_sent: int
+    items_received: int
     reading_paused: bool
 
 
@@ -54,6 +82,8 @@ class ClientStatistics:
         connected: Whether there is a connection now.
         connects: Connections made so far.
         failed_connects: Attempts that failed.
+        moves: Connections left because their server asked for new work to go elsewhere.
+        departing: Of those, the ones on which something is still under way.
         offline_messages: Messages that wait for a connection.
         offline_size: Their bytes.
         offline_dropped: Messages dropped while there was no connection.
@@ -61,12 +91,18 @@ class ClientStatistics:
         confirmed: Events that were confirmed.
         resent: Times that such an event was sent again, after a connection was lost.
         unconfirmed: Events of which it will not be known whether they were handled.
+        subscriptions: Subscriptions to topics now.
+        published_received: Messages that came for them, each counted once.
+        published_dropped: Messages that subscriptions dropped because they were not taken fast enough.
+        publishes_refused: Messages of this client that the server has refused to publish.
         connection: The present connection, if there is one.
     """
 
     connected: bool
     connects: int
     failed_connects: int
+    moves: int
+    departing: int
     offline_messages: int
     offline_size: int
     offline_dropped: int
@@ -74,6 +110,10 @@ class ClientStatistics:
     confirmed: int
     resent: int
     unconfirmed: int
+    subscriptions: int
+    published_received: int
+    published_dropped: int
+    publishes_refused: int
     connection: ConnectionStatistics | None
 
 
@@ -94,6 +134,14 @@ class ServerStatistics:
         sessions: Clients that are remembered, with a connection or without.
         duplicates: Events that were sent again and not handled again.
         redelivered: Events that were sent again after this server was started, and may have been handled before.
+        subscriptions: Subscriptions to topics now, of peers and of this program.
+        subscriptions_refused: Subscriptions that peers asked for and did not get.
+        publishes: Messages published, by this program and by peers.
+        publishes_dropped: Copies of them that slow peers did not get, or slow subscriptions of this program.
+        publishes_refused: Messages that peers wanted to publish and could not.
+        retained_topics: Topics of which the last message is kept.
+        retained_size: Bytes of those messages.
+        draining: Whether clients have been asked to take new work elsewhere.
     """
 
     connections: int
@@ -108,11 +156,52 @@ class ServerStatistics:
     sessions: int
     duplicates: int
     redelivered: int
+    subscriptions: int
+    subscriptions_refused: int
+    publishes: int
+    publishes_dropped: int
+    publishes_refused: int
+    retained_topics: int
+    retained_size: int
+    draining: bool
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class SubscriptionStatistics:
+    """A subscription, since it was made.
+
+    Attributes:
+        received: Messages that came for it.
+        dropped: Those of them that were dropped, because they were not taken fast enough.
+        waiting: Those of them that wait to be taken.
+        restored: How often it was subscribed again after the connection was lost. What was published meanwhile was
+            missed, apart from the last message of topics that are retained.
+    """
+
+    received: int
+    dropped: int
+    waiting: int
+    restored: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class DrainReport:
+    """How a drain went.
+
+    Attributes:
+        left: Connections that ended by themselves, with nothing under way.
+        cut_off: Connections that were there when the time was over, and were closed.
+        undelivered: Messages that could not be sent to those any more.
+    """
+
+    left: int = 0
+    cut_off: int = 0
+    undelivered: int = 0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class BroadcastReport:
-    """What became of a broadcast.
+    """What became of a broadcast, or of a message that was published.
 
     Attributes:
         sent: Connections whose outbox took it.

@@ -42,10 +42,12 @@ class Vigil:
         reader: Says when bytes last came.
         timers: The clock.
         require_hello: Whether the peer must introduce itself.
+
+    Attributes:
+        began: When the connection began to live, in trio's time.
     """
 
     __slots__ = (
-        "_began",
         "_connection",
         "_conversation",
         "_dispatcher",
@@ -58,6 +60,7 @@ class Vigil:
         "_require_hello",
         "_timer",
         "_timers",
+        "began",
     )
 
     def __init__(
@@ -82,7 +85,7 @@ class Vigil:
         self._require_hello = require_hello
         self._promised_interval: float | None = None
         self._expected_interval: float | None = None
-        self._began = 0.0
+        self.began: float = 0.0
         # When the incomplete frame last made progress, how much of it there was, and which one it is.
         self._mark: tuple[float, int, int] | None = None
         self._timer: Timer | None = None
@@ -94,9 +97,9 @@ class Vigil:
 
     def begin(self) -> None:
         """The connection lives from now on."""
-        self._began = self._reader.time = self._outbox.last_sent = trio.current_time()
+        self.began = self._reader.time = self._outbox.last_sent = trio.current_time()
         if self._require_hello and self._options.handshake_timeout is not None:
-            self._wake_at(self._began + self._options.handshake_timeout)
+            self._wake_at(self.began + self._options.handshake_timeout)
 
     def end(self) -> None:
         """The connection is over."""
@@ -141,12 +144,12 @@ class Vigil:
         timeout = self._options.handshake_timeout
         if timeout is None or not self.awaits_hello:
             return math.inf
-        if now >= self._began + timeout:
+        if now >= self.began + timeout:
             self._connection.abort(
                 "handshake", f"the peer did not introduce itself within {timeout:g} s (handshake_timeout)"
             )
             return math.inf
-        return self._began + timeout
+        return self.began + timeout
 
     def _keep_promise(self, now: float) -> float:
         interval = self._promised_interval

@@ -81,7 +81,8 @@ async def test_answers_and_refusals(router: pyipc.Router, caplog: pytest.LogCapt
 
 async def test_a_time_out_is_kept_to_the_clock(router: pyipc.Router, autojump_clock: MockClock) -> None:
     async with pair(router, client_options={"request_timeout": 7.0}) as (client, server):
-        for options, seconds in (({}, 7.0), ({"timeout": 2.5}, 2.5), ({"timeout": 0.0}, 0.0)):
+        cases: list[tuple[dict[str, Any], float]] = [({}, 7.0), ({"timeout": 2.5}, 2.5), ({"timeout": 0.0}, 0.0)]
+        for options, seconds in cases:
             began = trio.current_time()
             with pytest.raises(pyipc.RequestTimeout) as late:
                 await client.request("slow", 60.0, **options)

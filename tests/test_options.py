@@ -55,7 +55,7 @@ DEFAULTS = {
     "max_stream_size": 256 * 2**10,
     "max_subscriptions": 1_024,
     "max_retained_topics": 1_024,
-    "max_retained_size": 8 * 2**20,
+    "max_retained_size": 4 * 2**20,
     "slow_peer": "close",
     "malformed": "close",
     "unsafe_names": False,

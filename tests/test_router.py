@@ -163,7 +163,7 @@ def keyword_needed(message: object, *, database: object) -> None: ...
 def test_whatever_takes_one_argument_is_a_handler(router: Router, call: Any) -> None:
     router.on("a", call)
     (registered,) = router.handlers_for("a")
-    assert registered.call is call
+    assert registered.function is call
     assert registered.data_type in (None, int, str, bytes, float)
     assert registered.name
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import enum
+from typing import Any
 
 import pyipc
 
-__all__ = ["ExitCode", "Failed", "exit_code_of"]
+__all__ = ["ExitCode", "Failed", "exit_code_of", "words_of"]
 
 
 class ExitCode(enum.IntEnum):
@@ -67,3 +68,18 @@ def exit_code_of(error: pyipc.IPCError) -> ExitCode:
         if isinstance(error, kind):
             return code
     return ExitCode.LOST
+
+
+def words_of(error: pyipc.RequestError) -> tuple[str, str, Any]:
+    """Code, message and data of an error, as the server sent them where it did."""
+    match error:
+        case pyipc.RemoteError(code=code, message=message, data=data):
+            return code, message, data
+        case pyipc.NoHandler():
+            return "no-handler", str(error), None
+        case pyipc.InvalidData(path=path):
+            return "invalid-data", str(error), {"path": path}
+        case pyipc.RequestTimeout():
+            return "timeout", str(error), None
+        case _:
+            return "failed", str(error), None

@@ -29,7 +29,20 @@ if TYPE_CHECKING:
 __all__ = ["COMMANDS", "main", "make_parser"]
 
 #: The commands in the order in which ``--help`` shows them: modules of `pyipc.cli.commands`.
-COMMANDS = ("serve", "listen", "emit", "request", "broadcast", "tap", "bench", "doctor", "cert")
+COMMANDS = (
+    "serve",
+    "listen",
+    "emit",
+    "request",
+    "stream",
+    "broadcast",
+    "subscribe",
+    "publish",
+    "tap",
+    "bench",
+    "doctor",
+    "cert",
+)
 
 _DESCRIPTION = """\
 Talk to programs over sockets: serve, listen, send and ask, with JSON in and out.

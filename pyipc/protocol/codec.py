@@ -24,6 +24,7 @@ __all__ = [
     "MALFORMED",
     "ControlStruct",
     "Event",
+    "Item",
     "Reply",
     "Request",
     "control_frame",
@@ -34,12 +35,15 @@ __all__ = [
     "decode_frames",
     "encode",
     "encode_value",
-    "encoded",
     "event_prefix",
+    "fast_item",
     "fast_json",
     "fast_reply",
     "fast_request",
+    "ready_json",
+    "replaced",
     "too_deep",
+    "value_of",
 ]
 
 T = TypeVar("T")
@@ -57,19 +61,24 @@ class Event(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     data: Any = None
 
 
-class Request(msgspec.Struct, gc=False, forbid_unknown_fields=True, frozen=True):
+_NoneType = type(None)
+
+
+class Request(msgspec.Struct, gc=False, forbid_unknown_fields=True, frozen=True, omit_defaults=True):
     """Asks for one answer.
 
     Attributes:
         call: A number that the asking side never uses again.
         event: The name of the request.
         data: Any JSON.
+        traceparent: Which span it comes from.
     """
 
     type: ClassVar[Literal["pyipc.request"]] = "pyipc.request"
     call: int
     event: str
-    data: Any = None
+    data: Any = msgspec.field(default_factory=_NoneType)  # what a factory makes is written, the default or not
+    traceparent: str = ""
 
 
 class Reply(msgspec.Struct, gc=False, forbid_unknown_fields=True, frozen=True):
@@ -89,6 +98,14 @@ class ControlStruct(msgspec.Struct, gc=False, omit_defaults=True):
     """The base of those frames of pyipc's own that leave out what says nothing."""
 
 
+class Item(ControlStruct, forbid_unknown_fields=True):
+    """One of the answers of a stream."""
+
+    type: ClassVar[str] = "pyipc.item"
+    call: int
+    data: Any = None
+
+
 class _RequestFrame(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     type: Literal["pyipc.request"]
     data: Request
@@ -99,21 +116,28 @@ class _ReplyFrame(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     data: Reply
 
 
+class _ItemFrame(msgspec.Struct, gc=False, forbid_unknown_fields=True):
+    type: Literal["pyipc.item"]
+    data: Item
+
+
 _encoder = msgspec.json.Encoder()
 # It refuses frames with extra keys, because it would skip what these hold without checking it; they are
 # legal and rare, and go the slow way with all that it refuses.
 _decoder = msgspec.json.Decoder(Event)
 _request_decoder = msgspec.json.Decoder(_RequestFrame)
 _reply_decoder = msgspec.json.Decoder(_ReplyFrame)
+_item_decoder = msgspec.json.Decoder(_ItemFrame)
 _any_decoder = msgspec.json.Decoder()
 MALFORMED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 _SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F]")
 
-#: Frames of requests and replies, for whoever has seen how they start. Raise one of `MALFORMED` for every frame that
-#: is not just what this side would have sent; `decode` may still make sense of it.
+#: Frames of requests, replies and items, for whoever has seen how they start. Raise one of `MALFORMED` for every frame
+#: that is not just what this side would have sent; `decode` may still make sense of it.
 fast_request: Callable[[bytes], _RequestFrame] = _request_decoder.decode
 fast_reply: Callable[[bytes], _ReplyFrame] = _reply_decoder.decode
+fast_item: Callable[[bytes], _ItemFrame] = _item_decoder.decode
 #: The JSON of a value. On the hottest path there is, so without a function of ours around it: where it raises, ask
 #: `encode_value`, which knows a way round or says what is wrong.
 fast_json: Callable[[object], bytes] = _encoder.encode
@@ -137,13 +161,18 @@ def encode_value(value: object, what: str) -> bytes:
         raise UnencodableData(f"the data of {what!r} has no JSON form: {error}") from error
 
 
-def encoded(value: object, what: str) -> bytes:
-    """The JSON of a value, to stand as it is for that value in one of pyipc's own messages, more than once.
+def ready_json(value: object, what: str) -> Any:
+    """A value to put into several frames: encoded once, here.
 
     Raises:
         UnencodableData: It has no JSON form.
     """
-    return msgspec.Raw(encode_value(value, what))
+    return None if value is None else msgspec.Raw(encode_value(value, what))
+
+
+def value_of(ready: Any) -> Any:
+    """What a receiver would make of a value from `ready_json`."""
+    return None if ready is None else decode(b'{"type":"","data":%b}' % bytes(ready)).data
 
 
 def event_prefix(event: str) -> bytes:
@@ -363,6 +392,12 @@ def convert_control(data: Any, kind: type[T]) -> T:
         raise RemoteProtocolError(
             "control", f"the peer sent a malformed {getattr(kind, 'type', kind)} frame: {error}"
         ) from error
+
+
+def replaced(body: T, **fields: Any) -> T:
+    """The same frame but for some fields."""
+    copy: T = msgspec.structs.replace(body, **fields)  # type: ignore[type-var]
+    return copy
 
 
 def control_frame(body: Any, what: str = "") -> bytes:

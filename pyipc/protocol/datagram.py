@@ -29,7 +29,9 @@ from pyipc.protocol.messages import (
 
 if TYPE_CHECKING:
     from pyipc.options import Options
+    from pyipc.protocol.features import Item
     from pyipc.protocol.framing import Json
+    from pyipc.protocol.parcels import Frame
 
 __all__ = ["HELLO_SIZE", "DatagramConversation"]
 
@@ -85,8 +87,8 @@ class DatagramConversation(JsonConversation):
         self._obeyed = _NOTHING
         self.shared_size: int = min(options.max_shared_datagram_size, max_size)
 
-    def check_size(self, frame: bytes) -> None:
-        if len(frame) > self._max_size:
+    def check_size(self, frame: Frame) -> None:
+        if len(frame) > self._max_size and type(frame) is bytes:
             raise MessageTooLarge(len(frame), self._max_size, DATAGRAM_ADVICE)
         super().check_size(frame)
 
@@ -138,7 +140,7 @@ class DatagramConversation(JsonConversation):
             batch = codec.decode_frames(frames, self._delimiter, count, self._options.max_depth)
             if batch is not None:
                 return all(self._take(event, events) for event in batch)
-        return self._take_one_by_one(frames, events)
+        return self._take_one_by_one(frames, events) is not None
 
     def _reject(self, error: RemoteProtocolError, events: list[Inbound]) -> bool:
         """Report what was refused; say whether to go on with the next frame."""
@@ -159,6 +161,9 @@ class DatagramConversation(JsonConversation):
             self._on_welcome(codec.convert_control(fields, DatagramWelcome), events)
         elif name not in OPTIONAL_PARTS:  # those are for streams; here they are as good as unknown
             super()._obey(name, data, events)
+
+    def _take_item(self, item: Item, events: list[Inbound]) -> None:
+        pass  # nor are there streams
 
     def _answer(self, frame: bytes) -> None:
         # One answer is enough for all that is in a datagram, or it could ask for more than it weighs.

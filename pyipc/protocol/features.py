@@ -9,11 +9,13 @@ from __future__ import annotations
 from typing import Any, ClassVar, Final
 
 from pyipc.protocol.codec import ControlStruct
+from pyipc.protocol.codec import Item as Item  # there are many of them; the codec reads them in one step
 
 __all__ = [
     "ATTACHMENTS",
     "CONFIRM",
     "FEATURES",
+    "PUBLISH_START",
     "STREAMS",
     "TOPICS",
     "Credit",
@@ -25,7 +27,9 @@ __all__ = [
     "Outcome",
     "Publish",
     "Published",
+    "ReceivedItem",
     "Subscribe",
+    "TopicFrame",
     "TracedEvent",
     "Unpublished",
     "Unsubscribe",
@@ -66,7 +70,8 @@ class Deliver(ControlStruct):
         event: Its name.
         data: Any JSON.
         lowest: The lowest number whose outcome the sender may still want to hear; what is below may be forgotten.
-        again: Whether it may have been handled before, by a receiver that this one cannot answer for.
+        again: Whether it was sent before to a receiver that this one cannot answer for, and may have been handled
+            there.
         traceparent: Which span it comes from.
     """
 
@@ -117,12 +122,14 @@ class OpenStream(ControlStruct):
     traceparent: str = ""
 
 
-class Item(ControlStruct):
-    """One of the answers of a stream."""
+class ReceivedItem(Item):
+    """One of the answers of a stream, as it is reported.
 
-    type: ClassVar[str] = "pyipc.item"
-    call: int
-    data: Any = None
+    Attributes:
+        size: Bytes of its frame, without the delimiter: what it takes of the credit.
+    """
+
+    size: int = 0
 
 
 class EndOfStream(ControlStruct):
@@ -190,20 +197,24 @@ class Publish(ControlStruct):
     traceparent: str = ""
 
 
+#: How the frame of a `Publish` begins.
+PUBLISH_START: Final = b'{"type":"pyipc.publish",'
+
+
 class Published(ControlStruct):
     """What somebody published, on its way to a subscriber: once, however many subscriptions match.
 
     Attributes:
         topic: Its name.
         data: Any JSON.
-        retained: Whether it was kept, and is older than the subscription.
+        call: The number of the one subscription that it is for, where it was kept and is older than that.
         traceparent: Which span it comes from.
     """
 
     type: ClassVar[str] = "pyipc.published"
     topic: str
     data: Any = None
-    retained: bool = False
+    call: int | None = None
     traceparent: str = ""
 
 
@@ -221,6 +232,9 @@ class Unpublished(ControlStruct):
     code: str
     message: str = ""
 
+
+#: Any frame about topics.
+TopicFrame = Subscribe | Unsubscribe | Publish | Published | Unpublished
 
 #: Any of these frames.
 OptionalPart = (

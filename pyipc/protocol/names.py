@@ -5,7 +5,7 @@ from __future__ import annotations
 from pyipc.errors import InvalidEventName
 from pyipc.protocol.messages import CONTROL_PREFIX
 
-__all__ = ["MAX_KNOWN_NAMES", "UNSAFE_NAMES", "check_event_name"]
+__all__ = ["MAX_KNOWN_NAMES", "UNSAFE_NAMES", "check_event_name", "check_topic"]
 
 #: How many names a conversation remembers: both sides' programs choose them, so there must be an end.
 MAX_KNOWN_NAMES = 1_024
@@ -39,4 +39,20 @@ def check_event_name(event: object, limit: int) -> None:
     if size > limit:
         raise InvalidEventName(
             event, f"the event's name takes {size:,} bytes and the limit is {limit:,} (max_event_name_size)"
+        )
+
+
+def check_topic(topic: object, limit: int) -> None:
+    """Whether something can be published under this name.
+
+    Raises:
+        InvalidEventName: It cannot be the name of an event, or nobody could subscribe to this name alone.
+    """
+    check_event_name(topic, limit)
+    text = str(topic)
+    if "*" in text:
+        raise InvalidEventName(topic, f"{text!r} has a '*', which only patterns have; publish under a name without it")
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise InvalidEventName(
+            topic, f"{text!r} has half of a character (a lone surrogate); publish under another name"
         )

@@ -9,7 +9,6 @@ from pyipc.protocol.features import (
     Credit,
     Deliver,
     EndOfStream,
-    Item,
     OpenStream,
     Outcome,
     Publish,
@@ -56,9 +55,9 @@ def check_part(body: OptionalPart, *, from_client: bool, last_call: int) -> None
             check_number(body.call, "a call")
             check_number(body.items, "items it has room for")
             check_number(body.size, "bytes it has room for")
-        case Subscribe() | Unsubscribe():
-            check_number(body.call, "a call")
-        case Item() | EndOfStream():
+        case Subscribe(call=call) | Unsubscribe(call=call) | Published(call=int(call)):
+            check_number(call, "a call")
+        case EndOfStream():
             if not 0 < body.call <= last_call:
                 raise never_made(body.call)
         case _:

@@ -37,6 +37,8 @@ class Pattern:
             compared segment by segment from the left, a literal above ``*`` above ``**``; so the
             name itself is above every pattern with a wildcard. Two that match the same name and
             are equal in this are the same pattern.
+        segments: Those before ``**``, or all of them; ``None`` stands for ``*``.
+        takes_rest: Whether ``**`` is the last segment.
 
     Raises:
         InvalidEventName: The text is no pattern; the message says why.
@@ -45,9 +47,8 @@ class Pattern:
     text: str
     is_literal: bool = dataclasses.field(init=False, repr=False, compare=False)
     specificity: tuple[int, ...] = dataclasses.field(init=False, repr=False, compare=False)
-    # The segments before "**", or all of them; None stands for "*".
-    _segments: tuple[str | None, ...] = dataclasses.field(init=False, repr=False, compare=False)
-    _takes_rest: bool = dataclasses.field(init=False, repr=False, compare=False)
+    segments: tuple[str | None, ...] = dataclasses.field(init=False, repr=False, compare=False)
+    takes_rest: bool = dataclasses.field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         segments = _split(self.text)
@@ -60,8 +61,8 @@ class Pattern:
         assign = object.__setattr__
         assign(self, "is_literal", is_literal)
         assign(self, "specificity", (*ranks, _REST if takes_rest else _END))
-        assign(self, "_segments", tuple(None if segment == "*" else segment for segment in segments))
-        assign(self, "_takes_rest", takes_rest)
+        assign(self, "segments", tuple(None if segment == "*" else segment for segment in segments))
+        assign(self, "takes_rest", takes_rest)
 
     def __str__(self) -> str:
         return self.text
@@ -70,10 +71,10 @@ class Pattern:
         """Whether ``name`` is one that the pattern means. Takes time linear in the length of both."""
         if self.is_literal:
             return name == self.text
-        wanted = self._segments
+        wanted = self.segments
         # No more pieces than can matter, however many dots a hostile name has.
         parts = name.split(".", len(wanted))
-        if len(parts) < len(wanted) or (len(parts) > len(wanted) and not self._takes_rest):
+        if len(parts) < len(wanted) or (len(parts) > len(wanted) and not self.takes_rest):
             return False
         return all(segment is None or segment == part for segment, part in zip(wanted, parts, strict=False))
 

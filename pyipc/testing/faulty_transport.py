@@ -137,5 +137,8 @@ class _FaultyListener(Listener):
     async def accept(self) -> Link:
         return await self._transport.wrap_or_close(await self._listener.accept())
 
+    def retire(self) -> list[Link]:
+        return [self._transport.wrap(link) for link in self._listener.retire()]
+
     async def aclose(self) -> None:
         await self._listener.aclose()

@@ -191,6 +191,10 @@ class _SinglePeerListener(Listener):
         assert link is not None
         return link
 
+    def retire(self) -> list[Link]:
+        link, self._link = self._link, None
+        return [] if link is None else [link]
+
     async def aclose(self) -> None:
         self._closed.set()
         link, self._link = self._link, None

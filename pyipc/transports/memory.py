@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final, NoReturn, final
 
 import trio
@@ -20,7 +20,7 @@ from pyipc.errors import AddressError, AddressInUse, ConnectError, ConnectionClo
 from pyipc.transports.port import Link, Listener, Peer, Transport
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from pyipc.protocol.addresses import Address
 
@@ -300,6 +300,23 @@ class MemoryListener(Listener):
         await self._newcomers.send(theirs)
         return ours
 
+    def retire(self) -> Sequence[Link]:
+        """Free the name, and hand out the peers that wait in line."""
+        return self._retire()
+
+    def _retire(self) -> list[MemoryLink]:
+        links: list[MemoryLink] = []
+        if not self._closed:
+            self._closed = True
+            del self._names[self._address.name]
+            with suppress(trio.WouldBlock):
+                while True:
+                    # Each one taken out lets one in that waited, so this empties the whole queue.
+                    links.append(self._waiting.receive_nowait())
+            self._waiting.close()
+            self._newcomers.close()
+        return links
+
     async def aclose(self) -> None:
         """Stop listening and free the name, at once and more than once.
 
@@ -307,20 +324,8 @@ class MemoryListener(Listener):
 
         Cancellation: the listener is closed all the same.
         """
-        if not self._closed:
-            self._closed = True
-            del self._names[self._address.name]
-            refused = []
-            try:
-                while True:
-                    # Each one taken out lets one in that waited, so this empties the whole queue.
-                    refused.append(self._waiting.receive_nowait())
-            except trio.WouldBlock:
-                pass
-            self._waiting.close()
-            self._newcomers.close()
-            for link in refused:
-                link._close()
+        for link in self._retire():
+            link._close()
         await trio.lowlevel.checkpoint()
 
 

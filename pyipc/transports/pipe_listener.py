@@ -11,6 +11,7 @@ not closed whatever becomes of it, so that the name is ours without a gap from t
 from __future__ import annotations
 
 import collections
+import contextlib
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -112,6 +113,14 @@ class PipeListener(Listener):
                     failure, self._failure = self._failure, None
                     raise failure
         raise ConnectionClosed(f"the listener on {self._address} is closed")
+
+    def retire(self) -> list[Link]:
+        """Hand out the clients that wait in line. Only `aclose` lets no others in."""
+        links: list[Link] = []
+        while self._taken:
+            with contextlib.suppress(OSError):  # it is gone already
+                links.append(self._adopt(self._taken.popleft()))
+        return links
 
     async def aclose(self) -> None:
         """Stop listening, at once and more than once. Wakes whoever is in `accept`.

@@ -244,6 +244,14 @@ class Listener(ABC):
         """
         raise AddressError(f"what listens on {self.address} cannot call {address}; use pyipc.connect")
 
+    def retire(self) -> Sequence[Link]:
+        """Take no newcomers, and hand out the peers that have come and wait for `accept`; called once, before `aclose`.
+
+        Those believe that they are connected, and what they have sent since would be lost with them. A listener need
+        not have this: by default they find their connection broken.
+        """
+        return ()
+
     @abstractmethod
     async def aclose(self) -> None:
         """Stop listening and release the address, at once and more than once.

@@ -10,6 +10,7 @@ of what ``trio.SocketStream`` does.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import socket
@@ -32,6 +33,8 @@ logger: logging.Logger = logging.getLogger("pyipc.transports")
 
 #: Connections that the kernel keeps ready between two calls of `SocketListener.accept`.
 BACKLOG: Final = 1024
+# More than any backlog: who listens on a socket that others use too must come to an end with its line.
+_LONGEST_LINE: Final = 8_192
 
 _SMALLEST_READ: Final = 64 * 1024
 _LARGEST_READ: Final = 256 * 1024
@@ -268,6 +271,27 @@ class SocketListener(Listener):
                 return link
             self._accepted = 0
             await self._wait()
+
+    def retire(self) -> list[Link]:
+        """Take no newcomers, as far as the system lets us say so, and hand out the peers that wait in line.
+
+        A Unix socket is shut first: Linux then refuses whoever comes, and keeps those that came before. What listens on
+        TCP cannot be shut without resetting them; so a peer that comes between the last look and `aclose` is reset.
+        What was inherited is not shut, since others may listen on it.
+        """
+        links: list[Link] = []
+        if self._closed:
+            return links
+        if self._release is not None:
+            self._release()
+            self._release = None
+            for sock in self._sockets:
+                with contextlib.suppress(OSError):  # macOS does not let what listens be shut
+                    sock.shutdown(socket.SHUT_RDWR)
+        with contextlib.suppress(OSError):  # nobody is left in a socket that was shut, or there are no descriptors left
+            while len(links) < _LONGEST_LINE and (link := self._accept_nowait()) is not None:
+                links.append(link)
+        return links
 
     async def aclose(self) -> None:
         """Stop listening and release the address, at once and more than once. Wakes whoever is in `accept`.

@@ -262,6 +262,16 @@ class UdpListener(Listener):
         self._fresh.pop(link, None)
         return link
 
+    def retire(self) -> list[Link]:
+        """Take no new peers, and hand out those that nobody has accepted yet."""
+        fresh: list[Link] = list(self._fresh)
+        self._fresh.clear()
+        if not self._closed:
+            self._closed = True
+            self.pump.wake(self)
+            self._release()
+        return fresh
+
     async def aclose(self) -> None:
         """Take no new peers, at once and more than once. Wakes whoever is in `accept`.
 
@@ -270,11 +280,9 @@ class UdpListener(Listener):
         Cancellation: everything is done all the same.
         """
         if not self._closed:
-            self._closed = True
             for link in list(self._fresh):
                 link.close()
-            self.pump.wake(self)
-            self._release()
+            self.retire()
         await trio.lowlevel.checkpoint()
 
     def _check_open(self) -> None:

@@ -25,7 +25,7 @@ from pyipc.cli.tapping.transcript import Moment, Transcript
 from tests.cli.processes import PATIENCE, ROOT, eventually, run, start
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
 PAGES = ("docs/how-to/command-line.md", "docs/reference/command-line.md", "docs/how-to/tls.md", "README.md")
@@ -99,7 +99,7 @@ def test_an_example_is_taken(line: str) -> None:
 OF_CLIENTS = sorted(
     line
     for line in {*in_help(), *in_pages()}
-    if arguments_in(line)[0] in ("emit", "request", "listen") and "tls://" not in line
+    if arguments_in(line)[0] in ("emit", "request", "stream", "listen") and "tls://" not in line
 )
 
 
@@ -112,6 +112,15 @@ async def test_an_example_of_a_client_works(line: str, address: str, tmp_path: P
     server = pyipc.Server(address)
     heard: list[object] = []
     server.on("**", lambda message: heard.append(message.data))
+
+    async def stream(message: pyipc.Message[object]) -> AsyncIterator[int]:
+        heard.append(message.data)
+        for number in range(20):
+            yield number
+
+    if command == "stream":
+        server.off("**")
+        server.on("**", stream)
     with trio.fail_after(2 * PATIENCE):
         async with server:
             if command != "listen":

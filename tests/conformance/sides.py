@@ -117,7 +117,7 @@ class Stage:
             server.on_connect(side.begin)
             server.on_disconnect(side.ended.append)
             async with server:
-                dial = partial(_dial, self.subject.client_endpoint(server.addresses[0]))
+                dial = partial(dial_link, self.subject.client_endpoint(server.addresses[0]))
                 async with _closing(await dial()) as link:
                     yield RawWire(side, link, dial)
             return
@@ -150,7 +150,7 @@ async def open_listener(subject: Subject) -> AsyncIterator[tuple[Listener, Calla
     endpoint = subject.server_endpoint()
     listener = await _transport(endpoint).listen(endpoint.parsed, endpoint.listen_options)
     async with _closing(listener):
-        yield listener, partial(_dial, subject.client_endpoint(listener.address))
+        yield listener, partial(dial_link, subject.client_endpoint(listener.address))
 
 
 @asynccontextmanager
@@ -176,7 +176,7 @@ def _transport(endpoint: pyipc.Endpoint) -> Transport:
     return endpoint.transport or transport_for(endpoint.parsed.scheme)
 
 
-async def _dial(endpoint: pyipc.Endpoint) -> Link:
+async def dial_link(endpoint: pyipc.Endpoint) -> Link:
     return await _transport(endpoint).connect(endpoint.parsed, endpoint.connect_options)
 
 

@@ -69,17 +69,21 @@ class Feature(enum.Enum):
 
     MESSAGES = "events and requests arrive as they were sent"
     CANCEL = "requests are cancelled with their caller"
+    TRACES = "events say which span of a trace they come from"
     ORDER = "order of events"
     DELIVERY = "nothing is lost or doubled while a connection lasts, nor when it is closed"
     LARGE = "messages of any size that the limits allow"
     CHUNKS = "frames may be cut anywhere on the way"
     PRESSURE = "back-pressure to the sender"
+    STREAMS = "streams of answers, no faster than they are taken"
     ENDING = "the end of a connection is noticed at once"
     HALF_CLOSE = "a side that has finished sending can still receive"
     MANY = "many clients of one server"
     BROADCAST = "broadcast to all connected clients"
+    TOPICS = "topics: what is published reaches those who have subscribed to it"
     ABSENCE = "a server that is not there is noticed"
     RECONNECT = "a client comes back to a server that was started again"
+    DRAIN = "a server that is drained loses nothing of what its clients have under way"
     CONFIRM = "confirmed events are handled once, also when the connection breaks"
     USER = "the user on the other side is known"
     HOST = "the address of the other side is known"
@@ -96,7 +100,8 @@ STREAM: Final = frozenset(
     {
         *(Feature.MESSAGES, Feature.CANCEL, Feature.ORDER, Feature.DELIVERY, Feature.LARGE, Feature.CHUNKS),
         *(Feature.PRESSURE, Feature.ENDING, Feature.HALF_CLOSE, Feature.MANY, Feature.BROADCAST),
-        *(Feature.ABSENCE, Feature.RECONNECT, Feature.CONFIRM),
+        *(Feature.ABSENCE, Feature.RECONNECT, Feature.DRAIN, Feature.CONFIRM, Feature.STREAMS),
+        *(Feature.TOPICS, Feature.TRACES),
     }
 )
 

@@ -187,3 +187,77 @@ async def test_failures_say_what_went_wrong(stage: Stage, caplog: pytest.LogCapt
             await ask("typed", {"n": 3}, result=str)
         assert await ask("typed", {"n": 3}, result=int) == 3
     assert sum(record.exc_info is not None for record in caplog.records) == 2
+
+
+@needs(Feature.MESSAGES)
+async def test_a_handler_chooses_the_code_of_its_error(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
+    theirs = pyipc.Router()
+
+    @theirs.on("balance")
+    async def balance(message: pyipc.Message[int]) -> int:
+        await trio.lowlevel.checkpoint()
+        if message.data == 7:
+            raise pyipc.Refused("not-found", "there is no account 7", {"account": 7})
+        if message.data == 8:
+            raise pyipc.Refused("frozen", "account 8 is frozen", object())  # which cannot be sent
+        return 100
+
+    async with stage.open(theirs=theirs) as wire:
+        ask = wire.ours.conn.request
+        with pytest.raises(pyipc.RemoteError) as refused:
+            await ask("balance", 7)
+        error = refused.value
+        assert (error.code, error.message, error.data) == ("not-found", "there is no account 7", {"account": 7})
+        with pytest.raises(pyipc.RemoteError) as refused:
+            await ask("balance", 8)
+        error = refused.value
+        assert (error.code, error.message, error.data) == ("frozen", "account 8 is frozen", None)
+        assert await ask("balance", 9) == 100
+        statistics = wire.theirs.conn.statistics()
+        assert (statistics.refusals, statistics.handler_errors) == (2, 0)
+    assert [record for record in caplog.records if record.exc_info] == []
+
+
+@needs(Feature.CANCEL)
+async def test_a_request_that_times_out_cancels_its_handler(stage: Stage) -> None:
+    theirs = pyipc.Router()
+    ended = trio.Event()
+
+    @theirs.on("slow")
+    async def slow(message: pyipc.Message[None]) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            ended.set()
+
+    async with stage.open(theirs=theirs) as wire:
+        with pytest.raises(pyipc.RequestTimeout):
+            await wire.ours.conn.request("slow", timeout=0.02)
+        await ended.wait()
+        await until(lambda: wire.theirs.conn.statistics().concurrent_requests == 0)
+
+
+@needs(Feature.CANCEL)
+async def test_a_cancelled_request_that_waits_for_a_slot_never_begins(stage: Stage) -> None:
+    theirs = pyipc.Router()
+    begun: list[int] = []
+    release, started = trio.Event(), trio.Event()
+
+    @theirs.on("work")
+    async def work(message: pyipc.Message[int]) -> int:
+        begun.append(message.data)
+        started.set()
+        await release.wait()
+        return message.data
+
+    async with stage.open(theirs=theirs, max_concurrent_requests=1) as wire, trio.open_nursery() as nursery:
+        nursery.start_soon(wire.ours.conn.request, "work", 1)
+        await started.wait()
+        async with trio.open_nursery() as second:
+            second.start_soon(wire.ours.conn.request, "work", 2)
+            await until(lambda: wire.theirs.conn.statistics().inbox_size > 0)
+            second.cancel_scope.cancel()
+        await until(lambda: wire.theirs.conn.statistics().inbox_size == 0)
+        release.set()
+        assert await wire.ours.conn.request("work", 3) == 3
+    assert begun == [1, 3]

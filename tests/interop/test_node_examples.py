@@ -29,7 +29,9 @@ def said_in_readme(command: str) -> str:
     return found[1]
 
 
-@pytest.mark.parametrize(("server", "client"), [("server.py", "client.js"), ("server.js", "client.py")])
+@pytest.mark.parametrize(
+    ("server", "client"), [("server.py", "client.js"), ("server.js", "client.py"), ("topics.py", "topics.js")]
+)
 async def test_examples(modules: Path, unix: Place, server: str, client: str) -> None:
     def command(program: str) -> list[str]:
         if program.endswith(".py"):
@@ -40,6 +42,7 @@ async def test_examples(modules: Path, unix: Place, server: str, client: str) ->
     environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [environment.get("PYTHONPATH")])])
     interpreters = {"server.py": "python server.py", "server.js": "node server.js"}
     interpreters |= {"client.py": "python client.py", "client.js": "node client.js"}
+    interpreters |= {"topics.py": "python topics.py", "topics.js": "node topics.js"}
     with trio.fail_after(40):
         process = await trio.lowlevel.open_process(command(server), stdout=subprocess.PIPE, env=environment)
         assert process.stdout is not None

@@ -153,14 +153,14 @@ def test_outbound_in_a_request(name: str) -> None:
 @pytest.mark.parametrize("event", ["e", "e\ud800"])
 @pytest.mark.parametrize("data", [{"a": [1, None]}, "x\udc00", 1.5, float("nan")], ids=repr)
 def test_what_was_encoded_before_stands_as_it_is(event: str, data: Any) -> None:
-    twice = codec.control_frame(Deliver(1, event, codec.encoded(data, event)), event)
+    twice = codec.control_frame(Deliver(1, event, codec.ready_json(data, event)), event)
     again = codec.decode(twice).data
     assert again == {"number": 1, "event": event, "data": None if data != data else data}
 
 
 def test_what_cannot_be_encoded_is_found_the_first_time() -> None:
     with pytest.raises(UnencodableData):
-        codec.encoded(object(), "e")
+        codec.ready_json(object(), "e")
 
 
 def test_surrogates_in_the_name() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import builtins
 import inspect
+import re
+from pathlib import Path
 
 import pytest
 
@@ -59,6 +61,8 @@ def test_the_drawing_is_the_tree() -> None:
             {"event": "e", "timeout": 5.0},
             "no answer to 'e' within 5 s; hint",
         ),
+        (errors.Refused("c", "m"), {"code": "c", "message": "m", "data": None}, "c: m"),
+        (errors.Refused("c/4", "m", [1]), {"code": "c/4", "message": "m", "data": [1]}, "c/4: m"),
         (errors.RemoteError("c", "m", [1]), {"code": "c", "message": "m", "data": [1]}, "c: m"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
@@ -71,3 +75,36 @@ def test_what_an_error_knows(error: errors.IPCError, attributes: dict[str, objec
 def test_errors_that_are_builtin_ones_too() -> None:
     assert issubclass(errors.AddressError, ValueError)
     assert issubclass(errors.RequestTimeout, TimeoutError)
+
+
+@pytest.mark.parametrize("code", ["", " ", "no such account", "new\nline", "x" * 65, "\u00e4", "a\x7f", "a\ud800"])
+def test_a_refusal_needs_a_code(code: str) -> None:
+    with pytest.raises(ValueError, match="no code; take a short name of 1 to 64"):
+        errors.Refused(code, "no")
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        *("no-handler", "invalid-data", "handler-failed", "reply-too-large"),
+        *("not-a-stream", "is-a-stream", "too-many", "bad-pattern"),
+    ],
+)
+def test_a_refusal_does_not_pass_for_one_of_the_protocol(code: str) -> None:
+    with pytest.raises(ValueError, match=f"the protocol itself says '{code}'"):
+        errors.Refused(code, "no")
+
+
+@pytest.mark.parametrize(("code", "message"), [(404, "no"), (None, "no"), (b"no", "no"), ("no", None), ("no", ["no"])])
+def test_a_refusal_is_of_texts(code: object, message: object) -> None:
+    with pytest.raises(TypeError, match="both text"):
+        errors.Refused(code, message)  # type: ignore[arg-type]
+
+
+def test_every_code_in_the_specification_is_one_of_the_protocol() -> None:
+    page = (Path(__file__).parent.parent.parent / "docs" / "reference" / "protocol.md").read_text("utf-8")
+    tables = re.findall(r"^\| Code \| Of an error.*?\n\n|^\| Code of an error.*?\n\n", page, re.MULTILINE | re.DOTALL)
+    assert len(tables) == 2
+    rows = [line.split("|")[1] for table in tables for line in table.splitlines()[2:] if line]
+    codes = {code for row in rows for code in re.findall(r"`([^`]+)`", row)}
+    assert codes == errors._CODES_OF_THE_PROTOCOL | {"not-allowed"}

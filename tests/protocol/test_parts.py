@@ -31,6 +31,7 @@ from pyipc.protocol.features import (
     Outcome,
     Publish,
     Published,
+    ReceivedItem,
     Subscribe,
     TracedEvent,
     Unpublished,
@@ -51,6 +52,11 @@ def sides(sender: str) -> list[Role]:
     return {"client": [Role.CLIENT], "server": [Role.SERVER], "either": list(Role)}[sender]
 
 
+def reported(body: Any, wire: bytes) -> Any:
+    """What the peer's conversation makes of a frame."""
+    return ReceivedItem(body.call, body.data, len(wire) - 1) if type(body) is Item else body
+
+
 def pair(sender: Role) -> tuple[Any, Any]:
     """A side that sends, and its peer, which has made three calls."""
     mine, peer = one_of_each(sender)
@@ -67,8 +73,9 @@ def test_vectors(vector: dict[str, Any]) -> None:
         mine, peer = pair(role)
         if vector["canonical"]:
             assert mine.say(body) == wire
+            assert not isinstance(body, Item) or mine.item(body.call, body.data) == wire
         for size in (1, 7, len(wire)):
-            assert receive(peer, cut(wire * 2, size)) == [body, body]
+            assert receive(peer, cut(wire * 2, size)) == [reported(body, wire)] * 2
 
 
 def test_every_frame_has_a_canonical_vector() -> None:
@@ -105,11 +112,13 @@ def test_topics_have_a_side(body: Any) -> None:
         Credit(1, items=-1),
         Subscribe(-1, "a"),
         Unsubscribe(-1),
+        Published("a", call=-1),
+        Published("a", call=MOST + 1),
     ],
     ids=repr,
 )
 def test_numbers_that_cannot_be_meant(body: Any) -> None:
-    mine, peer = pair(Role.CLIENT)
+    mine, peer = pair(Role.SERVER if isinstance(body, Published) else Role.CLIENT)
     assert code(peer.receive_data(mine.say(body))) == "control"
 
 
@@ -120,7 +129,7 @@ def test_numbers_that_cannot_be_meant(body: Any) -> None:
 )
 def test_numbers_at_the_edge(body: Any) -> None:
     mine, peer = pair(Role.CLIENT)
-    assert peer.receive_data(mine.say(body)) == [body]
+    assert peer.receive_data(mine.say(body)) == [reported(body, mine.say(body))]
 
 
 @pytest.mark.parametrize("name", ["pyipc.x", "x" * 257])
@@ -202,3 +211,57 @@ def test_the_life_of_a_session_is_taken_with_reason(told: float | None, meant: f
     (item,) = client.receive_data(control_frame(StreamWelcome(1, session_timeout=told)) + FF)
     assert isinstance(item, Introduced)
     assert item.session_timeout == meant
+
+
+# --- items, of which there are many -----------------------------------------------------------------------------
+
+ITEM = b'{"type":"pyipc.item","data":{"call":2,"data":%b}}'
+STRANGE_ITEMS = {
+    "white space": b' {"type": "pyipc.item", "data": {"call": 2, "data": [1]}} ',
+    "another order": b'{"data":{"data":[1],"call":2},"type":"pyipc.item"}',
+    "keys of a later version": b'{"type":"pyipc.item","data":{"call":2,"data":[1],"size":"?"},"more":1}',
+    "large": b'{"type":"pyipc.item","data":{"call":2,"data":[1]%b}}' % (b" " * 100_000),
+}
+
+
+@pytest.mark.parametrize("frame", STRANGE_ITEMS.values(), ids=STRANGE_ITEMS)
+def test_an_item_is_as_large_as_its_frame_however_it_is_written(frame: bytes) -> None:
+    item = ReceivedItem(2, [1], len(frame))
+    for wire in (frame + FF, ITEM % b"[1]" + FF + frame + FF):
+        for size in (len(wire), 7, len(frame) + 1):
+            _, peer = pair(Role.CLIENT)
+            items = receive(peer, cut(wire, size))
+            assert items[-1] == item
+            assert len(items) == wire.count(FF)
+
+
+def test_items_among_events_have_their_own_sizes() -> None:
+    mine, peer = pair(Role.CLIENT)
+    for first, last in ((b"", mine.event("e", 1)), (mine.event("e", 1), b"")):
+        wire = first + b"".join(ITEM % (b'"%b"' % (b"x" * count)) + FF for count in range(3)) + last
+        items = [item for item in peer.receive_data(wire) if isinstance(item, ReceivedItem)]
+        assert [item.size for item in items] == [49, 50, 51]
+        assert [item.data for item in items] == ["", "x", "xx"]
+
+
+def test_an_item_that_cannot_be_meant_comes_after_others() -> None:
+    _, peer = pair(Role.CLIENT)
+    *items, last = peer.receive_data(ITEM % b"1" + FF + ITEM.replace(b'"call":2', b'"call":4') % b"2" + FF)
+    assert items == [ReceivedItem(2, 1, 48)]
+    assert code([last]) == "control"
+
+
+def test_items_that_cannot_be_sent() -> None:
+    mine, _ = introduced(server=conversation(max_frame_size=1_000))
+    with pytest.raises(MessageTooLarge):
+        mine.item(1, "x" * 1_000)
+    with pytest.raises(UnencodableData, match="the item"):
+        mine.item(1, object())
+    assert mine.item(1, "\ud800").endswith(b'"data":"\\ud800"}}\f')
+
+
+def test_items_are_for_streams_alone() -> None:
+    side = DatagramConversation(Role.SERVER, Json(), Options(), max_size=1_000)
+    assert side.receive_data(ITEM % b"1" + FF) == []
+    with pytest.raises(UnsupportedByTransport):
+        RawConversation().item(1, None)

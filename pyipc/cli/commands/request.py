@@ -10,7 +10,7 @@ import trio
 import pyipc
 from pyipc.cli import arguments as common
 from pyipc.cli.data import add_data_options, read_values
-from pyipc.cli.exits import ExitCode, exit_code_of
+from pyipc.cli.exits import ExitCode, exit_code_of, words_of
 from pyipc.cli.interruption import interruptible
 from pyipc.cli.showing.text import Lines, json_text
 
@@ -113,24 +113,9 @@ class _Asking:
         status = exit_code_of(error)
         if self.status is ExitCode.OK:
             self.status = status
-        code, message, data = _told(error)
+        code, message, data = words_of(error)
         if self._console.json:
             record = {"kind": "error", "event": self._event, "code": code, "message": message, "data": data}
             await self._console.record(record, "")
         else:
             self._console.error(f"pyipc: {self._event!r} has no answer: {message} ({code})")
-
-
-def _told(error: pyipc.RequestError) -> tuple[str, str, Any]:
-    """Code, message and data of an error, as the server sent them where it did."""
-    match error:
-        case pyipc.RemoteError(code=code, message=message, data=data):
-            return code, message, data
-        case pyipc.NoHandler():
-            return "no-handler", str(error), None
-        case pyipc.InvalidData(path=path):
-            return "invalid-data", str(error), {"path": path}
-        case pyipc.RequestTimeout():
-            return "timeout", str(error), None
-        case _:
-            return "failed", str(error), None

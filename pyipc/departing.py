@@ -1,0 +1,65 @@
+"""Leaving a connection behind because its server asked for that, while what is under way on it goes on."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+import trio
+
+from pyipc.errors import Undelivered
+from pyipc.finishing import finish
+from pyipc.owner import Owner
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pyipc.connection import Connection
+    from pyipc.listening import Expected
+
+__all__ = ["ClientOwner", "depart"]
+
+
+async def depart(connection: Connection, expected: Expected, timeout: float) -> None:
+    """Wait until nothing is under way on a connection, then end it: by half, so that nothing of the server's is lost.
+
+    Args:
+        connection: Which; nobody begins anything new on it.
+        expected: Answers that will come over it as events.
+        timeout: Seconds that the server may take to send its last, once it was told that ours was sent.
+
+    Cancellation: the connection is left as it is.
+    """
+    async with trio.open_nursery() as nursery:
+
+        async def notice_end() -> None:
+            await connection.wait_lost()
+            nursery.cancel_scope.cancel()
+
+        nursery.start_soon(notice_end)
+        await expected.wait_for_all()
+        if await finish(connection):
+            await trio.sleep(timeout)
+        await _close(connection)
+        nursery.cancel_scope.cancel()
+
+
+class ClientOwner(Owner):
+    """What the connections of a client tell it.
+
+    Args:
+        going_away: Called with a connection whose server asks for new work to go elsewhere, and why.
+    """
+
+    def __init__(self, going_away: Callable[[Connection, str], None]) -> None:
+        self._going_away = going_away
+
+    def going_away(self, connection: Connection, message: str) -> None:
+        """The peer will close before long, and asks for new work to go elsewhere."""
+        super().going_away(connection, message)
+        self._going_away(connection, message)
+
+
+async def _close(connection: Connection) -> None:
+    with contextlib.suppress(Undelivered):  # what was not sent is taken back afterwards
+        await connection.aclose()

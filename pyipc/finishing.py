@@ -1,0 +1,71 @@
+"""Ending a connection without losing anything: when nothing is under way, and by half, so that the rest can come."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+
+from pyipc.errors import ConnectionLost
+
+if TYPE_CHECKING:
+    from pyipc.connection import Connection
+
+__all__ = ["finish", "under_way", "wait_quiet"]
+
+
+def under_way(connection: Connection) -> int:
+    """How much would be lost if the connection ended now, apart from what its outbox holds.
+
+    Answers that are waited for, and what the peer has sent and is not handled yet. What else takes several frames is
+    to be counted here, and is to `Lifecycle._note_quiet` when it ends.
+    """
+    inbox = connection._inbox
+    handlers = connection._dispatcher.handlers_at_work
+    unconfirmed = 0 if connection._window is None else connection._window.count(connection)
+    streams = 0 if connection._streams is None else len(connection._streams.open)
+    asked = len(connection._calls.pending) + streams + unconfirmed
+    return asked + handlers + len(inbox.events) + len(inbox.requests)
+
+
+async def wait_quiet(connection: Connection, besides: int = 0) -> None:
+    """Wait until nothing is under way, or the connection has ended. Always a schedule point.
+
+    Args:
+        connection: Which.
+        besides: So many things may be under way all the same.
+
+    Cancellation: changes nothing.
+    """
+    await trio.lowlevel.checkpoint()
+    while connection._reason is None and under_way(connection) > besides:
+        if connection._calls.pending:
+            # Whoever has its answer lets the next one make a call, which this is not.
+            await connection._calls.wait_for_room()
+            connection._calls.pass_on()
+        else:
+            if connection._quiet is None:
+                connection._quiet = trio.lowlevel.ParkingLot()
+            await connection._quiet.park()
+
+
+async def finish(connection: Connection) -> bool:
+    """Once nothing is under way, tell the peer that nothing more will be sent; what it still sends is handled.
+
+    Returns:
+        Whether the link can do that. If not, the connection is as it was.
+
+    Cancellation: changes nothing.
+    """
+    outbox = connection._outbox
+    try:
+        while connection._reason is None:
+            await wait_quiet(connection)
+            await outbox.flush()
+            await trio.lowlevel.checkpoint()  # whoever waited for the room that there is now has sent by then
+            if not outbox.frames and not under_way(connection):
+                connection.is_open = not outbox.finish()
+                return not connection.is_open
+    except ConnectionLost:
+        pass  # its end is still being read
+    return True

@@ -1,0 +1,382 @@
+"""The server's side of topics: who has subscribed to what, and sending it there."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import dataclasses
+import logging
+from typing import TYPE_CHECKING, Any, Final, cast
+
+import trio
+
+from pyipc.arrival import Arrival
+from pyipc.connection import Connection
+from pyipc.errors import InvalidEventName, LocalProtocolError, RemoteProtocolError
+from pyipc.matching import Matches, Shape, shape_of
+from pyipc.message import FullMessage, Message
+from pyipc.protocol import codec
+from pyipc.protocol.features import Publish, Published, Subscribe, Unpublished, Unsubscribe
+from pyipc.protocol.messages import Malformed
+from pyipc.protocol.names import check_event_name, check_topic
+from pyipc.protocol.patterns import Pattern
+from pyipc.protocol.traces import check_traceparent, usable_traceparent
+from pyipc.rounds import is_round
+from pyipc.router import Handler
+from pyipc.subscription import Policy, Subscription
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from contextlib import AbstractContextManager
+
+    from pyipc.broadcasting import Audience
+    from pyipc.options import Options
+    from pyipc.protocol.features import TopicFrame
+    from pyipc.statistics import BroadcastReport
+    from pyipc.transports.port import Peer
+
+__all__ = ["Hub"]
+
+logger: logging.Logger = logging.getLogger("pyipc.topics")
+
+# In how many different ways the patterns of one connection may have wildcards: each way costs a look into a table for
+# every new topic.
+_MAX_SHAPES: Final = 64
+# After so many copies that were sent for peers, others get their turn.
+_COPIES_A_TURN: Final = 2_048
+# Where a message comes from that this program has published itself.
+_NOBODY: Final = cast("Connection", None)
+
+
+class _OwnMessage(FullMessage[Any]):
+    """A message for a subscription of this program. One that the program itself has published has no connection."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        publisher = "this program" if self.connection is _NOBODY else self.connection.peer.address
+        return f"<Message {self.event!r} from {publisher}>"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Retained:
+    """The last message of a topic: its data as JSON that can be put into a frame, and the bytes that it counts."""
+
+    data: Any
+    size: int
+
+
+class _Subscriber:
+    """What one connection has subscribed to."""
+
+    __slots__ = ("patterns", "shapes")
+
+    def __init__(self) -> None:
+        self.patterns: dict[int, Pattern] = {}
+        # How many of the patterns with wildcards have them where.
+        self.shapes: collections.Counter[Shape] = collections.Counter()
+
+
+class Hub:
+    """Brings what is published to those who have subscribed to it: connections, and this program's own subscriptions.
+
+    Args:
+        audience: The connections, and how to send them something.
+        options: Limits.
+        may_subscribe: Whether a peer may subscribe to a pattern; everybody to everything, if it is left out.
+        may_publish: Whether a peer may publish under a topic, likewise.
+
+    Attributes:
+        publishes: Messages published.
+        dropped: Copies of them that slow subscribers did not get.
+        subscriptions: Subscriptions now.
+        subscriptions_refused: Subscriptions that peers did not get.
+        publishes_refused: Messages that peers could not publish.
+        retained_size: Bytes of the messages that are kept.
+    """
+
+    def __init__(
+        self,
+        audience: Audience,
+        options: Options,
+        *,
+        may_subscribe: Callable[[Peer, str], bool] | None,
+        may_publish: Callable[[Peer, str], bool] | None,
+    ) -> None:
+        for name, function in (("may_subscribe", may_subscribe), ("may_publish", may_publish)):
+            if function is not None and not callable(function):
+                raise TypeError(f"{name} must be a function of a peer and a name, not {function!r}")
+        self._audience = audience
+        self._options = options
+        self._may_subscribe = may_subscribe
+        self._may_publish = may_publish
+        self._failures = 0
+        self._matches: Matches[Connection | Subscription] = Matches()
+        # What each connection has subscribed to, by the numbers of its calls.
+        self._subscribers: dict[Connection, _Subscriber] = {}
+        self._own: set[Subscription] = set()
+        self._retained: dict[str, _Retained] = {}
+        self._copies = 0
+        self._is_closed = False
+        handler = Handler(call=self._publish_for, pattern=Pattern("**"), once=False, order=0)
+        self._handlers = (handler.resolve(),)
+        self.publishes: int = 0
+        self.dropped: int = 0
+        self.subscriptions: int = 0
+        self.subscriptions_refused: int = 0
+        self.publishes_refused: int = 0
+        self.retained_size: int = 0
+
+    @property
+    def retained_topics(self) -> int:
+        """How many topics there are of which the last message is kept."""
+        return len(self._retained)
+
+    # --- what peers ask for ---
+
+    def take(self, connection: Connection, frame: TopicFrame) -> Arrival | None:
+        """Deal with a frame from a peer; what is published waits its turn among the events, and holds them back."""
+        match frame:
+            case Publish():
+                return Arrival(frame.type, frame, handlers=self._handlers)
+            case Subscribe():
+                self._subscribe(connection, frame)
+            case Unsubscribe(call):
+                self._unsubscribe(connection, call)
+            case _:
+                pass
+        return None
+
+    def _subscribe(self, connection: Connection, frame: Subscribe) -> None:
+        subscriber = self._subscribers.get(connection) or _Subscriber()
+        if frame.call in subscriber.patterns:
+            error = RemoteProtocolError("control", f"the peer used the number of subscription {frame.call} twice")
+            connection._settle(Malformed(error, fatal=True))
+            return
+        try:
+            check_event_name(frame.pattern, self._options.max_event_name_size)
+            pattern = Pattern(frame.pattern)
+        except InvalidEventName as error:
+            self._refuse(connection, frame.call, "bad-pattern", str(error))
+            return
+        if why := self._why_too_many(subscriber, pattern):
+            self._refuse(connection, frame.call, "too-many", why)
+        elif not self._is_allowed(self._may_subscribe, connection, pattern.text):
+            self._refuse(connection, frame.call, "not-allowed", f"this peer may not subscribe to {pattern.text!r}")
+        else:
+            subscriber.patterns[frame.call] = pattern
+            if not pattern.is_literal:
+                subscriber.shapes[shape_of(pattern)] += 1
+            self._subscribers[connection] = subscriber
+            self._matches.add(pattern, connection)
+            self.subscriptions += 1
+            connection._answer(connection._conversation.reply(frame.call, None))
+            if frame.retained:
+                self._send_retained(connection, frame.call, pattern)
+
+    def _why_too_many(self, subscriber: _Subscriber, pattern: Pattern) -> str:
+        """Why a connection may not subscribe to one pattern more; empty if it may."""
+        limit = self._options.max_subscriptions
+        if len(subscriber.patterns) >= limit:
+            return f"there are {limit:,} subscriptions on this connection already (max_subscriptions)"
+        is_new = not pattern.is_literal and shape_of(pattern) not in subscriber.shapes
+        if is_new and len(subscriber.shapes) >= _MAX_SHAPES:
+            return f"the patterns of this connection have wildcards in {_MAX_SHAPES} different ways already"
+        return ""
+
+    def _refuse(self, connection: Connection, call: int, code: str, why: str) -> None:
+        self.subscriptions_refused += 1
+        connection._answer(connection._conversation.failure(call, code, why))
+
+    def _is_allowed(self, function: Callable[[Peer, str], bool] | None, connection: Connection, name: str) -> bool:
+        if function is None:
+            return True
+        try:
+            return bool(function(connection.peer, name))
+        except Exception:
+            self._failures += 1
+            if is_round(self._failures):
+                logger.exception("%s cannot be decided about %s, which denies it", name, connection.peer.address)
+            return False
+
+    def _unsubscribe(self, connection: Connection, call: int) -> None:
+        subscriber = self._subscribers.get(connection)
+        pattern = None if subscriber is None else subscriber.patterns.pop(call, None)
+        if subscriber is None or pattern is None:
+            return  # it was refused
+        self._matches.remove(pattern, connection)
+        self.subscriptions -= 1
+        if not pattern.is_literal:
+            shape = shape_of(pattern)
+            subscriber.shapes[shape] -= 1
+            if not subscriber.shapes[shape]:
+                del subscriber.shapes[shape]
+        if not subscriber.patterns:
+            del self._subscribers[connection]
+
+    def forget_connection(self, connection: Connection) -> None:
+        """A connection has ended."""
+        subscriber = self._subscribers.get(connection)
+        for call in list(subscriber.patterns) if subscriber is not None else ():
+            self._unsubscribe(connection, call)
+
+    def _send_retained(self, connection: Connection, call: int, pattern: Pattern) -> None:
+        say = connection._conversation.say
+        for topic, kept in self._retained.items():
+            if not pattern.matches(topic):
+                continue
+            try:
+                frame = say(Published(topic, kept.data, call))
+                taken = connection._send_encoded(None, frame)
+            except LocalProtocolError as error:
+                logger.warning("%s does not get %r: %s", connection.peer.address, topic, error)
+                taken = False
+            else:
+                if taken and connection._watch is not None:
+                    connection._watch.sent("published", topic, len(frame), connection)
+            if not taken:
+                self.dropped += 1
+            if not connection.is_open:
+                return
+
+    def _publish_for(self, message: Message[Any]) -> Awaitable[None] | None:
+        """Publish what a peer wants published; what is returned gives way to others, when that is due."""
+        connection, frame = message.connection, cast("Publish", message.data)
+        try:
+            check_topic(frame.topic, self._options.max_event_name_size)
+        except InvalidEventName as error:
+            self._refuse_publish(connection, frame.topic, "bad-pattern", str(error))
+            return None
+        if not self._is_allowed(self._may_publish, connection, frame.topic):
+            why = f"this peer may not publish {frame.topic!r}"
+            self._refuse_publish(connection, frame.topic, "not-allowed", why)
+            return None
+        try:
+            data = codec.ready_json(frame.data, frame.topic)
+            if why := self._why_not_kept(frame.topic, data) if frame.retain else "":
+                self._refuse_publish(connection, frame.topic, "too-many", why)
+                return None
+            span = usable_traceparent(frame.traceparent)
+            report = self._send(frame.topic, data, retain=frame.retain, source=connection, traceparent=span)
+        except LocalProtocolError as error:
+            self._refuse_publish(connection, frame.topic, "too-large", str(error))
+            return None
+        self._copies += report.sent + report.dropped + 1
+        if self._copies < _COPIES_A_TURN:
+            return None
+        self._copies = 0
+        return _give_way()
+
+    def _refuse_publish(self, connection: Connection, topic: str, code: str, why: str) -> None:
+        self.publishes_refused += 1
+        # An empty or reserved name cannot be told again.
+        with contextlib.suppress(LocalProtocolError):
+            connection._answer(connection._conversation.say(Unpublished(topic, code, why)))
+
+    # --- publishing ---
+
+    def publish(self, topic: str, data: object, *, retain: bool, traceparent: str) -> BroadcastReport:
+        """Publish something of this program's own; see `Server.publish`."""
+        check_topic(topic, self._options.max_event_name_size)
+        if traceparent:
+            check_traceparent(traceparent)
+        ready = codec.ready_json(data, topic)
+        if why := self._why_not_kept(topic, ready) if retain else "":
+            raise LocalProtocolError(f"{topic!r} cannot be retained: {why}")
+        return self._send(topic, ready, retain=retain, source=_NOBODY, traceparent=traceparent)
+
+    def _send(self, topic: str, data: Any, *, retain: bool, source: Connection, traceparent: str) -> BroadcastReport:
+        """Send what is published to all who have subscribed to it.
+
+        Raises:
+            LocalProtocolError: It cannot be sent; nothing was, and nothing is kept.
+        """
+        holders = self._matches.find(topic)
+        subscribers = [holder for holder in holders if isinstance(holder, Connection)]
+        report = self._audience.publish(Published(topic, data, traceparent=traceparent), subscribers)
+        if retain:
+            self._keep(topic, data)
+        for holder in holders:
+            if isinstance(holder, Subscription):
+                # Each has data of its own, as if it had come from elsewhere, and may change it.
+                holder._put(_OwnMessage(topic, codec.value_of(data), source, traceparent=traceparent))
+        self.publishes += 1
+        self.dropped += report.dropped
+        return report
+
+    # --- what is kept ---
+
+    def _why_not_kept(self, topic: str, data: Any) -> str:
+        """Why a message cannot be kept; empty if it can."""
+        options = self._options
+        before = self._retained.get(topic)
+        if before is None and len(self._retained) >= options.max_retained_topics:
+            return f"{options.max_retained_topics:,} topics are retained already (max_retained_topics)"
+        size = self.retained_size - (before.size if before else 0) + _size_of(topic, data)
+        if size > options.max_retained_size:
+            return f"that would be {size:,} bytes of retained messages (max_retained_size)"
+        return ""
+
+    def _keep(self, topic: str, data: Any) -> None:
+        self.forget_retained(topic)
+        size = _size_of(topic, data)
+        self._retained[topic] = _Retained(data, size)
+        self.retained_size += size
+
+    def forget_retained(self, pattern: str) -> int:
+        """Keep no longer what matches; say how many messages that were."""
+        parsed = Pattern(pattern)
+        topics = [topic for topic in self._retained if parsed.matches(topic)] if not parsed.is_literal else [pattern]
+        gone = [kept for topic in topics if (kept := self._retained.pop(topic, None)) is not None]
+        self.retained_size -= sum(kept.size for kept in gone)
+        return len(gone)
+
+    # --- this program's own subscriptions ---
+
+    def make(self, pattern: str, *, max_buffered: int, policy: Policy, retained: bool) -> Subscription:
+        """A subscription that is not entered yet; see `Server.subscribe`."""
+        check_event_name(pattern, self._options.max_event_name_size)
+        parsed = Pattern(pattern)
+        return Subscription(self, parsed, max_buffered=max_buffered, policy=policy, retained=retained)
+
+    async def enter(self, subscription: Subscription) -> None:
+        """Subscribe. Cancellation: a cancelled call has not."""
+        await trio.lowlevel.checkpoint()
+        self._own.add(subscription)
+        self._matches.add(subscription._parsed, subscription)
+        self.subscriptions += 1
+        if subscription._retained:
+            for topic, kept in self._retained.items():
+                if subscription._parsed.matches(topic):
+                    subscription._put(_OwnMessage(topic, codec.value_of(kept.data), _NOBODY, retained=True))
+        if self._is_closed:
+            subscription._end(None)
+
+    def leave(self, subscription: Subscription) -> None:
+        """Subscribe no more."""
+        if subscription in self._own:
+            self._own.discard(subscription)
+            self._matches.remove(subscription._parsed, subscription)
+            self.subscriptions -= 1
+
+    def count_dropped(self) -> None:
+        """A subscription of this program has dropped a message."""
+        self.dropped += 1
+
+    def waiting(self) -> AbstractContextManager[None]:
+        """A context around waiting for a message, which here may come from anywhere."""
+        return contextlib.nullcontext()
+
+    def close(self) -> None:
+        """The server has closed: nothing more will be published."""
+        self._is_closed = True
+        for subscription in list(self._own):
+            subscription._end(None)
+
+
+async def _give_way() -> None:
+    await trio.lowlevel.checkpoint()
+
+
+def _size_of(topic: str, data: Any) -> int:
+    return len(topic.encode()) + (0 if data is None else len(data))
