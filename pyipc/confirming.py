@@ -149,7 +149,7 @@ class Window:
         check_event_name(event, self._options.max_event_name_size)
         if traceparent:
             check_traceparent(traceparent)
-        text = None if data is None else ready_json(data, event)
+        text: bytes | None = ready_json(data, event)
         if isinstance(timeout, Unset):
             timeout = self._options.confirm_timeout
         return text, timeout, math.inf if timeout is None else trio.current_time() + timeout
@@ -324,6 +324,9 @@ class Window:
             connection._watch.sent("confirmed", unsettled.event, size, connection)
         connection._dispatcher.resume()
         connection._reader.call_back()
+
+    def _note_resent(self) -> None:
+        self.resent += 1
 
     def settle(self, outcome: Outcome) -> None:
         """An outcome has come. One that nobody waits for any more is ignored."""
