@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import trio
 
@@ -26,6 +26,9 @@ from common import (
     report_rate,
     warm_up,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
 
 FRAME_SIZE = 256 * 1024**2
 CONNECTIONS = 100_000
@@ -86,6 +89,23 @@ def handle(server: pyipc.Server, workload: str, params: Params) -> None:
             if seen == wanted:
                 message.connection.emit_nowait("done", seen if workload == "events" else len(message.data["s"]))
                 seen = 0
+
+    elif workload == "items":
+        data = payload(params.size)
+        if params.variant == "stream":
+
+            @server.on("items")
+            async def stream(message: pyipc.Message[int]) -> AsyncIterator[Any]:
+                for _ in range(message.data):
+                    yield data
+        elif params.variant == "events":
+
+            @server.on("items")
+            async def emit(message: pyipc.Message[int]) -> None:
+                for _ in range(message.data):
+                    await message.connection.emit(EVENT, data)
+        else:
+            server.on("items", lambda message: data)
 
     elif workload == "broadcast":
 
@@ -206,7 +226,37 @@ async def large(client: pyipc.Client, params: Params) -> None:
     report_laps(laps)
 
 
-WORK = {"request": request, "requests": requests, "echo": echo, "events": events, "large": large}
+async def items(client: pyipc.Client, params: Params) -> None:
+    data, seen, finished = payload(params.size), 0, trio.Event()
+
+    @client.on(EVENT)
+    def take(message: pyipc.Message[Any]) -> None:
+        nonlocal seen
+        assert message.data == data
+        seen += 1
+        if seen == params.count:
+            finished.set()
+
+    begin()
+    began = time.perf_counter()
+    if params.variant == "stream":
+        async with client.stream("items", params.count) as stream:
+            async for item in stream:
+                assert item == data
+                seen += 1
+    elif params.variant == "events":
+        await client.emit("items", params.count)
+        await finished.wait()
+    else:
+        for _ in range(params.count):
+            assert await client.request("items") == data
+            seen += 1
+    seconds = time.perf_counter() - began
+    assert seen == params.count
+    report_rate(params.count, seconds)
+
+
+WORK = {"request": request, "requests": requests, "echo": echo, "events": events, "large": large, "items": items}
 
 
 async def drive(args: Arguments) -> None:
