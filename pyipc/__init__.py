@@ -4,8 +4,9 @@
 """
 
 from pyipc.admission import ANYONE as ANYONE
+from pyipc.attaching import Attached as Attached
 from pyipc.client import Client as Client
-from pyipc.client import connect as connect
+from pyipc.connecting import connect as connect
 from pyipc.connection import Connection as Connection
 from pyipc.endpoint import Endpoint as Endpoint
 from pyipc.errors import AddressError as AddressError
@@ -38,6 +39,7 @@ from pyipc.errors import Undelivered as Undelivered
 from pyipc.errors import UnencodableData as UnencodableData
 from pyipc.errors import UnsafePath as UnsafePath
 from pyipc.errors import UnsupportedByTransport as UnsupportedByTransport
+from pyipc.instrument import Instrument as Instrument
 from pyipc.listening import EventStream as EventStream
 from pyipc.message import Message as Message
 from pyipc.options import Options as Options
@@ -68,6 +70,7 @@ __all__ = [
     "Address",
     "AddressError",
     "AddressInUse",
+    "Attached",
     "BroadcastReport",
     "Certificate",
     "CertificateFileError",
@@ -85,6 +88,7 @@ __all__ = [
     "HandshakeFailed",
     "IPCError",
     "InsecureAddress",
+    "Instrument",
     "InvalidData",
     "InvalidEventName",
     "Json",

@@ -1,4 +1,4 @@
-"""An event that has arrived with more to it than a name and data."""
+"""What has arrived with more to it than a name and data."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pyipc.connection import Connection
+    from pyipc.protocol.messages import Request
     from pyipc.router import Handler
 
-__all__ = ["Arrival"]
+__all__ = ["Arrival", "FullRequest"]
 
 
 class Arrival:
@@ -28,10 +29,11 @@ class Arrival:
     Attributes:
         type: Its name, called as that of a plain event.
         data: As given.
+        attachments: As given.
         handlers: As given.
     """
 
-    __slots__ = ("_attachments", "_traceparent", "data", "handlers", "type")
+    __slots__ = ("_traceparent", "attachments", "data", "handlers", "type")
 
     def __init__(
         self,
@@ -45,7 +47,7 @@ class Arrival:
         self.type: str = event
         self.data: Any = data
         self.handlers: tuple[Handler, ...] | None = handlers
-        self._attachments = attachments
+        self.attachments: Sequence[bytes] = attachments
         self._traceparent = traceparent
 
     def message(self, data: Any, connection: Connection) -> FullMessage[Any]:
@@ -55,4 +57,32 @@ class Arrival:
             data: The data, converted to the type that the handler declares.
             connection: Where it came from.
         """
-        return FullMessage(self.type, data, connection, attachments=self._attachments, traceparent=self._traceparent)
+        return FullMessage(self.type, data, connection, attachments=self.attachments, traceparent=self._traceparent)
+
+
+class FullRequest:
+    """Takes the place of a request on the way to its handler, where it came with attachments.
+
+    Args:
+        request: The request.
+        attachments: Binary data that came with it.
+
+    Attributes:
+        call: The number of the call.
+        event: Its name.
+        data: Its decoded JSON.
+        traceparent: Which span it comes from.
+    """
+
+    __slots__ = ("_attachments", "call", "data", "event", "traceparent")
+
+    def __init__(self, request: Request, attachments: Sequence[bytes]) -> None:
+        self.call: int = request.call
+        self.event: str = request.event
+        self.data: Any = request.data
+        self.traceparent: str = request.traceparent
+        self._attachments = attachments
+
+    def message(self, data: Any, connection: Connection) -> FullMessage[Any]:
+        """What the handler gets; as `Arrival.message`."""
+        return FullMessage(self.event, data, connection, attachments=self._attachments, traceparent=self.traceparent)

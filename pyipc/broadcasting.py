@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import logging
 from typing import TYPE_CHECKING
 
+from pyipc.attaching import frozen, send_parcel
 from pyipc.connection import Connection
 from pyipc.endpoint import Endpoint
 from pyipc.errors import ConnectionClosed, LocalProtocolError
 from pyipc.identity import AGENT
 from pyipc.protocol.conversation import Role
+from pyipc.protocol.features import ATTACHMENTS, TOPICS, TracedEvent
 from pyipc.protocol.framing import Json
 from pyipc.protocol.names import check_event_name
+from pyipc.protocol.parcels import NO_ATTACHMENTS, listed, pack
+from pyipc.protocol.traces import check_traceparent
 from pyipc.statistics import BroadcastReport
 
 if TYPE_CHECKING:
@@ -22,7 +27,9 @@ if TYPE_CHECKING:
     from pyipc.protocol.conversation import Conversation
     from pyipc.protocol.features import Published
     from pyipc.protocol.framing import Framing
+    from pyipc.protocol.parcels import Buffer, Frame
     from pyipc.transports.port import Link
+    from pyipc.watch import Watch
 
 __all__ = ["Audience"]
 
@@ -35,13 +42,15 @@ class Audience:
     Args:
         endpoints: Where the server listens.
         options: Limits and times.
+        watch: Knows which span something comes from that was given none, if there is an instrument.
 
     Attributes:
         broadcasts: Broadcasts made.
         dropped: Copies of them that slow peers did not get.
     """
 
-    def __init__(self, endpoints: Sequence[Endpoint], options: Options) -> None:
+    def __init__(self, endpoints: Sequence[Endpoint], options: Options, watch: Watch | None = None) -> None:
+        self._watch = watch
         self._endpoints = endpoints
         self._options = options
         self._members: dict[Connection, Endpoint] = {}
@@ -85,17 +94,23 @@ class Audience:
         data: object,
         exclude: Connection | Collection[Connection] | None,
         where: Callable[[Connection], bool] | None,
+        attachments: Iterable[Buffer] = NO_ATTACHMENTS,
+        traceparent: str = "",
     ) -> BroadcastReport:
         """Send an event to every connection, without waiting; see `Server.broadcast`.
 
         Raises:
             LocalProtocolError: The name or the data cannot be sent; nothing was.
         """
-        frames = self._encode(event, data)
+        if self._watch is not None and not traceparent:
+            traceparent = self._watch.traceparent()
+        buffers = [] if attachments is NO_ATTACHMENTS else listed(attachments)
+        frames = self._encode(event, data, buffers)
+        traced = self._encode_traced(event, data, traceparent, buffers) if traceparent else None
         excluded = (exclude,) if isinstance(exclude, Connection) else exclude or ()
         sent = dropped = 0
         framing: Framing | None = None
-        frame: bytes | None = None
+        frame: Frame | None = None
         for connection, endpoint in list(self._members.items()):
             if not connection.is_open or connection in excluded or (where is not None and not where(connection)):
                 continue
@@ -104,8 +119,14 @@ class Audience:
             if endpoint.framing is not framing:  # looked up for each run of connections to one endpoint
                 framing = endpoint.framing
                 frame = frames.get(framing)
+            given = frame
+            if traced and TOPICS in connection._conversation.features:
+                given = traced.get(framing, frame)
             try:
-                taken = frame is not None and connection._send_encoded(event, frame)
+                if buffers and given is not None:
+                    taken = send_parcel(connection, event, given)
+                else:
+                    taken = given is not None and connection._send_encoded(event, given)
             except ConnectionClosed:
                 continue
             except LocalProtocolError as error:
@@ -120,26 +141,44 @@ class Audience:
         self.dropped += dropped
         return BroadcastReport(sent, dropped)
 
-    def _encode(self, event: str, data: object) -> dict[Framing, bytes]:
-        """The bytes of an event for every framing that can carry it.
+    def _encode(self, event: str, data: object, buffers: list[Buffer]) -> dict[Framing, Frame]:
+        """The bytes of an event, with its attachments, for every framing that can carry it.
 
         Raises:
             LocalProtocolError: No framing can.
         """
         check_event_name(event, self._options.max_event_name_size)
-        frames: dict[Framing, bytes] = {}
+        frames: dict[Framing, Frame] = {}
+        records = frozen(buffers)
         error: LocalProtocolError | None = None
         for framing in {*(point.framing for point in self._endpoints), *+self._framings} or {Json()}:
             template = self._template(framing)
             try:
+                if records and not isinstance(framing, Json):
+                    template.check_feature(ATTACHMENTS)
                 frame = template.encode(event, data)
                 template.check_size(frame)
             except LocalProtocolError as refused:
                 error = refused
             else:
-                frames[framing] = frame
+                frames[framing] = pack(frame, records) if records else frame
         if error is not None and not frames:
             raise error
+        return frames
+
+    def _encode_traced(self, event: str, data: object, traceparent: str, buffers: list[Buffer]) -> dict[Framing, Frame]:
+        """The bytes of an event that says which span it comes from, for every framing that can carry that.
+
+        Raises:
+            LocalProtocolError: It is no span.
+        """
+        check_traceparent(traceparent)
+        frames: dict[Framing, Frame] = {}
+        records = frozen(buffers)
+        for framing in +self._framings:
+            with contextlib.suppress(LocalProtocolError):  # better without than not at all
+                frame = self._template(framing).say(TracedEvent(event, data, traceparent))
+                frames[framing] = pack(frame, records) if records else frame
         return frames
 
     def _template(self, framing: Framing) -> Conversation:
@@ -177,6 +216,8 @@ class Audience:
                 taken = False
             if taken:
                 sent += 1
+                if connection._watch is not None:
+                    connection._watch.sent("published", body.topic, len(frame), connection)
             else:
                 dropped += 1
         return BroadcastReport(sent, dropped)

@@ -11,20 +11,24 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from pyipc.attaching import frozen, send_packed
 from pyipc.calls import error_of
 from pyipc.errors import ConnectionLost, LocalProtocolError, PeerLacksFeature, Unconfirmed, UnsupportedByTransport
 from pyipc.options import Unset
 from pyipc.protocol.codec import ready_json
 from pyipc.protocol.features import CONFIRM, Deliver
 from pyipc.protocol.names import check_event_name
+from pyipc.protocol.traces import check_traceparent
 
 if TYPE_CHECKING:
+    from pyipc.attaching import Records
     from pyipc.connection import Connection
     from pyipc.options import Options
     from pyipc.protocol.features import Outcome
+    from pyipc.protocol.parcels import Buffer
     from pyipc.timers import Timer, Timers
 
-__all__ = ["MAX_WINDOW", "Unsettled", "Window", "confirm"]
+__all__ = ["MAX_WINDOW", "Unsettled", "Window", "confirm", "size_of"]
 
 #: How far above the lowest number without an outcome any other may be: the protocol's own limit.
 MAX_WINDOW = 65_536
@@ -39,7 +43,9 @@ class Unsettled:
         number: Its number.
         event: Its name.
         data: Its data, encoded; ``None`` for null.
+        records: Its attachments.
         size: What it counts for, in bytes.
+        traceparent: Which span it comes from.
         connection: By which it was sent last, while that one lasts.
         sent: Whether it was ever sent.
         again: Whether it was sent to a server that is not there any more, and may have been handled by that.
@@ -59,17 +65,21 @@ class Unsettled:
         "expires",
         "instance",
         "number",
+        "records",
         "sent",
         "size",
         "task",
         "timer",
+        "traceparent",
     )
 
-    def __init__(self, number: int, event: str, data: bytes | None) -> None:
+    def __init__(self, number: int, event: str, data: bytes | None, records: Records, traceparent: str) -> None:
         self.number: int = number
         self.event: str = event
         self.data: bytes | None = data
-        self.size: int = len(event) + len(data or b"")
+        self.records: Records = records
+        self.traceparent: str = traceparent
+        self.size: int = len(event) + size_of(data, records)
         self.connection: Connection | None = None
         self.sent: bool = False
         self.again: bool = False
@@ -112,22 +122,33 @@ class Window:
 
     # --- what tasks do ---
 
-    async def emit(self, connection: Connection, event: str, data: object, timeout: float | Unset | None) -> None:
+    async def emit(
+        self,
+        connection: Connection,
+        event: str,
+        data: object,
+        timeout: float | Unset | None,
+        buffers: list[Buffer],
+        traceparent: str,
+    ) -> None:
         """Send an event and wait for its outcome; see `Connection.emit`."""
         await trio.lowlevel.checkpoint_if_cancelled()
         check_can_wait(connection)
-        text, timeout, deadline = self._prepare(event, data, timeout)
-        while not await self._is_ready(connection, event, timeout, deadline, len(text or b"")):
+        text, timeout, deadline = self._prepare(event, data, timeout, traceparent)
+        records = frozen(buffers)
+        while not await self._is_ready(connection, event, timeout, deadline, size_of(text, records)):
             pass
-        unsettled = self._begin(event, text, timeout, deadline)
+        unsettled = self._begin(event, text, records, timeout, deadline, traceparent)
         self._send_or_forget(connection, unsettled)
         await self._wait(unsettled, connection)
 
     def _prepare(
-        self, event: str, data: object, timeout: float | Unset | None
+        self, event: str, data: object, timeout: float | Unset | None, traceparent: str
     ) -> tuple[bytes | None, float | None, float]:
         """The data encoded, the time-out, and when it is over."""
         check_event_name(event, self._options.max_event_name_size)
+        if traceparent:
+            check_traceparent(traceparent)
         text = None if data is None else ready_json(data, event)
         if isinstance(timeout, Unset):
             timeout = self._options.confirm_timeout
@@ -162,9 +183,7 @@ class Window:
                 await outbox.wait_for_room()
                 return False
             raise self._late(event, timeout)
-        if await self._has_waited_for_room(event, timeout, deadline, size) and (
-            not connection.is_open or outbox.size >= outbox.high_water_size
-        ):
+        if await self._has_waited_for_room(event, timeout, deadline, size) and not _takes_more(connection):
             self._pass_on()
             return False
         return True
@@ -247,9 +266,17 @@ class Window:
 
     # --- what happens to an event ---
 
-    def _begin(self, event: str, text: bytes | None, timeout: float | None, deadline: float) -> Unsettled:
+    def _begin(
+        self,
+        event: str,
+        text: bytes | None,
+        records: Records,
+        timeout: float | None,
+        deadline: float,
+        traceparent: str,
+    ) -> Unsettled:
         self._last += 1
-        unsettled = self.pending[self._last] = Unsettled(self._last, event, text)
+        unsettled = self.pending[self._last] = Unsettled(self._last, event, text, records, traceparent)
         self.size += unsettled.size
         self._pass_on()
         if timeout is not None:
@@ -272,17 +299,29 @@ class Window:
         """
         lowest = next(iter(self.pending))
         frame = connection._conversation.say(
-            Deliver(unsettled.number, unsettled.event, unsettled.data, lowest=lowest, again=unsettled.again)
+            Deliver(
+                unsettled.number,
+                unsettled.event,
+                unsettled.data,
+                lowest=lowest,
+                again=unsettled.again,
+                traceparent=unsettled.traceparent,
+            )
         )
         outbox = connection._outbox
         connection._window = self
-        if len(self.pending) < _FEW:
+        size = len(frame)
+        if unsettled.records:
+            size = send_packed(connection, frame, unsettled.records)
+        elif len(self.pending) < _FEW:
             outbox.push_now(frame, trio.current_time())
         else:
             outbox.push_share(frame)  # others are likely to follow in this very turn
         unsettled.connection = connection
         unsettled.sent = True
         connection._events_sent += 1
+        if connection._watch is not None:
+            connection._watch.sent("confirmed", unsettled.event, size, connection)
         connection._dispatcher.resume()
         connection._reader.call_back()
 
@@ -341,6 +380,15 @@ class Window:
             self._emptied.unpark_all()
 
 
+def size_of(data: bytes | None, records: Records) -> int:
+    """Bytes that an event takes until it has an outcome, beside its name."""
+    return len(data or b"") + sum(map(len, records))
+
+
+def _takes_more(connection: Connection) -> bool:
+    return connection.is_open and connection._outbox.size < connection._outbox.high_water_size
+
+
 def check_can_wait(connection: Connection) -> None:
     """Refuse to wait for the peer inside of a handler of its own events, which the peer may be waiting for.
 
@@ -354,13 +402,20 @@ def check_can_wait(connection: Connection) -> None:
         )
 
 
-async def confirm(connection: Connection, event: str, data: object, timeout: float | Unset | None) -> None:
+async def confirm(
+    connection: Connection,
+    event: str,
+    data: object,
+    timeout: float | Unset | None,
+    buffers: list[Buffer],
+    traceparent: str,
+) -> None:
     """Send an event over one connection and wait for its outcome; see `Connection.emit`."""
     owned = connection._owner.window
     if owned is not None:
-        await owned.emit(connection, event, data, timeout)
+        await owned.emit(connection, event, data, timeout, buffers, traceparent)
         return
     window = connection._window
     if window is None:
         window = connection._window = Window(connection._options, connection._timers)
-    await window.emit(connection, event, data, timeout)
+    await window.emit(connection, event, data, timeout, buffers, traceparent)

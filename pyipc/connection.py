@@ -1,44 +1,40 @@
 """One connection: what a program can say to its peer, and what it can know about it.
 
-Both sides use this class. How it lives and ends is in `pyipc.lifecycle`.
+Both sides use this class. How it lives and ends is in `pyipc.lifecycle`, what it can ask for in `pyipc.asking`.
 """
 
 from __future__ import annotations
 
-import contextlib
-import math
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING
 
 import trio
 
+from pyipc.asking import Asking
+from pyipc.attaching import AttachmentTally, emit_attached, emit_attached_nowait
 from pyipc.confirming import confirm as confirm_event
-from pyipc.errors import InvalidEventName, RequestTimeout
-from pyipc.lifecycle import Lifecycle
+from pyipc.errors import InvalidEventName
 from pyipc.options import UNSET, Unset
-from pyipc.protocol.codec import convert
-from pyipc.protocol.features import STREAMS
-from pyipc.reader import SOON
-from pyipc.slots import current_slot
+from pyipc.protocol.features import TOPICS
+from pyipc.protocol.parcels import NO_ATTACHMENTS, listed
+from pyipc.protocol.traces import check_traceparent
 from pyipc.statistics import ConnectionStatistics
-from pyipc.streams import Stream, Streams, StreamSource
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable
+
+    from pyipc.protocol.parcels import Buffer, Frame
 
 __all__ = ["Connection"]
 
-T = TypeVar("T")
-# With so many requests under way, a scheduler turn to write the next costs less than a write of its own.
-_FEW = 4
 
-
-class Connection(Lifecycle, StreamSource):
+class Connection(Asking):
     """A connection to one peer. Made by servers and clients, which hand it to handlers."""
 
     __slots__ = ()
 
     def statistics(self) -> ConnectionStatistics:
         """A snapshot of the counters."""
+        attached = self._attachments or AttachmentTally()
         asked, served = self._streams, self._responder.producers
         return ConnectionStatistics(
             bytes_sent=self._outbox.bytes_sent,
@@ -51,6 +47,10 @@ class Connection(Lifecycle, StreamSource):
             malformed=self._malformed,
             dropped=self._dropped + self._link.dropped,
             late_answers=self._calls.late_answers,
+            attachments_sent=attached.sent,
+            attachments_sent_size=attached.sent_size,
+            attachments_received=attached.received,
+            attachments_received_size=attached.received_size,
             outbox_size=self._outbox.size,
             inbox_size=self._inbox.size,
             pending_requests=len(self._calls.pending),
@@ -72,7 +72,14 @@ class Connection(Lifecycle, StreamSource):
     # --- sending ---
 
     async def emit(
-        self, event: str, data: object = None, *, confirm: bool = False, timeout: float | Unset | None = UNSET
+        self,
+        event: str,
+        data: object = None,
+        *,
+        attachments: Iterable[Buffer] = NO_ATTACHMENTS,
+        confirm: bool = False,
+        timeout: float | Unset | None = UNSET,
+        traceparent: str = "",
     ) -> None:
         """Send an event; nobody answers.
 
@@ -83,12 +90,17 @@ class Connection(Lifecycle, StreamSource):
         Args:
             event: Its name.
             data: Anything that has a JSON form; bytes on a raw connection.
+            attachments: Buffers of bytes that go beside the data as they are, to a pyipc peer. `bytes` are not copied;
+                of what could change meanwhile a copy is made.
             confirm: Wait until the peer has handled it. Not to be used by a handler of this connection's events,
                 nor by tasks in its nurseries.
             timeout: With ``confirm``: seconds to wait; ``None`` for ever; by default the option ``confirm_timeout``.
+            traceparent: Which span of a trace it comes from, as W3C Trace Context writes it. It goes without to a peer
+                that has not introduced itself (yet), and over UDP.
 
         Raises:
-            LocalProtocolError: The name or the data cannot be sent; nothing was.
+            LocalProtocolError: The name, the data or the attachments cannot be sent; nothing was. `PeerLacksFeature`:
+                the peer takes no attachments, or did not say within ``handshake_timeout`` that it does.
             ConnectionClosed: The connection is closed, or lost; nothing was sent.
             PeerLacksFeature: With ``confirm``: the peer cannot confirm, or nobody can over this transport.
             RequestError: With ``confirm``: it was not handled, or a handler failed; as for `request`.
@@ -100,14 +112,21 @@ class Connection(Lifecycle, StreamSource):
         (64 KiB), and with ``confirm``: giving way to the scheduler costs ten times what a message does.
         """
         if confirm:
-            await confirm_event(self, event, data, timeout)
+            await confirm_event(self, event, data, timeout, listed(attachments), traceparent)
             return
         await trio.lowlevel.checkpoint_if_cancelled()
-        if self._emit_at_once(event, data):
+        if attachments is not NO_ATTACHMENTS and (buffers := listed(attachments)):
+            await emit_attached(self, event, data, buffers, traceparent)
+            return
+        is_traced = traceparent != "" and self._carries(traceparent)
+        if not is_traced and self._emit_at_once(event, data):
             return
         if self._conversation.is_risky(event):
             await self.know_peer()
-        frame = self._conversation.event(event, data)
+        if is_traced:
+            frame = self._conversation.traced_event(event, data, traceparent)
+        else:
+            frame = self._conversation.event(event, data)
         outbox = self._outbox
         if outbox.size + outbox.shared >= outbox.high_water_size:
             if self._link.reliable:
@@ -121,6 +140,20 @@ class Connection(Lifecycle, StreamSource):
                 raise self._gone()
         outbox.push(frame)
         self._events_sent += 1
+        if self._watch is not None:
+            self._watch.sent("event", event, len(frame), self)
+
+    def _carries(self, traceparent: str) -> bool:
+        """Whether an event to this peer can say which span it comes from.
+
+        Raises:
+            LocalProtocolError: It is no span.
+            ConnectionClosed: The connection is closed, or lost.
+        """
+        check_traceparent(traceparent)
+        if not self.is_open:
+            raise self._gone()
+        return TOPICS in self._conversation.features
 
     def _emit_at_once(self, event: str, data: object) -> bool:
         """Send an event if that needs no waiting at all; say whether it was sent.
@@ -152,27 +185,48 @@ class Connection(Lifecycle, StreamSource):
         self._events_sent += 1
         return True
 
-    def emit_nowait(self, event: str, data: object = None) -> None:
-        """Send an event if that is possible without waiting.
+    def emit_nowait(
+        self,
+        event: str,
+        data: object = None,
+        *,
+        attachments: Iterable[Buffer] = NO_ATTACHMENTS,
+        traceparent: str = "",
+    ) -> None:
+        """Send an event if that is possible without waiting. Takes what `emit` takes.
+
+        Args:
+            event: Its name.
+            data: Anything that has a JSON form; bytes on a raw connection.
+            attachments: Buffers of bytes; see `emit`.
 
         Raises:
-            trio.WouldBlock: The outbox is above its high-water mark; nothing was sent.
-            LocalProtocolError: The name or the data cannot be sent; nothing was.
+            trio.WouldBlock: The outbox is above its high-water mark, or there are attachments and it is not known yet
+                whether the peer takes any; nothing was sent.
+            LocalProtocolError: The name, the data or the attachments cannot be sent; nothing was.
             ConnectionClosed: The connection is closed, or lost; nothing was sent.
         """
+        if attachments is not NO_ATTACHMENTS and (buffers := listed(attachments)):
+            emit_attached_nowait(self, event, data, buffers, traceparent)
+            return
         if not self.is_open:
             raise self._gone()
-        frame = self._conversation.event(event, data)
+        if traceparent != "" and self._carries(traceparent):
+            frame = self._conversation.traced_event(event, data, traceparent)
+        else:
+            frame = self._conversation.event(event, data)
         if self._outbox.size >= self._outbox.high_water_size or (not frame and self._has_no_room_for_nothing()):
             raise trio.WouldBlock
         self._outbox.push(frame)
         self._events_sent += 1
+        if self._watch is not None:
+            self._watch.sent("event", event, len(frame), self)
 
     def encode(self, event: str, data: object) -> bytes:
         """The bytes of an event for every peer with this framing; see `_send_encoded`."""
         return self._conversation.encode(event, data)
 
-    def _send_encoded(self, event: str | None, frame: bytes) -> bool:
+    def _send_encoded(self, event: str | None, frame: Frame) -> bool:
         """Send bytes from `encode` without waiting, up to the outbox's cap.
 
         Args:
@@ -200,7 +254,7 @@ class Connection(Lifecycle, StreamSource):
         outbox = self._outbox
         if not outbox.frames:
             outbox.push_later(frame)  # which takes any frame when it is empty, as `offer` does
-        elif outbox.size + len(frame) <= outbox.max_size:
+        elif outbox.size + len(frame) <= outbox.max_size or outbox.takes_whole(frame):
             outbox.frames.append(frame)
             outbox.size += len(frame)
         else:
@@ -233,176 +287,3 @@ class Connection(Lifecycle, StreamSource):
             raise self._gone()
         with self.waiting_for_peer():
             await self._outbox.flush()
-
-    @overload
-    async def request(self, event: str, data: object = None, *, timeout: float | Unset | None = UNSET) -> Any: ...
-
-    @overload
-    async def request(
-        self, event: str, data: object = None, *, timeout: float | Unset | None = UNSET, result: type[T]
-    ) -> T: ...
-
-    async def request(
-        self, event: str, data: object = None, *, timeout: float | Unset | None = UNSET, result: Any = None
-    ) -> Any:
-        """Ask the peer and wait for its answer.
-
-        Args:
-            event: The name of the request.
-            data: Anything that has a JSON form.
-            timeout: Seconds to wait; ``None`` for ever; by default the option ``request_timeout``.
-            result: A type that the answer is checked against and converted to.
-
-        Returns:
-            The answer, decoded.
-
-        Raises:
-            RequestTimeout: No answer came in time.
-            NoHandler: Nobody there handles it.
-            RemoteError: The handler there failed, or refused.
-            InvalidData: The data does not fit what the handler expects, or the answer does not fit ``result``.
-            PeerLacksFeature: The peer cannot take requests.
-            ConnectionLost: The connection broke; ``maybe_handled`` says whether the peer may have acted.
-            LocalProtocolError: The name or the data cannot be sent; nothing was.
-
-        Cancellation: the peer is told and cancels its handler; a late answer is ignored.
-        """
-        await trio.lowlevel.checkpoint_if_cancelled()
-        if isinstance(timeout, Unset):
-            timeout = self._options.request_timeout
-        now = self._now()
-        deadline = math.inf if timeout is None else now + timeout
-        return await self._request_until(event, data, timeout, deadline, now, result)
-
-    async def _request_until(
-        self, event: str, data: object, timeout: float | None, deadline: float, now: float, result: Any
-    ) -> Any:
-        """Like `request`, for a caller that has looked at the clock already, and whether it is cancelled.
-
-        Args:
-            event: The name of the request.
-            data: Anything that has a JSON form.
-            timeout: Seconds that the caller waits in all, for the error.
-            deadline: When they are over, in trio's time.
-            now: Trio's time now.
-            result: A type that the answer is checked against and converted to, or ``None``.
-
-        Raises:
-            RequestError, ConnectionLost, LocalProtocolError: As `request`.
-
-        Cancellation: the peer is told and cancels its handler; a late answer is ignored.
-        """
-        if not self.is_open:
-            raise self._gone()
-        calls, outbox, reader = self._calls, self._outbox, self._reader
-        if outbox.size >= outbox.high_water_size or len(calls.pending) >= self._options.max_pending_requests:
-            await self._wait_for_turn(event, timeout, deadline)
-            if not self.is_open:
-                raise self._gone()
-        try:
-            number, frame = self._conversation.request(event, data)
-            if len(calls.pending) < _FEW:
-                outbox.push_now(frame, now)
-            else:
-                outbox.push_share(frame)  # others are likely to ask in this very turn, and one write serves many
-            self._events_sent += 1
-            slot = current_slot.get()
-            reads = self._conversation.frames_completed
-            if slot is None and not calls.pending and reads == reader.reads + 1 and 0.0 < now - reader.time <= SOON:
-                reader.row += 1
-            else:
-                reader.row = 0
-            reader.reads = reads
-            call = calls.begin(number, event, timeout, deadline)
-            if self._dispatcher.paused:
-                self._dispatcher.resume()
-            if slot is None and reader.is_free:
-                answer = await reader.read_answer(call, calls)
-            else:
-                reader.call_back()
-                if slot is None:
-                    answer = await calls.wait(call)
-                else:
-                    with slot.given_up(self._responder):
-                        answer = await calls.wait(call)
-        finally:
-            if calls.room is not None:
-                calls.pass_on()
-        return answer if result is None else convert(answer, result)
-
-    async def _open_stream(self, stream: Stream[Any], deadline: float) -> None:
-        if not self.is_open:
-            raise self._gone()
-        outbox = self._outbox
-        with trio.move_on_at(deadline) as scope:
-            if self._conversation.awaits_welcome:
-                await self.know_peer()
-            self._conversation.check_feature(STREAMS)
-            if outbox.size >= outbox.high_water_size:
-                with self.waiting_for_peer():
-                    await outbox.wait_for_room()
-        if scope.cancelled_caught:
-            assert stream.timeout is not None
-            raise RequestTimeout(stream.event, stream.timeout, "; the peer did not even read what was sent before")
-        if not self.is_open:
-            raise self._gone()
-        if self._streams is None:
-            self._streams = Streams(self)
-        number = self._conversation.next_call()
-        outbox.push_now(self._conversation.say(stream.opening(number)), self._now())
-        self._streams.add(number, stream)
-
-    async def _wait_for_turn(self, event: str, timeout: float | None, deadline: float) -> None:
-        """Wait until one more request fits, but not beyond its own time-out."""
-        try:
-            with self.waiting_for_peer(), trio.move_on_at(deadline) as scope:
-                while len(self._calls.pending) >= self._options.max_pending_requests:
-                    await self._calls.wait_for_room()
-                    if not self.is_open:
-                        raise self._gone()
-                if self._outbox.size >= self._outbox.high_water_size:
-                    await self._outbox.wait_for_room()
-        except BaseException:
-            self._calls.pass_on()
-            raise
-        if scope.cancelled_caught:
-            self._calls.pass_on()
-            assert timeout is not None
-            raise RequestTimeout(event, timeout)
-
-    def _giving_up_slot(self) -> contextlib.AbstractContextManager[None]:
-        slot = current_slot.get()
-        return _NOTHING if slot is None else slot.given_up(self._responder)
-
-    async def know_peer(self) -> None:
-        """Wait until it is clear whether the peer speaks pyipc's protocol, but not for long.
-
-        Raises:
-            ConnectionClosed: The connection ended meanwhile.
-
-        Cancellation: changes nothing.
-        """
-        timeout = self._options.handshake_timeout
-        if self._introduced is None:
-            self._introduced = trio.Event()
-        with trio.move_on_after(math.inf if timeout is None else timeout):
-            if self._conversation.awaits_welcome and self.is_open:
-                await self._introduced.wait()
-        if not self.is_open:
-            raise self._gone()
-
-    @contextlib.contextmanager
-    def waiting_for_peer(self) -> Iterator[None]:
-        """A context in which reading does not pause, since something waits for what the peer sends."""
-        self._waiting += 1
-        self._dispatcher.resume()
-        self._reader.call_back()
-        try:
-            with self._giving_up_slot():
-                yield
-        finally:
-            self._waiting -= 1
-
-
-# What a task without a slot gives up; it can be entered any number of times.
-_NOTHING = contextlib.nullcontext()

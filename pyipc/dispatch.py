@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import trio
 
-from pyipc.arrival import Arrival
+from pyipc.arrival import Arrival, FullRequest
 from pyipc.delivering import Delivery, deliver
 from pyipc.errors import InvalidData
 from pyipc.lineage import descends_from
@@ -233,7 +233,13 @@ class Dispatcher:
                     responder.cancel(item.call)
                 else:
                     arrival = connection._settle(item)
-                    if arrival is not None:
+                    if isinstance(arrival, FullRequest):
+                        answer = responder.take(arrival)
+                        if answer is not None:
+                            self._hand_over()
+                            await responder.finish(scope, answer)
+                            return
+                    elif arrival is not None:
                         if self._lane_busy:
                             self._inbox.put_event(arrival)
                             continue

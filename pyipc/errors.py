@@ -198,10 +198,10 @@ class Unconfirmed(IPCError):
 
     Attributes:
         event: The name of the event.
-        code: A short, stable name for the reason: ``"timeout"`` (no outcome came in time), ``"lost"`` (the server could
-            not be reached for so long that it may forget), ``"forgotten"`` (it did forget), ``"unsupported"`` (the
-            server that is there now cannot confirm), ``"closed"`` (this side was closed) or ``"failed"`` (the client
-            has given up to connect).
+        code: A short, stable name for the reason: ``"timeout"`` (no outcome came in time), ``"lost"`` (the server
+            could not be reached for so long that it may forget), ``"forgotten"`` (it did forget), ``"unsupported"``
+            (the server that is there now cannot confirm), ``"closed"`` (this side was closed) or ``"failed"`` (the
+            client has given up to connect).
         maybe_handled: Whether it may have been handled. ``False`` is certain, ``True`` is not.
     """
 
@@ -234,19 +234,27 @@ class InvalidEventName(LocalProtocolError):
 
 
 class MessageTooLarge(LocalProtocolError):
-    """A message exceeds the largest frame that this side or the peer accepts, or what a datagram holds.
+    """A message exceeds what this side or the peer accepts as a frame or its attachments, or what a datagram holds.
 
     Attributes:
-        size: Bytes of the whole frame, its envelope included.
-        limit: Bytes allowed.
+        size: Bytes of the whole frame, its envelope included; or of its attachments, or their number, whichever is
+            too much.
+        limit: How much is allowed.
     """
 
     def __init__(
-        self, size: int, limit: int, advice: str = "send less at a time, or raise max_frame_size on both sides"
+        self,
+        size: int,
+        limit: int,
+        advice: str = "send less at a time, or raise max_frame_size on both sides",
+        *,
+        message: str = "",
     ) -> None:
         self.size = size
         self.limit = limit
-        super().__init__(f"the message takes {size:,} bytes on the wire and the limit is {limit:,}; {advice}")
+        super().__init__(
+            message or f"the message takes {size:,} bytes on the wire and the limit is {limit:,}; {advice}"
+        )
 
 
 class UnencodableData(LocalProtocolError):

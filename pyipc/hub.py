@@ -20,6 +20,7 @@ from pyipc.protocol.features import Publish, Published, Subscribe, Unpublished, 
 from pyipc.protocol.messages import Malformed
 from pyipc.protocol.names import check_event_name, check_topic
 from pyipc.protocol.patterns import Pattern
+from pyipc.protocol.traces import check_traceparent, usable_traceparent
 from pyipc.rounds import is_round
 from pyipc.router import Handler
 from pyipc.subscription import Policy, Subscription
@@ -195,7 +196,7 @@ class Hub:
         except Exception:
             self._failures += 1
             if is_round(self._failures):
-                logger.exception("%s cannot be decided about %s, which denies it", name, connection.peer.address)
+                logger.exception("whether %s may have %r could not be found out: denied", connection.peer.address, name)
             return False
 
     def _unsubscribe(self, connection: Connection, call: int) -> None:
@@ -225,10 +226,14 @@ class Hub:
             if not pattern.matches(topic):
                 continue
             try:
-                taken = connection._send_encoded(None, say(Published(topic, kept.data, call)))
+                frame = say(Published(topic, kept.data, call))
+                taken = connection._send_encoded(None, frame)
             except LocalProtocolError as error:
                 logger.warning("%s does not get %r: %s", connection.peer.address, topic, error)
                 taken = False
+            else:
+                if taken and connection._watch is not None:
+                    connection._watch.sent("published", topic, len(frame), connection)
             if not taken:
                 self.dropped += 1
             if not connection.is_open:
@@ -251,7 +256,8 @@ class Hub:
             if why := self._why_not_kept(frame.topic, data) if frame.retain else "":
                 self._refuse_publish(connection, frame.topic, "too-many", why)
                 return None
-            report = self._send(frame.topic, data, retain=frame.retain, source=connection)
+            span = usable_traceparent(frame.traceparent)
+            report = self._send(frame.topic, data, retain=frame.retain, source=connection, traceparent=span)
         except LocalProtocolError as error:
             self._refuse_publish(connection, frame.topic, "too-large", str(error))
             return None
@@ -269,30 +275,31 @@ class Hub:
 
     # --- publishing ---
 
-    def publish(self, topic: str, data: object, *, retain: bool) -> BroadcastReport:
+    def publish(self, topic: str, data: object, *, retain: bool, traceparent: str) -> BroadcastReport:
         """Publish something of this program's own; see `Server.publish`."""
         check_topic(topic, self._options.max_event_name_size)
+        if traceparent:
+            check_traceparent(traceparent)
         ready = codec.ready_json(data, topic)
         if why := self._why_not_kept(topic, ready) if retain else "":
             raise LocalProtocolError(f"{topic!r} cannot be retained: {why}")
-        return self._send(topic, ready, retain=retain, source=_NOBODY)
+        return self._send(topic, ready, retain=retain, source=_NOBODY, traceparent=traceparent)
 
-    def _send(self, topic: str, data: Any, *, retain: bool, source: Connection) -> BroadcastReport:
+    def _send(self, topic: str, data: Any, *, retain: bool, source: Connection, traceparent: str) -> BroadcastReport:
         """Send what is published to all who have subscribed to it.
 
         Raises:
             LocalProtocolError: It cannot be sent; nothing was, and nothing is kept.
         """
         holders = self._matches.find(topic)
-        report = self._audience.publish(
-            Published(topic, data), [holder for holder in holders if isinstance(holder, Connection)]
-        )
+        subscribers = [holder for holder in holders if isinstance(holder, Connection)]
+        report = self._audience.publish(Published(topic, data, traceparent=traceparent), subscribers)
         if retain:
             self._keep(topic, data)
         for holder in holders:
             if isinstance(holder, Subscription):
                 # Each has data of its own, as if it had come from elsewhere, and may change it.
-                holder._put(_OwnMessage(topic, codec.value_of(data), source))
+                holder._put(_OwnMessage(topic, codec.value_of(data), source, traceparent=traceparent))
         self.publishes += 1
         self.dropped += report.dropped
         return report

@@ -6,7 +6,7 @@ import collections
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pyipc.arrival import Arrival
+    from pyipc.arrival import Arrival, FullRequest
     from pyipc.connection import Connection
     from pyipc.protocol.codec import Event
     from pyipc.protocol.features import OpenStream
@@ -29,13 +29,16 @@ class Read:
     Attributes:
         size: How many bytes were read.
         waiting: How many of the items wait.
+        exempt: Bytes of it that the limit does not count: all of them, if there was room when it was read. So one
+            message may be as large as its own limits allow, and the limit bounds what piles up behind it.
     """
 
-    __slots__ = ("size", "waiting")
+    __slots__ = ("exempt", "size", "waiting")
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, exempt: int) -> None:
         self.size: int = size
         self.waiting: int = 0
+        self.exempt: int = exempt
 
 
 class Inbox:
@@ -44,7 +47,7 @@ class Inbox:
     Args:
         connection: Reads on when something was taken and there is room; ends when it is too much.
         high_water_size: Weight below which there is room for more.
-        max_size: Weight that must not be exceeded.
+        max_size: Weight that must not be exceeded, but by what was read while there was room.
 
     Attributes:
         events: The events that wait, and what they weigh with; oldest first.
@@ -56,6 +59,7 @@ class Inbox:
 
     __slots__ = (
         "_connection",
+        "_exempt",
         "_high_water_size",
         "_max_size",
         "events",
@@ -69,10 +73,11 @@ class Inbox:
         self._high_water_size = high_water_size
         self._max_size = max_size
         self._connection = connection
+        self._exempt = 0
         self.events: collections.deque[tuple[Event | Arrival, Read]] = _NOTHING
         self.read_size: int = 0
         self.read: Read | None = None
-        self.requests: dict[int, tuple[Request | OpenStream, Read]] = {}
+        self.requests: dict[int, tuple[Request | FullRequest | OpenStream, Read]] = {}
         self.size: int = 0
 
     def put_event(self, event: Event | Arrival) -> None:
@@ -84,7 +89,7 @@ class Inbox:
         self.events.append((event, self._grow()))
         self._check()
 
-    def put_request(self, request: Request | OpenStream) -> None:
+    def put_request(self, request: Request | FullRequest | OpenStream) -> None:
         """Let a request wait, or the opening of a stream."""
         if self.size >= self._max_size and self._drops():
             return
@@ -94,13 +99,17 @@ class Inbox:
     def _grow(self) -> Read:
         read = self.read
         if read is None:
-            read = self.read = Read(self.read_size)
-        self.size += _ITEM_SIZE + (0 if read.waiting else read.size)
+            size = self.read_size
+            read = self.read = Read(size, size if self.size < self._high_water_size else 0)
+        self.size += _ITEM_SIZE
+        if not read.waiting:
+            self.size += read.size
+            self._exempt += read.exempt
         read.waiting += 1
         return read
 
     def _check(self) -> None:
-        if self.size > self._max_size and self._connection._link.reliable:
+        if self.size - self._exempt > self._max_size and self._connection._link.reliable:
             self._connection._on_overflow()
 
     def _drops(self) -> bool:
@@ -115,7 +124,10 @@ class Inbox:
         if not self.size:
             return  # all was forgotten while it was being handled
         read.waiting -= 1
-        self.size -= _ITEM_SIZE + (0 if read.waiting else read.size)
+        self.size -= _ITEM_SIZE
+        if not read.waiting:
+            self.size -= read.size
+            self._exempt -= read.exempt
         if self.size < self._high_water_size:
             self._connection._resume_reading()
 
@@ -123,4 +135,4 @@ class Inbox:
         """Forget everything."""
         self.events.clear()
         self.requests.clear()
-        self.size = 0
+        self.size = self._exempt = 0

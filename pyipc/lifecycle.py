@@ -21,7 +21,6 @@ from pyipc.errors import ConnectionClosed, ConnectionLost, HandshakeFailed, Peer
 from pyipc.inbox import Inbox
 from pyipc.landmark import Landmark
 from pyipc.outbox import STREAM_WRITE_SIZE, Outbox
-from pyipc.protocol.features import PUBLISH_START, TOPICS
 from pyipc.protocol.messages import Reply
 from pyipc.reader import Reader
 from pyipc.responder import Responder
@@ -32,7 +31,8 @@ from pyipc.vigil import Vigil
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pyipc.arrival import Arrival
+    from pyipc.arrival import Arrival, FullRequest
+    from pyipc.attaching import AttachmentTally
     from pyipc.confirming import Window
     from pyipc.connection import Connection
     from pyipc.flusher import Flusher
@@ -71,6 +71,7 @@ class Lifecycle:
 
     __slots__ = (
         "__weakref__",
+        "_attachments",
         "_bytes_received",
         "_calls",
         "_closed",
@@ -140,6 +141,7 @@ class Lifecycle:
         self._waiting = 0
         self._streams: Streams | None = None
         self._bytes_received = 0
+        self._attachments: AttachmentTally | None = None
         self._events_sent = 0
         self._malformed = 0
         self._dropped = 0
@@ -284,7 +286,7 @@ class Lifecycle:
         except ConnectionLost:
             return True
 
-    def _settle(self, item: Inbound) -> Arrival | None:
+    def _settle(self, item: Inbound) -> Arrival | FullRequest | None:
         """Deal with what is neither a plain event nor a request; return what is for handlers all the same."""
         if type(item) is Reply:  # nearly always
             self._calls.settle(item)
@@ -478,31 +480,6 @@ class Lifecycle:
     async def wait_lost(self) -> None:
         """Wait until nothing more arrives; handlers may still be at work."""
         await self._reading_ended.wait()
-
-    def reclaim_events(self) -> list[bytes]:
-        """Take back the events of which nothing was sent before the connection ended."""
-        return self._outbox.reclaim_events()
-
-    def _send_kept(self, event: str | None, frame: bytes) -> None:
-        """Send what was accepted while there was no connection, however much it is.
-
-        Args:
-            event: The event's name, if it is still to be checked against this peer.
-            frame: Its bytes.
-
-        Raises:
-            LocalProtocolError: It does not suit this peer; nothing was sent.
-            ConnectionLost: The connection is broken as well.
-        """
-        if event is not None:
-            self._conversation.check(event, frame)
-        elif frame.startswith(PUBLISH_START):
-            if not self.is_open:
-                raise self._gone()  # before it was clear what the peer can do
-            self._conversation.check_feature(TOPICS)
-            self._conversation.check_size(frame)
-        self._outbox.push(frame)
-        self._events_sent += 1
 
     def _gone(self) -> ConnectionClosed:
         """What to raise for the use of a connection that has ended."""

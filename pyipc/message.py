@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from pyipc.protocol.traces import usable_traceparent
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -68,4 +70,4 @@ class FullMessage(Message[T]):
         self.attachments: Sequence[bytes] = attachments
         self.redelivered: bool = redelivered
         self.retained: bool = retained
-        self.traceparent: str = traceparent
+        self.traceparent: str = usable_traceparent(traceparent)

@@ -5,15 +5,19 @@ from __future__ import annotations
 import collections
 from typing import TYPE_CHECKING
 
+from pyipc.attaching import note_sent
 from pyipc.errors import ConnectionLost
-from pyipc.protocol.features import PUBLISH_START
+from pyipc.protocol.features import PUBLISH_START, TOPICS
+from pyipc.protocol.parcels import Parcel, SmallParcel
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from pyipc.connection import Connection
     from pyipc.options import Options
+    from pyipc.protocol.parcels import Frame
 
-__all__ = ["OfflineQueue"]
+__all__ = ["OfflineQueue", "needs_feature", "send_kept"]
 
 
 class OfflineQueue:
@@ -26,14 +30,14 @@ class OfflineQueue:
 
     def __init__(self, options: Options) -> None:
         self._options = options
-        self._frames: collections.deque[tuple[str | None, bytes]] = collections.deque()
+        self._frames: collections.deque[tuple[str | None, Frame]] = collections.deque()
         self.size: int = 0
         self.dropped: int = 0
 
     def __len__(self) -> int:
         return len(self._frames)
 
-    def put(self, event: str | None, frame: bytes, why: str) -> None:
+    def put(self, event: str | None, frame: Frame, why: str) -> None:
         """Keep an event, or do with it what the option ``offline`` says.
 
         Raises:
@@ -48,12 +52,12 @@ class OfflineQueue:
         if len(self._frames) >= options.max_offline_messages or self.size + len(frame) > options.max_offline_size:
             raise ConnectionLost(
                 f"not connected ({why}), and the offline queue is full: {len(self._frames):,} messages, "
-                f"{self.size:,} bytes (max_offline_messages, max_offline_size)"
+                f"{self.size:,} bytes, and no room for {len(frame):,} more (max_offline_messages, max_offline_size)"
             )
         self._frames.append((event, frame))
         self.size += len(frame)
 
-    def put_back(self, frames: Iterable[bytes]) -> None:
+    def put_back(self, frames: Iterable[Frame]) -> None:
         """Keep what a broken connection left unsent, before everything else and whatever the bounds.
 
         It was accepted once, when it counted against the outbox.
@@ -65,18 +69,53 @@ class OfflineQueue:
         self._frames.extendleft((None, frame) for frame in reversed(frames))
         self.size += sum(map(len, frames))
 
-    @property
-    def has_published(self) -> bool:
-        """Whether something waits that may go only to a server that knows topics."""
-        return any(frame.startswith(PUBLISH_START) for _, frame in self._frames)
-
     def names(self) -> Iterator[str | None]:
         """The names of the events that wait, where they are still to be checked."""
         return (event for event, _ in self._frames)
 
-    def take_all(self) -> Iterator[tuple[str | None, bytes]]:
+    @property
+    def needs_feature(self) -> bool:
+        """Whether something waits that not every server takes."""
+        return any(needs_feature(frame) for _, frame in self._frames)
+
+    def take_all(self) -> Iterator[tuple[str | None, Frame]]:
         """Empty the queue: the name of each event, if it is still to be checked, and its bytes."""
         while self._frames:
             event, frame = self._frames.popleft()
             self.size -= len(frame)
             yield event, frame
+
+
+def needs_feature(frame: Frame) -> bool:
+    """Whether something may go only to a server that has introduced itself, and knows attachments or topics."""
+    return isinstance(frame, Parcel | SmallParcel) or frame.startswith(PUBLISH_START)
+
+
+def send_kept(connection: Connection, event: str | None, frame: Frame) -> None:
+    """Send what was accepted while there was no connection, however much it is.
+
+    Args:
+        connection: Over which.
+        event: The event's name, if it is still to be checked against this peer.
+        frame: Its bytes.
+
+    Raises:
+        LocalProtocolError: It does not suit this peer; nothing was sent.
+        ConnectionLost: The connection is broken as well.
+    """
+    conversation = connection._conversation
+    if needs_feature(frame):
+        if not connection.is_open:
+            raise connection._gone()  # before it was clear what the peer can do
+        if not isinstance(frame, Parcel | SmallParcel):
+            conversation.check_feature(TOPICS)
+        conversation.check_size(frame)
+    is_published = not isinstance(frame, Parcel | SmallParcel) and frame.startswith(PUBLISH_START)
+    if event is not None and not is_published:
+        conversation.check(event, frame)
+    connection._outbox.push(frame)
+    connection._events_sent += 1
+    if event is not None and connection._watch is not None:  # else it was told of when it was to be sent first
+        connection._watch.sent("publish" if is_published else "event", event, len(frame), connection)
+    if isinstance(frame, Parcel | SmallParcel):
+        note_sent(connection, frame)

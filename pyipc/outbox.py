@@ -17,11 +17,14 @@ from typing import TYPE_CHECKING
 import trio
 
 from pyipc.errors import ConnectionLost
+from pyipc.protocol.parcels import JOINED_SIZE, Parcel, SmallParcel, with_frame
+from pyipc.protocol.traces import is_traced, untraced
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pyipc.flusher import Flusher
+    from pyipc.protocol.parcels import Frame
     from pyipc.transports.port import Link
 
 __all__ = ["SHARE_SIZE", "STREAM_WRITE_SIZE", "Outbox"]
@@ -33,10 +36,10 @@ logger: logging.Logger = logging.getLogger("pyipc.connection")
 SHARE_SIZE = 2_048
 
 #: Frames are joined into writes of about this size on a stream. What is being written when a link breaks is lost, so a
-#: larger size would lose more.
-STREAM_WRITE_SIZE = 64 * 1024
+#: larger size would lose more. What has several parts is larger, and so is never joined.
+STREAM_WRITE_SIZE = JOINED_SIZE
 # What has never held anything: a deque takes most of a kilobyte as soon as it is made. This one stays empty.
-_NOTHING: collections.deque[bytes] = collections.deque(maxlen=0)
+_NOTHING: collections.deque[Frame] = collections.deque(maxlen=0)
 
 
 class Outbox:
@@ -114,7 +117,7 @@ class Outbox:
         self._is_last = False
         self._error: ConnectionLost | None = None
         self._room: trio.lowlevel.ParkingLot | None = None
-        self.frames: collections.deque[bytes] = _NOTHING
+        self.frames: collections.deque[Frame] = _NOTHING
         self.high_water_size: int = high_water_size
         self.max_size: int = max_size
         self.size: int = 0
@@ -130,7 +133,7 @@ class Outbox:
     def __len__(self) -> int:
         return len(self.frames)
 
-    def push(self, frame: bytes) -> None:
+    def push(self, frame: Frame) -> None:
         """Append a frame, however full the outbox is.
 
         Raises:
@@ -145,7 +148,7 @@ class Outbox:
             self.is_queued = True
             self._flusher.add(self)
 
-    def push_later(self, frame: bytes) -> None:
+    def push_later(self, frame: Frame) -> None:
         """Append a frame of which there are many for as many peers: it need not go at the next turn."""
         if self._error is not None:
             raise self._lost()
@@ -156,7 +159,7 @@ class Outbox:
             self.is_queued_later = True
             self._flusher.add_later(self)
 
-    def _put_first(self, frame: bytes) -> bool:
+    def _put_first(self, frame: Frame) -> bool:
         """Put a frame into the empty outbox; say whether somebody is going to flush by himself."""
         if self.frames is _NOTHING:
             self.frames = collections.deque()
@@ -213,7 +216,7 @@ class Outbox:
         if not sent:
             self.offer(frames)
 
-    def offer(self, frame: bytes) -> bool:
+    def offer(self, frame: Frame) -> bool:
         """Append a frame unless that would exceed the cap; say whether it was appended.
 
         An empty outbox takes any frame: the cap bounds what piles up, not what a message may be.
@@ -221,12 +224,16 @@ class Outbox:
         Raises:
             ConnectionLost: Nothing more can be sent.
         """
-        if self.frames and self.size + len(frame) > self.max_size:
+        if self.frames and self.size + len(frame) > self.max_size and not self.takes_whole(frame):
             return False
         self.push(frame)
         return True
 
-    def push_share(self, frame: bytes) -> None:
+    def takes_whole(self, frame: Frame) -> bool:
+        """Whether a frame larger than the cap may be appended all the same, since the peer is not slow so far."""
+        return len(frame) > self.max_size and self.size < self.high_water_size
+
+    def push_share(self, frame: Frame) -> None:
         """Append a frame, and hand the link what it takes if enough has come together; for one of many senders.
 
         Raises:
@@ -303,7 +310,7 @@ class Outbox:
                 while not sent and count > 1 and not self._link.verified:
                     # Whoever may be sent only so much may be sent some of it.
                     count //= 2
-                    chunk = b"".join(itertools.islice(self.frames, count))
+                    chunk = b"".join(itertools.islice(self.frames, count))  # type: ignore[arg-type]
                     sent = self._link.send_nowait(chunk)
             except Exception as error:
                 self._fail_by(error)
@@ -317,27 +324,30 @@ class Outbox:
         self._spawn(self._write)
 
     def _next_chunk(self) -> tuple[bytes | memoryview, int]:
-        """Some bytes from the front, and how many frames they are of."""
+        """Some bytes from the front, and how many frames end with them: none where it is a part of one."""
         frames = self.frames
+        first = frames[0]
+        if isinstance(first, Parcel):
+            return first.chunk_at(self._head_sent)
         if self._head_sent:
-            return memoryview(frames[0])[self._head_sent :], 1
-        if len(frames) == 1 or len(frames[0]) >= self._write_size:
-            return frames[0], 1
+            return memoryview(first)[self._head_sent :], 1
+        if len(frames) == 1 or len(first) >= self._write_size:
+            return first, 1
         if self.size <= self._write_size:
-            return b"".join(frames), len(frames)
-        batch: list[bytes] = []
+            return b"".join(frames), len(frames)  # type: ignore[arg-type]
+        batch: list[Frame] = []
         size = 0
         for frame in frames:
             size += len(frame)
             if size > self._write_size and batch:
                 break
             batch.append(frame)
-        return b"".join(batch), len(batch)
+        return b"".join(batch), len(batch)  # type: ignore[arg-type]
 
     def _sent(self, sent: int, size: int, count: int) -> None:
-        """Forget bytes that the link has taken, of a chunk of so many bytes and frames."""
+        """Forget bytes that the link has taken, of a chunk of so many bytes with which so many frames end."""
         frames = self.frames
-        if sent == size:  # frames may be empty where each is a datagram
+        if sent == size and count:  # frames may be empty where each is a datagram
             self._head_sent = 0
             if count == len(frames):
                 frames.clear()
@@ -361,16 +371,17 @@ class Outbox:
         try:
             while self.frames:
                 # What is joined would wait until the peer may be sent all of it.
-                chunk, self._in_flight = self._next_chunk() if self._link.verified else (self.frames[0], 1)
+                chunk, count = self._next_chunk() if self._link.verified else (self.frames[0], 1)
+                self._in_flight = count or 1
                 try:
-                    await self._link.send(chunk)
+                    await self._link.send(chunk)  # type: ignore[arg-type]  # where not verified, nothing has parts
                 except Exception as error:
                     # How much of these frames arrived is unknown, so they are not to be sent again.
                     self._drop(self._in_flight)
                     self._in_flight = 0
                     self._fail_by(error)
                     return
-                count, self._in_flight = self._in_flight, 0
+                self._in_flight = 0
                 self._sent(len(chunk), len(chunk), count)
         finally:
             self._writing = False
@@ -427,7 +438,7 @@ class Outbox:
         """How many of a user's events were not sent, or not surely: they wait, or a write of them failed."""
         return self._lost_events + sum(not _is_control(frame) for frame in self.frames)
 
-    def reclaim_events(self) -> list[bytes]:
+    def reclaim_events(self) -> list[Frame]:
         """Take back a user's events of which nothing was sent, so that they may go another way."""
         frames = list(self.frames)
         begun = max(self._in_flight, 1 if self._head_sent else 0)
@@ -435,11 +446,21 @@ class Outbox:
         events = [frame for frame in waiting if not _is_control(frame)]
         self.frames = collections.deque(busy + [frame for frame in waiting if _is_control(frame)])
         self.size -= sum(map(len, events))
-        return events
+        return [_for_any_peer(frame) for frame in events]
 
 
-def _is_control(frame: bytes) -> bool:
-    return frame.startswith(b'{"type":"pyipc.') and not frame.startswith(_PUBLISHED)
+def _is_control(frame: Frame) -> bool:
+    if isinstance(frame, Parcel | SmallParcel):
+        return frame.is_control
+    return frame.startswith(b'{"type":"pyipc.') and not (frame.startswith(_PUBLISHED) or is_traced(frame))
+
+
+def _for_any_peer(frame: Frame) -> Frame:
+    """An event that nobody has got, for a peer of which nobody knows yet whether it understands traces."""
+    if isinstance(frame, Parcel | SmallParcel):
+        inner = frame.frame
+        return with_frame(frame, untraced(inner)) if is_traced(inner) else frame
+    return untraced(frame) if is_traced(frame) else frame
 
 
 # What somebody published is as much a user's as an event is, on its way to the server and from there.

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pyipc.resending import Resending
     from pyipc.sessions import Sessions
     from pyipc.shelter import Shelter
+    from pyipc.watch import Watch
 
 __all__ = ["Owner", "TopicDesk"]
 
@@ -34,12 +35,19 @@ class Owner:
         window: A client's: its events that are to be confirmed.
         shelter: A server's: keeps handlers of such events from being cancelled with their connections.
         topics: What deals with topics, if anything does.
+        watch: Tells an instrument what happens, if there is one.
     """
 
     sessions: Sessions | None = None
     window: Resending | None = None
     shelter: Shelter | None = None
     topics: TopicDesk | None = None
+    watch: Watch | None = None
+
+    def connected(self, connection: Connection) -> None:
+        """A connection was made. May be told more than once."""
+        if self.watch is not None:
+            self.watch.connected(connection)
 
     def topic_frame(self, connection: Connection, frame: TopicFrame) -> Arrival | None:
         """A frame about topics has arrived; see `TopicDesk.take`."""

@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from pyipc.arrival import Arrival
+from pyipc.attaching import Attached, note_sent, wrap
 from pyipc.errors import ConnectionClosed, InvalidData
 from pyipc.message import Message
 from pyipc.nursery import errors_told
 from pyipc.pace import Pace
 from pyipc.protocol.codec import convert
 from pyipc.protocol.features import EndOfStream
+from pyipc.protocol.parcels import Parcel, SmallParcel
 from pyipc.refusals import tell_of, what_went_wrong
 
 if TYPE_CHECKING:
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from pyipc.outbox import Outbox
     from pyipc.protocol.conversation import Conversation
     from pyipc.protocol.features import Credit, OpenStream
+    from pyipc.protocol.parcels import Frame
     from pyipc.router import Router
 
 __all__ = ["Producers"]
@@ -188,7 +191,7 @@ class Producers:
                 except StopAsyncIteration:
                     return True
                 try:
-                    frame = self._conversation.item(production.call, item)
+                    frame = self._frame(production.call, item)
                     if (
                         production.items <= 0
                         or production.size <= 0
@@ -211,6 +214,8 @@ class Producers:
                 production.size -= len(frame) - 1
                 production.unsent += 1
                 outbox.push(frame)
+                if isinstance(frame, Parcel | SmallParcel):
+                    note_sent(self._connection, frame)
                 if outbox.size >= _SHARE_SIZE or production.unsent >= production.share:
                     production.unsent = 0
                     outbox.flush_nowait()
@@ -218,6 +223,11 @@ class Producers:
                 step = rows.__anext__()
         finally:
             await rows.aclose()
+
+    def _frame(self, call: int, item: object) -> Frame:
+        if type(item) is Attached and item.attachments:
+            return wrap(self._conversation, self._conversation.item(call, item.data), item.attachments)
+        return self._conversation.item(call, item.data if type(item) is Attached else item)
 
     async def _wait_for_turn(self, production: _Production) -> None:
         """Wait until the next item may be sent. Always a schedule point.

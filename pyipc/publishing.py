@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pyipc.endpoint import Endpoint
     from pyipc.hub import Hub
     from pyipc.options import Options
+    from pyipc.owner import Owner
     from pyipc.statistics import BroadcastReport
     from pyipc.subscription import Policy, Subscription
 
@@ -26,12 +27,15 @@ class TopicServer:
     """What a server can do with topics."""
 
     _hub: Hub
+    _owner: Owner
     _endpoints: list[Endpoint]
     _options: Options
     # Whether a peer of this server can take part in topics, once that was looked up.
     _has_topics: bool = False
 
-    async def publish(self, topic: str, data: object = None, *, retain: bool = False) -> BroadcastReport:
+    async def publish(
+        self, topic: str, data: object = None, *, retain: bool = False, traceparent: str = ""
+    ) -> BroadcastReport:
         """Send something to every client that has subscribed to its name, on every address.
 
         It is encoded once, and nobody waits for the slowest: a client whose outbox is full is closed, or misses this
@@ -41,6 +45,7 @@ class TopicServer:
             topic: The name.
             data: Anything that has a JSON form.
             retain: Whether to keep it, in the place of an earlier one, for those who subscribe later; see `forget`.
+            traceparent: Which span of a trace it comes from, as W3C Trace Context writes it. It is not kept with it.
 
         Returns:
             To how many clients it was sent, and for how many it was dropped.
@@ -52,16 +57,20 @@ class TopicServer:
         Cancellation: a cancelled publish has sent nothing. Always a schedule point.
         """
         await trio.lowlevel.checkpoint()
-        return self.publish_nowait(topic, data, retain=retain)
+        return self.publish_nowait(topic, data, retain=retain, traceparent=traceparent)
 
-    def publish_nowait(self, topic: str, data: object = None, *, retain: bool = False) -> BroadcastReport:
+    def publish_nowait(
+        self, topic: str, data: object = None, *, retain: bool = False, traceparent: str = ""
+    ) -> BroadcastReport:
         """Like `publish`, for plain functions: without giving way to other tasks.
 
         Raises:
             LocalProtocolError: As `publish`.
         """
         self._check_topics()
-        return self._hub.publish(topic, data, retain=retain)
+        if self._owner.watch is not None and not traceparent:
+            traceparent = self._owner.watch.traceparent()
+        return self._hub.publish(topic, data, retain=retain, traceparent=traceparent)
 
     def subscribe(
         self, pattern: str, *, max_buffered: int = 1_024, policy: Policy = "drop_oldest", retained: bool = True

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from pyipc.attaching import pack_kept
 from pyipc.attendance import Attendance
 from pyipc.backoff import Backoff
 from pyipc.callbacks import Callbacks
-from pyipc.connection import Connection
 from pyipc.departing import ClientOwner, depart
 from pyipc.destinations import Destinations
 from pyipc.errors import (
@@ -30,24 +30,28 @@ from pyipc.errors import (
 )
 from pyipc.flusher import Flusher
 from pyipc.identity import AGENT
-from pyipc.offline import OfflineQueue
+from pyipc.offline import OfflineQueue, needs_feature, send_kept
 from pyipc.protocol.conversation import Role
-from pyipc.protocol.features import PUBLISH_START
+from pyipc.protocol.parcels import NO_ATTACHMENTS, listed
 from pyipc.resending import Resending
 from pyipc.timers import Timers
+from pyipc.watched import connection_class, watched
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
+    from pyipc.connection import Connection
     from pyipc.endpoint import Endpoint
     from pyipc.listening import Expected
     from pyipc.options import Options
     from pyipc.protocol.conversation import Conversation
     from pyipc.protocol.features import Publish
+    from pyipc.protocol.parcels import Buffer, Frame
     from pyipc.router import Router
     from pyipc.statistics import Disconnected
     from pyipc.subscribing import Subscriptions
     from pyipc.transports.port import Link
+    from pyipc.watch import Watch
 
 __all__ = ["Reconnecting"]
 
@@ -67,6 +71,7 @@ class Reconnecting:
         on_loss: Called with the error when a connection has ended; when there will be no other,
             with ``final`` true.
         on_move: Called when a connection is left behind; returns the answers that will still come over it.
+        watch: Tells an instrument what happens, if there is one.
 
     Attributes:
         now: Trio's time; once it was started, by the shortest way.
@@ -96,8 +101,9 @@ class Reconnecting:
         *,
         on_loss: Callable[[IPCError, bool], None],
         on_move: Callable[[], Expected],
+        watch: Watch | None = None,
     ) -> None:
-        self._router = router
+        self._router = watched(router, watch)
         self._options = options
         self._on_loss = on_loss
         self._on_move = on_move
@@ -110,6 +116,7 @@ class Reconnecting:
         self.window: Resending = Resending(self, options, self._timers)
         self._owner = ClientOwner(self.going_away)
         self._owner.window = self.window
+        self._owner.watch = watch
         # Which connection was asked to end, and what wakes the supervision of it.
         self._sent_away: Connection | None = None
         self._staying = trio.CancelScope()
@@ -197,11 +204,13 @@ class Reconnecting:
                 f"could not connect to {self.destinations} within {timeout:g} s: {self.why_not}"
             ) from self.last_error
 
-    def keep(self, event: str, data: object) -> None:
+    def keep(self, event: str, data: object, attachments: Iterable[Buffer]) -> None:
         """Keep an event for the next connection; see `OfflineQueue.put`."""
         frame = self.template.encode(event, data)
         self.template.check_size(frame)
-        self.offline.put(event, frame, self.why_not)
+        buffers = [] if attachments is NO_ATTACHMENTS else listed(attachments)
+        kept = pack_kept(self.template, frame, buffers) if buffers else frame
+        self.offline.put(event, kept, self.why_not)
 
     async def _supervise_to_the_end(self) -> None:
         try:
@@ -211,7 +220,7 @@ class Reconnecting:
 
     def keep_published(self, body: Publish) -> None:
         """Keep something that is published for the next connection; see `OfflineQueue.put`."""
-        self.offline.put(None, self.template.say(body), self.why_not)
+        self.offline.put(body.topic, self.template.say(body), self.why_not)
 
     def serve_topics(self, subscriptions: Subscriptions) -> None:
         """Let ``subscriptions`` have what arrives about topics, and take part in every new connection."""
@@ -279,7 +288,7 @@ class Reconnecting:
         # Who agreed on our protocol in the handshake answers the hello, or says why it will not. Until then nobody is
         # told of a connection: of TLS a client sees the end before the server has looked at its certificate.
         is_promised = endpoint.says_hello and link.peer.protocol != "plain"
-        connection = Connection(
+        connection = connection_class(self._owner)(
             link,
             endpoint.converse(Role.CLIENT, self._options, agent=AGENT, link=link, session=self.window.session),
             nursery=self._nursery,
@@ -291,16 +300,11 @@ class Reconnecting:
             greet=self.on_connect.call if len(self.on_connect) else None,
             require_hello=is_promised,
         )
-        # Whether some events may be sent depends on who it is, and whether there are topics.
-        is_awaited = (
-            is_promised
-            or bool(self.subscriptions)
-            or self.offline.has_published
-            or any(event is not None and self.template.is_risky(event) for event in self.offline.names())
-        )
         try:
+            if not is_promised:  # else once it has introduced itself
+                self._owner.connected(connection)
             await self._nursery.start(self._run, connection, is_promised)
-            if is_awaited or self.window.pending:
+            if is_promised or self._needs_to_know_peer():
                 try:
                     await connection.know_peer()
                 except ConnectionClosed:
@@ -324,11 +328,21 @@ class Reconnecting:
                 self._leave_behind(connection)
                 return None, True
             await connection.wait_lost()
-        self.offline.put_back(connection.reclaim_events())
+        self.offline.put_back(connection._outbox.reclaim_events())
         reason = connection.reason
         assert reason is not None
         self._on_loss(ConnectionLost(reason.message, maybe_handled=True), False)
         return reason, connection.statistics().bytes_received > 0
+
+    def _needs_to_know_peer(self) -> bool:
+        """Whether it depends on who the server is what may be sent of what waits."""
+        offline = self.offline
+        return (
+            bool(self.subscriptions)
+            or offline.needs_feature
+            or any(event is not None and self.template.is_risky(event) for event in offline.names())
+            or bool(self.window.pending)
+        )
 
     def _begin(self, connection: Connection) -> None:
         """Send over a new connection what has to come before anything else; the last of it is what was kept."""
@@ -366,22 +380,23 @@ class Reconnecting:
         await connection.wait_lost()
         self.departing.discard(connection)
         if not self._stopped:  # else whoever closes it counts what it has not sent
-            await self._take_over(connection.reclaim_events())
-        if self.is_connected and self.connection is not None:
-            self.window.resend(self.connection)  # what was to be confirmed, and was not
+            await self._take_over(connection._outbox.reclaim_events())
+        if self.window.pending and self.connection is not None:
+            with contextlib.suppress(ConnectionClosed):
+                await self.connection.know_peer()
+                self.window.resend(self.connection)  # what was to be confirmed, and was not
         assert connection.reason is not None
         expected.fail(ConnectionLost(connection.reason.message, maybe_handled=True))
         self.tell()
 
-    async def _take_over(self, frames: list[bytes]) -> None:
+    async def _take_over(self, frames: list[Frame]) -> None:
         """Send what a connection has left unsent over the present one, or keep it for the next."""
-        if self.connection is not None and any(frame.startswith(PUBLISH_START) for frame in frames):
-            with contextlib.suppress(ConnectionClosed):
-                await self.connection.know_peer()  # whether it has topics
         try:
+            if self.connection is not None and any(map(needs_feature, frames)):
+                await self.connection.know_peer()
             while frames and self.connection is not None:
                 try:
-                    self.connection._send_kept(None, frames[0])
+                    send_kept(self.connection, None, frames[0])
                 except LocalProtocolError as error:
                     self._drop(error)
                 del frames[0]
@@ -426,7 +441,7 @@ class Reconnecting:
         """Put what was kept into a new connection, before anything else gets there."""
         for event, frame in self.offline.take_all():
             try:
-                connection._send_kept(event, frame)
+                send_kept(connection, event, frame)
             except LocalProtocolError as error:
                 self._drop(error)
             except ConnectionClosed:
@@ -434,6 +449,7 @@ class Reconnecting:
                 return
 
     def _drop(self, error: LocalProtocolError) -> None:
+        """Leave out an event that was queued for any server, and which this one cannot take."""
         self.offline.dropped += 1
         logger.warning("an event that was queued cannot be sent to this server: %s", error)
 

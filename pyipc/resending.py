@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from pyipc.confirming import Unsettled, Window, check_can_wait
+from pyipc.attaching import frozen
+from pyipc.confirming import Unsettled, Window, check_can_wait, size_of
 from pyipc.errors import (
     ConnectionClosed,
     ConnectionLost,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from pyipc.connection import Connection
     from pyipc.options import Options, Unset
     from pyipc.protocol.messages import Introduced
+    from pyipc.protocol.parcels import Buffer
     from pyipc.reconnecting import Reconnecting
     from pyipc.timers import Timer, Timers
 
@@ -58,14 +60,17 @@ class Resending(Window):
 
     # --- what tasks do ---
 
-    async def emit_anyhow(self, event: str, data: object, timeout: float | Unset | None) -> None:
+    async def emit_anyhow(
+        self, event: str, data: object, timeout: float | Unset | None, buffers: list[Buffer], traceparent: str
+    ) -> None:
         """Send an event over whatever connection there is or will be, and wait for its outcome; see `Client.emit`."""
         await trio.lowlevel.checkpoint_if_cancelled()
         connection = self._up.connection
         if connection is not None:
             check_can_wait(connection)
-        text, timeout, deadline = self._prepare(event, data, timeout)
-        size = len(text or b"")
+        text, timeout, deadline = self._prepare(event, data, timeout, traceparent)
+        records = frozen(buffers)
+        size = size_of(text, records)
         while True:
             connection = self._up.connection
             if connection is None or not connection.is_open:
@@ -88,7 +93,7 @@ class Resending(Window):
                 if self._options.offline != "queue":
                     raise
                 await trio.lowlevel.checkpoint()  # it is over, and will not be the present one for long
-        unsettled = self._begin(event, text, timeout, deadline)
+        unsettled = self._begin(event, text, records, timeout, deadline, traceparent)
         if connection is not None:
             self._send_or_keep(connection, unsettled)
         await self._wait(unsettled, connection)

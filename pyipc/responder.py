@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 import trio
 
+from pyipc.arrival import FullRequest
+from pyipc.attaching import Attached, note_sent, wrap
 from pyipc.errors import ConnectionLost, LocalProtocolError, RemoteProtocolError
-from pyipc.message import Message
+from pyipc.message import FullMessage, Message
 from pyipc.nursery import errors_told
 from pyipc.outbox import SHARE_SIZE
 from pyipc.producing import Producers
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from pyipc.outbox import Outbox
     from pyipc.protocol.conversation import Conversation
     from pyipc.protocol.messages import Request
+    from pyipc.protocol.parcels import Frame
     from pyipc.reader import Reader
     from pyipc.router import Router
 
@@ -56,8 +59,10 @@ class Answering:
 
     __slots__ = ("request", "slot", "token", "waiting")
 
-    def __init__(self, request: Request, waiting: Waiting, slot: Slot, token: contextvars.Token[Slot | None]) -> None:
-        self.request: Request = request
+    def __init__(
+        self, request: Request | FullRequest, waiting: Waiting, slot: Slot, token: contextvars.Token[Slot | None]
+    ) -> None:
+        self.request: Request | FullRequest = request
         self.waiting: Waiting = waiting
         self.slot: Slot = slot
         self.token: contextvars.Token[Slot | None] = token
@@ -138,7 +143,7 @@ class Responder:
         self.refused: int = 0
         self.producers: Producers | None = None
 
-    def take(self, request: Request, slot: Slot | None = None) -> Answering | None:
+    def take(self, request: Request | FullRequest, slot: Slot | None = None) -> Answering | None:
         """Answer a request at once, or let it wait; if its handler waits, return what is to be `finish`-ed.
 
         Args:
@@ -162,7 +167,14 @@ class Responder:
             data = request.data
             if handler.data_type is not None:
                 data = convert(data, handler.data_type)
-            result: object = handler.call(Message(request.event, data, self._connection))
+            message: Message[Any]
+            if isinstance(request, FullRequest):
+                message = request.message(data, self._connection)
+            elif request.traceparent:
+                message = FullMessage(request.event, data, self._connection, traceparent=request.traceparent)
+            else:
+                message = Message(request.event, data, self._connection)
+            result: object = handler.call(message)
         except Exception as error:
             self._refuse(request, error)
             return None
@@ -196,7 +208,7 @@ class Responder:
             )
         self.producers.begin(opening)
 
-    def _begin(self, request: Request, answer: Awaitable[object], slot: Slot) -> Answering | None:
+    def _begin(self, request: Request | FullRequest, answer: Awaitable[object], slot: Slot) -> Answering | None:
         """Take the first step of an async handler, and answer if it was the last."""
         token = current_slot.set(slot)
         steps = answer.__await__()
@@ -252,7 +264,7 @@ class Responder:
             scope = self._running[request.call] = trio.CancelScope()
             self.spawn(self._serve, scope, request, Slot(self), scope=scope)
 
-    async def _serve(self, scope: trio.CancelScope, request: Request, slot: Slot) -> None:
+    async def _serve(self, scope: trio.CancelScope, request: Request | FullRequest, slot: Slot) -> None:
         """Handle a request that has waited, in a task of its own."""
         try:
             answering = self.take(request, slot)
@@ -290,8 +302,11 @@ class Responder:
 
     # --- answers ---
 
-    def _reply(self, request: Request, result: object) -> None:
+    def _reply(self, request: Request | FullRequest, result: object) -> None:
         try:
+            if type(result) is Attached:
+                self._reply_attached(request.call, result)
+                return
             frame = self._conversation.reply(request.call, result)
             outbox = self._outbox
             if outbox.direct and not outbox.frames:
@@ -303,7 +318,16 @@ class Responder:
         except ConnectionLost:
             pass  # nobody is left to answer to
 
-    def _refuse(self, request: Request, error: Exception) -> None:
+    def _reply_attached(self, call: int, result: Attached[Any]) -> None:
+        frame = self._conversation.reply(call, result.data)
+        if result.attachments:
+            parcel = wrap(self._conversation, frame, result.attachments)
+            self._send(parcel)
+            note_sent(self._connection, parcel)
+        else:
+            self._send(frame)
+
+    def _refuse(self, request: Request | FullRequest, error: Exception) -> None:
         """Tell the peer why its request has no answer."""
         if isinstance(error, StreamHandlerCalled):
             self._fail(request, "is-a-stream", str(error))
@@ -315,10 +339,10 @@ class Responder:
             self.refused += not failed
         self._fail(request, code, message, data)
 
-    def _fail(self, request: Request, code: str, message: str, data: Any = None) -> None:
+    def _fail(self, request: Request | FullRequest, code: str, message: str, data: Any = None) -> None:
         self._send(self._conversation.failure(request.call, code, message, data))
 
-    def _send(self, frame: bytes) -> None:
+    def _send(self, frame: Frame) -> None:
         """Queue an answer. A peer that asks but never reads is closed rather than waited for."""
         outbox = self._outbox
         try:

@@ -10,6 +10,7 @@ two a name is, is known by what the peer sends.
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 import itertools
@@ -85,6 +86,14 @@ class Handler:
     def name(self) -> str:
         """Module and name of the function, for messages and logs."""
         return _name_of(self.function)
+
+    def wrapped(self, wrap: Callable[[Callable[[Any], Any]], Callable[[Any], Any]]) -> Handler:
+        """The same registration, which was resolved, with its function wrapped in another."""
+        other = copy.copy(self)
+        other.function = wrap(self.function)
+        if not self.streams:
+            other.call = other.function
+        return other
 
     def resolve(self) -> Handler:
         """Look up the declared type: not at registration, since a type may be defined below its handler."""

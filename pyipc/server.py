@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 import trio
 
@@ -18,12 +18,14 @@ from pyipc.draining import Draining, ServerOwner
 from pyipc.endpoint import Endpoint, as_endpoint
 from pyipc.errors import ConnectionClosed, Undelivered
 from pyipc.flusher import Flusher
+from pyipc.handling import Handling
 from pyipc.hub import Hub
 from pyipc.identity import AGENT
 from pyipc.nursery import hidden_nursery
 from pyipc.options import UNSET, OptionOverrides, Options, Unset
 from pyipc.protocol.addresses import parse_address
 from pyipc.protocol.conversation import Role
+from pyipc.protocol.parcels import NO_ATTACHMENTS
 from pyipc.publishing import TopicServer
 from pyipc.router import Router
 from pyipc.sessions import Sessions
@@ -31,12 +33,16 @@ from pyipc.shelter import Shelter
 from pyipc.slots import current_slot
 from pyipc.statistics import BroadcastReport, Disconnected, DrainReport, ServerStatistics
 from pyipc.timers import Timers
+from pyipc.watch import Watch
+from pyipc.watched import connection_class, watched
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Collection
+    from collections.abc import AsyncIterator, Callable, Collection, Iterable
 
+    from pyipc.instrument import Instrument
     from pyipc.message import Message
     from pyipc.protocol.addresses import Address
+    from pyipc.protocol.parcels import Buffer
     from pyipc.transports.port import Link, Peer
 
 __all__ = ["Server"]
@@ -45,7 +51,7 @@ F = TypeVar("F", bound="Callable[[Message[Any]], object]")
 logger: logging.Logger = logging.getLogger("pyipc.server")
 
 
-class Server(TopicServer):
+class Server(Handling, TopicServer):
     """Serves every client of its addresses.
 
     Run it with ``trio.run(server.run)``, with ``await nursery.start(server.run)``, which returns
@@ -60,6 +66,7 @@ class Server(TopicServer):
         may_subscribe: Whether a peer may subscribe to a pattern: a plain function of the `Peer` and the pattern's text.
             Whoever is let in may subscribe to everything, if it is left out. One that raises denies it.
         may_publish: Whether a peer may publish under a topic, likewise.
+        instrument: Is told what the server does, for metrics and traces.
         **options: Any of `pyipc.Options`.
 
     Raises:
@@ -74,6 +81,7 @@ class Server(TopicServer):
         plain_peers: bool = True,
         may_subscribe: Callable[[Peer, str], bool] | None = None,
         may_publish: Callable[[Peer, str], bool] | None = None,
+        instrument: Instrument | None = None,
         **options: Unpack[OptionOverrides],
     ) -> None:
         self._endpoints = [as_endpoint(address) for address in addresses]
@@ -91,10 +99,12 @@ class Server(TopicServer):
         self._flusher = Flusher()
         self._draining = Draining(self._options, lambda: self._audience.connections)
         self._owner = ServerOwner(self._draining)
+        self._owner.watch = None if instrument is None else Watch(instrument)
+        self._heard = watched(self._router, self._owner.watch)
         self._sessions = self._owner.sessions = Sessions(self._options, self._timers)
         self._shelter = self._owner.shelter = Shelter()
         self._acceptor = Acceptor(self._endpoints, self._options, serve=self._start_serving, refuse=self._refuse)
-        self._audience = Audience(self._endpoints, self._options)
+        self._audience = Audience(self._endpoints, self._options, self._owner.watch)
         self._hub = Hub(self._audience, self._options, may_subscribe=may_subscribe, may_publish=may_publish)
         self._owner.topics = self._hub
         self._serving_tasks = Attendance()
@@ -129,8 +139,8 @@ class Server(TopicServer):
 
     @property
     def draining(self) -> bool:
-        """Whether it takes no new clients, and has asked those that there are to take new work elsewhere."""
-        return self._draining.begun and not self._stopped.is_set()
+        """Whether its addresses are free for a successor, and its clients asked to take new work elsewhere."""
+        return self._draining.waiting
 
     @property
     def _is_serving(self) -> bool:
@@ -163,38 +173,6 @@ class Server(TopicServer):
         )
 
     # --- handlers ---
-
-    @overload
-    def on(self, pattern: str, handler: None = None) -> Callable[[F], F]: ...
-
-    @overload
-    def on(self, pattern: str, handler: F) -> F: ...
-
-    def on(self, pattern: str, handler: Any = None) -> Any:
-        """Register a handler, directly or as a decorator; see `Router.on`."""
-        return self._router.on(pattern, handler)
-
-    @overload
-    def once(self, pattern: str, handler: None = None) -> Callable[[F], F]: ...
-
-    @overload
-    def once(self, pattern: str, handler: F) -> F: ...
-
-    def once(self, pattern: str, handler: Any = None) -> Any:
-        """Register a handler for one message; see `Router.once`."""
-        return self._router.once(pattern, handler)
-
-    def off(self, pattern: str, handler: Callable[[Message[Any]], object] | None = None) -> None:
-        """Remove handlers; see `Router.off`."""
-        self._router.off(pattern, handler)
-
-    def on_connect(self, function: Callable[[Connection], object]) -> Callable[[Connection], object]:
-        """Call a function, plain or async, with every new connection before its messages are handled."""
-        return self._connect_callbacks.add(function)
-
-    def on_disconnect(self, function: Callable[[Disconnected], object]) -> Callable[[Disconnected], object]:
-        """Call a function, plain or async, with the reason when a connection has ended."""
-        return self._disconnect_callbacks.add(function)
 
     # --- running ---
 
@@ -312,7 +290,8 @@ class Server(TopicServer):
         # Whom this server called is not asked to introduce itself.
         is_called = not (link.reliable or link.expires)
         require_hello = refusal is not None or not (self._plain_peers or is_called)
-        return Connection(
+        kind = connection_class(self._owner) if refusal is None else Connection
+        return kind(
             link,
             endpoint.converse(
                 Role.SERVER,
@@ -325,7 +304,7 @@ class Server(TopicServer):
             ),
             nursery=self._nursery,
             # Whoever is turned away gets to no handler, whatever it says.
-            router=self._router if refusal is None else Router(),
+            router=self._heard if refusal is None else Router(),
             options=self._options,
             timers=self._timers,
             flusher=self._flusher,
@@ -341,6 +320,7 @@ class Server(TopicServer):
         self._serving_tasks.arrive()
         try:
             try:
+                self._owner.connected(connection)
                 await connection.run()
             finally:
                 self._audience.leave(connection)
@@ -364,8 +344,10 @@ class Server(TopicServer):
         event: str,
         data: object = None,
         *,
+        attachments: Iterable[Buffer] = NO_ATTACHMENTS,
         exclude: Connection | Collection[Connection] | None = None,
         where: Callable[[Connection], bool] | None = None,
+        traceparent: str = "",
     ) -> BroadcastReport:
         """Send an event to every client on every address.
 
@@ -375,34 +357,39 @@ class Server(TopicServer):
         Args:
             event: The name.
             data: Anything that has a JSON form.
+            attachments: Buffers of bytes; see `Connection.emit`. Clients that take none do not get the event, which is
+                logged, and they count as those for which it was dropped.
             exclude: Connections that do not get it.
             where: Only connections for which this is true get it.
+            traceparent: As for `Connection.emit`.
 
         Returns:
             To how many it was sent, and for how many it was dropped.
 
         Raises:
-            LocalProtocolError: The name or the data cannot be sent; nothing was.
+            LocalProtocolError: The name, the data or the attachments cannot be sent; nothing was.
 
         Cancellation: a cancelled broadcast has sent nothing. Always a schedule point.
         """
         await trio.lowlevel.checkpoint()
-        return self._audience.broadcast(event, data, exclude, where)
+        return self._audience.broadcast(event, data, exclude, where, attachments, traceparent)
 
     def broadcast_nowait(
         self,
         event: str,
         data: object = None,
         *,
+        attachments: Iterable[Buffer] = NO_ATTACHMENTS,
         exclude: Connection | Collection[Connection] | None = None,
         where: Callable[[Connection], bool] | None = None,
+        traceparent: str = "",
     ) -> BroadcastReport:
         """Like `broadcast`, for plain functions: without giving way to other tasks.
 
         Raises:
             LocalProtocolError: The name or the data cannot be sent; nothing was.
         """
-        return self._audience.broadcast(event, data, exclude, where)
+        return self._audience.broadcast(event, data, exclude, where, attachments, traceparent)
 
     async def drain(self, timeout: float | Unset | None = UNSET, message: str = "") -> DrainReport:
         """Close once every client has left by itself, having lost nothing: for a successor to take over.

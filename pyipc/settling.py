@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from pyipc.arrival import Arrival
+from pyipc.arrival import Arrival, FullRequest
+from pyipc.attaching import Attached, note_received
 from pyipc.delivering import Delivery
 from pyipc.errors import PeerRefused, RemoteProtocolError
+from pyipc.protocol.codec import Event
 from pyipc.protocol.features import (
     Credit,
     Deliver,
@@ -22,7 +24,9 @@ from pyipc.protocol.features import (
     Unpublished,
     Unsubscribe,
 )
-from pyipc.protocol.messages import Failure, Goaway, Goodbye, Introduced, Malformed, Verified
+from pyipc.protocol.messages import Failure, Goaway, Goodbye, Introduced, Malformed, Reply, Request, Verified
+from pyipc.protocol.parcels import RECORD_HEAD
+from pyipc.protocol.records import WithAttachments
 
 if TYPE_CHECKING:
     from pyipc.connection import Connection
@@ -33,11 +37,11 @@ __all__ = ["settle"]
 logger: logging.Logger = logging.getLogger("pyipc.connection")
 
 
-def settle(connection: Connection, item: Inbound) -> Arrival | None:
+def settle(connection: Connection, item: Inbound) -> Arrival | FullRequest | None:
     """Deal with one item, without waiting.
 
     Returns:
-        An event for handlers, if that is what it is.
+        An event or a request for handlers, if that is what it is.
     """
     match item:
         case ReceivedItem() | EndOfStream():  # of which there are many
@@ -85,9 +89,32 @@ def settle(connection: Connection, item: Inbound) -> Arrival | None:
             connection._sever()
         case Goaway(message):
             connection._owner.going_away(connection, message)
+        case WithAttachments():
+            note_received(connection, item.attachments)
+            return _settle_attached(connection, item)
         case _:
             pass
     return None
+
+
+def _settle_attached(connection: Connection, arrived: WithAttachments) -> Arrival | FullRequest | None:
+    """Deal with what has attachments."""
+    item, attachments = arrived.item, arrived.attachments
+    match item:
+        case Event():
+            return Arrival(item.type, item.data, attachments=attachments)
+        case Request():
+            return FullRequest(item, attachments)
+        case Reply():
+            return connection._settle(Reply(item.call, Attached(item.data, attachments)))
+        case ReceivedItem():
+            size = item.size + sum(map(len, attachments)) + RECORD_HEAD * len(attachments)
+            return settle(connection, ReceivedItem(item.call, Attached(item.data, attachments), size))
+        case _:
+            arrival = settle(connection, item)
+            if isinstance(arrival, Arrival):
+                arrival.attachments = attachments
+            return arrival
 
 
 def _level_of_malformed(connection: Connection) -> int:

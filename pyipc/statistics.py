@@ -32,6 +32,10 @@ class ConnectionStatistics:
             side: events and answers for which there was no room, datagrams that the system did not send or of which
             it told later that nobody was there, and those that came too fast.
         late_answers: Answers that came when nobody waited any more.
+        attachments_sent: Attachments sent by this side.
+        attachments_sent_size: Their bytes.
+        attachments_received: Attachments that arrived.
+        attachments_received_size: Their bytes.
         outbox_size: Bytes waiting to be sent.
         inbox_size: Bytes of the reads of which something waits for a handler, and 256 more for each such item.
         pending_requests: Requests of this side that wait for an answer.
@@ -54,6 +58,10 @@ class ConnectionStatistics:
     malformed: int
     dropped: int
     late_answers: int
+    attachments_sent: int
+    attachments_sent_size: int
+    attachments_received: int
+    attachments_received_size: int
     outbox_size: int
     inbox_size: int
     pending_requests: int

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 import trio
 
+from pyipc.attaching import fits
 from pyipc.calls import error_of
 from pyipc.errors import ConnectionClosed, ConnectionLost, RemoteProtocolError, RequestTimeout
 from pyipc.options import UNSET, Unset
 from pyipc.pace import Pace
-from pyipc.protocol.codec import convert
 from pyipc.protocol.features import Credit, EndOfStream, OpenStream, ReceivedItem
 from pyipc.protocol.messages import Malformed
+from pyipc.protocol.traces import check_traceparent
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -67,6 +68,7 @@ class Stream(Generic[T]):
         "_state",
         "_task",
         "_timer",
+        "_traceparent",
         "event",
         "timeout",
     )
@@ -80,8 +82,10 @@ class Stream(Generic[T]):
         result: Any,
         options: Options,
         open: Callable[[Stream[Any], float], Awaitable[None]],
+        traceparent: str = "",
     ) -> None:
         self.event: str = event
+        self._traceparent = traceparent
         self._data = data
         self.timeout: float | None = timeout
         self._result = result
@@ -148,7 +152,7 @@ class Stream(Generic[T]):
         self._size_taken += item.size
         if self._items_taken * 2 >= self._max_items or self._size_taken * 2 >= self._max_size:
             self._give_credit()
-        taken: T = item.data if self._result is None else convert(item.data, self._result)
+        taken: T = item.data if self._result is None else fits(item.data, self._result)
         return taken
 
     async def _wait(self) -> None:
@@ -230,7 +234,7 @@ class Stream(Generic[T]):
 
     def opening(self, number: int) -> OpenStream:
         """What is to be sent to ask for it."""
-        return OpenStream(number, self.event, self._data, self._max_items, self._max_size)
+        return OpenStream(number, self.event, self._data, self._max_items, self._max_size, self._traceparent)
 
     def begin(self, connection: Connection, number: int) -> None:
         """It was asked for over a connection."""
@@ -268,15 +272,29 @@ class StreamSource(ABC):
     _options: Options
 
     @overload
-    def stream(self, event: str, data: object = None, *, timeout: float | Unset | None = UNSET) -> Stream[Any]: ...
+    def stream(
+        self, event: str, data: object = None, *, timeout: float | Unset | None = UNSET, traceparent: str = ""
+    ) -> Stream[Any]: ...
 
     @overload
     def stream(
-        self, event: str, data: object = None, *, timeout: float | Unset | None = UNSET, result: type[T]
+        self,
+        event: str,
+        data: object = None,
+        *,
+        timeout: float | Unset | None = UNSET,
+        result: type[T],
+        traceparent: str = "",
     ) -> Stream[T]: ...
 
     def stream(
-        self, event: str, data: object = None, *, timeout: float | Unset | None = UNSET, result: Any = None
+        self,
+        event: str,
+        data: object = None,
+        *,
+        timeout: float | Unset | None = UNSET,
+        result: Any = None,
+        traceparent: str = "",
     ) -> Stream[Any]:
         """Ask the peer for many answers, which its handler, an async generator function, yields.
 
@@ -293,17 +311,35 @@ class StreamSource(ABC):
             timeout: Seconds to wait for each item, and on entering; ``None`` for ever; by default the option
                 ``request_timeout``.
             result: A type that each item is checked against and converted to.
+            traceparent: Which span of a trace it comes from, as W3C Trace Context writes it.
 
         Returns:
             What is to be entered. Entering it raises `LocalProtocolError` where the name or the data cannot be sent,
             `PeerLacksFeature` where the peer has no streams, `ConnectionClosed`, and `RequestTimeout`. What the peer
             says later is raised by `Stream.__anext__`.
 
+        Raises:
+            LocalProtocolError: ``traceparent`` is none.
+
         Cancellation: while it is entered, nothing was sent; later the handler is cancelled.
         """
+        if traceparent:
+            check_traceparent(traceparent)
         if isinstance(timeout, Unset):
             timeout = self._options.request_timeout
-        return Stream(event, data, timeout=timeout, result=result, options=self._options, open=self._open_stream)
+        return self._make_stream(
+            event,
+            data,
+            timeout=timeout,
+            result=result,
+            options=self._options,
+            open=self._open_stream,
+            traceparent=traceparent,
+        )
+
+    def _make_stream(self, event: str, data: object, **how: Any) -> Stream[Any]:
+        """A stream that is still to be entered; takes what `Stream` takes."""
+        return Stream(event, data, **how)
 
     @abstractmethod
     async def _open_stream(self, stream: Stream[Any], deadline: float) -> None:

@@ -17,6 +17,7 @@ from pyipc.protocol.features import TOPICS, Publish, Published, Subscribe, Unpub
 from pyipc.protocol.messages import one_line
 from pyipc.protocol.names import check_event_name, check_topic
 from pyipc.protocol.patterns import Pattern
+from pyipc.protocol.traces import check_traceparent
 from pyipc.rounds import is_round
 from pyipc.subscription import Policy, Subscription
 
@@ -224,7 +225,7 @@ class Subscriptions:
             if not subscription._is_live or subscription._connection is not connection:
                 continue
             if call is None:
-                message = message or Message(topic, frame.data, connection)
+                message = message or _message(frame, connection)
             elif call == subscription._call:
                 message = FullMessage(topic, frame.data, connection, retained=True)
             else:
@@ -233,11 +234,13 @@ class Subscriptions:
 
     # --- publishing ---
 
-    async def publish(self, topic: str, data: object, *, retain: bool) -> None:
+    async def publish(self, topic: str, data: object, *, retain: bool, traceparent: str) -> None:
         """Publish something; see `Client.publish`."""
         await trio.lowlevel.checkpoint_if_cancelled()
         check_topic(topic, self._options.max_event_name_size)
-        body = Publish(topic, data, retain)
+        if traceparent:
+            check_traceparent(traceparent)
+        body = Publish(topic, data, retain, traceparent)
         connection = self._up.connection
         if connection is not None:
             try:
@@ -263,6 +266,8 @@ class Subscriptions:
                 raise connection._gone()
         outbox.push_share(frame) if outbox.corked else outbox.push(frame)
         connection._events_sent += 1
+        if connection._watch is not None:
+            connection._watch.sent("publish", body.topic, len(frame), connection)
 
     def _check_possible(self) -> None:
         """Raise if topics will never work here, or not any more."""
@@ -289,6 +294,12 @@ async def _agree(connection: Connection) -> None:
         if conversation.awaits_welcome:
             await connection.know_peer()
         conversation.check_feature(TOPICS)
+
+
+def _message(frame: Published, connection: Connection) -> Message[Any]:
+    if frame.traceparent:
+        return FullMessage(frame.topic, frame.data, connection, traceparent=frame.traceparent)
+    return Message(frame.topic, frame.data, connection)
 
 
 def _what(subscription: Subscription) -> str:
@@ -329,7 +340,7 @@ class TopicClient:
         """
         return self._topics.make(pattern, max_buffered=max_buffered, policy=policy, retained=retained)
 
-    async def publish(self, topic: str, data: object = None, *, retain: bool = False) -> None:
+    async def publish(self, topic: str, data: object = None, *, retain: bool = False, traceparent: str = "") -> None:
         """Send something to whoever has subscribed to its name, at most once; nobody answers.
 
         It goes to the server in order with what is emitted, and waits for room as `emit` does. While there is no
@@ -340,6 +351,7 @@ class TopicClient:
             topic: The name.
             data: Anything that has a JSON form.
             retain: Whether the server is to keep it, in the place of an earlier one, for those who subscribe later.
+            traceparent: Which span of a trace it comes from, as W3C Trace Context writes it. It is not kept with it.
 
         Raises:
             LocalProtocolError: The name or the data cannot be sent; nothing was.
@@ -348,4 +360,4 @@ class TopicClient:
 
         Cancellation: a cancelled publish has sent nothing.
         """
-        await self._topics.publish(topic, data, retain=retain)
+        await self._topics.publish(topic, data, retain=retain, traceparent=traceparent)

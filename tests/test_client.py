@@ -442,6 +442,28 @@ async def test_unsent_events_go_over_the_next_connection_once(autojump_clock: Mo
         assert 10 <= rest[0] <= 40
 
 
+async def test_unsent_events_of_a_trace_go_over_the_next_connection_as_plain_ones(autojump_clock: MockClock) -> None:
+    """Nobody knows what the next peer understands. The trace may be lost, but not the event."""
+    transport = Scripted()
+    transport.buffer_size = 10_000
+    span = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    async with pyipc.connect(transport.endpoint, outbox_high_water_size=1_000_000, reconnect_jitter=False) as client:
+        (first,) = transport.peers
+        await first.send(frame("pyipc.welcome", {"version": 1, "features": ["topics"]}))
+        await trio.sleep(0.01)
+        for n in range(100):
+            await client.emit("n", [n, "x" * 4_000], traceparent=span)
+        assert (await first.read_until("pyipc.event"))["traceparent"] == span
+        await first.link.aclose()
+        transport.buffer_size = 1_000_000
+        await trio.sleep(0.01)
+        await client.wait_connected()
+        await client.flush()
+        rest = [data[0] for data in await events_of(transport.peers[1])]
+        assert rest == list(range(rest[0], 100))
+        assert 1 <= rest[0] <= 20
+
+
 async def test_nothing_twice_and_nothing_out_of_order(autojump_clock: MockClock) -> None:
     """Links that break after a random number of bytes, over and over."""
     got: list[int] = []

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 import trio.testing
+from hypothesis import given
+from hypothesis import strategies as st
 
 import pyipc
 from pyipc.protocol import codec
@@ -108,6 +110,7 @@ async def test_subscriptions_that_are_refused(pattern: str, code: str, caplog: p
         await peer.read_until("pyipc.reply")
         assert server.statistics().subscriptions == 1
     told = [record for record in caplog.records if record.exc_info]
+    assert all("whether memory: may have 'broken' could not be found out" in record.message for record in told)
     assert len(told) == (pattern == "broken")
 
 
@@ -389,3 +392,50 @@ async def test_a_peer_that_drops_is_logged_without_what_it_missed(caplog: pytest
         assert server.statistics().publishes_dropped == 10
     assert len(caplog.records) == 2  # the 1st and the 10th
     assert "secret" not in caplog.text
+
+
+TEXT = st.one_of(
+    st.sampled_from(["a", "a.b", "a.*", "**", "*", "", "x" * 257, "pyipc.x", "\ud800", "\n\x1b", "toString"]),
+    st.text(max_size=8),
+)
+NUMBER = st.one_of(st.integers(0, 5), st.integers(-1, 2**53), st.just(2**60))
+FRAMES = st.one_of(
+    st.builds(lambda call, text, retained: subscribe(call, text, retained=retained), NUMBER, TEXT, st.booleans()),
+    st.builds(lambda call: frame("pyipc.unsubscribe", {"call": call}), NUMBER),
+    st.builds(lambda text, data, retain: publish(text, data, retain=retain), TEXT, TEXT, st.booleans()),
+    st.just(publish("a", "x" * 2_000, retain=True)),
+    st.just(frame("pyipc.published", {"topic": "a"})),
+    st.just(frame("pyipc.subscribe", {"call": "x"})),
+)
+
+
+@given(st.lists(FRAMES, max_size=30))
+def test_whatever_a_peer_sends_ends_at_most_its_own_connection_and_leaves_nothing(frames: list[bytes]) -> None:
+    async def main() -> None:
+        options: dict[str, Any] = {"max_subscriptions": 3, "max_retained_topics": 3, "max_retained_size": 100}
+        server = pyipc.Server(close_timeout=0.1, max_frame_size=1_000, **options)
+        async with peers(server, 2) as (hostile, witness):
+            await witness.send(subscribe(1, "witness"))
+            await witness.read_until("pyipc.reply")
+            await hostile.send(*frames, frame("e"))
+            await hostile.link.aclose()
+            await until(lambda: server.statistics().connections == 1)
+            statistics = server.statistics()
+            assert statistics.subscriptions == 1
+            assert statistics.retained_topics <= 3
+            assert statistics.retained_size <= 100
+            assert server.forget("**") == statistics.retained_topics
+            assert server.statistics().retained_size == 0
+            await server.publish("witness", 1)
+            assert (await witness.read_until("pyipc.published"))["data"] == 1
+        failures = [record for record in caught if record.levelno >= logging.ERROR]
+        assert failures == []
+
+    caught: list[logging.LogRecord] = []
+    handler = logging.Handler()
+    handler.emit = caught.append  # type: ignore[method-assign, assignment]
+    logging.getLogger("pyipc").addHandler(handler)
+    try:
+        trio.run(main)
+    finally:
+        logging.getLogger("pyipc").removeHandler(handler)

@@ -279,7 +279,8 @@ async def test_requests_and_streams_do_not_mix(autojump_clock: MockClock) -> Non
 async def test_the_time_is_for_each_item(counter: Counter, autojump_clock: MockClock) -> None:
     async with pair(counter.router, client_options={"request_timeout": 7.0}) as (client, server):
         (connection,) = server.connections
-        for options, seconds in (({}, 7.0), ({"timeout": 2.5}, 2.5)):
+        cases: list[tuple[dict[str, Any], float]] = [({}, 7.0), ({"timeout": 2.5}, 2.5)]
+        for options, seconds in cases:
             began = trio.current_time()
             async with client.stream("slow", [2, 1, 2, 60], **options) as rows:
                 assert [await anext(rows) for _ in range(3)] == [2, 1, 2]

@@ -74,7 +74,7 @@ CONTENDERS = (
         key=PYIPC,
         name="pyipc",
         peer="pyipc_peer.py",
-        works=_ALL,
+        works=_ALL | {"topic"},
         transports=_STREAMS | {UDP},
         in_crowd=True,
         promises="Order, back-pressure, limits on everything, requests matched, timed and cancelled, heartbeats, "
@@ -91,6 +91,15 @@ CONTENDERS = (
     _pyipc_answers("stream", "a stream", "Order, an end or an error, no more than there is credit for. JSON."),
     _pyipc_answers("events", "events", "Order, back-pressure of the whole connection; no end. JSON."),
     _pyipc_answers("requests", "a request for each", "Each is asked for after the one before. JSON."),
+    Contender(
+        key="pyipc-broadcast",
+        name="pyipc, broadcast",
+        peer="pyipc_peer.py",
+        variant="broadcast",
+        works=frozenset({"topic"}),
+        in_crowd=True,
+        promises="The same.",
+    ),
     Contender(
         key="node-ipc",
         name=f"node-ipc {NODE_IPC}",

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 __all__ = ["OWN_WORKS", "WORKLOADS", "WORKS", "Workload"]
 
 #: What peers are asked to do; ``peers/common.py`` says what each means.
-WORKS = ("request", "requests", "echo", "events", "large", "broadcast", "idle")
+WORKS = ("request", "requests", "echo", "events", "large", "broadcast", "topic", "idle")
 #: What pyipc alone is asked to do, in several ways.
 OWN_WORKS = ("items",)
 
@@ -147,6 +147,15 @@ _USUAL = (
         quick={"count": 20, "clients": 100},
     ),
     Workload(
+        name="topic",
+        title="A topic with {clients:,} subscribers, and a broadcast to as many clients",
+        work="topic",
+        reference="pyipc-broadcast",
+        unit="deliveries/s",
+        params={"count": 500, "clients": 100},
+        quick={"count": 100, "clients": 100},
+    ),
+    Workload(
         name="idle",
         title="{clients:,} idle connections",
         work="idle",
@@ -186,7 +195,7 @@ _USUAL = (
     _events("each-events-64", "64 B, pyipc over each transport", 64, 60_000, transport=None, reference="pyipc-unix"),
 )
 #: What is driven with plain sockets.
-_CROWDED = ("broadcast", "idle")
+_CROWDED = ("broadcast", "topic", "idle")
 
 
 def _others() -> Iterator[Workload]:

@@ -59,6 +59,8 @@ is the library's point; a receiver looks the event name up in a dict and calls w
                answers the event ``here`` (each client sends one at first) with an event ``here`` to that client,
                and the event ``go`` (which one client sends) with the broadcast. Others bring their own driver,
                which compares the bytes of what arrives and decodes none of it
+``topic``      the same with a topic: ``crowd.py`` subscribes each of the clients, and the server publishes. The
+               variant ``broadcast`` broadcasts instead, to be compared with
 ``idle``       ``crowd.py`` opens ``clients`` connections with plain sockets, says nothing, and waits until the
                server's process holds so many more descriptors; where so many are not allowed it fails. The
                server accepts and keeps them, as it would those of real clients

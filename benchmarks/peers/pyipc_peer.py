@@ -1,6 +1,7 @@
 """pyipc, both ends, through its public interface alone.
 
-The variant ``async`` answers requests with an async handler, any other with a plain function. Limits on the size of a
+The variant ``async`` answers requests with an async handler, any other with a plain function; ``broadcast`` broadcasts
+where others publish to a topic. Limits on the size of a
 frame and the number of connections are raised to what the work needs; everything else is as a user gets it.
 """
 
@@ -107,7 +108,8 @@ def handle(server: pyipc.Server, workload: str, params: Params) -> None:
         else:
             server.on("items", lambda message: data)
 
-    elif workload == "broadcast":
+    elif workload in ("broadcast", "topic"):
+        send = server.publish if workload == "topic" and params.variant != "broadcast" else server.broadcast
 
         @server.on("here")
         async def here(message: pyipc.Message[Any]) -> None:
@@ -117,7 +119,7 @@ def handle(server: pyipc.Server, workload: str, params: Params) -> None:
         async def go(message: pyipc.Message[Any]) -> None:
             data = payload(params.size)
             for _ in range(params.count):
-                report = await server.broadcast(EVENT, data)
+                report = await send(EVENT, data)
                 assert report.sent == params.clients
 
 

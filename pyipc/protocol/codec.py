@@ -41,6 +41,7 @@ __all__ = [
     "fast_reply",
     "fast_request",
     "ready_json",
+    "replaced",
     "too_deep",
     "value_of",
 ]
@@ -60,19 +61,24 @@ class Event(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     data: Any = None
 
 
-class Request(msgspec.Struct, gc=False, forbid_unknown_fields=True, frozen=True):
+_NoneType = type(None)
+
+
+class Request(msgspec.Struct, gc=False, forbid_unknown_fields=True, frozen=True, omit_defaults=True):
     """Asks for one answer.
 
     Attributes:
         call: A number that the asking side never uses again.
         event: The name of the request.
         data: Any JSON.
+        traceparent: Which span it comes from.
     """
 
     type: ClassVar[Literal["pyipc.request"]] = "pyipc.request"
     call: int
     event: str
-    data: Any = None
+    data: Any = msgspec.field(default_factory=_NoneType)  # what a factory makes is written, the default or not
+    traceparent: str = ""
 
 
 class Reply(msgspec.Struct, gc=False, forbid_unknown_fields=True, frozen=True):
@@ -386,6 +392,12 @@ def convert_control(data: Any, kind: type[T]) -> T:
         raise RemoteProtocolError(
             "control", f"the peer sent a malformed {getattr(kind, 'type', kind)} frame: {error}"
         ) from error
+
+
+def replaced(body: T, **fields: Any) -> T:
+    """The same frame but for some fields."""
+    copy: T = msgspec.structs.replace(body, **fields)  # type: ignore[type-var]
+    return copy
 
 
 def control_frame(body: Any, what: str = "") -> bytes:

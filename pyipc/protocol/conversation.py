@@ -14,14 +14,17 @@ import enum
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
+from pyipc.errors import LocalProtocolError
 from pyipc.protocol.codec import Event
-from pyipc.protocol.features import OptionalPart, ReceivedItem
+from pyipc.protocol.features import ATTACHMENTS, OptionalPart, ReceivedItem, TracedEvent
 from pyipc.protocol.messages import Cancel, Failure, Goaway, Goodbye, Introduced, Malformed, Reply, Request, Verified
+from pyipc.protocol.records import WithAttachments
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
     from pyipc.protocol.messages import ControlFrame
+    from pyipc.protocol.parcels import Frame
 
 __all__ = ["DATAGRAM_ADVICE", "Conversation", "Inbound", "Role", "SessionTerms"]
 
@@ -41,6 +44,7 @@ Inbound = (
     | Goodbye
     | Malformed
     | OptionalPart
+    | WithAttachments
 )
 
 
@@ -99,20 +103,31 @@ class Conversation(ABC):
         """
 
     @abstractmethod
-    def check(self, event: str, frame: bytes) -> None:
-        """Whether bytes from `encode` may go to this peer.
+    def check(self, event: str, frame: Frame) -> None:
+        """Whether bytes from `encode`, with attachments or without, may go to this peer.
 
         Raises:
             InvalidEventName: The name may not.
-            MessageTooLarge: The frame is larger than this side or the peer accepts.
+            MessageTooLarge, PeerLacksFeature: As `check_size`.
         """
 
-    def check_size(self, frame: bytes) -> None:  # noqa: B027 - no size is too large by default
-        """Whether bytes from `encode` are small enough for this side and for the peer.
+    @abstractmethod
+    def check_size(self, frame: Frame) -> None:
+        """Whether bytes from `encode`, with attachments or without, suit this side and the peer.
 
         Raises:
-            MessageTooLarge: They are not.
+            MessageTooLarge: They are too large.
+            PeerLacksFeature: The peer takes no attachments, as far as it is known by now.
         """
+
+    def check_attachments(self, count: int, size: int) -> None:
+        """Whether the peer takes so many attachments to one frame, with so many bytes in all.
+
+        Raises:
+            MessageTooLarge: Not so many.
+            PeerLacksFeature: None at all, as far as it is known by now.
+        """
+        self.check_feature(ATTACHMENTS)
 
     def event(self, event: str, data: object) -> bytes:
         """The bytes that carry an event to this peer. Raises what `encode` and `check` raise."""
@@ -120,9 +135,19 @@ class Conversation(ABC):
         self.check(event, frame)
         return frame
 
+    def traced_event(self, event: str, data: object, traceparent: str) -> bytes:
+        """The bytes that carry an event and which span it comes from, to a peer that has the feature ``"topics"``.
+
+        Where there is no room for both it goes without, as `event` makes it. Raises what that raises.
+        """
+        try:
+            return self.say(TracedEvent(event, data, traceparent))
+        except LocalProtocolError:
+            return self.event(event, data)
+
     @abstractmethod
-    def request(self, event: str, data: object) -> tuple[int, bytes]:
-        """The number of a new call and the bytes that make it.
+    def request(self, event: str, data: object, traceparent: str = "") -> tuple[int, bytes]:
+        """The number of a new call and the bytes that make it; with the span that it comes from, if there is one.
 
         Raises:
             PeerLacksFeature: The peer cannot take requests.

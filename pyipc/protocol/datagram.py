@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from pyipc.options import Options
     from pyipc.protocol.features import Item
     from pyipc.protocol.framing import Json
+    from pyipc.protocol.parcels import Frame
 
 __all__ = ["HELLO_SIZE", "DatagramConversation"]
 
@@ -86,8 +87,8 @@ class DatagramConversation(JsonConversation):
         self._obeyed = _NOTHING
         self.shared_size: int = min(options.max_shared_datagram_size, max_size)
 
-    def check_size(self, frame: bytes) -> None:
-        if len(frame) > self._max_size:
+    def check_size(self, frame: Frame) -> None:
+        if len(frame) > self._max_size and type(frame) is bytes:
             raise MessageTooLarge(len(frame), self._max_size, DATAGRAM_ADVICE)
         super().check_size(frame)
 
@@ -139,7 +140,7 @@ class DatagramConversation(JsonConversation):
             batch = codec.decode_frames(frames, self._delimiter, count, self._options.max_depth)
             if batch is not None:
                 return all(self._take(event, events) for event in batch)
-        return self._take_one_by_one(frames, events)
+        return self._take_one_by_one(frames, events) is not None
 
     def _reject(self, error: RemoteProtocolError, events: list[Inbound]) -> bool:
         """Report what was refused; say whether to go on with the next frame."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pyipc.errors import RemoteProtocolError
 
-__all__ = ["FrameBuffer"]
+__all__ = ["FrameBuffer", "add_piece"]
 
 # Pieces below this size are put together as they come, so that the memory a dribbled frame takes is that of
 # its bytes and not that of a Python object for each few of them.
@@ -38,7 +38,9 @@ class FrameBuffer:
         end = chunk.rfind(self._delimiter) + 1
         if end == 0:
             if chunk:
-                self._keep(chunk)
+                if self._pieces is None:
+                    self._pieces = []
+                add_piece(self._pieces, chunk)
                 self.partial_size += len(chunk)
             return b""
         complete = chunk if end == len(chunk) else chunk[:end]
@@ -51,17 +53,12 @@ class FrameBuffer:
             self._pieces = [chunk[end:]]
         return complete
 
-    def _keep(self, chunk: bytes) -> None:
-        if self._pieces is None:
-            self._pieces = [chunk]
-            return
-        last = self._pieces[-1]
-        if len(chunk) >= _SMALL_PIECE or len(last) >= _SMALL_PIECE:
-            self._pieces.append(chunk)
-        elif isinstance(last, bytearray):
-            last += chunk
-        else:
-            self._pieces[-1] = bytearray(last) + chunk
+    def take_back(self) -> bytes:
+        """Hold the incomplete frame no more: somebody else looks at it."""
+        partial = b"".join(self._pieces or ())
+        self._pieces = None
+        self.partial_size = 0
+        return partial
 
     def check(self) -> None:
         """Refuse an incomplete frame that is too large already.
@@ -76,3 +73,14 @@ class FrameBuffer:
             raise RemoteProtocolError(
                 "size", f"the peer is sending a frame of more than {self._max_frame_size:,} bytes (max_frame_size)"
             )
+
+
+def add_piece(pieces: list[bytes | bytearray], chunk: bytes) -> None:
+    """Keep what has arrived of something larger, to be joined once it is complete."""
+    last = pieces[-1] if pieces else b""
+    if not pieces or len(chunk) >= _SMALL_PIECE or len(last) >= _SMALL_PIECE:
+        pieces.append(chunk)
+    elif isinstance(last, bytearray):
+        last += chunk
+    else:
+        pieces[-1] = bytearray(last) + chunk

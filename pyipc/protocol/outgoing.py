@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING
 from pyipc.errors import InvalidEventName, LocalProtocolError, MessageTooLarge, PeerLacksFeature, UnencodableData
 from pyipc.protocol import codec
 from pyipc.protocol.conversation import Conversation, Role
-from pyipc.protocol.features import Item
+from pyipc.protocol.features import ATTACHMENTS, Item
 from pyipc.protocol.messages import MAX_TEXT, Cancel, ControlFrame, Failure, Goaway, Goodbye, Ping
 from pyipc.protocol.names import MAX_KNOWN_NAMES, UNSAFE_NAMES, check_event_name
+from pyipc.protocol.parcels import Parcel, SmallParcel
 
 if TYPE_CHECKING:
     from pyipc.options import Options
     from pyipc.protocol.framing import Json
+    from pyipc.protocol.parcels import Frame
 
 __all__ = ["OutgoingFrames"]
 
@@ -45,6 +47,8 @@ class OutgoingFrames(Conversation):
         self._request_prefixes: dict[str, bytes] = {}
         self._last_call = 0
         self._peer_speaks_pyipc = False
+        # What the peer accepts as attachments to one frame, once it has said so.
+        self._attachments_limit: int | None = None
         self.protocol: str = "plain"
 
     def _control(self, body: ControlFrame) -> bytes:
@@ -56,14 +60,40 @@ class OutgoingFrames(Conversation):
             self._check_depth(frame, event)
         return frame + self._delimiter
 
-    def check(self, event: str, frame: bytes) -> None:
+    def check(self, event: str, frame: Frame) -> None:
         if event not in self.known_names:
             self._vet_outgoing(event)
         self.check_size(frame)
 
-    def check_size(self, frame: bytes) -> None:
-        if len(frame) - 1 > self._send_limit:
-            raise MessageTooLarge(len(frame) - 1, self._send_limit)
+    def check_size(self, frame: Frame) -> None:
+        if isinstance(frame, Parcel | SmallParcel):
+            self.check_attachments(frame.attachments_count, frame.attachments_size)
+            size = frame.frame_size - 1
+        else:
+            size = len(frame) - 1
+        if size > self._send_limit:
+            raise MessageTooLarge(size, self._send_limit)
+
+    def check_attachments(self, count: int, size: int) -> None:
+        self.check_feature(ATTACHMENTS)
+        limit = self._attachments_limit
+        if limit is None:
+            raise PeerLacksFeature(ATTACHMENTS, "the peer did not say how much it takes as attachments")
+        if size > limit:
+            raise MessageTooLarge(
+                size,
+                limit,
+                message=f"the attachments take {size:,} bytes and the peer accepts {limit:,} to one message; "
+                "send less at a time, or raise its max_attachments_size",
+            )
+        limit = self._options.max_attachments
+        if count > limit:
+            raise MessageTooLarge(
+                count,
+                limit,
+                message=f"the message has {count:,} attachments and the limit is {limit:,}; "
+                "send fewer at a time, or raise max_attachments on both sides",
+            )
 
     def _check_depth(self, frame: bytes, what: str) -> None:
         if codec.too_deep(frame, self._options.max_depth):
@@ -110,7 +140,7 @@ class OutgoingFrames(Conversation):
         prefix = self.known_names[event] = codec.event_prefix(event)
         return prefix
 
-    def request(self, event: str, data: object) -> tuple[int, bytes]:
+    def request(self, event: str, data: object, traceparent: str = "") -> tuple[int, bytes]:
         if self._role is Role.SERVER and not self._peer_speaks_pyipc:
             raise PeerLacksFeature(
                 "request", "the peer has sent no pyipc frame, so it cannot be asked; emit an event instead"
@@ -126,9 +156,17 @@ class OutgoingFrames(Conversation):
             text = codec.fast_json(data)
         except Exception:
             text = codec.encode_value(data, event)
-        frame = b"".join((_REQUEST_START % call, prefix, text, self._call_end))
+        end = self._call_end
+        if traceparent:
+            end = b',"traceparent":%b%b' % (codec.encode_value(traceparent, "the span"), end)
+        frame = b"".join((_REQUEST_START % call, prefix, text, end))
         if len(frame) > self.known_size:
-            self._check_fits(frame, event)
+            try:
+                self._check_fits(frame, event)
+            except MessageTooLarge:
+                if traceparent:
+                    return self.request(event, data)  # better without than not at all
+                raise
         self._last_call = call
         return call, frame
 
@@ -158,7 +196,12 @@ class OutgoingFrames(Conversation):
             check_event_name(what, self._options.max_event_name_size)
         frame = codec.control_frame(body, what) + self._delimiter
         if len(frame) > self.known_size:
-            self._check_fits(frame, what)
+            try:
+                self._check_fits(frame, what)
+            except MessageTooLarge:
+                if not getattr(body, "traceparent", ""):
+                    raise
+                return self.say(codec.replaced(body, traceparent=""))  # better without than not at all
         return frame
 
     def reply(self, call: int, data: object) -> bytes:

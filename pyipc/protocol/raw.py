@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING, final
 from pyipc.errors import InvalidEventName, MessageTooLarge, UnencodableData, UnsupportedByTransport
 from pyipc.protocol.codec import Event
 from pyipc.protocol.conversation import DATAGRAM_ADVICE, Conversation
+from pyipc.protocol.features import ATTACHMENTS
+from pyipc.protocol.parcels import Parcel, SmallParcel
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     from pyipc.protocol.conversation import Inbound
     from pyipc.protocol.messages import ControlFrame
+    from pyipc.protocol.parcels import Frame
 
 __all__ = ["RawConversation"]
 
@@ -46,10 +49,12 @@ class RawConversation(Conversation):
             raise UnencodableData(f"a raw connection carries bytes, not {type(data).__name__}")
         return bytes(data)
 
-    def check(self, event: str, frame: bytes) -> None:
+    def check(self, event: str, frame: Frame) -> None:
         self.check_size(frame)
 
-    def check_size(self, frame: bytes) -> None:
+    def check_size(self, frame: Frame) -> None:
+        if isinstance(frame, Parcel | SmallParcel):
+            self.check_feature(ATTACHMENTS)
         if self._max_size is not None and len(frame) > self._max_size:
             raise MessageTooLarge(len(frame), self._max_size, DATAGRAM_ADVICE)
 
@@ -59,7 +64,7 @@ class RawConversation(Conversation):
     def _none(self, feature: str = "request") -> UnsupportedByTransport:
         return UnsupportedByTransport(feature, f"a raw connection carries bytes only; {feature!r} needs framing=Json()")
 
-    def request(self, event: str, data: object) -> tuple[int, bytes]:
+    def request(self, event: str, data: object, traceparent: str = "") -> tuple[int, bytes]:
         raise self._none()
 
     def check_feature(self, feature: str) -> None:

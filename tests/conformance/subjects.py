@@ -69,6 +69,7 @@ class Feature(enum.Enum):
 
     MESSAGES = "events and requests arrive as they were sent"
     CANCEL = "requests are cancelled with their caller"
+    TRACES = "events say which span of a trace they come from"
     ORDER = "order of events"
     DELIVERY = "nothing is lost or doubled while a connection lasts, nor when it is closed"
     LARGE = "messages of any size that the limits allow"
@@ -79,6 +80,7 @@ class Feature(enum.Enum):
     HALF_CLOSE = "a side that has finished sending can still receive"
     MANY = "many clients of one server"
     BROADCAST = "broadcast to all connected clients"
+    ATTACHMENTS = "binary attachments arrive whole beside JSON"
     TOPICS = "topics: what is published reaches those who have subscribed to it"
     ABSENCE = "a server that is not there is noticed"
     RECONNECT = "a client comes back to a server that was started again"
@@ -100,7 +102,7 @@ STREAM: Final = frozenset(
         *(Feature.MESSAGES, Feature.CANCEL, Feature.ORDER, Feature.DELIVERY, Feature.LARGE, Feature.CHUNKS),
         *(Feature.PRESSURE, Feature.ENDING, Feature.HALF_CLOSE, Feature.MANY, Feature.BROADCAST),
         *(Feature.ABSENCE, Feature.RECONNECT, Feature.DRAIN, Feature.CONFIRM, Feature.STREAMS),
-        Feature.TOPICS,
+        *(Feature.TOPICS, Feature.TRACES, Feature.ATTACHMENTS),
     }
 )
 

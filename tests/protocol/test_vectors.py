@@ -58,7 +58,7 @@ def receiver(role: Role, after: str | None) -> Any:
 def test_every_version_has_its_vectors_and_they_are_well_formed() -> None:
     for version in PROTOCOL_VERSIONS:
         assert {path.name for path in VECTORS.glob(f"v{version}-*.json")} == {
-            f"v{version}-{part}.json" for part in ("events", "control", "parts", "malformed", "datagrams")
+            f"v{version}-{part}.json" for part in ("events", "control", "parts", "records", "malformed", "datagrams")
         }
     for path in VECTORS.glob("*.json"):
         names = []
