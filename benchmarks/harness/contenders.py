@@ -56,6 +56,19 @@ def _pyipc_over(transport: Transport, promises: str, **different: Any) -> Conten
     )
 
 
+def _pyipc_answers(way: str, name: str, promises: str) -> Contender:
+    """One of the ways in which pyipc brings many answers to whoever wants them."""
+    return Contender(
+        key=f"{PYIPC}-{way}",
+        name=f"{PYIPC}, {name}",
+        peer="pyipc_peer.py",
+        variant=way,
+        works=frozenset({"items"}),
+        transports=_STREAMS,
+        promises=promises,
+    )
+
+
 CONTENDERS = (
     Contender(
         key=PYIPC,
@@ -75,6 +88,9 @@ CONTENDERS = (
         works=frozenset({"request", "requests"}),
         promises="The same.",
     ),
+    _pyipc_answers("stream", "a stream", "Order, an end or an error, no more than there is credit for. JSON."),
+    _pyipc_answers("events", "events", "Order, back-pressure of the whole connection; no end. JSON."),
+    _pyipc_answers("requests", "a request for each", "Each is asked for after the one before. JSON."),
     Contender(
         key="pyipc-broadcast",
         name="pyipc, broadcast",

@@ -52,6 +52,8 @@ is the library's point; a receiver looks the event name up in a dict and calls w
                having handled ``count``, has said so. No event may be lost. `report_rate`
 ``large``      ``count`` times: one event of ``size`` bytes (64 MB), then wait until the receiver has decoded and
                handled it and said so. `report_laps`
+``items``      pyipc alone: the server answers one question with ``count`` answers of ``size`` bytes, by a stream or by
+               events, or ``count`` questions with one each. `report_rate`
 ``broadcast``  the server sends ``count`` events to each of ``clients`` clients, which one driver holds. `report_rate`
                with ``count * clients``. A server of frames that end in `DELIMITER` is driven by ``crowd.py``: it
                answers the event ``here`` (each client sends one at first) with an event ``here`` to that client,

@@ -31,7 +31,7 @@ from common import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
 FRAME_SIZE = 256 * 1024**2
 CONNECTIONS = 100_000
@@ -92,6 +92,23 @@ def handle(server: pyipc.Server, workload: str, params: Params) -> None:
             if seen == wanted:
                 message.connection.emit_nowait("done", seen if workload == "events" else len(message.data["s"]))
                 seen = 0
+
+    elif workload == "items":
+        data = payload(params.size)
+        if params.variant == "stream":
+
+            @server.on("items")
+            async def stream(message: pyipc.Message[int]) -> AsyncIterator[Any]:
+                for _ in range(message.data):
+                    yield data
+        elif params.variant == "events":
+
+            @server.on("items")
+            async def emit(message: pyipc.Message[int]) -> None:
+                for _ in range(message.data):
+                    await message.connection.emit(EVENT, data)
+        else:
+            server.on("items", lambda message: data)
 
     elif workload in ("broadcast", "topic"):
         send = server.publish if workload == "topic" and params.variant != "broadcast" else server.broadcast
@@ -225,7 +242,37 @@ async def large(client: pyipc.Client, params: Params) -> None:
     report_laps(laps)
 
 
-WORK = {"request": request, "requests": requests, "echo": echo, "events": events, "large": large}
+async def items(client: pyipc.Client, params: Params) -> None:
+    data, seen, finished = payload(params.size), 0, trio.Event()
+
+    @client.on(EVENT)
+    def take(message: pyipc.Message[Any]) -> None:
+        nonlocal seen
+        assert message.data == data
+        seen += 1
+        if seen == params.count:
+            finished.set()
+
+    begin()
+    began = time.perf_counter()
+    if params.variant == "stream":
+        async with client.stream("items", params.count) as stream:
+            async for item in stream:
+                assert item == data
+                seen += 1
+    elif params.variant == "events":
+        await client.emit("items", params.count)
+        await finished.wait()
+    else:
+        for _ in range(params.count):
+            assert await client.request("items") == data
+            seen += 1
+    seconds = time.perf_counter() - began
+    assert seen == params.count
+    report_rate(params.count, seconds)
+
+
+WORK = {"request": request, "requests": requests, "echo": echo, "events": events, "large": large, "items": items}
 
 
 async def drive(args: Arguments) -> None:
