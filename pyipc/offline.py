@@ -107,7 +107,8 @@ def send_kept(connection: Connection, event: str | None, frame: Frame) -> None:
     if needs_feature(frame):
         if not connection.is_open:
             raise connection._gone()  # before it was clear what the peer can do
-        if not isinstance(frame, Parcel | SmallParcel):
+        inner = frame.frame if isinstance(frame, Parcel | SmallParcel) else frame
+        if inner.startswith(PUBLISH_START):
             conversation.check_feature(TOPICS)
         conversation.check_size(frame)
     if event is not None:
