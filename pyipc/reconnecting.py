@@ -218,9 +218,11 @@ class Reconnecting:
         finally:
             self.window.close()
 
-    def keep_published(self, body: Publish) -> None:
+    def keep_published(self, body: Publish, attachments: list[Buffer]) -> None:
         """Keep something that is published for the next connection; see `OfflineQueue.put`."""
-        self.offline.put(body.topic, self.template.say(body), self.why_not)
+        frame = self.template.say(body)
+        kept = pack_kept(self.template, frame, attachments) if attachments else frame
+        self.offline.put(body.topic, kept, self.why_not)
 
     def serve_topics(self, subscriptions: Subscriptions) -> None:
         """Let ``subscriptions`` have what arrives about topics, and take part in every new connection."""

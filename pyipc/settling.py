@@ -105,6 +105,8 @@ def _settle_attached(connection: Connection, arrived: WithAttachments) -> Arriva
             return Arrival(item.type, item.data, attachments=attachments)
         case Request():
             return FullRequest(item, attachments)
+        case Publish() | Published():
+            return connection._owner.topic_frame(connection, item, attachments)
         case Reply():
             return connection._settle(Reply(item.call, Attached(item.data, attachments)))
         case ReceivedItem():
