@@ -328,10 +328,14 @@ class Window:
     def _note_resent(self) -> None:
         self.resent += 1
 
-    def settle(self, outcome: Outcome) -> None:
-        """An outcome has come. One that nobody waits for any more is ignored."""
+    def settle(self, connection: Connection, outcome: Outcome) -> None:
+        """An outcome has come over a connection.
+
+        One that nobody waits for any more is ignored, and so is one of an event that was sent over another connection:
+        the peer of this one cannot know how that ended.
+        """
         unsettled = self.pending.get(outcome.number)
-        if unsettled is None or not unsettled.sent:
+        if unsettled is None or unsettled.connection is not connection:
             return
         if outcome.code:
             self._finish(unsettled, error_of(unsettled.event, outcome))

@@ -383,10 +383,12 @@ class Reconnecting:
         self.departing.discard(connection)
         if not self._stopped:  # else whoever closes it counts what it has not sent
             await self._take_over(connection._outbox.reclaim_events())
-        if self.window.pending and self.connection is not None:
+        present = self.connection
+        if self.window.pending and present is not None:
             with contextlib.suppress(ConnectionClosed):
-                await self.connection.know_peer()
-                self.window.resend(self.connection)  # what was to be confirmed, and was not
+                await present.know_peer()
+                if self.connection is present:  # else the next one will see to it
+                    self.window.resend(present)  # what was to be confirmed, and was not
         assert connection.reason is not None
         expected.fail(ConnectionLost(connection.reason.message, maybe_handled=True))
         self.tell()

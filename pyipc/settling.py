@@ -54,7 +54,7 @@ def settle(connection: Connection, item: Inbound) -> Arrival | FullRequest | Non
             return Delivery(item)
         case Outcome():
             if connection._window is not None:
-                connection._window.settle(item)
+                connection._window.settle(connection, item)
         case Failure():
             if connection._streams is None or not connection._streams.fail(item):
                 connection._calls.settle(item)
