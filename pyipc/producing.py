@@ -191,7 +191,11 @@ class Producers:
                 except StopAsyncIteration:
                     return True
                 try:
-                    frame = self._frame(production.call, item)
+                    frame = (
+                        self._conversation.item(production.call, item)
+                        if type(item) is not Attached
+                        else self._attached(production.call, item)
+                    )
                     if (
                         production.items <= 0
                         or production.size <= 0
@@ -214,7 +218,7 @@ class Producers:
                 production.size -= len(frame) - 1
                 production.unsent += 1
                 outbox.push(frame)
-                if isinstance(frame, Parcel | SmallParcel):
+                if type(item) is Attached and isinstance(frame, Parcel | SmallParcel):
                     note_sent(self._connection, frame)
                 if outbox.size >= _SHARE_SIZE or production.unsent >= production.share:
                     production.unsent = 0
@@ -224,10 +228,9 @@ class Producers:
         finally:
             await rows.aclose()
 
-    def _frame(self, call: int, item: object) -> Frame:
-        if type(item) is Attached and item.attachments:
-            return wrap(self._conversation, self._conversation.item(call, item.data), item.attachments)
-        return self._conversation.item(call, item.data if type(item) is Attached else item)
+    def _attached(self, call: int, item: Attached[Any]) -> Frame:
+        frame = self._conversation.item(call, item.data)
+        return wrap(self._conversation, frame, item.attachments) if item.attachments else frame
 
     async def _wait_for_turn(self, production: _Production) -> None:
         """Wait until the next item may be sent. Always a schedule point.
