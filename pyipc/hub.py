@@ -13,7 +13,7 @@ import trio
 from pyipc.arrival import Arrival
 from pyipc.attaching import send_parcel
 from pyipc.connection import Connection
-from pyipc.errors import InvalidEventName, LocalProtocolError, RemoteProtocolError
+from pyipc.errors import ConnectionClosed, InvalidEventName, LocalProtocolError, RemoteProtocolError
 from pyipc.matching import Matches, Shape, shape_of
 from pyipc.message import FullMessage, Message
 from pyipc.protocol import codec
@@ -144,7 +144,7 @@ class Hub:
         match frame:
             case Publish():
                 return Arrival(frame.type, frame, attachments=attachments, handlers=self._handlers)
-            case Subscribe():
+            case Subscribe() if connection.is_open:  # else nothing could be sent to it any more
                 self._subscribe(connection, frame)
             case Unsubscribe(call):
                 self._unsubscribe(connection, call)
@@ -234,6 +234,8 @@ class Hub:
                 said = say(Published(topic, kept.data, call))
                 frame: Frame = pack(said, kept.records) if kept.records else said
                 taken = send_parcel(connection, None, frame) if kept.records else connection._send_encoded(None, said)
+            except ConnectionClosed:
+                return  # it read too slowly, or its link broke
             except LocalProtocolError as error:
                 logger.warning("%s does not get %r: %s", connection.peer.address, topic, error)
                 taken = False
@@ -242,8 +244,6 @@ class Hub:
                     connection._watch.sent("published", topic, len(frame), connection)
             if not taken:
                 self.dropped += 1
-            if not connection.is_open:
-                return
 
     def _publish_for(self, message: Message[Any]) -> Awaitable[None] | None:
         """Publish what a peer wants published; what is returned gives way to others, when that is due."""
