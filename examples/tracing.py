@@ -38,7 +38,7 @@ class Tracer(pyipc.Instrument):
     def span(self, name: str, parent: str) -> Iterator[None]:
         trace = parent[3:35] or secrets.token_hex(16)
         me = f"00-{trace}-{secrets.token_hex(8)}-01"
-        token, began, outcome = present.set(me), time.perf_counter(), "ok"
+        token, began, outcome = present.set(me), time.time(), "ok"
         try:
             yield
         except BaseException as error:
@@ -46,9 +46,8 @@ class Tracer(pyipc.Instrument):
             raise
         finally:
             present.reset(token)
-            took = time.perf_counter() - began
-            text = f"{self.process}: {name} ({outcome}, {took * 1000:.1f} ms)"
-            self.spans.append({"me": me, "parent": parent, "began": time.time() - took, "text": text})
+            text = f"{self.process}: {name} ({outcome}, {(time.time() - began) * 1000:.1f} ms)"
+            self.spans.append({"me": me, "parent": parent, "began": began, "text": text})
 
     def calling(self, kind: str, event: str, address: str) -> AbstractContextManager[None]:
         return self.span(f"{kind} {event}", present.get())
@@ -101,7 +100,8 @@ async def buy(name: str, tracer: Tracer) -> None:
         await trio.sleep(0.01)
         packed.set()
 
-    async with pyipc.connect(name, router=router, instrument=tracer) as client:
+    options: dict[str, Any] = {"connect_timeout": 30, "reconnect_max_interval": 0.5}  # the shop has yet to open
+    async with pyipc.connect(name, router=router, instrument=tracer, **options) as client:
         with tracer.span("buy", ""):
             print("total:", await client.request("order", ["tea", "cup"]))
             try:
@@ -110,7 +110,6 @@ async def buy(name: str, tracer: Tracer) -> None:
                 print("refused:", error.message)
         await packed.wait()
         await client.emit("close")
-        await client.flush()
 
 
 def show(spans: list[dict[str, Any]], parent: str = "", indent: int = 0) -> None:
