@@ -25,9 +25,9 @@ CLASSES: dict[str, type[Any]] = {
 _HEAD = """\
 # Statistics
 
-Frozen snapshots: a look costs nothing but the look, and what was seen does not change. Counters only grow, for as long as
-the thing that they are about lives; what is *now* goes up and down. `repr()` of a server, a client, a connection, a stream
-or a subscription shows its state in short. For what happens while it happens there is `pyipc.Instrument`:
+Frozen snapshots: a look costs nothing but the look, and what was seen does not change. Counters only grow, for as long
+as the thing that they are about lives; what is *now* goes up and down. `repr()` of a server, a client, a connection, a
+stream or a subscription shows its state in short. For what happens while it happens there is `pyipc.Instrument`:
 [measure, and follow a request](../how-to/tracing.md).
 
 This page is made from the code: `python -m tests.statistics_page > docs/reference/statistics.md`.
