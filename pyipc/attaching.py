@@ -199,14 +199,14 @@ def _frame(connection: Connection, event: str, data: object, traceparent: str) -
     return connection._conversation.event(event, data)
 
 
-def send_parcel(connection: Connection, event: str, parcel: Frame) -> bool:
+def send_parcel(connection: Connection, event: str | None, parcel: Frame) -> bool:
     """`Connection._send_encoded`, for what has attachments.
 
     Raises:
         LocalProtocolError, ConnectionClosed: As there.
     """
     assert isinstance(parcel, Parcel | SmallParcel)
-    if connection.is_open:
+    if event is not None and connection.is_open:
         connection._conversation.check(event, parcel)
     is_sent = connection._send_encoded(event, parcel)
     if is_sent:

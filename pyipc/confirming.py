@@ -149,7 +149,7 @@ class Window:
         check_event_name(event, self._options.max_event_name_size)
         if traceparent:
             check_traceparent(traceparent)
-        text = None if data is None else ready_json(data, event)
+        text: bytes | None = ready_json(data, event)
         if isinstance(timeout, Unset):
             timeout = self._options.confirm_timeout
         return text, timeout, math.inf if timeout is None else trio.current_time() + timeout
@@ -325,10 +325,17 @@ class Window:
         connection._dispatcher.resume()
         connection._reader.call_back()
 
-    def settle(self, outcome: Outcome) -> None:
-        """An outcome has come. One that nobody waits for any more is ignored."""
+    def _note_resent(self) -> None:
+        self.resent += 1
+
+    def settle(self, connection: Connection, outcome: Outcome) -> None:
+        """An outcome has come over a connection.
+
+        One that nobody waits for any more is ignored, and so is one of an event that was sent over another connection:
+        the peer of this one cannot know how that ended.
+        """
         unsettled = self.pending.get(outcome.number)
-        if unsettled is None or not unsettled.sent:
+        if unsettled is None or unsettled.connection is not connection:
             return
         if outcome.code:
             self._finish(unsettled, error_of(unsettled.event, outcome))

@@ -104,13 +104,14 @@ def send_kept(connection: Connection, event: str | None, frame: Frame) -> None:
         ConnectionLost: The connection is broken as well.
     """
     conversation = connection._conversation
+    inner = frame.frame if isinstance(frame, Parcel | SmallParcel) else frame
+    is_published = inner.startswith(PUBLISH_START)
     if needs_feature(frame):
         if not connection.is_open:
             raise connection._gone()  # before it was clear what the peer can do
-        if not isinstance(frame, Parcel | SmallParcel):
+        if is_published:
             conversation.check_feature(TOPICS)
         conversation.check_size(frame)
-    is_published = not isinstance(frame, Parcel | SmallParcel) and frame.startswith(PUBLISH_START)
     if event is not None and not is_published:
         conversation.check(event, frame)
     connection._outbox.push(frame)

@@ -22,7 +22,7 @@ from pyipc.pace import Pace
 from pyipc.protocol.codec import convert
 from pyipc.protocol.features import EndOfStream
 from pyipc.protocol.parcels import Parcel, SmallParcel
-from pyipc.refusals import tell_of, what_went_wrong
+from pyipc.refusals import is_refusal, tell_of, what_went_wrong
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -257,9 +257,8 @@ class Producers:
     def _refuse(self, call: int, event: str, error: Exception) -> None:
         """Tell the peer why there is no more of a stream."""
         if not isinstance(error, InvalidData):
-            failed = tell_of(error, f"the handler of the stream {event!r}", self._connection)
-            self.failed += failed
-            self.refused += not failed
+            self.failed += tell_of(error, f"the handler of the stream {event!r}", self._connection)
+            self.refused += is_refusal(error)
         self._fail(call, *what_went_wrong(error))
 
     def _fail(self, call: int, code: str, message: str, data: Any = None) -> None:

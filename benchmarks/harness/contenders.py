@@ -101,6 +101,14 @@ CONTENDERS = (
         promises="The same.",
     ),
     Contender(
+        key="pyipc-confirmed",
+        name="pyipc, confirmed events",
+        peer="pyipc_peer.py",
+        variant="confirmed",
+        works=frozenset({"request", "requests"}),
+        promises="The same, and each is handled once although the connection breaks. No answer but that it was.",
+    ),
+    Contender(
         key="node-ipc",
         name=f"node-ipc {NODE_IPC}",
         peer="node_ipc.js",

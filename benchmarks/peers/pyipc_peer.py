@@ -1,7 +1,8 @@
 """pyipc, both ends, through its public interface alone.
 
 The variant ``async`` answers requests with an async handler, any other with a plain function; ``broadcast`` broadcasts
-where others publish to a topic. Limits on the size of a
+where others publish to a topic; ``confirmed`` emits events that are to be confirmed in place of requests. Limits on
+the size of a
 frame and the number of connections are raised to what the work needs; everything else is as a user gets it.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -29,7 +31,7 @@ from common import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
 FRAME_SIZE = 256 * 1024**2
 CONNECTIONS = 100_000
@@ -149,14 +151,25 @@ async def serve(args: Arguments) -> None:
 # --- the driver ---
 
 
+async def confirm(client: pyipc.Client, data: Any) -> Any:
+    """What stands for a request where events are confirmed: there is no answer but that it was handled."""
+    await client.emit(EVENT, data, confirm=True)
+    return data
+
+
+def asking(client: pyipc.Client, params: Params) -> Callable[[Any], Awaitable[Any]]:
+    """How the server is asked."""
+    return partial(confirm, client) if params.variant == "confirmed" else partial(client.request, EVENT)
+
+
 async def request(client: pyipc.Client, params: Params) -> None:
-    data, laps = payload(params.size), []
+    data, laps, ask = payload(params.size), [], asking(client, params)
     for _ in range(warm_up(params.count)):
-        await client.request(EVENT, data)
+        await ask(data)
     begin()
     for _ in range(params.count):
         began = time.perf_counter()
-        answered = await client.request(EVENT, data)
+        answered = await ask(data)
         laps.append(time.perf_counter() - began)
         assert answered == data
     report_laps(laps)
@@ -165,8 +178,9 @@ async def request(client: pyipc.Client, params: Params) -> None:
 async def requests(client: pyipc.Client, params: Params) -> None:
     async def ask(data: Any, count: int) -> None:
         for _ in range(count):
-            assert await client.request(EVENT, data) == data
+            assert await question(data) == data
 
+    question = asking(client, params)
     each = params.count // params.tasks
     begin()
     began = time.perf_counter()

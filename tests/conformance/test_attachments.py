@@ -80,7 +80,7 @@ async def test_they_arrive_as_they_were_sent_with_events_requests_and_answers(st
         assert (sent.attachments_received_size, received.attachments_sent_size) == (2 * size, 2 * size)
 
 
-@needs(Feature.ATTACHMENTS, Feature.STREAMS)
+@needs(Feature.ATTACHMENTS, Feature.STREAMS, Feature.CONFIRM)
 async def test_they_come_with_items_of_streams_and_confirmed_events(stage: Stage) -> None:
     got: list[Any] = []
     theirs = pyipc.Router()
