@@ -6,7 +6,7 @@
 from pyipc.admission import ANYONE as ANYONE
 from pyipc.attaching import Attached as Attached
 from pyipc.client import Client as Client
-from pyipc.client import connect as connect
+from pyipc.connecting import connect as connect
 from pyipc.connection import Connection as Connection
 from pyipc.endpoint import Endpoint as Endpoint
 from pyipc.errors import AddressError as AddressError

@@ -5,13 +5,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-import weakref
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import trio
 
-from pyipc.endpoint import as_endpoint
 from pyipc.errors import (
     ConnectionClosed,
     ConnectionLost,
@@ -19,31 +16,29 @@ from pyipc.errors import (
     RequestTimeout,
     Undelivered,
 )
-from pyipc.listening import EventStream, Expected
-from pyipc.nursery import hidden_nursery
-from pyipc.options import UNSET, OptionOverrides, Options, Unset
+from pyipc.handling import Handling
+from pyipc.listening import EventStream, EventStreams
+from pyipc.options import UNSET, Options, Unset
 from pyipc.protocol.names import check_event_name
 from pyipc.protocol.parcels import NO_ATTACHMENTS, listed
 from pyipc.protocol.traces import check_traceparent
 from pyipc.reconnecting import Reconnecting
 from pyipc.router import Router
-from pyipc.statistics import ClientStatistics, Disconnected
+from pyipc.statistics import ClientStatistics
 from pyipc.streams import Stream, StreamSource
 from pyipc.subscribing import Subscriptions, TopicClient
-from pyipc.watch import Watch
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     from pyipc.connection import Connection
     from pyipc.endpoint import Endpoint
-    from pyipc.instrument import Instrument
     from pyipc.message import Message
-    from pyipc.protocol.addresses import Address
     from pyipc.protocol.parcels import Buffer
     from pyipc.transports.port import Peer
+    from pyipc.watch import Watch
 
-__all__ = ["Client", "connect"]
+__all__ = ["Client"]
 
 T = TypeVar("T")
 F = TypeVar("F", bound="Callable[[Message[Any]], object]")
@@ -51,79 +46,8 @@ logger: logging.Logger = logging.getLogger("pyipc.client")
 _checkpoint_if_cancelled = trio.lowlevel.checkpoint_if_cancelled
 
 
-@asynccontextmanager
-async def connect(
-    address: str | Address | Endpoint,
-    *others: str | Address | Endpoint,
-    router: Router | None = None,
-    wait: bool = True,
-    on_connect: Callable[[Connection], object] | None = None,
-    on_disconnect: Callable[[Disconnected], object] | None = None,
-    on_failed_connect: Callable[[IPCError], object] | None = None,
-    instrument: Instrument | None = None,
-    **options: Unpack[OptionOverrides],
-) -> AsyncIterator[Client]:
-    """Connect to a server, for the length of an ``async with`` block.
-
-    The connection is made again whenever it is lost. Leaving the block sends what is queued, says
-    goodbye and closes; a cancelled block closes at once.
-
-    Args:
-        address: Where the server is: an address, or a `pyipc.Endpoint` for one with options of its own.
-        *others: Where else it may be. The client uses whichever answers and stays there while it works; it goes on
-            to the next when nobody is there, or when the server asks for that (`Server.drain`). All must be of one
-            framing, and all for streams or all for datagrams.
-        router: Handlers for what the server sends; handlers added to the client later may miss
-            what came before.
-        wait: Wait until the server is there, up to the option ``connect_timeout``. With ``False``
-            the block is entered at once, and what is emitted meanwhile is queued.
-        on_connect: Called, plain or async, with every new connection before its messages are handled.
-        on_disconnect: Called, plain or async, with the reason when a connection has ended.
-        on_failed_connect: Called, plain or async, with the error of every attempt to connect that failed.
-        instrument: Is told what the client does, for metrics and traces.
-        **options: Any of `pyipc.Options`.
-
-    Yields:
-        The client.
-
-    Raises:
-        AddressError: The address is wrong, or cannot be used on this system.
-        ValueError: An option is out of range, or the addresses do not go together.
-        ConnectError: Nobody was there in time, or somebody who is not allowed.
-        Undelivered: On leaving: not everything could be handed to the server.
-
-    Cancellation: closes at once.
-    """
-    endpoints = [as_endpoint(each) for each in (address, *others)]
-    if instrument is None:
-        client = Client(endpoints, router, Options.of(options))
-    else:
-        from pyipc.watched_client import WatchedClient  # Not above: it is derived from what is here.
-
-        client = WatchedClient(endpoints, router, Options.of(options), Watch(instrument))
-    if on_connect is not None:
-        client.on_connect(on_connect)
-    if on_disconnect is not None:
-        client.on_disconnect(on_disconnect)
-    if on_failed_connect is not None:
-        client.on_failed_connect(on_failed_connect)
-    async with hidden_nursery() as nursery:
-        client._start(nursery)
-        if wait:
-            await client.wait_connected()
-        try:
-            yield client
-        except Exception:
-            try:
-                await client.aclose()
-            except Undelivered as undelivered:
-                logger.warning("%s", undelivered)
-            raise
-        await client.aclose()
-
-
-class Client(StreamSource, TopicClient):
-    """What `connect` gives: talks to one server, through one connection after the other."""
+class Client(Handling, StreamSource, TopicClient):
+    """What `pyipc.connect` gives: talks to one server, through one connection after the other."""
 
     def __init__(
         self, endpoints: Sequence[Endpoint], router: Router | None, options: Options, watch: Watch | None = None
@@ -132,9 +56,16 @@ class Client(StreamSource, TopicClient):
         self._router = Router()
         if router is not None:
             self._router.include(router)
+        self._event_streams = EventStreams(self._router, self._waiting_for_peer)
         self._up = Reconnecting(
-            endpoints, self._router, options, on_loss=self._on_loss, on_move=self._on_move, watch=watch
+            endpoints,
+            self._router,
+            options,
+            on_loss=self._on_loss,
+            on_move=self._event_streams.leave_answers,
+            watch=watch,
         )
+        self._connect_callbacks, self._disconnect_callbacks = self._up.on_connect, self._up.on_disconnect
         self._topics = Subscriptions(
             self._up,
             options,
@@ -143,8 +74,6 @@ class Client(StreamSource, TopicClient):
             check_usable=self._check_usable,
         )
         self._up.serve_topics(self._topics)
-        self._streams: weakref.WeakSet[EventStream[Any]] = weakref.WeakSet()
-        self._answers: weakref.WeakSet[EventStream[Any]] = weakref.WeakSet()
         self._closing = False
         self._leaving = False
         self._left = trio.Event()
@@ -190,38 +119,6 @@ class Client(StreamSource, TopicClient):
 
     # --- handlers ---
 
-    @overload
-    def on(self, pattern: str, handler: None = None) -> Callable[[F], F]: ...
-
-    @overload
-    def on(self, pattern: str, handler: F) -> F: ...
-
-    def on(self, pattern: str, handler: Any = None) -> Any:
-        """Register a handler, directly or as a decorator; see `Router.on`."""
-        return self._router.on(pattern, handler)
-
-    @overload
-    def once(self, pattern: str, handler: None = None) -> Callable[[F], F]: ...
-
-    @overload
-    def once(self, pattern: str, handler: F) -> F: ...
-
-    def once(self, pattern: str, handler: Any = None) -> Any:
-        """Register a handler for one message; see `Router.once`."""
-        return self._router.once(pattern, handler)
-
-    def off(self, pattern: str, handler: Callable[[Message[Any]], object] | None = None) -> None:
-        """Remove handlers; see `Router.off`."""
-        self._router.off(pattern, handler)
-
-    def on_connect(self, function: Callable[[Connection], object]) -> Callable[[Connection], object]:
-        """Call a function, plain or async, with every new connection before its messages are handled."""
-        return self._up.on_connect.add(function)
-
-    def on_disconnect(self, function: Callable[[Disconnected], object]) -> Callable[[Disconnected], object]:
-        """Call a function, plain or async, with the reason when a connection has ended."""
-        return self._up.on_disconnect.add(function)
-
     def on_failed_connect(self, function: Callable[[IPCError], object]) -> Callable[[IPCError], object]:
         """Call a function, plain or async, with the error of every attempt to connect that failed.
 
@@ -236,15 +133,7 @@ class Client(StreamSource, TopicClient):
             pattern: A name, or a pattern as for handlers.
             max_buffered: Events that may wait in it before the server is held back.
         """
-        stream: EventStream[Any] = EventStream(
-            self._router, pattern, max_buffered=max_buffered, waiting=self._waiting_for_peer
-        )
-        self._streams.add(stream)
-        if self._closing:
-            stream.end()
-        elif self._up.failure is not None:
-            stream.end(ConnectionLost(f"the client has given up: {self._up.failure}"))
-        return stream
+        return self._listen(pattern, max_buffered)
 
     def expect(self, pattern: str, *, max_buffered: int = 1_024) -> EventStream[Any]:
         """Listen for an answer that comes as an event, as those of node-ipc programs do.
@@ -252,8 +141,14 @@ class Client(StreamSource, TopicClient):
         Enter it before emitting the question: ``async with client.expect("sum") as answer:``. If
         the connection is lost, waiting for the answer raises `ConnectionLost`.
         """
-        stream = self.events(pattern, max_buffered=max_buffered)
-        self._answers.add(stream)
+        return self._listen(pattern, max_buffered, is_answer=True)
+
+    def _listen(self, pattern: str, max_buffered: int, *, is_answer: bool = False) -> EventStream[Any]:
+        stream = self._event_streams.open(pattern, max_buffered, is_answer=is_answer)
+        if self._closing:
+            stream.end()
+        elif self._up.failure is not None:
+            stream.end(ConnectionLost(f"the client has given up: {self._up.failure}"))
         return stream
 
     def _waiting_for_peer(self) -> contextlib.AbstractContextManager[None]:
@@ -316,7 +211,8 @@ class Client(StreamSource, TopicClient):
             except ConnectionLost:
                 # It was not sent, and goes the way of all that is emitted without a connection.
                 if self._up.connection not in (None, connection):
-                    await self.emit(event, data, traceparent=traceparent)  # unless there is another one by now
+                    # Unless there is another one by now.
+                    await self.emit(event, data, attachments=attachments, traceparent=traceparent)
                     return
             else:
                 return
@@ -523,16 +419,11 @@ class Client(StreamSource, TopicClient):
 
     def _on_loss(self, error: IPCError, final: bool) -> None:
         """Tell those whose events will not come: all of them, or those who expect an answer."""
-        for stream in list(self._streams if final else self._answers):
-            stream.end(error)
         if final:
+            self._event_streams.end(error)
             self._topics.end_all(error)
-
-    def _on_move(self) -> Expected:
-        """A connection is left behind: what is expected so far will come over it, what is expected later will not."""
-        expected = Expected(self._answers)
-        self._answers.clear()
-        return expected
+        else:
+            self._event_streams.end_answers(error)
 
     async def aclose(self) -> None:
         """Send what is queued, say goodbye, and close. May be called more than once, also by `on_disconnect`.
@@ -572,8 +463,7 @@ class Client(StreamSource, TopicClient):
         finally:
             self._closing = True
             self._up.stop()
-            for stream in list(self._streams):
-                stream.end()
+            self._event_streams.end(None)
             self._topics.end_all(None)
             self._up.tell()
             self._left.set()
@@ -603,5 +493,5 @@ class Client(StreamSource, TopicClient):
             return error.count
         if had_ended:
             # It ended so shortly before that nobody has taken back yet what it left unsent.
-            self._up.offline.put_back(connection.reclaim_events())
+            self._up.offline.put_back(connection._outbox.reclaim_events())
         return 0

@@ -34,6 +34,7 @@ class Draining:
 
     Attributes:
         begun: Whether it has begun.
+        waiting: Whether the addresses are released, and not all clients gone.
         left: Connections that have ended by themselves since.
         cut_off: Connections that were there when the time was over.
         undelivered: Messages that could not be sent to those.
@@ -43,13 +44,14 @@ class Draining:
         self._options = options
         self._connections = connections
         self._message = ""
-        self._waiting = trio.CancelScope()
+        self._patience = trio.CancelScope()
         self._nursery: trio.Nursery | None = None
         self._changed = trio.Event()
         # Those of which only a handler that waits for the drain itself is still at work.
         self._excused: set[Connection] = set()
         self._callers: dict[Connection, bool] = {}
         self.begun: bool = False
+        self.waiting: bool = False
         self.left: int = 0
         self.cut_off: int = 0
         self.undelivered: int = 0
@@ -62,18 +64,19 @@ class Draining:
     def shorten(self, timeout: float | None) -> None:
         """Wait no longer than so many seconds from now."""
         deadline = trio.current_time() + (math.inf if timeout is None else timeout)
-        self._waiting.deadline = min(self._waiting.deadline, deadline)
+        self._patience.deadline = min(self._patience.deadline, deadline)
 
     def end(self) -> None:
         """Wait no longer."""
-        self._waiting.cancel()
+        self._patience.cancel()
 
     async def wait(self) -> None:
         """Wait until every connection has ended, but not beyond the deadline.
 
         Cancellation: ends the waiting.
         """
-        with self._waiting:
+        self.waiting = True
+        with self._patience:
             async with trio.open_nursery() as self._nursery:
                 for connection in self._connections():
                     self.join(connection)
@@ -83,6 +86,7 @@ class Draining:
                     await self._changed.wait()
                 self._nursery.cancel_scope.cancel()
         self._nursery = None
+        self.waiting = False
         self.cut_off = len(set(self._connections()) - self._excused)
         self.left += len(self._excused.intersection(self._connections()))
 

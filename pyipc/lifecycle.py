@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from pyipc.options import Options
     from pyipc.owner import Owner
     from pyipc.protocol.conversation import Conversation, Inbound
-    from pyipc.protocol.parcels import Frame
     from pyipc.router import Router
     from pyipc.sessions import Receipts
     from pyipc.streams import Streams
@@ -481,10 +480,6 @@ class Lifecycle:
     async def wait_lost(self) -> None:
         """Wait until nothing more arrives; handlers may still be at work."""
         await self._reading_ended.wait()
-
-    def reclaim_events(self) -> list[Frame]:
-        """Take back the events of which nothing was sent before the connection ended."""
-        return self._outbox.reclaim_events()
 
     def _gone(self) -> ConnectionClosed:
         """What to raise for the use of a connection that has ended."""

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pyipc.message import Message
     from pyipc.router import Router
 
-__all__ = ["EventStream", "Expected"]
+__all__ = ["EventStream", "EventStreams", "Expected"]
 
 T = TypeVar("T")
 
@@ -170,6 +170,45 @@ class Expected:
         for buffer in self._buffers:
             if not buffer.ended:
                 buffer.end(error)
+
+
+class EventStreams:
+    """The streams of events that one client has given out, as far as anybody still has them.
+
+    Args:
+        router: Brings the events.
+        waiting: A context around waiting for the server.
+    """
+
+    def __init__(self, router: Router, waiting: Callable[[], AbstractContextManager[None]]) -> None:
+        self._router = router
+        self._waiting = waiting
+        self._all: weakref.WeakSet[EventStream[Any]] = weakref.WeakSet()
+        self._answers: weakref.WeakSet[EventStream[Any]] = weakref.WeakSet()
+
+    def open(self, pattern: str, max_buffered: int, *, is_answer: bool) -> EventStream[Any]:
+        """A stream of the events of some names; of one connection alone, if it is for an answer."""
+        stream: EventStream[Any] = EventStream(self._router, pattern, max_buffered=max_buffered, waiting=self._waiting)
+        self._all.add(stream)
+        if is_answer:
+            self._answers.add(stream)
+        return stream
+
+    def end(self, error: Exception | None) -> None:
+        """No more events will come for any of them."""
+        for stream in list(self._all):
+            stream.end(error)
+
+    def end_answers(self, error: Exception) -> None:
+        """The connection has ended over which answers were to come."""
+        for stream in list(self._answers):
+            stream.end(error)
+
+    def leave_answers(self) -> Expected:
+        """The answers that are expected so far will come over a connection that is not the present one any more."""
+        expected = Expected(self._answers)
+        self._answers.clear()
+        return expected
 
 
 class _Ended(Exception):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 import trio
 
@@ -18,6 +18,7 @@ from pyipc.draining import Draining, ServerOwner
 from pyipc.endpoint import Endpoint, as_endpoint
 from pyipc.errors import ConnectionClosed, Undelivered
 from pyipc.flusher import Flusher
+from pyipc.handling import Handling
 from pyipc.hub import Hub
 from pyipc.identity import AGENT
 from pyipc.nursery import hidden_nursery
@@ -50,7 +51,7 @@ F = TypeVar("F", bound="Callable[[Message[Any]], object]")
 logger: logging.Logger = logging.getLogger("pyipc.server")
 
 
-class Server(TopicServer):
+class Server(Handling, TopicServer):
     """Serves every client of its addresses.
 
     Run it with ``trio.run(server.run)``, with ``await nursery.start(server.run)``, which returns
@@ -138,8 +139,8 @@ class Server(TopicServer):
 
     @property
     def draining(self) -> bool:
-        """Whether it takes no new clients, and has asked those that there are to take new work elsewhere."""
-        return self._draining.begun and not self._stopped.is_set()
+        """Whether its addresses are free for a successor, and its clients asked to take new work elsewhere."""
+        return self._draining.waiting
 
     @property
     def _is_serving(self) -> bool:
@@ -172,38 +173,6 @@ class Server(TopicServer):
         )
 
     # --- handlers ---
-
-    @overload
-    def on(self, pattern: str, handler: None = None) -> Callable[[F], F]: ...
-
-    @overload
-    def on(self, pattern: str, handler: F) -> F: ...
-
-    def on(self, pattern: str, handler: Any = None) -> Any:
-        """Register a handler, directly or as a decorator; see `Router.on`."""
-        return self._router.on(pattern, handler)
-
-    @overload
-    def once(self, pattern: str, handler: None = None) -> Callable[[F], F]: ...
-
-    @overload
-    def once(self, pattern: str, handler: F) -> F: ...
-
-    def once(self, pattern: str, handler: Any = None) -> Any:
-        """Register a handler for one message; see `Router.once`."""
-        return self._router.once(pattern, handler)
-
-    def off(self, pattern: str, handler: Callable[[Message[Any]], object] | None = None) -> None:
-        """Remove handlers; see `Router.off`."""
-        self._router.off(pattern, handler)
-
-    def on_connect(self, function: Callable[[Connection], object]) -> Callable[[Connection], object]:
-        """Call a function, plain or async, with every new connection before its messages are handled."""
-        return self._connect_callbacks.add(function)
-
-    def on_disconnect(self, function: Callable[[Disconnected], object]) -> Callable[[Disconnected], object]:
-        """Call a function, plain or async, with the reason when a connection has ended."""
-        return self._disconnect_callbacks.add(function)
 
     # --- running ---
 

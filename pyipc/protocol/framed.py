@@ -1,30 +1,28 @@
 """A conversation in frames of JSON: node-ipc's wire, with pyipc's own frames among the others.
 
-The half that makes frames is in `outgoing`; here is the half that understands them.
+The half that makes frames is in `outgoing`, and how both sides introduce themselves in `introducing`; here is the half
+that understands frames.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import typing
 from typing import TYPE_CHECKING, Any
 
 from pyipc.errors import RemoteProtocolError
-from pyipc.options import SHORTEST_HEARTBEAT
 from pyipc.protocol import codec
 from pyipc.protocol.conversation import Inbound, Role
-from pyipc.protocol.features import ATTACHMENTS, FEATURES, Item, OptionalPart, ReceivedItem
+from pyipc.protocol.features import Item, OptionalPart, ReceivedItem
 from pyipc.protocol.frames import FrameBuffer
+from pyipc.protocol.introducing import Introducing
 from pyipc.protocol.messages import (
     CONTROL_PREFIX,
     MAX_TEXT,
-    PROTOCOL_VERSIONS,
     Cancel,
     Failure,
     Goaway,
     Goodbye,
     Hello,
-    Introduced,
     Malformed,
     Ping,
     Reply,
@@ -35,7 +33,6 @@ from pyipc.protocol.messages import (
     one_line,
 )
 from pyipc.protocol.names import MAX_KNOWN_NAMES
-from pyipc.protocol.outgoing import OutgoingFrames
 from pyipc.protocol.parcels import RECORD
 from pyipc.protocol.parts import MAX_NUMBER, check_number, check_part, name_in, never_made
 from pyipc.protocol.records import receive_records
@@ -55,7 +52,7 @@ _NO_NAMES: frozenset[str] = frozenset()
 _TLS_STARTS = (b"\x15", b"\x16")
 
 
-class JsonConversation(OutgoingFrames):
+class JsonConversation(Introducing):
     """node-ipc's frames, with pyipc's own among them once both sides are known to speak them.
 
     Args:
@@ -70,11 +67,7 @@ class JsonConversation(OutgoingFrames):
         terms: Server: what it remembers.
     """
 
-    protocol: str
-    known_size: int
-    features: frozenset[str]
-    # Records are looked for once both sides have agreed on them, and kept until their frame is here.
-    _takes_records: bool = False
+    # Records are kept until their frame is here.
     _records: RecordBuffer | None = None
 
     def __init__(
@@ -90,59 +83,17 @@ class JsonConversation(OutgoingFrames):
         session: str = "",
         terms: SessionTerms | None = None,
     ) -> None:
-        super().__init__(role, framing, options)
-        self._session = session
-        self._terms = terms
-        self._hello = hello
+        super().__init__(
+            role, framing, options, hello=hello, refusal=refusal, agent=agent, session=session, terms=terms
+        )
         self._require_hello = require_hello and role is Role.SERVER
         self._skips = options.malformed == "skip" and not self._require_hello
-        self._refusal = refusal
-        self._agent = agent
         self._buffer = FrameBuffer(framing.delimiter, options.max_frame_size)
         self._incoming_names: set[str] | frozenset[str] = _NO_NAMES
-        self._failed = False
         # Of the frame that is being read, where frames are read one by one.
         self._frame_size = 0
-        self._answers = b""
-        self.has_data_to_send: bool = False
         self.partial_size: int = 0
         self.frames_completed: int = 0
-
-    @property
-    def awaits_welcome(self) -> bool:
-        return self._role is Role.CLIENT and self._hello and self.protocol == "plain" and not self._failed
-
-    def open(self) -> bytes:
-        if self._role is Role.SERVER or not self._hello:
-            return b""
-        introduction = self._introduction()
-        size = self._options.max_attachments_size
-        return self._control(
-            StreamHello(list(PROTOCOL_VERSIONS), **introduction, max_attachments_size=size, session=self._session)
-        )
-
-    def _introduction(self) -> dict[str, Any]:
-        options = self._options
-        return {
-            "features": list(FEATURES),
-            "max_frame_size": options.max_frame_size,
-            "heartbeat": options.heartbeat_interval,
-            "agent": self._agent,
-        }
-
-    def _welcome(self, version: int, hello: Hello) -> Welcome:
-        welcome = StreamWelcome(
-            version, **self._introduction(), max_attachments_size=self._options.max_attachments_size
-        )
-        terms = self._terms
-        if terms is None:
-            return welcome
-        return dataclasses.replace(
-            welcome,
-            instance=terms.instance,
-            session_timeout=terms.timeout,
-            resumed=isinstance(hello, StreamHello) and bool(hello.session) and terms.is_known(hello.session),
-        )
 
     # --- bytes in, events out ---
 
@@ -401,88 +352,6 @@ class JsonConversation(OutgoingFrames):
             raise never_made(body.call)
         self._peer_speaks_pyipc = True
 
-    def _on_hello(self, hello: Hello, events: list[Inbound]) -> None:
-        if self._role is Role.CLIENT:
-            raise RemoteProtocolError("control", "the server sent a hello, which is the client's to send")
-        if self.protocol != "plain":
-            raise RemoteProtocolError("control", "the peer introduced itself twice")
-        if not self._hello:
-            return
-        version = next((version for version in PROTOCOL_VERSIONS if version in hello.versions), None)
-        if version is None:
-            offered = ", ".join(map(str, hello.versions[:MAX_TEXT])) or "none"
-            message = f"this side speaks version {PROTOCOL_VERSIONS[0]} of the protocol, the other side {offered}"
-            message = message[:MAX_TEXT]
-            self._answer(self._control(Goodbye("version", message)))
-            raise RemoteProtocolError("version", message)
-        if self._refusal is not None:
-            self._answer(self._control(Goodbye(*self._refusal)))
-            raise RemoteProtocolError(*self._refusal)
-        welcome = self._welcome(version, hello)  # looks whether the session is known, before it is met
-        self._meet(version, hello, events)
-        self._answer(self._control(welcome))
-
-    def _on_welcome(self, welcome: Welcome, events: list[Inbound]) -> None:
-        if self._role is Role.SERVER or not self._hello or self.protocol != "plain":
-            raise RemoteProtocolError("control", "the peer sent a welcome that nobody asked for")
-        if welcome.version not in PROTOCOL_VERSIONS:
-            raise RemoteProtocolError("version", f"the server chose version {welcome.version}, which was not offered")
-        self._meet(welcome.version, welcome, events)
-
-    def _meet(self, version: int, peer: Hello | Welcome, events: list[Inbound]) -> None:
-        self._peer_speaks_pyipc = True
-        self.protocol = f"pyipc/{version}"
-        self._heed_limit(peer)
-        heartbeat = peer.heartbeat
-        if heartbeat is not None:
-            heartbeat = min(max(heartbeat, SHORTEST_HEARTBEAT), _LONGEST_HEARTBEAT)
-        self.features = self._shared_features(peer)
-        if ATTACHMENTS in self.features and isinstance(peer, StreamHello | StreamWelcome):
-            self._takes_records = True
-            self._attachments_limit = peer.max_attachments_size
-        events.append(
-            Introduced(
-                self.protocol,
-                heartbeat,
-                one_line(peer.agent),
-                session=_short(peer.session) if isinstance(peer, StreamHello) else "",
-                instance=_short(peer.instance) if isinstance(peer, StreamWelcome) else "",
-                session_timeout=_seconds(peer.session_timeout) if isinstance(peer, StreamWelcome) else 0.0,
-                resumed=isinstance(peer, StreamWelcome) and peer.resumed,
-            )
-        )
-
-    def _shared_features(self, peer: Hello | Welcome) -> frozenset[str]:
-        """The optional parts that both sides have."""
-        return _ALL_FEATURES if peer.features == list(FEATURES) else _ALL_FEATURES.intersection(peer.features)
-
-    def _heed_limit(self, peer: Hello | Welcome) -> None:
-        """Send nothing larger than the peer says that it accepts."""
-        options = self._options
-        limit = options.max_frame_size if peer.max_frame_size is None else peer.max_frame_size
-        if limit < 1:
-            raise RemoteProtocolError("control", "the peer accepts no frame at all (max_frame_size)")
-        self._send_limit = min(options.max_frame_size, limit)
-        self.known_size = min(2 * options.max_depth, self._send_limit)
-
-    def _answer(self, frame: bytes) -> None:
-        self._answers += frame
-        self.has_data_to_send = True
-
-    def data_to_send(self) -> bytes:
-        answers, self._answers = self._answers, b""
-        self.has_data_to_send = False
-        return answers
-
-
-def _short(name: str) -> str:
-    """A name that the peer chose, if it is not absurdly long."""
-    return name if len(name) <= MAX_TEXT else ""
-
-
-def _seconds(value: float | None) -> float:
-    return min(max(value or 0.0, 0.0), _LONGEST_SESSION)
-
 
 # A chunk that starts with a call is likely to hold nothing else, and calls are read one by one.
 _REQUEST_TYPE = b'{"type":"pyipc.request"'
@@ -493,14 +362,10 @@ _CALL_START = (_REQUEST_TYPE, _REPLY_TYPE, _ITEM_TYPE)
 _LARGE = 65_536
 # Frames below this many are read as a batch.
 _SMALL = 2_048
-_LONGEST_HEARTBEAT = 86_400.0
 # What a plain peer may send and be heard further, with malformed="skip". A frame that is too large is not
 # among it: its end may never come.
 _SKIPPED = frozenset({"json", "utf8", "envelope", "depth", "name"})
 
-_LONGEST_SESSION = 86_400.0
-# One set for all connections.
-_ALL_FEATURES = frozenset(FEATURES)
 _PARTS: tuple[Any, ...] = typing.get_args(OptionalPart)
 #: The names of the frames that belong to optional parts.
 OPTIONAL_PARTS: frozenset[str] = frozenset(part.type for part in _PARTS)
