@@ -13,7 +13,8 @@ import trio
 
 import pyipc
 
-server = pyipc.Server("memory:album", max_attachments_size=16 * 1024 * 1024)
+LIMIT = 16 * 1024 * 1024  # of one message; both sides have to agree
+server = pyipc.Server("memory:album", max_attachments_size=LIMIT)
 album: dict[str, bytes] = {}
 
 
@@ -33,7 +34,7 @@ def thumbnail(picture: bytes) -> bytes:
 async def main() -> None:
     chance = random.Random(7)
     pictures = {f"{name}.jpg": chance.randbytes(size) for name, size in (("cat", 3_000_000), ("dog", 12_000_000))}
-    async with server, pyipc.connect("memory:album") as client:
+    async with server, pyipc.connect("memory:album", max_attachments_size=LIMIT) as client:
         for name, picture in pictures.items():
             about = {"name": name, "sha256": hashlib.sha256(picture).hexdigest()}
             answer = await client.request("add", about, attachments=[picture], result=pyipc.Attached[dict[str, int]])
@@ -46,7 +47,7 @@ async def main() -> None:
         try:
             await client.emit("add", {"name": "whale.jpg"}, attachments=[bytes(20_000_000)])
         except pyipc.MessageTooLarge as error:
-            print(f"whale.jpg: {error.size:,} bytes, and the server takes {error.limit:,}")
+            print(f"whale.jpg: {error.size:,} bytes, and the limit is {error.limit:,}")
 
 
 trio.run(main)

@@ -135,11 +135,11 @@ async def test_order_is_kept_among_events_with_and_without_in_both_directions_at
 
 
 @needs(Feature.ATTACHMENTS, Feature.LARGE)
-async def test_as_much_as_the_receiver_accepts_and_no_more(stage: Stage) -> None:
+async def test_as_much_as_both_sides_accept_and_no_more(stage: Stage) -> None:
     theirs = pyipc.Router()
     theirs.on("much", lambda message: digest(message.attachments))
     contents = [random.Random(3).randbytes(3 * MIB), b"x" * MIB]
-    async with stage.open(theirs=theirs, our_options={"max_attachments_size": 1}) as wire:
+    async with stage.open(theirs=theirs) as wire:
         connection = wire.ours.conn
         assert await connection.request("much", attachments=contents) == digest(contents)
         for send in (connection.emit, connection.request):
@@ -150,10 +150,18 @@ async def test_as_much_as_the_receiver_accepts_and_no_more(stage: Stage) -> None
                 await send("much", attachments=[b""] * 65)
         with pytest.raises(pyipc.MessageTooLarge):
             connection.emit_nowait("much", attachments=[*contents, b"x"])
-        # Of our own we accept a byte.
-        with pytest.raises(pyipc.MessageTooLarge):
-            await wire.theirs.conn.emit("much", attachments=[b"xx"])
         assert await connection.request("much", attachments=[b"x"]) == digest([b"x"])
+
+
+@needs(Feature.ATTACHMENTS)
+async def test_the_smaller_limit_of_the_two_holds_for_both(stage: Stage) -> None:
+    theirs = pyipc.Router()
+    theirs.on("much", lambda message: digest(message.attachments))
+    async with stage.open(theirs=theirs, our_options={"max_attachments_size": 1}) as wire:
+        for side in (wire.ours, wire.theirs):
+            with pytest.raises(pyipc.MessageTooLarge, match="the limit is 1 "):
+                await side.conn.emit("much", attachments=[b"xx"])
+        assert await wire.ours.conn.request("much", attachments=[b"x"]) == digest([b"x"])
 
 
 @needs(Feature.ATTACHMENTS)
