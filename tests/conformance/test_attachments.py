@@ -87,6 +87,7 @@ async def test_they_come_with_items_of_streams_and_confirmed_events(stage: Stage
 
     @theirs.on("rows")
     async def rows(message: pyipc.Message[Any]) -> AsyncIterator[object]:
+        assert list(message.attachments) == CONTENTS[-2]
         for number, contents in enumerate(CONTENTS):
             yield pyipc.Attached(number, contents)
             yield number
@@ -94,7 +95,7 @@ async def test_they_come_with_items_of_streams_and_confirmed_events(stage: Stage
     theirs.on("note", lambda message: got.append(list(message.attachments)))
     async with stage.open(theirs=theirs) as wire:
         taken: list[Any] = []
-        async with wire.ours.conn.stream("rows") as stream:
+        async with wire.ours.conn.stream("rows", attachments=CONTENTS[-2]) as stream:
             async for item in stream:
                 if isinstance(item, pyipc.Attached):
                     item = item.data, list(item.attachments)
