@@ -202,11 +202,10 @@ class Asking(Lifecycle, StreamSource):
         if self._streams is None:
             self._streams = Streams(cast("Connection", self))
         number = self._conversation.next_call()
-        frame = self._conversation.say(stream.opening(number))
-        outbox.push_now(frame, self._now())
+        size = stream.ask(cast("Connection", self), number)
         self._streams.add(number, stream)
         if self._watch is not None:
-            self._watch.sent("stream", stream.event, len(frame), cast("Connection", self))
+            self._watch.sent("stream", stream.event, size, cast("Connection", self))
 
     async def _wait_for_turn(self, event: str, timeout: float | None, deadline: float) -> None:
         """Wait until one more request fits, but not beyond its own time-out."""
