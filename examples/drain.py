@@ -61,6 +61,7 @@ class Process:
 async def main() -> None:
     """The old server, its client, and the new one."""
     answers: Counter[str] = Counter()
+    enough = trio.Event()
     with tempfile.TemporaryDirectory() as folder:
         blue, green = f"unix:{folder}/blue", f"unix:{folder}/green"
         old, new = Process(blue), Process(green)
@@ -72,13 +73,14 @@ async def main() -> None:
                 async def ask() -> None:
                     while not (answers["blue"] >= 50 and answers["green"] >= 50):
                         answers[await client.request("work")] += 1
+                        if answers["blue"] >= 50:
+                            enough.set()
 
                 async with trio.open_nursery() as nursery:
                     for _ in range(10):
                         nursery.start_soon(ask)
                     await servers.start(new.run)
-                    while answers["blue"] < 50:
-                        await trio.sleep(0.01)
+                    await enough.wait()
                     old.terminate()
                 print("both have answered:", answers["blue"] >= 50 and answers["green"] >= 50)
                 print("the client has moved:", client.statistics().moves)

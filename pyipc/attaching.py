@@ -199,14 +199,14 @@ def _frame(connection: Connection, event: str, data: object, traceparent: str) -
     return connection._conversation.event(event, data)
 
 
-def send_parcel(connection: Connection, event: str, parcel: Frame) -> bool:
+def send_parcel(connection: Connection, event: str | None, parcel: Frame) -> bool:
     """`Connection._send_encoded`, for what has attachments.
 
     Raises:
         LocalProtocolError, ConnectionClosed: As there.
     """
     assert isinstance(parcel, Parcel | SmallParcel)
-    if connection.is_open:
+    if event is not None and connection.is_open:
         connection._conversation.check(event, parcel)
     is_sent = connection._send_encoded(event, parcel)
     if is_sent:
@@ -228,30 +228,31 @@ async def know_peer_until(connection: Connection, event: str, timeout: float | N
         raise RequestTimeout(event, timeout)
 
 
-def ask_attached(connection: Connection, frame: bytes, attachments: list[Buffer]) -> None:
-    """Send the frame of a request, with attachments.
+def ask_attached(connection: Connection, frame: bytes, attachments: list[Buffer]) -> int:
+    """Send the frame of a request, with attachments; say how many bytes that are.
 
     Raises:
         LocalProtocolError, ConnectionLost: As `Connection.request`.
     """
-    _send(connection, wrap(connection._conversation, frame, attachments))
+    return _send(connection, wrap(connection._conversation, frame, attachments))
 
 
-def send_packed(connection: Connection, frame: bytes, records: Records) -> None:
-    """Send a frame with attachments that will not change.
+def send_packed(connection: Connection, frame: bytes, records: Records) -> int:
+    """Send a frame with attachments that will not change; say how many bytes that are.
 
     Raises:
         LocalProtocolError, ConnectionLost: As `Connection.emit`.
     """
     parcel = pack(frame, records)
     connection._conversation.check_size(parcel)
-    _send(connection, parcel)
+    return _send(connection, parcel)
 
 
-def _send(connection: Connection, parcel: Parcel | SmallParcel) -> None:
+def _send(connection: Connection, parcel: Parcel | SmallParcel) -> int:
     connection._outbox.push(parcel)
     connection._outbox.flush_nowait()
     note_sent(connection, parcel)
+    return len(parcel)
 
 
 def fits(answer: Any, result: Any) -> Any:

@@ -23,6 +23,7 @@ from pyipc.statistics import BroadcastReport
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
 
+    from pyipc.attaching import Records
     from pyipc.options import Options
     from pyipc.protocol.conversation import Conversation
     from pyipc.protocol.features import Published
@@ -188,15 +189,20 @@ class Audience:
             template = self._templates[framing] = point.converse(Role.SERVER, self._options, agent=AGENT)
         return template
 
-    def publish(self, body: Published, subscribers: Iterable[Connection]) -> BroadcastReport:
+    def publish(self, body: Published, subscribers: Iterable[Connection], records: Records = ()) -> BroadcastReport:
         """Send a frame to those who have subscribed to it, without waiting, as `broadcast` sends an event to all.
 
         Raises:
             LocalProtocolError: It cannot be sent; nothing was.
         """
+
+        def encode(framing: Framing) -> Frame:
+            frame = self._template(framing).say(body)
+            return pack(frame, records) if records else frame
+
         default: Framing = Json()
         # Also where nobody gets it: whether something can be published is not to depend on who listens.
-        frames: dict[Framing, bytes] = {default: self._template(default).say(body)}
+        frames: dict[Framing, Frame] = {default: encode(default)}
         sent = dropped = 0
         framing, frame = default, frames[default]
         for connection in subscribers:
@@ -205,10 +211,10 @@ class Audience:
                 continue
             if endpoint.framing is not framing:
                 framing = endpoint.framing
-                frame = frames.get(framing) or self._template(framing).say(body)
+                frame = frames.get(framing) or encode(framing)
                 frames[framing] = frame
             try:
-                taken = connection._send_encoded(None, frame)
+                taken = send_parcel(connection, None, frame) if records else connection._send_encoded(None, frame)
             except ConnectionClosed:
                 continue
             except LocalProtocolError as error:

@@ -211,7 +211,8 @@ class Client(Handling, StreamSource, TopicClient):
             except ConnectionLost:
                 # It was not sent, and goes the way of all that is emitted without a connection.
                 if self._up.connection not in (None, connection):
-                    await self.emit(event, data, traceparent=traceparent)  # unless there is another one by now
+                    # Unless there is another one by now.
+                    await self.emit(event, data, attachments=attachments, traceparent=traceparent)
                     return
             else:
                 return

@@ -149,7 +149,7 @@ class Window:
         check_event_name(event, self._options.max_event_name_size)
         if traceparent:
             check_traceparent(traceparent)
-        text = None if data is None else ready_json(data, event)
+        text: bytes | None = ready_json(data, event)
         if isinstance(timeout, Unset):
             timeout = self._options.confirm_timeout
         return text, timeout, math.inf if timeout is None else trio.current_time() + timeout
@@ -183,13 +183,10 @@ class Window:
                 await outbox.wait_for_room()
                 return False
             raise self._late(event, timeout)
-        if not await self._has_waited_for_room(event, timeout, deadline, size):
-            return True
-        still_open: bool = connection.is_open
-        if still_open and outbox.size < outbox.high_water_size:
-            return True
-        self._pass_on()
-        return False
+        if await self._has_waited_for_room(event, timeout, deadline, size) and not _takes_more(connection):
+            self._pass_on()
+            return False
+        return True
 
     async def _has_waited_for_room(self, event: str, timeout: float | None, deadline: float, size: int) -> bool:
         """Wait until an event may be added, if it may not be yet; say whether that was so.
@@ -313,8 +310,9 @@ class Window:
         )
         outbox = connection._outbox
         connection._window = self
+        size = len(frame)
         if unsettled.records:
-            send_packed(connection, frame, unsettled.records)
+            size = send_packed(connection, frame, unsettled.records)
         elif len(self.pending) < _FEW:
             outbox.push_now(frame, trio.current_time())
         else:
@@ -323,14 +321,21 @@ class Window:
         unsettled.sent = True
         connection._events_sent += 1
         if connection._watch is not None:
-            connection._watch.sent("confirmed", unsettled.event, len(frame), connection)
+            connection._watch.sent("confirmed", unsettled.event, size, connection)
         connection._dispatcher.resume()
         connection._reader.call_back()
 
-    def settle(self, outcome: Outcome) -> None:
-        """An outcome has come. One that nobody waits for any more is ignored."""
+    def _note_resent(self) -> None:
+        self.resent += 1
+
+    def settle(self, connection: Connection, outcome: Outcome) -> None:
+        """An outcome has come over a connection.
+
+        One that nobody waits for any more is ignored, and so is one of an event that was sent over another connection:
+        the peer of this one cannot know how that ended.
+        """
         unsettled = self.pending.get(outcome.number)
-        if unsettled is None or not unsettled.sent:
+        if unsettled is None or unsettled.connection is not connection:
             return
         if outcome.code:
             self._finish(unsettled, error_of(unsettled.event, outcome))
@@ -385,6 +390,10 @@ class Window:
 def size_of(data: bytes | None, records: Records) -> int:
     """Bytes that an event takes until it has an outcome, beside its name."""
     return len(data or b"") + sum(map(len, records))
+
+
+def _takes_more(connection: Connection) -> bool:
+    return connection.is_open and connection._outbox.size < connection._outbox.high_water_size
 
 
 def check_can_wait(connection: Connection) -> None:

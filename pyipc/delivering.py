@@ -7,7 +7,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from pyipc.arrival import Arrival
-from pyipc.errors import InvalidData, LocalProtocolError, UnencodableData
+from pyipc.errors import ConnectionLost, InvalidData, LocalProtocolError, UnencodableData
 from pyipc.nursery import errors_told
 from pyipc.protocol.codec import convert, ready_json
 from pyipc.protocol.features import Deliver, Outcome
@@ -166,4 +166,9 @@ def _answer(connection: Connection, number: int, verdict: Verdict) -> None:
     except LocalProtocolError:
         # Whoever waits must hear of it, even where its details cannot be sent.
         frame = conversation.say(Outcome(number, code))
-    connection._responder._send(frame)
+    outbox = connection._outbox
+    if outbox.direct and not outbox.frames:
+        with contextlib.suppress(ConnectionLost):  # nobody is left to answer to
+            outbox.push_now(frame, connection._reader.time)  # nothing follows that could go in the same write
+    else:
+        connection._responder._send(frame)

@@ -53,7 +53,7 @@ class Destinations:
             )
         if len(sizes) > 1:
             raise ValueError(f"{self} cannot be one client's addresses: some are for streams, some for datagrams")
-        (self.max_size,) = sizes
+        self.max_size: int | None = sizes.pop()
 
     def __str__(self) -> str:
         return " or ".join(endpoint.parsed.redacted for endpoint in self._endpoints)

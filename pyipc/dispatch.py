@@ -27,7 +27,7 @@ from pyipc.message import Message
 from pyipc.nursery import errors_told
 from pyipc.protocol.codec import Event, convert
 from pyipc.protocol.messages import Cancel, Introduced, Request
-from pyipc.refusals import tell_of
+from pyipc.refusals import is_refusal, tell_of
 from pyipc.waiting import begin
 
 if TYPE_CHECKING:
@@ -455,4 +455,4 @@ class Dispatcher:
     def _report(self, what: str, name: str, error: Exception) -> None:
         failed = tell_of(error, f"{what} {name!r}", self._connection)
         self.failed += failed
-        self.refused += not failed
+        self.refused += is_refusal(error)

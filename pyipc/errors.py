@@ -198,10 +198,10 @@ class Unconfirmed(IPCError):
 
     Attributes:
         event: The name of the event.
-        code: A short, stable name for the reason: ``"timeout"`` (no outcome came in time), ``"lost"`` (the server could
-            not be reached for so long that it may forget), ``"forgotten"`` (it did forget), ``"unsupported"`` (the
-            server that is there now cannot confirm), ``"closed"`` (this side was closed) or ``"failed"`` (the client
-            has given up to connect).
+        code: A short, stable name for the reason: ``"timeout"`` (no outcome came in time), ``"lost"`` (the server
+            could not be reached for so long that it may forget), ``"forgotten"`` (it did forget), ``"unsupported"``
+            (the server that is there now cannot confirm), ``"closed"`` (this side was closed) or ``"failed"`` (the
+            client has given up to connect).
         maybe_handled: Whether it may have been handled. ``False`` is certain, ``True`` is not.
     """
 

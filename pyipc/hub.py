@@ -11,14 +11,16 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import trio
 
 from pyipc.arrival import Arrival
+from pyipc.attaching import send_parcel
 from pyipc.connection import Connection
-from pyipc.errors import InvalidEventName, LocalProtocolError, RemoteProtocolError
+from pyipc.errors import ConnectionClosed, InvalidEventName, LocalProtocolError, RemoteProtocolError
 from pyipc.matching import Matches, Shape, shape_of
 from pyipc.message import FullMessage, Message
 from pyipc.protocol import codec
 from pyipc.protocol.features import Publish, Published, Subscribe, Unpublished, Unsubscribe
 from pyipc.protocol.messages import Malformed
 from pyipc.protocol.names import check_event_name, check_topic
+from pyipc.protocol.parcels import pack
 from pyipc.protocol.patterns import Pattern
 from pyipc.protocol.traces import check_traceparent, usable_traceparent
 from pyipc.rounds import is_round
@@ -26,12 +28,14 @@ from pyipc.router import Handler
 from pyipc.subscription import Policy, Subscription
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
     from contextlib import AbstractContextManager
 
+    from pyipc.attaching import Records
     from pyipc.broadcasting import Audience
     from pyipc.options import Options
     from pyipc.protocol.features import TopicFrame
+    from pyipc.protocol.parcels import Frame
     from pyipc.statistics import BroadcastReport
     from pyipc.transports.port import Peer
 
@@ -60,9 +64,10 @@ class _OwnMessage(FullMessage[Any]):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Retained:
-    """The last message of a topic: its data as JSON that can be put into a frame, and the bytes that it counts."""
+    """The last message of a topic: its data as JSON that can be put into a frame, its attachments, what both weigh."""
 
     data: Any
+    records: Records
     size: int
 
 
@@ -134,12 +139,12 @@ class Hub:
 
     # --- what peers ask for ---
 
-    def take(self, connection: Connection, frame: TopicFrame) -> Arrival | None:
+    def take(self, connection: Connection, frame: TopicFrame, attachments: Sequence[bytes] = ()) -> Arrival | None:
         """Deal with a frame from a peer; what is published waits its turn among the events, and holds them back."""
         match frame:
             case Publish():
-                return Arrival(frame.type, frame, handlers=self._handlers)
-            case Subscribe():
+                return Arrival(frame.type, frame, attachments=attachments, handlers=self._handlers)
+            case Subscribe() if connection.is_open:  # else nothing could be sent to it any more
                 self._subscribe(connection, frame)
             case Unsubscribe(call):
                 self._unsubscribe(connection, call)
@@ -196,7 +201,7 @@ class Hub:
         except Exception:
             self._failures += 1
             if is_round(self._failures):
-                logger.exception("%s cannot be decided about %s, which denies it", name, connection.peer.address)
+                logger.exception("whether %s may have %r could not be found out: denied", connection.peer.address, name)
             return False
 
     def _unsubscribe(self, connection: Connection, call: int) -> None:
@@ -226,8 +231,11 @@ class Hub:
             if not pattern.matches(topic):
                 continue
             try:
-                frame = say(Published(topic, kept.data, call))
-                taken = connection._send_encoded(None, frame)
+                said = say(Published(topic, kept.data, call))
+                frame: Frame = pack(said, kept.records) if kept.records else said
+                taken = send_parcel(connection, None, frame) if kept.records else connection._send_encoded(None, said)
+            except ConnectionClosed:
+                return  # it read too slowly, or its link broke
             except LocalProtocolError as error:
                 logger.warning("%s does not get %r: %s", connection.peer.address, topic, error)
                 taken = False
@@ -236,8 +244,6 @@ class Hub:
                     connection._watch.sent("published", topic, len(frame), connection)
             if not taken:
                 self.dropped += 1
-            if not connection.is_open:
-                return
 
     def _publish_for(self, message: Message[Any]) -> Awaitable[None] | None:
         """Publish what a peer wants published; what is returned gives way to others, when that is due."""
@@ -252,12 +258,12 @@ class Hub:
             self._refuse_publish(connection, frame.topic, "not-allowed", why)
             return None
         try:
-            data = codec.ready_json(frame.data, frame.topic)
-            if why := self._why_not_kept(frame.topic, data) if frame.retain else "":
+            data, records = codec.ready_json(frame.data, frame.topic), message.attachments
+            if why := self._why_not_kept(frame.topic, data, records) if frame.retain else "":
                 self._refuse_publish(connection, frame.topic, "too-many", why)
                 return None
             span = usable_traceparent(frame.traceparent)
-            report = self._send(frame.topic, data, retain=frame.retain, source=connection, traceparent=span)
+            report = self._send(frame.topic, data, records, retain=frame.retain, source=connection, traceparent=span)
         except LocalProtocolError as error:
             self._refuse_publish(connection, frame.topic, "too-large", str(error))
             return None
@@ -275,17 +281,19 @@ class Hub:
 
     # --- publishing ---
 
-    def publish(self, topic: str, data: object, *, retain: bool, traceparent: str) -> BroadcastReport:
+    def publish(self, topic: str, data: object, records: Records, *, retain: bool, traceparent: str) -> BroadcastReport:
         """Publish something of this program's own; see `Server.publish`."""
         check_topic(topic, self._options.max_event_name_size)
         if traceparent:
             check_traceparent(traceparent)
         ready = codec.ready_json(data, topic)
-        if why := self._why_not_kept(topic, ready) if retain else "":
+        if why := self._why_not_kept(topic, ready, records) if retain else "":
             raise LocalProtocolError(f"{topic!r} cannot be retained: {why}")
-        return self._send(topic, ready, retain=retain, source=_NOBODY, traceparent=traceparent)
+        return self._send(topic, ready, records, retain=retain, source=_NOBODY, traceparent=traceparent)
 
-    def _send(self, topic: str, data: Any, *, retain: bool, source: Connection, traceparent: str) -> BroadcastReport:
+    def _send(
+        self, topic: str, data: Any, records: Records, *, retain: bool, source: Connection, traceparent: str
+    ) -> BroadcastReport:
         """Send what is published to all who have subscribed to it.
 
         Raises:
@@ -293,34 +301,35 @@ class Hub:
         """
         holders = self._matches.find(topic)
         subscribers = [holder for holder in holders if isinstance(holder, Connection)]
-        report = self._audience.publish(Published(topic, data, traceparent=traceparent), subscribers)
+        report = self._audience.publish(Published(topic, data, traceparent=traceparent), subscribers, records)
         if retain:
-            self._keep(topic, data)
+            self._keep(topic, data, records)
         for holder in holders:
             if isinstance(holder, Subscription):
                 # Each has data of its own, as if it had come from elsewhere, and may change it.
-                holder._put(_OwnMessage(topic, codec.value_of(data), source, traceparent=traceparent))
+                own: Any = {"attachments": tuple(map(bytes, records)), "traceparent": traceparent}
+                holder._put(_OwnMessage(topic, codec.value_of(data), source, **own))
         self.publishes += 1
         self.dropped += report.dropped
         return report
 
     # --- what is kept ---
 
-    def _why_not_kept(self, topic: str, data: Any) -> str:
+    def _why_not_kept(self, topic: str, data: Any, records: Records) -> str:
         """Why a message cannot be kept; empty if it can."""
         options = self._options
         before = self._retained.get(topic)
         if before is None and len(self._retained) >= options.max_retained_topics:
             return f"{options.max_retained_topics:,} topics are retained already (max_retained_topics)"
-        size = self.retained_size - (before.size if before else 0) + _size_of(topic, data)
+        size = self.retained_size - (before.size if before else 0) + _size_of(topic, data, records)
         if size > options.max_retained_size:
             return f"that would be {size:,} bytes of retained messages (max_retained_size)"
         return ""
 
-    def _keep(self, topic: str, data: Any) -> None:
+    def _keep(self, topic: str, data: Any, records: Records) -> None:
         self.forget_retained(topic)
-        size = _size_of(topic, data)
-        self._retained[topic] = _Retained(data, size)
+        size = _size_of(topic, data, records)
+        self._retained[topic] = _Retained(data, records, size)
         self.retained_size += size
 
     def forget_retained(self, pattern: str) -> int:
@@ -348,7 +357,8 @@ class Hub:
         if subscription._retained:
             for topic, kept in self._retained.items():
                 if subscription._parsed.matches(topic):
-                    subscription._put(_OwnMessage(topic, codec.value_of(kept.data), _NOBODY, retained=True))
+                    own: Any = {"attachments": tuple(map(bytes, kept.records)), "retained": True}
+                    subscription._put(_OwnMessage(topic, codec.value_of(kept.data), _NOBODY, **own))
         if self._is_closed:
             subscription._end(None)
 
@@ -378,5 +388,5 @@ async def _give_way() -> None:
     await trio.lowlevel.checkpoint()
 
 
-def _size_of(topic: str, data: Any) -> int:
-    return len(topic.encode()) + (0 if data is None else len(data))
+def _size_of(topic: str, data: Any, records: Records) -> int:
+    return len(topic.encode()) + (0 if data is None else len(data)) + sum(map(len, records))

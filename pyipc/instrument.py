@@ -35,9 +35,11 @@ class Instrument:
         """A message was put into the outbox of a connection. Answers to the peer's own messages are none.
 
         Args:
-            kind: What it is: ``"event"``, also each copy of a broadcast, or ``"request"``.
-            event: Its name.
-            size: Bytes of its frame.
+            kind: What it is: ``"event"``, also each copy of a broadcast; ``"confirmed"``, each time that it is sent;
+                ``"request"``; ``"stream"``, when it is asked for; ``"publish"``, from a client to its server; or
+                ``"published"``, each copy from the server to a subscriber.
+            event: Its name, or that of the topic.
+            size: Bytes of its frame, attachments included.
             connection: Whose outbox.
         """
 
@@ -45,10 +47,11 @@ class Instrument:
         """A context around something that is asked of the peer, from before it is sent to when it is answered.
 
         What ends it with an error leaves the context by that error: `RemoteError` and others of `RequestError`,
-        `ConnectionLost`, or `trio.Cancelled`. It cannot be held back there.
+        `ConnectionLost`, or `trio.Cancelled`. It cannot be held back there. Around a stream it is as long as its
+        ``async with`` block, and what the block raises leaves it as well.
 
         Args:
-            kind: What it is: ``"request"``.
+            kind: What it is: ``"request"``, ``"confirmed"``, or ``"stream"``.
             event: Its name.
             address: Where the peer is, as in `Peer.address`.
         """
@@ -60,10 +63,11 @@ class Instrument:
         What is set in it in a context variable, such as the present span, is there for the handler and for what that
         calls, across every ``await``, and for no other handler. Reset it at the end, as ``start_as_current_span`` of
         OpenTelemetry does. What the handler raises leaves the context by that error, `Refused` and
-        `trio.Cancelled` among them. It cannot be held back there.
+        `trio.Cancelled` among them; a stream that is left early, while its handler stands at a ``yield``, by
+        `GeneratorExit`. It cannot be held back there.
 
         Args:
-            kind: What it is: ``"event"`` or ``"request"``.
+            kind: What it is: ``"event"``, to be confirmed or not, ``"request"``, or ``"stream"``.
             message: What the handler got; `Message.traceparent` says which span it comes from.
         """
         return contextlib.nullcontext()
@@ -71,6 +75,6 @@ class Instrument:
     def traceparent(self) -> str:
         """The present span, for a message that is about to be sent and was given none; in the notation of W3C.
 
-        Of a request, this is asked inside of the context that `calling` gives. Empty for none.
+        Of what `calling` is around, this is asked inside of that context. Empty for none.
         """
         return ""

@@ -104,17 +104,19 @@ def send_kept(connection: Connection, event: str | None, frame: Frame) -> None:
         ConnectionLost: The connection is broken as well.
     """
     conversation = connection._conversation
+    inner = frame.frame if isinstance(frame, Parcel | SmallParcel) else frame
+    is_published = inner.startswith(PUBLISH_START)
     if needs_feature(frame):
         if not connection.is_open:
             raise connection._gone()  # before it was clear what the peer can do
-        if not isinstance(frame, Parcel | SmallParcel):
+        if is_published:
             conversation.check_feature(TOPICS)
         conversation.check_size(frame)
-    if event is not None:
+    if event is not None and not is_published:
         conversation.check(event, frame)
     connection._outbox.push(frame)
     connection._events_sent += 1
+    if event is not None and connection._watch is not None:  # else it was told of when it was to be sent first
+        connection._watch.sent("publish" if is_published else "event", event, len(frame), connection)
     if isinstance(frame, Parcel | SmallParcel):
         note_sent(connection, frame)
-    if connection._watch is not None and event is not None:  # else it was told of when it was first to be sent
-        connection._watch.sent("event", event, len(frame), connection)

@@ -6,6 +6,8 @@ import logging
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pyipc.arrival import Arrival
     from pyipc.connection import Connection
     from pyipc.protocol.features import TopicFrame
@@ -23,7 +25,7 @@ logger: logging.Logger = logging.getLogger("pyipc.connection")
 class TopicDesk(Protocol):
     """What a server or client has to do with topics."""
 
-    def take(self, connection: Connection, frame: TopicFrame) -> Arrival | None:
+    def take(self, connection: Connection, frame: TopicFrame, attachments: Sequence[bytes] = ()) -> Arrival | None:
         """Deal with a frame about topics, without waiting; return what is to be dealt with in order with events."""
 
 
@@ -49,9 +51,11 @@ class Owner:
         if self.watch is not None:
             self.watch.connected(connection)
 
-    def topic_frame(self, connection: Connection, frame: TopicFrame) -> Arrival | None:
+    def topic_frame(
+        self, connection: Connection, frame: TopicFrame, attachments: Sequence[bytes] = ()
+    ) -> Arrival | None:
         """A frame about topics has arrived; see `TopicDesk.take`."""
-        return None if self.topics is None else self.topics.take(connection, frame)
+        return None if self.topics is None else self.topics.take(connection, frame, attachments)
 
     def introduced(self, connection: Connection, introduction: Introduced) -> None:
         """The peer has introduced itself."""

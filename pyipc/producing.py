@@ -22,7 +22,7 @@ from pyipc.pace import Pace
 from pyipc.protocol.codec import convert
 from pyipc.protocol.features import EndOfStream
 from pyipc.protocol.parcels import Parcel, SmallParcel
-from pyipc.refusals import tell_of, what_went_wrong
+from pyipc.refusals import is_refusal, tell_of, what_went_wrong
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -191,7 +191,11 @@ class Producers:
                 except StopAsyncIteration:
                     return True
                 try:
-                    frame = self._frame(production.call, item)
+                    frame = (
+                        self._conversation.item(production.call, item)
+                        if type(item) is not Attached
+                        else self._attached(production.call, item)
+                    )
                     if (
                         production.items <= 0
                         or production.size <= 0
@@ -214,7 +218,7 @@ class Producers:
                 production.size -= len(frame) - 1
                 production.unsent += 1
                 outbox.push(frame)
-                if isinstance(frame, Parcel | SmallParcel):
+                if type(item) is Attached and isinstance(frame, Parcel | SmallParcel):
                     note_sent(self._connection, frame)
                 if outbox.size >= _SHARE_SIZE or production.unsent >= production.share:
                     production.unsent = 0
@@ -224,10 +228,9 @@ class Producers:
         finally:
             await rows.aclose()
 
-    def _frame(self, call: int, item: object) -> Frame:
-        if type(item) is Attached and item.attachments:
-            return wrap(self._conversation, self._conversation.item(call, item.data), item.attachments)
-        return self._conversation.item(call, item.data if type(item) is Attached else item)
+    def _attached(self, call: int, item: Attached[Any]) -> Frame:
+        frame = self._conversation.item(call, item.data)
+        return wrap(self._conversation, frame, item.attachments) if item.attachments else frame
 
     async def _wait_for_turn(self, production: _Production) -> None:
         """Wait until the next item may be sent. Always a schedule point.
@@ -254,9 +257,8 @@ class Producers:
     def _refuse(self, call: int, event: str, error: Exception) -> None:
         """Tell the peer why there is no more of a stream."""
         if not isinstance(error, InvalidData):
-            failed = tell_of(error, f"the handler of the stream {event!r}", self._connection)
-            self.failed += failed
-            self.refused += not failed
+            self.failed += tell_of(error, f"the handler of the stream {event!r}", self._connection)
+            self.refused += is_refusal(error)
         self._fail(call, *what_went_wrong(error))
 
     def _fail(self, call: int, code: str, message: str, data: Any = None) -> None:

@@ -6,17 +6,22 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from pyipc.attaching import frozen
 from pyipc.errors import PeerLacksFeature, UnsupportedByTransport
 from pyipc.identity import AGENT
 from pyipc.protocol.conversation import Role
 from pyipc.protocol.features import TOPICS
+from pyipc.protocol.parcels import NO_ATTACHMENTS, listed
 from pyipc.transports.registry import transport_for
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from pyipc.endpoint import Endpoint
     from pyipc.hub import Hub
     from pyipc.options import Options
     from pyipc.owner import Owner
+    from pyipc.protocol.parcels import Buffer
     from pyipc.statistics import BroadcastReport
     from pyipc.subscription import Policy, Subscription
 
@@ -34,7 +39,13 @@ class TopicServer:
     _has_topics: bool = False
 
     async def publish(
-        self, topic: str, data: object = None, *, retain: bool = False, traceparent: str = ""
+        self,
+        topic: str,
+        data: object = None,
+        *,
+        retain: bool = False,
+        attachments: Iterable[Buffer] = NO_ATTACHMENTS,
+        traceparent: str = "",
     ) -> BroadcastReport:
         """Send something to every client that has subscribed to its name, on every address.
 
@@ -45,22 +56,31 @@ class TopicServer:
             topic: The name.
             data: Anything that has a JSON form.
             retain: Whether to keep it, in the place of an earlier one, for those who subscribe later; see `forget`.
+            attachments: Buffers of bytes; see `Connection.emit`. Clients that take none do not get it, which is counted
+                as dropped.
             traceparent: Which span of a trace it comes from, as W3C Trace Context writes it. It is not kept with it.
 
         Returns:
             To how many clients it was sent, and for how many it was dropped.
 
         Raises:
-            LocalProtocolError: The name or the data cannot be sent, or there is no room to keep it; nothing was sent.
+            LocalProtocolError: The name, the data or the attachments cannot be sent, or there is no room to keep them;
+                nothing was sent.
             UnsupportedByTransport: The server has only addresses over which there are no topics.
 
         Cancellation: a cancelled publish has sent nothing. Always a schedule point.
         """
         await trio.lowlevel.checkpoint()
-        return self.publish_nowait(topic, data, retain=retain, traceparent=traceparent)
+        return self.publish_nowait(topic, data, retain=retain, attachments=attachments, traceparent=traceparent)
 
     def publish_nowait(
-        self, topic: str, data: object = None, *, retain: bool = False, traceparent: str = ""
+        self,
+        topic: str,
+        data: object = None,
+        *,
+        retain: bool = False,
+        attachments: Iterable[Buffer] = NO_ATTACHMENTS,
+        traceparent: str = "",
     ) -> BroadcastReport:
         """Like `publish`, for plain functions: without giving way to other tasks.
 
@@ -70,7 +90,8 @@ class TopicServer:
         self._check_topics()
         if self._owner.watch is not None and not traceparent:
             traceparent = self._owner.watch.traceparent()
-        return self._hub.publish(topic, data, retain=retain, traceparent=traceparent)
+        records = () if attachments is NO_ATTACHMENTS else frozen(listed(attachments))
+        return self._hub.publish(topic, data, records, retain=retain, traceparent=traceparent)
 
     def subscribe(
         self, pattern: str, *, max_buffered: int = 1_024, policy: Policy = "drop_oldest", retained: bool = True

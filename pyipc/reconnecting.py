@@ -218,9 +218,11 @@ class Reconnecting:
         finally:
             self.window.close()
 
-    def keep_published(self, body: Publish) -> None:
+    def keep_published(self, body: Publish, attachments: list[Buffer]) -> None:
         """Keep something that is published for the next connection; see `OfflineQueue.put`."""
-        self.offline.put(None, self.template.say(body), self.why_not)
+        frame = self.template.say(body)
+        kept = pack_kept(self.template, frame, attachments) if attachments else frame
+        self.offline.put(body.topic, kept, self.why_not)
 
     def serve_topics(self, subscriptions: Subscriptions) -> None:
         """Let ``subscriptions`` have what arrives about topics, and take part in every new connection."""
@@ -381,10 +383,12 @@ class Reconnecting:
         self.departing.discard(connection)
         if not self._stopped:  # else whoever closes it counts what it has not sent
             await self._take_over(connection._outbox.reclaim_events())
-        if self.window.pending and self.connection is not None:
+        present = self.connection
+        if self.window.pending and present is not None:
             with contextlib.suppress(ConnectionClosed):
-                await self.connection.know_peer()
-                self.window.resend(self.connection)  # what was to be confirmed, and was not
+                await present.know_peer()
+                if self.connection is present:  # else the next one will see to it
+                    self.window.resend(present)  # what was to be confirmed, and was not
         assert connection.reason is not None
         expected.fail(ConnectionLost(connection.reason.message, maybe_handled=True))
         self.tell()

@@ -6,6 +6,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from pyipc.errors import InvalidData, MessageTooLarge, Refused
+from pyipc.router import StreamHandlerCalled
 
 if TYPE_CHECKING:
     from pyipc.connection import Connection
@@ -33,6 +34,8 @@ def what_went_wrong(error: Exception) -> tuple[str, str, Any]:
             return code, message, data
         case InvalidData(path=path):
             return "invalid-data", str(error), {"path": path}
+        case StreamHandlerCalled():
+            return "is-a-stream", str(error), None
         case MessageTooLarge():
             code = "reply-too-large"
         case _:
@@ -65,6 +68,10 @@ def tell_of(error: Exception, what: str, connection: Connection) -> bool:
     if isinstance(refusal, Refused):
         # Neither its message nor its data, which are for the peer and may be secret.
         logger.debug("%s refused with the code %r (%s)", what, refusal.code, address)
+        return False
+    if isinstance(refusal, StreamHandlerCalled):
+        # The peer's fault, not the handler's, and no reason to write a traceback for each.
+        logger.debug("%s: %s (%s)", what, refusal, address)
         return False
     logger.error("%s failed (%s)", what, address, exc_info=error)
     return True

@@ -19,7 +19,6 @@ from pyipc.errors import (
     ConnectionLost,
     LocalProtocolError,
     PeerLacksFeature,
-    Unconfirmed,
     UnsupportedByTransport,
 )
 from pyipc.protocol.features import CONFIRM, Deliver
@@ -49,6 +48,9 @@ class Resending(Window):
     Attributes:
         session: The secret name under which servers remember this client.
     """
+
+    resent: int
+    unconfirmed: int
 
     def __init__(self, up: Reconnecting, options: Options, timers: Timers) -> None:
         super().__init__(options, timers)
@@ -197,7 +199,8 @@ class Resending(Window):
                 self._give_up(unsettled, "forgotten", "the server has forgotten this client's session")
             else:
                 unsettled.again = unsettled.again or introduction.instance != unsettled.instance
-                self.resent += self._has_sent(connection, unsettled)
+                if self._has_sent(connection, unsettled):
+                    self._note_resent()
         self._wait_patiently()
 
     def send_kept(self, connection: Connection) -> None:
@@ -215,12 +218,8 @@ class Resending(Window):
         except ConnectionLost:
             return False  # it goes over the next one
         except LocalProtocolError as error:
-            self.unconfirmed += 1
             if unsettled.sent:
-                why = f"it cannot be sent again: {error}"
-                lost = Unconfirmed(unsettled.event, "unsupported", why, maybe_handled=True)
-                lost.__cause__ = error
-                self._finish(unsettled, lost)
+                self._give_up(unsettled, "unsupported", f"it cannot be sent again: {error}")
             else:
                 self._finish(unsettled, error)
             return False

@@ -22,8 +22,7 @@ from pyipc.producing import Producers
 from pyipc.protocol.codec import convert
 from pyipc.protocol.features import OpenStream
 from pyipc.protocol.messages import Malformed
-from pyipc.refusals import tell_of, what_went_wrong
-from pyipc.router import StreamHandlerCalled
+from pyipc.refusals import is_refusal, tell_of, what_went_wrong
 from pyipc.slots import Slot, current_slot
 from pyipc.waiting import Waiting
 
@@ -329,14 +328,10 @@ class Responder:
 
     def _refuse(self, request: Request | FullRequest, error: Exception) -> None:
         """Tell the peer why its request has no answer."""
-        if isinstance(error, StreamHandlerCalled):
-            self._fail(request, "is-a-stream", str(error))
-            return
         code, message, data = what_went_wrong(error)
         if code != "invalid-data":  # which is the peer's fault
-            failed = tell_of(error, f"the handler of the request {request.event!r}", self._connection)
-            self.failed += failed
-            self.refused += not failed
+            self.failed += tell_of(error, f"the handler of the request {request.event!r}", self._connection)
+            self.refused += is_refusal(error)
         self._fail(request, code, message, data)
 
     def _fail(self, request: Request | FullRequest, code: str, message: str, data: Any = None) -> None:

@@ -54,7 +54,7 @@ def settle(connection: Connection, item: Inbound) -> Arrival | FullRequest | Non
             return Delivery(item)
         case Outcome():
             if connection._window is not None:
-                connection._window.settle(item)
+                connection._window.settle(connection, item)
         case Failure():
             if connection._streams is None or not connection._streams.fail(item):
                 connection._calls.settle(item)
@@ -105,6 +105,8 @@ def _settle_attached(connection: Connection, arrived: WithAttachments) -> Arriva
             return Arrival(item.type, item.data, attachments=attachments)
         case Request():
             return FullRequest(item, attachments)
+        case Publish() | Published():
+            return connection._owner.topic_frame(connection, item, attachments)
         case Reply():
             return connection._settle(Reply(item.call, Attached(item.data, attachments)))
         case ReceivedItem():

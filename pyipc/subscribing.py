@@ -10,25 +10,28 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
+from pyipc.attaching import note_sent, wrap
 from pyipc.errors import ConnectionClosed, ConnectionLost, PeerLacksFeature, RequestTimeout, UnsupportedByTransport
 from pyipc.matching import Matches
 from pyipc.message import FullMessage, Message
 from pyipc.protocol.features import TOPICS, Publish, Published, Subscribe, Unpublished, Unsubscribe
 from pyipc.protocol.messages import one_line
 from pyipc.protocol.names import check_event_name, check_topic
+from pyipc.protocol.parcels import NO_ATTACHMENTS, Parcel, SmallParcel, listed
 from pyipc.protocol.patterns import Pattern
 from pyipc.protocol.traces import check_traceparent
 from pyipc.rounds import is_round
 from pyipc.subscription import Policy, Subscription
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
     from contextlib import AbstractContextManager
 
     from pyipc.calls import Call
     from pyipc.connection import Connection
     from pyipc.options import Options
     from pyipc.protocol.features import TopicFrame
+    from pyipc.protocol.parcels import Buffer, Frame
     from pyipc.reconnecting import Reconnecting
 
 __all__ = ["Subscriptions", "TopicClient"]
@@ -199,11 +202,11 @@ class Subscriptions:
 
     # --- what arrives ---
 
-    def take(self, connection: Connection, frame: TopicFrame) -> None:
+    def take(self, connection: Connection, frame: TopicFrame, attachments: Sequence[bytes] = ()) -> None:
         """Deal with a frame from the server."""
         match frame:
             case Published():
-                self._deliver(connection, frame)
+                self._deliver(connection, frame, attachments)
             case Unpublished(topic, code, message):
                 self.refused += 1
                 if is_round(self.refused):
@@ -217,7 +220,7 @@ class Subscriptions:
             case _:
                 pass
 
-    def _deliver(self, connection: Connection, frame: Published) -> None:
+    def _deliver(self, connection: Connection, frame: Published, attachments: Sequence[bytes]) -> None:
         topic, call = frame.topic, frame.call
         self.received += 1
         message: Message[Any] | None = None
@@ -225,16 +228,18 @@ class Subscriptions:
             if not subscription._is_live or subscription._connection is not connection:
                 continue
             if call is None:
-                message = message or _message(frame, connection)
+                message = message or _message(frame, connection, attachments)
             elif call == subscription._call:
-                message = FullMessage(topic, frame.data, connection, retained=True)
+                message = FullMessage(topic, frame.data, connection, attachments=attachments, retained=True)
             else:
                 continue
             subscription._put(message)
 
     # --- publishing ---
 
-    async def publish(self, topic: str, data: object, *, retain: bool, traceparent: str) -> None:
+    async def publish(
+        self, topic: str, data: object, *, retain: bool, attachments: list[Buffer], traceparent: str
+    ) -> None:
         """Publish something; see `Client.publish`."""
         await trio.lowlevel.checkpoint_if_cancelled()
         check_topic(topic, self._options.max_event_name_size)
@@ -244,20 +249,21 @@ class Subscriptions:
         connection = self._up.connection
         if connection is not None:
             try:
-                await self._send(connection, body)
+                await self._send(connection, body, attachments)
             except ConnectionLost:
                 pass  # it was not sent, and goes the way of all that is sent without a connection
             else:
                 return
         self._check_possible()
-        self._up.keep_published(body)
+        self._up.keep_published(body, attachments)
 
-    async def _send(self, connection: Connection, body: Publish) -> None:
+    async def _send(self, connection: Connection, body: Publish, attachments: list[Buffer]) -> None:
         """Send what is published, once there is room. Raises `ConnectionLost` if it was not sent."""
         if not connection.is_open:
             raise connection._gone()
         await _agree(connection)
-        frame = connection._conversation.say(body)
+        said = connection._conversation.say(body)
+        frame: Frame = wrap(connection._conversation, said, attachments) if attachments else said
         outbox = connection._outbox
         if outbox.size + outbox.shared >= outbox.high_water_size:
             with connection.waiting_for_peer():
@@ -266,6 +272,8 @@ class Subscriptions:
                 raise connection._gone()
         outbox.push_share(frame) if outbox.corked else outbox.push(frame)
         connection._events_sent += 1
+        if isinstance(frame, Parcel | SmallParcel):
+            note_sent(connection, frame)
         if connection._watch is not None:
             connection._watch.sent("publish", body.topic, len(frame), connection)
 
@@ -296,9 +304,10 @@ async def _agree(connection: Connection) -> None:
         conversation.check_feature(TOPICS)
 
 
-def _message(frame: Published, connection: Connection) -> Message[Any]:
-    if frame.traceparent:
-        return FullMessage(frame.topic, frame.data, connection, traceparent=frame.traceparent)
+def _message(frame: Published, connection: Connection, attachments: Sequence[bytes]) -> Message[Any]:
+    if frame.traceparent or attachments:
+        more: Any = {"attachments": attachments, "traceparent": frame.traceparent}
+        return FullMessage(frame.topic, frame.data, connection, **more)
     return Message(frame.topic, frame.data, connection)
 
 
@@ -340,7 +349,15 @@ class TopicClient:
         """
         return self._topics.make(pattern, max_buffered=max_buffered, policy=policy, retained=retained)
 
-    async def publish(self, topic: str, data: object = None, *, retain: bool = False, traceparent: str = "") -> None:
+    async def publish(
+        self,
+        topic: str,
+        data: object = None,
+        *,
+        retain: bool = False,
+        attachments: Iterable[Buffer] = NO_ATTACHMENTS,
+        traceparent: str = "",
+    ) -> None:
         """Send something to whoever has subscribed to its name, at most once; nobody answers.
 
         It goes to the server in order with what is emitted, and waits for room as `emit` does. While there is no
@@ -351,13 +368,15 @@ class TopicClient:
             topic: The name.
             data: Anything that has a JSON form.
             retain: Whether the server is to keep it, in the place of an earlier one, for those who subscribe later.
+            attachments: Buffers of bytes; see `Connection.emit`. Subscribers that take none do not get it.
             traceparent: Which span of a trace it comes from, as W3C Trace Context writes it. It is not kept with it.
 
         Raises:
-            LocalProtocolError: The name or the data cannot be sent; nothing was.
-            PeerLacksFeature: The server knows no topics; nothing was sent.
+            LocalProtocolError: The name, the data or the attachments cannot be sent; nothing was.
+            PeerLacksFeature: The server knows no topics, or takes no attachments; nothing was sent.
             ConnectionClosed: The client is closed, or not connected and cannot queue; nothing was sent.
 
         Cancellation: a cancelled publish has sent nothing.
         """
-        await self._topics.publish(topic, data, retain=retain, traceparent=traceparent)
+        buffers = [] if attachments is NO_ATTACHMENTS else listed(attachments)
+        await self._topics.publish(topic, data, retain=retain, attachments=buffers, traceparent=traceparent)

@@ -35,7 +35,7 @@ from harness.results import Result, Spread, ratios
 from harness.tables import number, result_table, target_table, with_spread
 from harness.targets import TARGETS, Target, judge
 from harness.transports import MUTUAL_TLS, TCP, TLS, TRANSPORTS, UDP, UNIX, Transport
-from harness.workloads import WORKLOADS, WORKS, Workload
+from harness.workloads import OWN_WORKS, WORKLOADS, WORKS, Workload
 
 if TYPE_CHECKING:
     from tests.conftest import NodeModules
@@ -236,10 +236,11 @@ def test_every_target_can_be_measured(target: Target) -> None:
 def test_a_contender_can_do_a_work_or_says_why_not(contender: Contender) -> None:
     assert (processes.PEERS / contender.peer).is_file()
     assert contender.promises
-    assert contender.works <= set(WORKS)
+    assert contender.works <= {*WORKS, *OWN_WORKS}
     assert not contender.works & set(contender.cannot)
     if UNIX in contender.transports and not contender.variant and contender.key != "msgspec":
-        assert contender.works | set(contender.cannot) == set(WORKS)
+        # A topic is compared with a broadcast, both of pyipc.
+        assert contender.works | set(contender.cannot) | {"topic"} == set(WORKS)
 
 
 @pytest.mark.parametrize("workload", WORKLOADS, ids=lambda workload: workload.name)
@@ -415,7 +416,9 @@ TINY = {
     "events": {"count": 50},
     "large": {"count": 1, "size": 1_000_000},
     "broadcast": {"count": 3, "clients": 20},
+    "topic": {"count": 3, "clients": 20},
     "idle": {"clients": 200},
+    "items": {"count": 50, "size": 64},
 }
 
 
@@ -431,7 +434,7 @@ def at_work() -> list[object]:
     for each in CONTENDERS:
         over: list[Transport | None] = [transport for transport in TRANSPORTS if transport in each.transports]
         first, *others = over or [None]
-        works = [work for work in WORKS if work in each.works]
+        works = [work for work in (*WORKS, *OWN_WORKS) if work in each.works]
         cases += [(each, plain(each, work, first)) for work in works]
         cases += [(each, plain(each, works[0], transport)) for transport in others]
     return [
@@ -638,7 +641,7 @@ def test_every_work_is_there_over_all_that_streams_and_pinned() -> None:
             for transport, pinned in ((UNIX, False), (TCP, False), (UNIX, True)):
                 assert (each.work, each.params.get("size"), transport, pinned) in kinds
     over_tls = {each.work for each in everything if each.transport is TLS}
-    assert over_tls == set(WORKS) - {"broadcast", "idle"}
+    assert over_tls == {*WORKS, *OWN_WORKS} - {"broadcast", "topic", "idle"}
     assert compare.chosen_workloads(["tcp-large"], quick=False)[0].transport is TCP
 
 

@@ -51,6 +51,10 @@ async def settled(condition: Callable[[], bool]) -> None:
     pytest.fail("it did not come true")
 
 
+async def confirm(side: Any, event: str, data: Any) -> None:
+    await side.emit(event, data, confirm=True)
+
+
 @asynccontextmanager
 async def emitting(client: Any, event: str, data: Any = None, **options: Any) -> AsyncIterator[list[Any]]:
     """An emit with confirm=True beside the block, and how it ended: ``None``, or an error."""
@@ -58,7 +62,8 @@ async def emitting(client: Any, event: str, data: Any = None, **options: Any) ->
 
     async def emit() -> None:
         try:
-            ended.append(await client.emit(event, data, confirm=True, **options))
+            await client.emit(event, data, confirm=True, **options)
+            ended.append(None)
         except pyipc.IPCError as error:
             ended.append(error)
 
@@ -146,7 +151,7 @@ async def test_they_keep_their_place_among_plain_events(autojump_clock: trio.tes
             if number % 2:
                 await client.emit("n", number)
             else:
-                nursery.start_soon(lambda number=number: client.emit("n", number, confirm=True))
+                nursery.start_soon(confirm, client, "n", number)
                 await trio.testing.wait_all_tasks_blocked(0)
     assert seen == list(range(30))
 
@@ -221,7 +226,7 @@ async def test_order_holds_across_connections(autojump_clock: trio.testing.MockC
     async with pair(router, faults=links, client_options=FAST) as (client, server):
         async with trio.open_nursery() as nursery:
             for number in range(5):
-                nursery.start_soon(lambda number=number: client.emit("work", number, confirm=True))
+                nursery.start_soon(confirm, client, "work", number)
                 await trio.testing.wait_all_tasks_blocked(0)
             await work.started.wait()
             for _ in range(3):  # each time some of them wait in the inbox of a connection that ends
@@ -364,16 +369,19 @@ async def test_without_a_connection_it_waits_for_one(autojump_clock: trio.testin
     router = pyipc.Router()
     work = Work(router)
     work.release.set()
-    async with pyipc.connect("memory:late", wait=False, **FAST) as client:
-        async with emitting(client, "work", 1) as ended, emitting(client, "work", 2, timeout=1) as late:
-            await trio.sleep(5)
-            assert ended == []
-            assert isinstance(late[0], pyipc.Unconfirmed)
-            assert (late[0].code, late[0].maybe_handled) == ("timeout", False)
-            assert "it was not sent" in str(late[0])
-            assert client.statistics().unsettled == 1
-            async with pyipc.Server("memory:late", router=router):
-                await settled_in_time(lambda: ended == [None])
+    async with (
+        pyipc.connect("memory:late", wait=False, **FAST) as client,
+        emitting(client, "work", 1) as ended,
+        emitting(client, "work", 2, timeout=1) as late,
+    ):
+        await trio.sleep(5)
+        assert ended == []
+        assert isinstance(late[0], pyipc.Unconfirmed)
+        assert (late[0].code, late[0].maybe_handled) == ("timeout", False)
+        assert "it was not sent" in str(late[0])
+        assert client.statistics().unsettled == 1
+        async with pyipc.Server("memory:late", router=router):
+            await settled_in_time(lambda: ended == [None])
     assert work.begun == [1]
     assert work.redelivered == [False]
 
@@ -455,7 +463,8 @@ async def test_leaving_waits_for_what_is_not_confirmed_but_not_for_ever(autojump
 
         async def emit(client: pyipc.Client, number: int) -> None:
             try:
-                ended.append(await client.emit("work", number, confirm=True))
+                await client.emit("work", number, confirm=True)
+                ended.append(None)
             except pyipc.IPCError as error:
                 ended.append(error)
 
@@ -513,7 +522,7 @@ async def test_only_so_many_are_under_way_and_nobody_is_overtaken(
         most = 0
         async with trio.open_nursery() as nursery:
             for number in range(20):
-                nursery.start_soon(lambda number=number: client.emit("work", f"{number:04}", confirm=True))
+                nursery.start_soon(confirm, client, "work", f"{number:04}")
                 await trio.testing.wait_all_tasks_blocked(0)
                 most = max(most, client.statistics().unsettled)
             with pytest.raises(pyipc.Unconfirmed) as late:
@@ -528,7 +537,7 @@ async def test_a_cancelled_one_makes_room_and_is_forgotten(autojump_clock: trio.
     router = pyipc.Router()
     work = Work(router)
     links = FaultyTransport(Faults())
-    async with pair(router, faults=links, client_options={**FAST, "max_unconfirmed": 1}) as (client, server):
+    async with pair(router, faults=links, client_options={**FAST, "max_unconfirmed": 1}) as (client, _server):
         with trio.move_on_after(1):
             await client.emit("work", 1, confirm=True)
         assert work.begun == [1]
@@ -570,15 +579,17 @@ async def test_a_cancelled_server_takes_its_handlers_with_it(
     links = FaultyTransport(Faults())
     began = trio.current_time()
     with trio.CancelScope() as scope:
-        async with pair(router, faults=links, client_options={"reconnect": False}) as (client, server):
-            async with emitting(client, "work"):
-                await settled(lambda: bool(server._shelter._sheltered))
-                if lost:
-                    await links.links[-1].reset()
-                    await trio.sleep(100)
-                    assert server._shelter._sheltered
-                    began = trio.current_time()
-                scope.cancel()
+        async with (
+            pair(router, faults=links, client_options={"reconnect": False}) as (client, server),
+            emitting(client, "work"),
+        ):
+            await settled(lambda: bool(server._shelter._sheltered))
+            if lost:
+                await links.links[-1].reset()
+                await trio.sleep(100)
+                assert server._shelter._sheltered
+                began = trio.current_time()
+            scope.cancel()
     assert trio.current_time() - began < 0.5
 
 
@@ -726,9 +737,11 @@ async def test_the_same_on_the_client(autojump_clock: trio.testing.MockClock) ->
         await connection.emit("ask", confirm=True)
         await connection.request("request")
         assert tried == ["refused", "refused"]
-        async with pyipc.Server("memory:greeted", router=router):
-            async with pyipc.connect("memory:greeted", on_connect=greet) as other:
-                await other.emit("x", confirm=True)
+        async with (
+            pyipc.Server("memory:greeted", router=router),
+            pyipc.connect("memory:greeted", on_connect=greet) as other,
+        ):
+            await other.emit("x", confirm=True)
         assert tried[2:] == ["greeted"]
 
 
@@ -757,9 +770,7 @@ async def test_from_server_to_client_nothing_is_sent_again(autojump_clock: trio.
         work.release = trio.Event()
         async with emitting(connection, "work", 4) as ended:
             await settled(lambda: work.begun == [1, 3, 4])
-            nursery_scope = trio.CancelScope()
-            with nursery_scope:
-                await connection.aclose()
+            await connection.aclose()
         assert isinstance(ended[0], pyipc.Unconfirmed)
         assert ended[0].code == "closed"
         work.release.set()
@@ -776,13 +787,12 @@ async def test_both_ways_at_once_the_numbers_do_not_meet(autojump_clock: trio.te
         pyipc.Server("memory:both", router=router) as server,
         pyipc.connect("memory:both", router=client_router, on_connect=connections.append) as client,
     ):
-        await client.request("nothing") if False else None
         await client.emit("n", 0, confirm=True)
         (connection,) = server.connections
         async with trio.open_nursery() as nursery:
             for number in range(1, 61):
                 side = (client, connections[0], connection)[number % 3]
-                nursery.start_soon(lambda side=side, number=number: side.emit("n", number, confirm=True))
+                nursery.start_soon(confirm, side, "n", number)
         assert sorted(seen) == list(range(61))
 
 
@@ -823,7 +833,7 @@ async def test_a_number_is_handled_once_and_answered_as_often_as_it_comes(
     router = pyipc.Router()
     seen: list[Any] = []
     router.on("n", lambda message: seen.append(message.data))
-    async with wired(router) as (server, call):
+    async with wired(router) as (_server, call):
         for session in (None, "a" * 32):
             seen.clear()
             peer, _ = await call(session)

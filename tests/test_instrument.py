@@ -20,7 +20,7 @@ from tests.certificates import authority_file, leaf, leaf_file
 from tests.wire import frame, hello, join
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
     from trio.testing import MockClock
@@ -211,6 +211,104 @@ async def test_calls_that_fail_leave_their_context_by_the_error(autojump_clock: 
             await client.request("anything")
     assert ours.notes[-2:-1] == [("begin", "calling", "request", "anything")]
     assert ours.errors("calling")[-1] is pyipc.ConnectionLost
+
+
+async def test_streams_and_confirmed_events_have_contexts_as_well(autojump_clock: MockClock) -> None:
+    router = pyipc.Router()
+    inside: list[tuple[str, str]] = []
+    ours, theirs = Tracer(), Recorder()
+
+    @router.on("rows")
+    async def rows(message: Message[int]) -> AsyncIterator[int]:
+        for number in range(message.data):
+            if message.data < 2_000_000:
+                await trio.sleep(1)
+            yield number
+        if message.data == 3:
+            raise pyipc.Refused("no", "no more")
+
+    @router.on("paid")
+    async def paid(message: Message[Any]) -> None:
+        await trio.sleep(1)
+        if message.data:
+            raise LookupError("no")
+
+    async with watched_pair(router, ours=ours, theirs=theirs) as (client, _):
+        async with client.stream("rows", 2) as stream:
+            inside.append((ours.names[present.get()], ours.parents[present.get()]))
+            assert [row async for row in stream] == [0, 1]
+        with pytest.raises(pyipc.RemoteError):
+            async with client.stream("rows", 3) as stream:
+                async for _ in stream:
+                    pass
+        for count in (1_000_000, 2_000_000):  # it is left while the handler waits, and while it stands at its yield
+            async with client.stream("rows", count) as stream:
+                assert await anext(stream) == 0
+                await trio.testing.wait_all_tasks_blocked()
+        with pytest.raises(pyipc.NoHandler):
+            async with client.stream("nothing") as stream:
+                await anext(stream)
+        await client.emit("paid", confirm=True)
+        with pytest.raises(pyipc.RemoteError):
+            await client.emit("paid", 1, confirm=True)
+        await trio.testing.wait_all_tasks_blocked()
+        assert present.get() == ""
+    assert inside == [("stream rows", "")]
+    assert [name for name in ours.names.values()] == [*["stream rows"] * 4, "stream nothing", *["confirmed paid"] * 2]
+    assert ours.open == set()
+    assert theirs.errors("handling", "stream") == [type(None), pyipc.Refused, trio.Cancelled, GeneratorExit]
+    assert theirs.errors("handling", "event") == [type(None), LookupError]
+
+
+async def test_every_kind_that_is_sent(autojump_clock: MockClock) -> None:
+    router = pyipc.Router()
+    router.on("a", lambda message: None)
+
+    @router.on("rows")
+    async def rows(message: Message[Any]) -> AsyncIterator[int]:
+        yield 1
+
+    ours, theirs = Recorder(), Recorder()
+    async with watched_pair(router, ours=ours, theirs=theirs) as (client, server):
+        await client.emit("a")
+        await client.emit("a", attachments=[b"12345"])
+        client.emit_nowait("a", attachments=[b"12345"])
+        await client.emit("a", confirm=True)
+        await client.emit("a", confirm=True, attachments=[b"12345"])
+        await client.request("a")
+        await client.request("a", attachments=[b"12345"])
+        async with client.stream("rows") as stream:
+            assert await anext(stream) == 1
+        async with client.subscribe("t") as subscription:
+            await client.publish("t", retain=True)
+            await server.publish("t")
+            await anext(subscription)
+            await anext(subscription)
+        async with client.subscribe("t") as subscription:
+            assert (await anext(subscription)).retained
+        await server.broadcast("news", attachments=[b"12345"])
+    sent = [(kind, size) for _, kind, _, size in ours.of("sent")]
+    assert [kind for kind, _ in sent] == [*["event"] * 3, *["confirmed"] * 2, *["request"] * 2, "stream", "publish"]
+    sizes = [size for _, size in sent]
+    assert [sizes[1] - sizes[0], sizes[2] - sizes[0], sizes[4] - sizes[3], sizes[6] - sizes[5]] == [5 + 9] * 4
+    published = len(b'{"type":"pyipc.published","data":{"topic":"t"}}\f')
+    told = theirs.of("sent")
+    assert told[:2] == [("sent", "published", "t", published)] * 2
+    assert [note[1:3] for note in told[2:]] == [("published", "t"), ("event", "news")]
+    assert told[-1][3] == len(b'{"type":"news","data":null}\f') + 9 + 5
+
+
+async def test_what_was_published_without_a_connection_is_told_when_it_is_sent() -> None:
+    ours = Recorder()
+    server = pyipc.Server("memory:instrument-late-topic")
+    async with pyipc.connect(
+        "memory:instrument-late-topic", wait=False, instrument=ours, reconnect_interval=0.01
+    ) as client:
+        await client.publish("t", 1)
+        async with server:
+            await client.wait_connected()
+            await client.flush()
+            assert [note[:3] for note in ours.of("sent")] == [("sent", "publish", "t")]
 
 
 async def test_handlers_that_fail_leave_their_context_by_the_error(caplog: pytest.LogCaptureFixture) -> None:

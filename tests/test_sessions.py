@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+import gc
+import types
+import weakref
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyipc.sessions import HANDLED, MAX_OUTCOMES_SIZE, Receipts, Standing
+from pyipc.options import Options
+from pyipc.sessions import HANDLED, MAX_OUTCOMES_SIZE, Receipts, Sessions, Standing
+from pyipc.timers import Timers
+from pyipc.transports import Peer
+
+if TYPE_CHECKING:
+    import trio.testing
 
 pytestmark = pytest.mark.time_limit(60)
 
@@ -91,3 +100,70 @@ def test_beyond_the_bound_an_outcome_is_only_a_code() -> None:
     assert receipts.size == MAX_OUTCOMES_SIZE
     receipts.look(4, 2)
     assert receipts.size == 10
+
+
+class Caller:
+    """What a session needs of a connection."""
+
+    def __init__(self, name: str = "a") -> None:
+        self._link = types.SimpleNamespace(peer=Peer(address="unix:/x", uid=1))
+        self._receipts: Any = None
+        self.name = name
+
+    def enter(self, sessions: Sessions) -> Caller:
+        sessions.enter(cast("Any", self), self.name)
+        return self
+
+    def leave(self, sessions: Sessions) -> None:
+        sessions.leave(cast("Any", self))
+
+
+async def test_many_numbers_of_clients_that_are_gone_are_bounded_in_all(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pyipc.sessions._MAX_IDLE_NUMBERS", 100)
+    sessions = Sessions(Options(), Timers())
+    for name in range(10):
+        caller = Caller(f"{name}").enter(sessions)
+        for number in range(1, 31):
+            caller._receipts.begin(number)
+        caller.leave(sessions)
+        caller.leave(sessions)  # which changes nothing
+        assert sum(map(len, sessions._sessions.values())) <= 100
+    assert len(sessions) == 3
+    again = Caller("9").enter(sessions)
+    assert len(again._receipts) == 30
+    assert sessions._idle_numbers == 60
+    # One that has more than all may have is kept for as long as it is the only one.
+    for number in range(31, 200):
+        again._receipts.begin(number)
+    again.leave(sessions)
+    assert len(sessions) == 1
+    assert sessions._idle_numbers == 199
+
+
+async def test_a_session_does_not_keep_its_connections(autojump_clock: trio.testing.MockClock) -> None:
+    sessions = Sessions(Options(), Timers())
+    first, second = Caller().enter(sessions), Caller().enter(sessions)
+    session = first._receipts
+    assert second._receipts is session
+    first.leave(sessions)
+    assert session.is_superseded(first)
+    assert not session.is_superseded(second)
+    second.leave(sessions)
+    # The last one may still have something to handle, while no other has come.
+    assert not session.is_superseded(second)
+    seen = weakref.ref(second)
+    del second
+    gc.collect()
+    assert seen() is None
+    assert session.is_superseded(first)
+
+
+async def test_peers_of_one_user_share_what_they_are_told() -> None:
+    sessions = Sessions(Options(), Timers())
+    terms = sessions.terms_for(Peer(address="unix:/x", uid=1, pid=1))
+    assert sessions.terms_for(Peer(address="unix:/y", uid=1, pid=2)) is terms
+    for uid in range(2, 3_000):
+        sessions.terms_for(Peer(address="unix:/x", uid=uid))
+    assert len(sessions._terms) <= 1_024

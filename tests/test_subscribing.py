@@ -12,7 +12,8 @@ import trio.testing
 
 import pyipc
 from pyipc.protocol.features import Published
-from pyipc.testing import pair
+from pyipc.testing import Faults, FaultyTransport, pair
+from pyipc.transports import memory_link_pair
 from tests.conformance.sides import until
 from tests.test_client import Scripted
 from tests.wire import WirePeer, frame
@@ -643,3 +644,88 @@ async def test_a_publish_waits_for_room_and_a_cancelled_one_has_sent_nothing() -
                 for number in range(sent + 1):
                     assert (await transport.peers[0].read_until("pyipc.publish"))["data"][0] == number
             await transport.peers[0].link.aclose()
+
+
+# --- attachments ------------------------------------------------------------------------------------------------
+
+
+async def test_what_is_published_may_have_attachments() -> None:
+    large = bytes(range(256)) * 1_000
+    async with pair() as (client, server):
+        async with client.subscribe("t") as subscription, server.subscribe("t") as own:
+            await client.publish("t", 1, attachments=[b"\x00\x0c", bytearray(b"two"), large])
+            for each in (subscription, own):
+                message = await each.get()
+                assert (message.data, list(message.attachments)) == (1, [b"\x00\x0c", b"two", large])
+            buffer = bytearray(b"before")
+            report = await server.publish("t", 2, attachments=[buffer], retain=True)
+            assert report == pyipc.BroadcastReport(1, 0)
+            buffer[:] = b"after!"
+            for each in (subscription, own):
+                message = await each.get()
+                assert (message.data, list(message.attachments)) == (2, [b"before"])
+        assert server.statistics().retained_size == 1 + 1 + 6
+        async with client.subscribe("t") as subscription, server.subscribe("t") as own:
+            for each in (subscription, own):
+                message = await each.get()
+                assert (message.data, message.attachments[0], message.retained) == (2, b"before", True)
+            await client.publish("t", 3, attachments=[large], retain=True)
+            assert (await subscription.get()).attachments == (large,)
+        assert server.statistics().retained_size == 1 + 1 + len(large)
+        statistics = client.statistics().connection
+        assert statistics is not None
+        assert (statistics.attachments_sent, statistics.attachments_received) == (4, 6)
+        with pytest.raises(pyipc.UnencodableData, match="list of buffers"):
+            await client.publish("t", attachments=b"x")  # type: ignore[arg-type]
+        with pytest.raises(pyipc.UnencodableData, match="list of buffers"):
+            await server.publish("t", attachments="x")  # type: ignore[arg-type]
+
+
+async def test_what_has_attachments_waits_for_a_connection_and_goes_where_it_is_taken() -> None:
+    transport = FaultyTransport(Faults())
+    client_options: dict[str, Any] = {"reconnect_interval": 0.01}
+    async with pair(faults=transport, client_options=client_options) as (client, server), server.subscribe("t") as own:
+        transport.links[-1].blackhole()
+        await client.publish("t", 1, attachments=[b"one"])
+        await trio.testing.wait_all_tasks_blocked()
+        await transport.links[-1].reset()
+        await until(lambda: client.statistics().connects == 2)
+        await client.publish("t", 2, attachments=[b"two" * 50_000])
+        message = await own.get()
+        while message.data != 2:
+            message = await own.get()
+        assert message.attachments == (b"two" * 50_000,)
+    waiting = Scripted()
+    waiting.error = pyipc.ConnectError("nobody there")
+    with trio.fail_after(10):
+        async with pyipc.connect(waiting.endpoint, wait=False, reconnect_interval=0.01, close_timeout=0.1) as client:
+            await client.publish("t", 1, attachments=[b"x" * 70_000])
+            await client.publish("t", 2, attachments=[b"x"])
+            assert client.statistics().offline_messages == 2
+            waiting.error = None
+            await until(lambda: len(waiting.peers) == 1)
+            hello = {"version": 1, "features": ["attachments", "topics"], "max_attachments_size": 1_000}
+            await waiting.peers[0].send(frame("pyipc.welcome", hello))
+            sent = b""
+            while not sent.endswith(b'"data":2}}\f'):
+                sent += await waiting.peers[0].link.receive()
+            assert b'\x01\0\0\0\0\0\0\0\x01x{"type":"pyipc.publish"' in sent
+            assert client.statistics().offline_dropped == 1  # more than this server takes
+
+
+async def test_who_takes_no_attachments_does_not_get_what_has_some(caplog: pytest.LogCaptureFixture) -> None:
+    server = pyipc.Server()
+    with trio.fail_after(10):
+        async with server:
+            ours, theirs = memory_link_pair()
+            server.adopt(theirs)
+            peer = WirePeer(ours)
+            await server.publish("t", 0, attachments=[b"x"], retain=True)
+            await peer.send(frame("pyipc.subscribe", {"call": 1, "pattern": "t"}))
+            await peer.read_until("pyipc.reply")
+            assert await server.publish("t", 1, attachments=[b"x"]) == pyipc.BroadcastReport(0, 1)
+            assert await server.publish("t", 2) == pyipc.BroadcastReport(1, 0)
+            assert await peer.read_until("pyipc.published") == {"topic": "t", "data": 2}
+            assert server.statistics().publishes_dropped == 2
+            await ours.aclose()
+    assert caplog.text.count("does not get 't'") == 2

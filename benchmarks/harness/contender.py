@@ -41,7 +41,7 @@ class Contender:
         alone_over: Over what it is measured in those tables, and only there.
         promises: What a user of it gets for the time it takes.
         needs: The packages that it needs: as each is imported, and as it is installed.
-        in_crowd: Whether ``crowd.py`` drives its broadcasts.
+        in_crowd: Whether ``crowd.py`` drives its broadcasts and topics.
         at_most: For some work, the largest ``count`` that it is asked for, where more would take long.
         library: Where the ``pyipc`` is that it imports.
     """
@@ -90,7 +90,7 @@ class Contender:
 
     def driver(self, work: str) -> str:
         """The file that drives its server."""
-        return "crowd.py" if work == "idle" or (work == "broadcast" and self.in_crowd) else self.peer
+        return "crowd.py" if work == "idle" or (work in ("broadcast", "topic") and self.in_crowd) else self.peer
 
 
 def node_modules() -> Path:

@@ -56,12 +56,25 @@ def _pyipc_over(transport: Transport, promises: str, **different: Any) -> Conten
     )
 
 
+def _pyipc_answers(way: str, name: str, promises: str) -> Contender:
+    """One of the ways in which pyipc brings many answers to whoever wants them."""
+    return Contender(
+        key=f"{PYIPC}-{way}",
+        name=f"{PYIPC}, {name}",
+        peer="pyipc_peer.py",
+        variant=way,
+        works=frozenset({"items"}),
+        transports=_STREAMS,
+        promises=promises,
+    )
+
+
 CONTENDERS = (
     Contender(
         key=PYIPC,
         name="pyipc",
         peer="pyipc_peer.py",
-        works=_ALL,
+        works=_ALL | {"topic"},
         transports=_STREAMS | {UDP},
         in_crowd=True,
         promises="Order, back-pressure, limits on everything, requests matched, timed and cancelled, heartbeats, "
@@ -74,6 +87,26 @@ CONTENDERS = (
         variant="async",
         works=frozenset({"request", "requests"}),
         promises="The same.",
+    ),
+    _pyipc_answers("stream", "a stream", "Order, an end or an error, no more than there is credit for. JSON."),
+    _pyipc_answers("events", "events", "Order, back-pressure of the whole connection; no end. JSON."),
+    _pyipc_answers("requests", "a request for each", "Each is asked for after the one before. JSON."),
+    Contender(
+        key="pyipc-broadcast",
+        name="pyipc, broadcast",
+        peer="pyipc_peer.py",
+        variant="broadcast",
+        works=frozenset({"topic"}),
+        in_crowd=True,
+        promises="The same.",
+    ),
+    Contender(
+        key="pyipc-confirmed",
+        name="pyipc, confirmed events",
+        peer="pyipc_peer.py",
+        variant="confirmed",
+        works=frozenset({"request", "requests"}),
+        promises="The same, and each is handled once although the connection breaks. No answer but that it was.",
     ),
     Contender(
         key="node-ipc",

@@ -10,10 +10,12 @@ from harness.transports import TCP, TLS, UDP, UNIX, Transport
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-__all__ = ["WORKLOADS", "WORKS", "Workload"]
+__all__ = ["OWN_WORKS", "WORKLOADS", "WORKS", "Workload"]
 
 #: What peers are asked to do; ``peers/common.py`` says what each means.
-WORKS = ("request", "requests", "echo", "events", "large", "broadcast", "idle")
+WORKS = ("request", "requests", "echo", "events", "large", "broadcast", "topic", "idle")
+#: What pyipc alone is asked to do, in several ways.
+OWN_WORKS = ("items",)
 
 MB = 1_000_000
 KIB = 1024
@@ -145,6 +147,15 @@ _USUAL = (
         quick={"count": 20, "clients": 100},
     ),
     Workload(
+        name="topic",
+        title="A topic with {clients:,} subscribers, and a broadcast to as many clients",
+        work="topic",
+        reference="pyipc-broadcast",
+        unit="deliveries/s",
+        params={"count": 500, "clients": 100},
+        quick={"count": 100, "clients": 100},
+    ),
+    Workload(
         name="idle",
         title="{clients:,} idle connections",
         work="idle",
@@ -152,6 +163,15 @@ _USUAL = (
         unit="accepted/s",
         params={"clients": 10_000},
         quick={"clients": 500},
+    ),
+    Workload(
+        name="items-64",
+        title="Answers of 64 B, of which pyipc streams each, emits it, or is asked for it",
+        work="items",
+        reference="pyipc-events",
+        unit="answers/s",
+        params={"count": 30_000, "size": 64},
+        quick={"count": 5_000, "size": 64},
     ),
     _request("tcp-request", "TCP", transport=TCP),
     _over(TCP, _REQUESTS),
@@ -175,7 +195,7 @@ _USUAL = (
     _events("each-events-64", "64 B, pyipc over each transport", 64, 60_000, transport=None, reference="pyipc-unix"),
 )
 #: What is driven with plain sockets.
-_CROWDED = ("broadcast", "idle")
+_CROWDED = ("broadcast", "topic", "idle")
 
 
 def _others() -> Iterator[Workload]:

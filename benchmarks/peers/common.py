@@ -52,11 +52,15 @@ is the library's point; a receiver looks the event name up in a dict and calls w
                having handled ``count``, has said so. No event may be lost. `report_rate`
 ``large``      ``count`` times: one event of ``size`` bytes (64 MB), then wait until the receiver has decoded and
                handled it and said so. `report_laps`
+``items``      pyipc alone: the server answers one question with ``count`` answers of ``size`` bytes, by a stream or by
+               events, or ``count`` questions with one each. `report_rate`
 ``broadcast``  the server sends ``count`` events to each of ``clients`` clients, which one driver holds. `report_rate`
                with ``count * clients``. A server of frames that end in `DELIMITER` is driven by ``crowd.py``: it
                answers the event ``here`` (each client sends one at first) with an event ``here`` to that client,
                and the event ``go`` (which one client sends) with the broadcast. Others bring their own driver,
                which compares the bytes of what arrives and decodes none of it
+``topic``      the same with a topic: ``crowd.py`` subscribes each of the clients, and the server publishes. The
+               variant ``broadcast`` broadcasts instead, to be compared with
 ``idle``       ``crowd.py`` opens ``clients`` connections with plain sockets, says nothing, and waits until the
                server's process holds so many more descriptors; where so many are not allowed it fails. The
                server accepts and keeps them, as it would those of real clients

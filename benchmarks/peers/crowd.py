@@ -1,4 +1,4 @@
-"""The driver of many connections with plain sockets, for any server: one that broadcasts frames, one that holds still.
+"""The driver of many connections with plain sockets, for any server: one that sends to all, one that holds still.
 
 What it does itself is cheap, so that the server is what is measured.
 """
@@ -36,17 +36,41 @@ POLL_INTERVAL = 0.005
 def broadcast(address: str, params: Params) -> None:
     """Be there with every client, say go, and count what comes."""
     clients = [connect(address) for _ in range(params.clients)]
+    expected = (encode(EVENT, payload(params.size)) + DELIMITER) * params.count
+    _greet(clients)
+    _tell(clients, expected, params)
+
+
+def topic(address: str, params: Params) -> None:
+    """Subscribe with every client, say go, and count what comes."""
+    if params.variant == "broadcast":
+        broadcast(address, params)
+        return
+    clients = [connect(address) for _ in range(params.clients)]
+    for client in clients:
+        client.sendall(encode("pyipc.subscribe", {"call": 1, "pattern": EVENT}) + DELIMITER)
+        answer = client.recv(4_096)
+        assert decode(answer.rstrip(DELIMITER)).type == "pyipc.reply", answer
+    frame = encode("pyipc.published", {"topic": EVENT, "data": payload(params.size)})
+    _greet(clients)
+    _tell(clients, (frame + DELIMITER) * params.count, params)
+
+
+def _greet(clients: list[socket.socket]) -> None:
     for client in clients:
         client.sendall(encode("here", None) + DELIMITER)
         answer = client.recv(4_096)
         assert decode(answer.rstrip(DELIMITER)).type == "here", answer
-    expected = (encode(EVENT, payload(params.size)) + DELIMITER) * params.count
+
+
+def _tell(clients: list[socket.socket], expected: bytes, params: Params) -> None:
+    """Let the server begin, and report how fast everything has come."""
     begin()
     began = time.perf_counter()
     clients[0].sendall(encode("go", None) + DELIMITER)
     witness = receive_all(clients, params.count)
     seconds = time.perf_counter() - began
-    assert witness == expected, "what the first client was sent is not what was to be broadcast"
+    assert witness == expected, "what the first client was sent is not what was to be sent"
     report_rate(params.count * len(clients), seconds)
 
 
@@ -96,7 +120,7 @@ def descriptors(pid: int) -> int:
 
 def main() -> None:
     args = arguments()
-    {"broadcast": broadcast, "idle": idle}[args.workload](args.address, args.params)
+    {"broadcast": broadcast, "topic": topic, "idle": idle}[args.workload](args.address, args.params)
 
 
 if __name__ == "__main__":

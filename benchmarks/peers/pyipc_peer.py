@@ -1,6 +1,8 @@
 """pyipc, both ends, through its public interface alone.
 
-The variant ``async`` answers requests with an async handler, any other with a plain function. Limits on the size of a
+The variant ``async`` answers requests with an async handler, any other with a plain function; ``broadcast`` broadcasts
+where others publish to a topic; ``confirmed`` emits events that are to be confirmed in place of requests. Limits on
+the size of a
 frame and the number of connections are raised to what the work needs; everything else is as a user gets it.
 """
 
@@ -8,7 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import time
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import trio
 
@@ -26,6 +29,9 @@ from common import (
     report_rate,
     warm_up,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
 FRAME_SIZE = 256 * 1024**2
 CONNECTIONS = 100_000
@@ -87,7 +93,25 @@ def handle(server: pyipc.Server, workload: str, params: Params) -> None:
                 message.connection.emit_nowait("done", seen if workload == "events" else len(message.data["s"]))
                 seen = 0
 
-    elif workload == "broadcast":
+    elif workload == "items":
+        data = payload(params.size)
+        if params.variant == "stream":
+
+            @server.on("items")
+            async def stream(message: pyipc.Message[int]) -> AsyncIterator[Any]:
+                for _ in range(message.data):
+                    yield data
+        elif params.variant == "events":
+
+            @server.on("items")
+            async def emit(message: pyipc.Message[int]) -> None:
+                for _ in range(message.data):
+                    await message.connection.emit(EVENT, data)
+        else:
+            server.on("items", lambda message: data)
+
+    elif workload in ("broadcast", "topic"):
+        send = server.publish if workload == "topic" and params.variant != "broadcast" else server.broadcast
 
         @server.on("here")
         async def here(message: pyipc.Message[Any]) -> None:
@@ -97,7 +121,7 @@ def handle(server: pyipc.Server, workload: str, params: Params) -> None:
         async def go(message: pyipc.Message[Any]) -> None:
             data = payload(params.size)
             for _ in range(params.count):
-                report = await server.broadcast(EVENT, data)
+                report = await send(EVENT, data)
                 assert report.sent == params.clients
 
 
@@ -127,14 +151,25 @@ async def serve(args: Arguments) -> None:
 # --- the driver ---
 
 
+async def confirm(client: pyipc.Client, data: Any) -> Any:
+    """What stands for a request where events are confirmed: there is no answer but that it was handled."""
+    await client.emit(EVENT, data, confirm=True)
+    return data
+
+
+def asking(client: pyipc.Client, params: Params) -> Callable[[Any], Awaitable[Any]]:
+    """How the server is asked."""
+    return partial(confirm, client) if params.variant == "confirmed" else partial(client.request, EVENT)
+
+
 async def request(client: pyipc.Client, params: Params) -> None:
-    data, laps = payload(params.size), []
+    data, laps, ask = payload(params.size), [], asking(client, params)
     for _ in range(warm_up(params.count)):
-        await client.request(EVENT, data)
+        await ask(data)
     begin()
     for _ in range(params.count):
         began = time.perf_counter()
-        answered = await client.request(EVENT, data)
+        answered = await ask(data)
         laps.append(time.perf_counter() - began)
         assert answered == data
     report_laps(laps)
@@ -143,8 +178,9 @@ async def request(client: pyipc.Client, params: Params) -> None:
 async def requests(client: pyipc.Client, params: Params) -> None:
     async def ask(data: Any, count: int) -> None:
         for _ in range(count):
-            assert await client.request(EVENT, data) == data
+            assert await question(data) == data
 
+    question = asking(client, params)
     each = params.count // params.tasks
     begin()
     began = time.perf_counter()
@@ -206,7 +242,37 @@ async def large(client: pyipc.Client, params: Params) -> None:
     report_laps(laps)
 
 
-WORK = {"request": request, "requests": requests, "echo": echo, "events": events, "large": large}
+async def items(client: pyipc.Client, params: Params) -> None:
+    data, seen, finished = payload(params.size), 0, trio.Event()
+
+    @client.on(EVENT)
+    def take(message: pyipc.Message[Any]) -> None:
+        nonlocal seen
+        assert message.data == data
+        seen += 1
+        if seen == params.count:
+            finished.set()
+
+    begin()
+    began = time.perf_counter()
+    if params.variant == "stream":
+        async with client.stream("items", params.count) as stream:
+            async for item in stream:
+                assert item == data
+                seen += 1
+    elif params.variant == "events":
+        await client.emit("items", params.count)
+        await finished.wait()
+    else:
+        for _ in range(params.count):
+            assert await client.request("items") == data
+            seen += 1
+    seconds = time.perf_counter() - began
+    assert seen == params.count
+    report_rate(params.count, seconds)
+
+
+WORK = {"request": request, "requests": requests, "echo": echo, "events": events, "large": large, "items": items}
 
 
 async def drive(args: Arguments) -> None:

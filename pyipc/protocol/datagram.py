@@ -117,6 +117,9 @@ class DatagramConversation(JsonConversation):
         # nothing was lost is not offered.
         return {**super()._introduction(), "features": [], "heartbeat": None}
 
+    def _shared_features(self, peer: Hello | Welcome) -> frozenset[str]:
+        return _NOTHING  # whatever the peer says
+
     def _welcome(self, version: int, hello: Hello) -> Welcome:
         return DatagramWelcome(version, **self._introduction(), token=self._token)
 
@@ -157,6 +160,8 @@ class DatagramConversation(JsonConversation):
         fields = {} if data is None else data
         if name == Echo.type:
             self._on_echo(codec.convert_control(fields, Echo), events)
+        elif name == Hello.type:
+            self._on_hello(codec.convert_control(fields, DatagramHello), events)
         elif name == Welcome.type:
             self._on_welcome(codec.convert_control(fields, DatagramWelcome), events)
         elif name not in OPTIONAL_PARTS:  # those are for streams; here they are as good as unknown

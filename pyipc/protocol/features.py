@@ -70,8 +70,7 @@ class Deliver(ControlStruct):
         event: Its name.
         data: Any JSON.
         lowest: The lowest number whose outcome the sender may still want to hear; what is below may be forgotten.
-        again: Whether it was sent before to a receiver that this one cannot answer for, and may have been handled
-            there.
+        again: Whether it may have been handled before, by a receiver that this one cannot answer for.
         traceparent: Which span it comes from.
     """
 

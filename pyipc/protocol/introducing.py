@@ -151,7 +151,8 @@ class Introducing(OutgoingFrames):
         self.features = self._shared_features(peer)
         if ATTACHMENTS in self.features and isinstance(peer, StreamHello | StreamWelcome):
             self._takes_records = True
-            self._attachments_limit = peer.max_attachments_size
+            theirs = peer.max_attachments_size
+            self._attachments_limit = None if theirs is None else min(theirs, self._options.max_attachments_size)
         events.append(
             Introduced(
                 self.protocol,

@@ -40,6 +40,7 @@ JOINED_SIZE: Final = 65_536
 NO_ATTACHMENTS: Final[tuple[()]] = ()
 
 _CONTROL_START = b'{"type":"pyipc.'
+_PUBLISHED = b'{"type":"pyipc.publish'
 
 
 class Buffer(Protocol):
@@ -192,7 +193,7 @@ def pack(frame: bytes, records: Iterable[bytes | memoryview]) -> SmallParcel | P
     parcel.attachments_count = count
     parcel.attachments_size = size
     parcel.frame_size = len(frame)
-    parcel.is_control = frame.startswith(_CONTROL_START) and not is_traced(frame)
+    parcel.is_control = _is_control(frame)
     return parcel
 
 
@@ -207,5 +208,10 @@ def with_frame(parcel: SmallParcel | Parcel, frame: bytes) -> SmallParcel | Parc
     changed.attachments_count = parcel.attachments_count
     changed.attachments_size = parcel.attachments_size
     changed.frame_size = len(frame)
-    changed.is_control = frame.startswith(_CONTROL_START) and not is_traced(frame)
+    changed.is_control = _is_control(frame)
     return changed
+
+
+def _is_control(frame: bytes) -> bool:
+    # What somebody published is as much a user's as an event is.
+    return frame.startswith(_CONTROL_START) and not (frame.startswith(_PUBLISHED) or is_traced(frame))

@@ -107,6 +107,7 @@ OF_CLIENTS = sorted(
 async def test_an_example_of_a_client_works(line: str, address: str, tmp_path: Path) -> None:
     command, *arguments = arguments_in(line)
     (tmp_path / "page.json").write_text('{"page": 1}', "utf-8")
+    (tmp_path / "cat.jpg").write_bytes(b"\xff\xd8\f\x01")
     assert arguments[0] == "world"
     arguments[0] = address
     server = pyipc.Server(address)

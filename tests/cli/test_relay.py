@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 import pyipc
 from pyipc.cli.tapping.backlog import Backlog, Skipped
-from pyipc.cli.tapping.cutter import Budget, Cutter, Piece
+from pyipc.cli.tapping.cutter import Agreement, Budget, Cutter, Piece
 from pyipc.cli.tapping.relay import Direction, relay
 from pyipc.cli.tapping.transcript import Entry, Moment, Transcript
 from pyipc.transports import memory_link_pair, transport_for
@@ -219,6 +219,63 @@ def test_however_chunks_fall_the_pieces_are_the_same(parts: list[bytes], rest: b
     assert cutter.rest() is None
     # All is given back.
     assert budget.take(11) == 10
+
+
+def record(content: bytes) -> bytes:
+    return b"\x01" + len(content).to_bytes(8, "big") + content
+
+
+def introduced(features: str = '["attachments"]') -> Agreement:
+    agreement = Agreement()
+    for name in ("hello", "welcome"):
+        agreement.note(f'{{"type":"pyipc.{name}","data":{{"features":{features}}}}}'.encode())
+    return agreement
+
+
+contents = st.lists(st.binary(max_size=40) | st.just(b"\f\x01{}\f"), max_size=3)
+
+
+@given(st.lists(st.tuples(contents, st.sampled_from([b"{}", b"", b"x" * 20])), max_size=6), contents, st.data())
+def test_however_chunks_fall_attachments_are_told_from_frames(
+    messages: list[tuple[list[bytes], bytes]], last: list[bytes], data: st.DataObject
+) -> None:
+    stream = b"".join(b"".join(map(record, attached)) + frame + b"\f" for attached, frame in messages)
+    stream += b"".join(map(record, last)) + record(b"unfinished")[:-3]
+    cutter = Cutter(b"\f", 10, Budget(10), introduced())
+    pieces: list[Piece] = []
+    while stream:
+        size = data.draw(st.integers(1, len(stream)))
+        pieces += cutter.feed(stream[:size])
+        stream = stream[size:]
+    expected: list[Piece] = []
+    for attached, frame in messages:
+        expected += [Piece(b"", len(content), is_attachment=True) for content in attached]
+        expected.append(Piece(frame[:10], len(frame)))
+    expected += [Piece(b"", len(content), is_attachment=True) for content in last]
+    assert pieces == expected
+    assert cutter.rest() == Piece(b"", 7, finished=False, is_attachment=True)
+
+
+def test_attachments_are_looked_for_once_both_sides_have_agreed_on_them() -> None:
+    assert introduced().on_records
+    assert not introduced('["streams"]').on_records
+    assert not introduced('"attachments"').on_records
+    agreement = Agreement()
+    for frame in (b"pyipc.", b'{"type":"pyipc.hello"}', b'{"type":"pyipc.hello","data":null}', b"[" * 20_000, b"\xff"):
+        agreement.note(frame)
+    for _ in range(2):
+        agreement.note(b'{"type":"pyipc.hello","data":{"features":["attachments"]}}')
+    assert not agreement.on_records
+    # In one direction the welcome may come with what it allows.
+    welcome = b'{"type":"pyipc.welcome","data":{"features":["attachments"]}}'
+    cutter = Cutter(b"\f", 100, Budget(100), agreement)
+    pieces = list(cutter.feed(record(b"x")[:1] + b"\f" + welcome + b"\f" + record(b"\f") + b"{}\f"))
+    assert pieces == [
+        Piece(b"\x01", 1),
+        Piece(welcome, len(welcome)),
+        Piece(b"", 1, is_attachment=True),
+        Piece(b"{}", 2),
+    ]
 
 
 def test_a_large_frame_is_kept_in_part_only() -> None:

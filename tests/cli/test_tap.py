@@ -45,6 +45,29 @@ def records(program: Program) -> list[dict[str, Any]]:
 # --- pyipc's own programs ---
 
 
+async def test_attachments_go_past_unharmed_and_their_sizes_are_shown(address: str, spied: str, tmp_path: Path) -> None:
+    content = random.Random(1).randbytes(300_000) + b"\f\x01"
+    (tmp_path / "file").write_bytes(content)
+    (tmp_path / "empty").write_bytes(b"")
+    got: list[Any] = []
+    server = pyipc.Server(address)
+    server.on("photo", lambda message: got.append((message.data, list(message.attachments))))
+    with trio.fail_after(2 * PATIENCE):
+        async with server, start("tap", spied, address, "--json", "--lossless") as tap:
+            assert await tap.listening() == spied
+            files = ("--attach", str(tmp_path / "file"), "--attach", str(tmp_path / "empty"))
+            emitted = await run("emit", spied, "photo", "1", "2", *files)
+            assert (emitted.status, emitted.err) == (0, "")
+            await eventually(lambda: "closed" in {each["kind"] for each in records(tap)})
+            told = [
+                (each["kind"], each["size"])
+                for each in records(tap)
+                if each["kind"] in ("attachment", "event", "large")
+            ]
+    assert got == [(number, [content, b""]) for number in (1, 2)]
+    assert told == [("attachment", 300_002), ("attachment", 0), ("event", 25)] * 2
+
+
 async def test_requests_and_events_between_real_programs(address: str, spied: str) -> None:
     async with start("serve", address, "--echo") as server:
         await server.listening()

@@ -80,6 +80,7 @@ class Feature(enum.Enum):
     HALF_CLOSE = "a side that has finished sending can still receive"
     MANY = "many clients of one server"
     BROADCAST = "broadcast to all connected clients"
+    ATTACHMENTS = "binary attachments arrive whole beside JSON"
     TOPICS = "topics: what is published reaches those who have subscribed to it"
     ABSENCE = "a server that is not there is noticed"
     RECONNECT = "a client comes back to a server that was started again"
@@ -101,7 +102,7 @@ STREAM: Final = frozenset(
         *(Feature.MESSAGES, Feature.CANCEL, Feature.ORDER, Feature.DELIVERY, Feature.LARGE, Feature.CHUNKS),
         *(Feature.PRESSURE, Feature.ENDING, Feature.HALF_CLOSE, Feature.MANY, Feature.BROADCAST),
         *(Feature.ABSENCE, Feature.RECONNECT, Feature.DRAIN, Feature.CONFIRM, Feature.STREAMS),
-        *(Feature.TOPICS, Feature.TRACES),
+        *(Feature.TOPICS, Feature.TRACES, Feature.ATTACHMENTS),
     }
 )
 

@@ -92,6 +92,25 @@ async def test_items_of_any_size(stage: Stage) -> None:
         assert [row async for row in rows] == texts
 
 
+@needs(Feature.STREAMS, Feature.ATTACHMENTS)
+async def test_attachments_count_as_part_of_an_item_on_both_sides(stage: Stage) -> None:
+    """Else the credit would become less with every item, or more."""
+    theirs = pyipc.Router()
+
+    @theirs.on("pieces")
+    async def pieces(message: pyipc.Message[Any]) -> AsyncIterator[Any]:
+        for number in range(300):
+            yield pyipc.Attached(number, [b"x" * (number * 7), b""]) if number % 3 else number
+
+    async with (
+        stage.open(theirs=theirs, max_stream_size=4_000) as wire,
+        wire.ours.conn.stream("pieces", result=pyipc.Attached, timeout=10) as rows,
+    ):
+        assert [(row.data, len(b"".join(row.attachments))) async for row in rows] == [
+            (number, number * 7 if number % 3 else 0) for number in range(300)
+        ]
+
+
 @needs(Feature.STREAMS, Feature.PRESSURE)
 async def test_a_slow_consumer_holds_the_producer(stage: Stage) -> None:
     theirs = Rows()

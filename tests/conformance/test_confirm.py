@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -99,7 +100,7 @@ async def test_what_a_lost_connection_left_open_is_settled_over_the_next(subject
             trio.open_nursery() as nursery,
         ):
             for number in range(3):
-                nursery.start_soon(lambda number=number: client.emit("work", number, confirm=True))
+                nursery.start_soon(partial(client.emit, "work", number, confirm=True))
             await until(lambda: len(begun) == 1)
             connections[0].abort("slow", "the test cuts it off", linger=False)
             await until(lambda: len(connections) == 2)
@@ -109,6 +110,7 @@ async def test_what_a_lost_connection_left_open_is_settled_over_the_next(subject
         assert server.statistics().duplicates >= 1
 
 
+@needs(Feature.MESSAGES)
 @lacks(Feature.CONFIRM)
 async def test_where_anything_may_be_lost_nothing_is_confirmed(stage: Stage) -> None:
     async with stage.open() as wire:

@@ -82,6 +82,22 @@ async def test_large_messages_are_published(stage: Stage) -> None:
 
 
 @needs(Feature.TOPICS)
+async def test_what_is_published_has_its_attachments(stage: Stage) -> None:
+    blobs = [b"", b"\x00\x01\x0c\n", noise(400_000).encode()]
+    async with stage.open() as wire:
+        publish, subscribe = sides(stage, wire)
+        async with subscribe("t") as subscription:
+            for number in range(12):
+                await publish("t", number, attachments=blobs[: number % 4], retain=number == 11)
+            for number in range(12):
+                message = await subscription.get()
+                assert (message.data, list(message.attachments)) == (number, blobs[: number % 4])
+        async with subscribe("t") as late:
+            message = await late.get()
+            assert (message.data, list(message.attachments), message.retained) == (11, blobs, True)
+
+
+@needs(Feature.TOPICS)
 async def test_the_last_message_of_a_topic_is_kept_for_those_who_come_later(stage: Stage) -> None:
     async with stage.open() as wire:
         publish, subscribe = sides(stage, wire)

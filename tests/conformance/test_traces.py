@@ -10,6 +10,7 @@ from tests.conformance.sides import until
 from tests.conformance.subjects import Feature, lacks, needs
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
     from contextlib import AbstractContextManager
 
     from tests.conformance.sides import Stage
@@ -89,3 +90,67 @@ async def test_an_instrument_says_where_a_message_comes_from(stage: Stage) -> No
         assert await wire.ours.conn.request("asked", 3) == ""
     assert heard == [(1, SPAN), (2, OTHER), (3, "")]
     assert other.handled == [("request", SPAN), ("request", OTHER), ("request", "")]
+
+
+@needs(Feature.TRACES, Feature.CONFIRM)
+async def test_a_confirmed_event_says_where_it_comes_from(stage: Stage) -> None:
+    theirs, heard = listening()
+    ours = Tracing()
+    async with stage.open(theirs=theirs, our_options={"instrument": ours}) as wire:
+        await wire.ours.conn.emit("told", 1, confirm=True, traceparent=OTHER)
+        await wire.ours.conn.emit("told", 2, confirm=True)
+        await wire.ours.conn.emit("told", 3, confirm=True, attachments=[b"x"])
+    assert heard == [(1, OTHER), (2, SPAN), (3, SPAN)]
+
+
+@needs(Feature.TRACES, Feature.STREAMS)
+async def test_a_stream_says_where_it_comes_from(stage: Stage) -> None:
+    theirs = pyipc.Router()
+
+    @theirs.on("rows")
+    async def rows(message: pyipc.Message[Any]) -> AsyncIterator[str]:
+        yield message.traceparent
+
+    ours = Tracing()
+    async with stage.open(theirs=theirs, our_options={"instrument": ours}) as wire:
+        for given, expected in ((OTHER, OTHER), ("", SPAN)):
+            async with wire.ours.conn.stream("rows", traceparent=given) as stream:
+                assert [row async for row in stream] == [expected]
+
+
+@needs(Feature.TRACES, Feature.TOPICS)
+async def test_what_is_published_says_where_it_comes_from(stage: Stage) -> None:
+    """From the client, from the server, and from a peer that has it by itself; what was kept says it no more."""
+    tracing = Tracing()
+    async with stage.open(our_options={"instrument": tracing}) as wire:
+        async with wire.client.subscribe("t") as theirs, wire.server.subscribe("t") as own:
+            await wire.client.publish("t", 1, traceparent=OTHER)
+            await wire.server.publish("t", 2, traceparent=OTHER, retain=True)
+            for subscription in (theirs, own):
+                got = {(message.data, message.traceparent) for message in [await anext(subscription) for _ in range(2)]}
+                assert got == {(1, OTHER), (2, OTHER)}
+            await (wire.client if stage.role == "client" else wire.server).publish("t", 3)
+            for subscription in (theirs, own):
+                assert (await anext(subscription)).traceparent == SPAN
+        async with wire.client.subscribe("t") as late:
+            kept = await anext(late)
+            assert (kept.data, kept.retained, kept.traceparent) == (2, True, "")
+
+
+@needs(Feature.TRACES, Feature.DELIVERY)
+async def test_what_has_attachments_says_where_it_comes_from(stage: Stage) -> None:
+    theirs = pyipc.Router()
+    heard: list[tuple[str, str, bytes]] = []
+
+    @theirs.on("*")
+    def hear(message: pyipc.Message[Any]) -> str:
+        heard.append((message.event, message.traceparent, b"".join(message.attachments)))
+        return message.traceparent
+
+    async with stage.open(theirs=theirs) as wire:
+        conn = wire.ours.conn
+        assert await conn.request("asked", attachments=[b"a" * 100_000], traceparent=SPAN) == SPAN
+        await conn.emit("told", attachments=[b"b", b"c"], traceparent=OTHER)
+        conn.emit_nowait("told", attachments=[b"d"], traceparent=SPAN)
+        await until(lambda: len(heard) == 3)
+    assert heard == [("asked", SPAN, b"a" * 100_000), ("told", OTHER, b"bc"), ("told", SPAN, b"d")]

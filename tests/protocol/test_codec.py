@@ -19,6 +19,7 @@ from pyipc.errors import InvalidData, RemoteProtocolError, UnencodableData
 from pyipc.protocol import codec
 from pyipc.protocol.codec import Event
 from pyipc.protocol.conversation import Role
+from pyipc.protocol.features import Deliver
 from pyipc.protocol.messages import Hello, Request
 from tests.protocol.helpers import FF, conversation, cut, frame, nested, receive, told
 
@@ -147,6 +148,19 @@ def test_outbound_in_a_request(name: str) -> None:
     else:
         _, sent = client.request("e", value)
         assert sent == b'{"type":"pyipc.request","data":{"call":1,"event":"e","data":' + expected + b"}}\f"
+
+
+@pytest.mark.parametrize("event", ["e", "e\ud800"])
+@pytest.mark.parametrize("data", [{"a": [1, None]}, "x\udc00", 1.5, float("nan")], ids=repr)
+def test_what_was_encoded_before_stands_as_it_is(event: str, data: Any) -> None:
+    twice = codec.control_frame(Deliver(1, event, codec.ready_json(data, event)), event)
+    again = codec.decode(twice).data
+    assert again == {"number": 1, "event": event, "data": None if data != data else data}
+
+
+def test_what_cannot_be_encoded_is_found_the_first_time() -> None:
+    with pytest.raises(UnencodableData):
+        codec.ready_json(object(), "e")
 
 
 def test_surrogates_in_the_name() -> None:

@@ -10,6 +10,7 @@ from pyipc.errors import InvalidEventName, UnencodableData
 from pyipc.protocol import codec
 from pyipc.protocol.features import Published
 from pyipc.protocol.names import check_topic
+from pyipc.protocol.parcels import pack, with_frame
 
 
 @pytest.mark.parametrize("topic", ["a", "orders.new", "", "..", "\u00e4" * 128, "\U0001f600"])
@@ -67,3 +68,14 @@ def test_nothing_stays_nothing() -> None:
 def test_what_has_no_form_is_refused_when_it_is_encoded() -> None:
     with pytest.raises(UnencodableData, match="'t'"):
         codec.ready_json(object(), "t")
+
+
+@pytest.mark.parametrize(
+    ("kind", "is_control"), [("publish", False), ("published", False), ("event", False), ("item", True)]
+)
+@pytest.mark.parametrize("size", [1, 100_000])
+def test_what_is_published_with_attachments_is_a_users_event(kind: str, is_control: bool, size: int) -> None:
+    frame = b'{"type":"pyipc.%b","data":{}}\f' % kind.encode()
+    parcel = pack(frame, [b"x" * size])
+    assert parcel.is_control is is_control
+    assert with_frame(parcel, frame).is_control is is_control

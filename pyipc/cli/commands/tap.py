@@ -57,7 +57,8 @@ def add(commands: Any) -> None:
             The conversation does not notice: every byte arrives unchanged, a side that reads slowly holds
             back the other one, and each side's end reaches the other. What goes past faster than it can be
             shown is counted instead; with --lossless the conversation waits for the display. Of a frame
-            beyond 64 KiB only the beginning is shown; with --full, of one beyond 4 MiB.
+            beyond 64 KiB only the beginning is shown; with --full, of one beyond 4 MiB. Of attachments the
+            size is shown, and never the bytes.
         """,
         examples="""
             pyipc tap spied world                      # clients connect to 'spied' instead of 'world'

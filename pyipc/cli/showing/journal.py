@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 from typing import TYPE_CHECKING, Any
 
+from pyipc.cli.showing.figures import size
 from pyipc.cli.showing.text import now, payload, payload_text
 
 if TYPE_CHECKING:
@@ -55,8 +56,12 @@ class Journal:
         Cancellation: nothing was written.
         """
         record = {"event": message.event, **payload(message.data)}
-        name = (message.event, "bold")
-        await self._write(kind, message.connection, record, name, ("  ", ""), (payload_text(message.data), "json"))
+        pieces = [(message.event, "bold"), ("  ", ""), (payload_text(message.data), "json")]
+        if message.attachments:
+            sizes = [len(each) for each in message.attachments]
+            record["attachments"] = sizes
+            pieces.append((f"  with attachments of {', '.join(map(size, sizes))}", "dim"))
+        await self._write(kind, message.connection, record, *pieces)
 
     async def _write(self, kind: str, connection: object, record: dict[str, Any], *pieces: tuple[str, str]) -> None:
         number = self.number(connection)

@@ -88,6 +88,10 @@ class Transcript:
     def frame(self, moment: Moment, direction: Direction, piece: Piece) -> Entry:
         """A frame, or the beginning of one that is too large to be kept or was never finished."""
         facts = {**self._head(moment), "direction": direction.value, "size": piece.size}
+        if piece.is_attachment:
+            text = "" if piece.finished else "that was never finished"
+            about = {} if piece.finished else {"finished": False}
+            return self._entry(moment, facts, "attachment", text, about, None, with_data=False)
         if not piece.is_whole:
             kind = "large" if piece.finished else "unfinished"
             why = "shown in part" if piece.finished else "the delimiter never came"

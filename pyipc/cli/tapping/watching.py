@@ -10,7 +10,7 @@ import trio
 from pyipc.cli.showing.figures import duration, size
 from pyipc.cli.showing.journal import peer_record, peer_text
 from pyipc.cli.showing.text import now
-from pyipc.cli.tapping.cutter import Budget, Cutter, Piece
+from pyipc.cli.tapping.cutter import Agreement, Budget, Cutter, Piece
 from pyipc.cli.tapping.relay import Direction, relay
 from pyipc.cli.tapping.transcript import Entry, Moment, Transcript
 
@@ -57,8 +57,11 @@ class Conversation:
         self._lossless = lossless
         self._max_kept_size = max_kept_size
         self._transcript = Transcript(number, full=full)
+        agreement = Agreement()
         self._cutters = (
-            {each: Cutter(delimiter, max_kept_size, budget) for each in Direction} if delimiter is not None else {}
+            {each: Cutter(delimiter, max_kept_size, budget, agreement) for each in Direction}
+            if delimiter is not None
+            else {}
         )
         self._sizes = dict.fromkeys(Direction, 0)
 
