@@ -10,7 +10,7 @@ import trio
 from pyipc.errors import InvalidData, PeerLacksFeature, RequestTimeout, UnsupportedByTransport
 from pyipc.protocol.codec import convert
 from pyipc.protocol.features import ATTACHMENTS
-from pyipc.protocol.parcels import NO_ATTACHMENTS, Parcel, SmallParcel, freeze, pack, view_of
+from pyipc.protocol.parcels import NO_ATTACHMENTS, Parcel, SmallParcel, freeze, listed, pack, view_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -58,7 +58,7 @@ class Attached(Generic[T_co]):
 
     def __init__(self, data: T_co, attachments: Iterable[Buffer] = NO_ATTACHMENTS) -> None:
         self.data: T_co = data
-        self.attachments: Sequence[Any] = tuple(attachments)
+        self.attachments: Sequence[Any] = tuple(listed(attachments))
 
     def __repr__(self) -> str:
         # What it holds may be secret or huge, and this text ends up in logs.

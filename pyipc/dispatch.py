@@ -229,6 +229,8 @@ class Dispatcher:
                         self._hand_over()
                         await responder.finish(scope, answer)
                         return
+                    if connection._reason is not None:
+                        break
                 elif type(item) is Cancel:
                     responder.cancel(item.call)
                 else:
@@ -259,6 +261,8 @@ class Dispatcher:
                         if greeting is not None:
                             await self._finish_greeting(greeting)
                             return
+                    if connection._reason is not None:
+                        break  # what stands behind the end, or behind what it was ended for, is not heard
             outbox.direct = outbox.corked = False
             outbox.shared = 0
             if outbox.frames:  # which may be empty ones

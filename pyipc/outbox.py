@@ -304,8 +304,8 @@ class Outbox:
     def flush_nowait(self) -> None:
         """Hand the link what it takes at once; start a task for the rest."""
         while self.frames and not self._writing and self._error is None:
-            chunk, count = self._next_chunk()
             try:
+                chunk, count = self._next_chunk()
                 sent = self._link.send_nowait(chunk)
                 while not sent and count > 1 and not self._link.verified:
                     # Whoever may be sent only so much may be sent some of it.

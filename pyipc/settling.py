@@ -74,7 +74,8 @@ def settle(connection: Connection, item: Inbound) -> Arrival | FullRequest | Non
                 connection._introduced.set()
         case Malformed(error, fatal):
             if fatal:
-                logger.warning("%s: %s; the connection is closed", connection._link.peer.address, error)
+                if connection._reason is None:
+                    logger.warning("%s: %s; the connection is closed", connection._link.peer.address, error)
                 connection.abort(error.code, str(error), error=error)
             else:
                 connection._malformed += 1

@@ -55,6 +55,7 @@ class Stream(Generic[T]):
         "_data",
         "_deadline",
         "_error",
+        "_is_waiting",
         "_items_left",
         "_items_taken",
         "_max_items",
@@ -104,6 +105,7 @@ class Stream(Generic[T]):
         self._connection: Connection | None = None
         self._number = 0
         self._pace: Pace | None = None
+        self._is_waiting = False
         self._task: trio.lowlevel.Task | None = None
         self._deadline = math.inf
         self._timer: Timer | None = None
@@ -157,16 +159,20 @@ class Stream(Generic[T]):
 
     async def _wait(self) -> None:
         """Wait until there is an item, or raise why there will be none."""
-        if self._task is not None:
+        if self._is_waiting:
             raise trio.BusyResourceError("another task waits for an item of this stream already")
         connection = self._connection
         if self._state == "open":
             assert connection is not None
-            with connection.waiting_for_peer():
-                self._begin_waiting(connection)
-                while self._state == "open" and not self._buffer:
-                    self._task = trio.lowlevel.current_task()
-                    await trio.lowlevel.wait_task_rescheduled(self._stop_waiting)
+            self._is_waiting = True
+            try:
+                with connection.waiting_for_peer():
+                    self._begin_waiting(connection)
+                    while self._state == "open" and not self._buffer:
+                        self._task = trio.lowlevel.current_task()
+                        await trio.lowlevel.wait_task_rescheduled(self._stop_waiting)
+            finally:
+                self._is_waiting = False
             assert self._pace is not None
             self._pace.begin()
         if self._buffer:

@@ -199,12 +199,11 @@ def pack(frame: bytes, records: Iterable[bytes | memoryview]) -> SmallParcel | P
 
 def with_frame(parcel: SmallParcel | Parcel, frame: bytes) -> SmallParcel | Parcel:
     """The same records before another frame."""
-    changed: SmallParcel | Parcel
-    if isinstance(parcel, Parcel):
-        last = b"".join((parcel.parts[-1][: -parcel.frame_size], frame))
-        changed = Parcel([*parcel.parts[:-1], last], len(parcel) - parcel.frame_size + len(frame))
-    else:
-        changed = SmallParcel(parcel[: -parcel.frame_size] + frame)
+    parts = parcel.parts if isinstance(parcel, Parcel) else (parcel,)
+    last = b"".join((parts[-1][: -parcel.frame_size], frame))
+    size = len(parcel) - parcel.frame_size + len(frame)
+    is_small = size <= JOINED_SIZE
+    changed = SmallParcel(b"".join((*parts[:-1], last))) if is_small else Parcel([*parts[:-1], last], size)
     changed.attachments_count = parcel.attachments_count
     changed.attachments_size = parcel.attachments_size
     changed.frame_size = len(frame)
