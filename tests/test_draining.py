@@ -179,6 +179,7 @@ async def test_the_shortest_of_several_times_holds(server: pyipc.Server, autojum
     async with trio.open_nursery() as nursery:
         for timeout in (None, 100.0, 3.0, 50.0):
             nursery.start_soon(drain, timeout)
+            await trio.testing.wait_all_tasks_blocked()
         await read_all(link)
         await link.aclose()
     assert reports == [pyipc.DrainReport(cut_off=1)] * 4
