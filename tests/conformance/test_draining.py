@@ -144,6 +144,7 @@ async def test_a_deadline_cuts_off_who_is_still_there_and_says_so(subject: Subje
         assert lost[0].maybe_handled
 
 
+@needs(Feature.MESSAGES)
 @lacks(Feature.DRAIN)
 async def test_without_an_end_of_the_stream_a_drain_ends_connections_when_nothing_is_at_work(subject: Subject) -> None:
     server = pyipc.Server(subject.server_endpoint())
