@@ -276,6 +276,11 @@ class Responder:
                 self._connection._note_quiet()
 
     @property
+    def has_requests(self) -> bool:
+        """Whether there is anything that the peer could cancel: requests and streams, at work or waiting."""
+        return bool(self._running or self._waiting)
+
+    @property
     def handlers_at_work(self) -> int:
         """Requests whose handlers have begun, and wait."""
         return len(self._running)
