@@ -185,6 +185,8 @@ async def test_a_cancel_behind_more_events_than_have_room_is_heard(what: str, au
         trio.open_nursery() as nursery,
     ):
 
+        scope = trio.CancelScope()
+
         async def ask() -> None:
             if what == "stream":
                 async with client.stream("stream", timeout=None) as rows:
@@ -193,18 +195,24 @@ async def test_a_cancel_behind_more_events_than_have_room_is_heard(what: str, au
             else:
                 await client.request("request", timeout=None)
 
-        for _ in range(3 if what == "waiting" else 1):
-            nursery.start_soon(ask)
+        async def ask_all() -> None:
+            with scope:
+                async with trio.open_nursery() as nursery:
+                    for _ in range(3 if what == "waiting" else 1):
+                        nursery.start_soon(ask)
+
+        nursery.start_soon(ask_all)
         await wait_all_tasks_blocked()
-        for _ in range(10):
+        for _ in range(15):
             await client.emit("slow", FILL)
         await client.flush()
         (connection,) = server.connections
         await until(lambda: connection.statistics().inbox_size > 5 * SMALL["inbox_high_water_size"])
         before = trio.current_time()
-        nursery.cancel_scope.cancel()
-        await until(lambda: len(stopped) > 0)
+        scope.cancel()
+        await trio.sleep(10)
         assert stopped == [pytest.approx(before, abs=1)]
+        assert connection.statistics().concurrent_requests == 0
 
 
 async def test_requests_at_work_do_not_switch_off_the_back_pressure(autojump_clock: MockClock) -> None:
