@@ -236,7 +236,9 @@ async def test_a_broadcast_leaves_out_who_takes_none(caplog: pytest.LogCaptureFi
             report = server.broadcast_nowait("news", attachments=contents)
             assert report == pyipc.BroadcastReport(1, 2)
         assert server.broadcast_nowait("news", attachments=[]) == pyipc.BroadcastReport(3, 0)
-        assert caplog.text.count("does not get 'news': this needs a pyipc peer with 'attachments'") == 4
+        assert (
+            caplog.text.count("does not get 'news': this needs a pyipc peer with 'attachments'") == 2
+        )  # once for each
         assert await plain.read() == await old.read() == ("news", None)
         with trio.fail_after(5):
             while len(got) < 3:
