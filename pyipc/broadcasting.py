@@ -233,7 +233,7 @@ class Audience:
 def note_unsuited(connection: Connection, name: str, error: LocalProtocolError) -> None:
     """A peer does not get what is sent to many, since it takes no such thing.
 
-    What it takes is its own choice, and so is what it subscribes to: with a line for each message it would fill the log.
+    What it takes is its own choice, and so is what it subscribes to: with a line a message it would fill the log.
     """
     connection._dropped += 1
     level = logging.WARNING if is_round(connection._dropped) else logging.DEBUG

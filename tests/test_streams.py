@@ -267,7 +267,7 @@ async def test_items_of_what_was_never_asked_are_refused(autojump_clock: MockClo
     ],
 )
 async def test_requests_and_streams_do_not_mix(answer: tuple[str, Any], what: str, autojump_clock: MockClock) -> None:
-    """A reply to a stream, or an item of a request, is a mistake of the peer, for whose end nobody is to wait for ever."""
+    """A reply to a stream, or an item of a request, is a mistake of the peer: whoever asked would wait for ever."""
     async with asking() as (connection, peer), trio.open_nursery() as nursery:
 
         async def ask() -> None:
