@@ -212,7 +212,7 @@ class Reconnecting:
         self.template.check_size(frame)
         buffers = [] if attachments is NO_ATTACHMENTS else listed(attachments)
         kept = pack_kept(self.template, frame, buffers) if buffers else frame
-        self.offline.put(event, kept, self.why_not)
+        self.offline.put(event, kept, self.why_not, self.window.last)
 
     async def _supervise_to_the_end(self) -> None:
         try:
@@ -224,7 +224,7 @@ class Reconnecting:
         """Keep something that is published for the next connection; see `OfflineQueue.put`."""
         frame = self.template.say(body)
         kept = pack_kept(self.template, frame, attachments) if attachments else frame
-        self.offline.put(body.topic, kept, self.why_not)
+        self.offline.put(body.topic, kept, self.why_not, self.window.last)
 
     def serve_topics(self, subscriptions: Subscriptions) -> None:
         """Let ``subscriptions`` have what arrives about topics, and take part in every new connection."""
@@ -354,7 +354,6 @@ class Reconnecting:
             self.subscriptions.restore(connection)
         self.window.resend(connection)
         self._send_kept(connection)
-        self.window.send_kept(connection)
 
     # --- moving on ---
 
@@ -447,15 +446,18 @@ class Reconnecting:
             self.running.leave()
 
     def _send_kept(self, connection: Connection) -> None:
-        """Put what was kept into a new connection, before anything else gets there."""
-        for event, frame in self.offline.take_all():
+        """Put what was kept into a new connection, in order, before anything else gets there."""
+        window, confirmed = self.window, self.window.kept()
+        for event, frame, after in self.offline.take_all():
+            window.send_kept(connection, confirmed, after)
             try:
                 send_kept(connection, event, frame)
             except LocalProtocolError as error:
                 self._drop(error)
             except ConnectionClosed:
-                self.offline.put_back([frame])
+                self.offline.put_back([frame], after)
                 return
+        window.send_kept(connection, confirmed)
 
     def _drop(self, error: LocalProtocolError) -> None:
         """Leave out an event that was queued for any server, and which this one cannot take."""
