@@ -70,7 +70,6 @@ class Client(Handling, StreamSource, TopicClient):
             self._up,
             options,
             connected=self._wait_for_connection,
-            waiting=self._waiting_for_peer,
             check_usable=self._check_usable,
         )
         self._up.serve_topics(self._topics)
