@@ -262,6 +262,11 @@ class Subscriptions:
                 pass  # it was not sent, and goes the way of all that is sent without a connection
             else:
                 return
+        # It gives way each time: a loop that publishes must not keep the next connection from being made.
+        await trio.lowlevel.checkpoint()
+        if self._up.connection not in (None, connection):
+            await self.publish(topic, data, retain=retain, attachments=attachments, traceparent=traceparent)
+            return
         self._check_possible()
         self._up.keep_published(body, attachments)
 
