@@ -204,11 +204,10 @@ class Asking(Lifecycle, StreamSource):
         if self._streams is None:
             self._streams = Streams(cast("Connection", self))
         number = self._conversation.next_call()
-        frame = self._conversation.say(stream.opening(number))
-        outbox.push_now(frame, self._now())
+        size = stream.ask(cast("Connection", self), number)
         self._streams.add(number, stream)
         if self._watch is not None:
-            self._watch.sent("stream", stream.event, len(frame), cast("Connection", self))
+            self._watch.sent("stream", stream.event, size, cast("Connection", self))
 
     async def _wait_for_turn(self, event: str, timeout: float | None, deadline: float) -> None:
         """Wait until one more request fits, but not beyond its own time-out."""
@@ -260,6 +259,25 @@ class Asking(Lifecycle, StreamSource):
                 yield
         finally:
             self._waiting -= 1
+
+    @contextlib.contextmanager
+    def waiting_at_length(self) -> Iterator[None]:
+        """Like `waiting_for_peer`, for what may take long though nothing is wrong, such as the next item of a stream.
+
+        If the present task is no handler of this connection, reading pauses later than else, but it does pause.
+        """
+        dispatcher = self._dispatcher
+        if dispatcher.is_handling():
+            with self.waiting_for_peer():
+                yield
+            return
+        dispatcher.bystanders += 1
+        dispatcher.resume()
+        self._reader.call_back()
+        try:
+            yield
+        finally:
+            dispatcher.bystanders -= 1
 
 
 # What a task without a slot gives up; it can be entered any number of times.

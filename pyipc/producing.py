@@ -20,7 +20,7 @@ from pyipc.message import Message
 from pyipc.nursery import errors_told
 from pyipc.pace import Pace
 from pyipc.protocol.codec import convert
-from pyipc.protocol.features import EndOfStream
+from pyipc.protocol.features import EndOfStream, ReceivedOpening
 from pyipc.protocol.parcels import Parcel, SmallParcel
 from pyipc.refusals import is_refusal, tell_of, what_went_wrong
 
@@ -136,11 +136,13 @@ class Producers:
                 return
             self.served += 1
             data = opening.data if handler.data_type is None else convert(opening.data, handler.data_type)
-            message: Message[Any] = (
-                Arrival(event, data, traceparent=opening.traceparent).message(data, self._connection)
-                if opening.traceparent
-                else Message(event, data, self._connection)
-            )
+            message: Message[Any]
+            if opening.traceparent or isinstance(opening, ReceivedOpening):
+                attachments = opening.attachments if isinstance(opening, ReceivedOpening) else ()
+                arrival = Arrival(event, data, attachments=attachments, traceparent=opening.traceparent)
+                message = arrival.message(data, self._connection)
+            else:
+                message = Message(event, data, self._connection)
             rows = handler.function(message)
             if not isinstance(rows, AsyncGenerator):
                 raise TypeError(f"{handler.name} made {type(rows).__name__}, and no async generator")
@@ -243,8 +245,8 @@ class Producers:
         if production.items > 0 and production.size > 0 and outbox.size < outbox.high_water_size:
             await trio.lowlevel.checkpoint()
         else:
-            # Reading goes on meanwhile, since the credit may be behind much else.
-            with connection.waiting_for_peer():
+            # More is read meanwhile, since the credit may be behind much else.
+            with connection.waiting_at_length():
                 while production.items <= 0 or production.size <= 0:
                     await production.credited.park()
                 if outbox.size >= outbox.high_water_size:

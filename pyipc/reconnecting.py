@@ -57,6 +57,8 @@ __all__ = ["Reconnecting"]
 
 logger: logging.Logger = logging.getLogger("pyipc.client")
 
+# Connections that are left behind while something is under way on them; a server can make it so that it never ends.
+_MAX_DEPARTING = 8
 # Trying again soon will not mend these, so whoever waits for the first connection is told at once.
 _HOPELESS = (AddressError, UnsafePath, PeerNotAllowed, PeerRefused)
 
@@ -128,7 +130,7 @@ class Reconnecting:
         self.now: Callable[[], float] = trio.current_time
         self.connection: Connection | None = None
         self.subscriptions: Subscriptions | None = None
-        self.departing: set[Connection] = set()
+        self.departing: dict[Connection, None] = {}
         self.offline: OfflineQueue = OfflineQueue(options)
         self.failure: IPCError | None = None
         self.last_error: IPCError | None = None
@@ -376,7 +378,10 @@ class Reconnecting:
     def _leave_behind(self, connection: Connection) -> None:
         assert self._nursery is not None
         self.moves += 1
-        self.departing.add(connection)
+        if len(self.departing) >= _MAX_DEPARTING:
+            oldest = next(iter(self.departing))
+            oldest.abort("left", "too many connections were left behind with something under way", linger=False)
+        self.departing[connection] = None
         self._nursery.start_soon(self._depart, connection, self._on_move())
         self.tell()
 
@@ -384,7 +389,7 @@ class Reconnecting:
         """Let what is under way on a connection go on until it has ended."""
         await depart(connection, expected, self._options.close_timeout)
         await connection.wait_lost()
-        self.departing.discard(connection)
+        self.departing.pop(connection, None)
         if not self._stopped:  # else whoever closes it counts what it has not sent
             await self._take_over(connection._outbox.reclaim_events())
         present = self.connection

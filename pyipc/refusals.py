@@ -71,7 +71,7 @@ def tell_of(error: Exception, what: str, connection: Connection) -> bool:
         return False
     if isinstance(refusal, StreamHandlerCalled):
         # The peer's fault, not the handler's, and no reason to write a traceback for each.
-        logger.debug("%s: %s (%s)", what, refusal, address)
+        logger.warning("%s: %s (%s)", what, refusal, address)
         return False
     logger.error("%s failed (%s)", what, address, exc_info=error)
     return True

@@ -258,6 +258,8 @@ class Resending(Window):
         failure = self._up.failure
         self._closed = self._closed or failure is None
         for unsettled in list(self.pending.values()):
+            if failure is not None and unsettled.connection in self._up.departing:
+                continue  # its outcome may still come
             if failure is None:
                 self._give_up(unsettled, "closed", "the client was closed")
             else:

@@ -6,6 +6,7 @@ receiver recognizes them by their numbers: those of a session, which outlives it
 
 from __future__ import annotations
 
+import collections
 import enum
 import secrets
 import weakref
@@ -31,6 +32,8 @@ Verdict = tuple[str, str, bytes | None]
 HANDLED: Final[Verdict] = ("", "", None)
 #: Bytes of messages and data of outcomes that are kept for one sender. Beyond it an outcome is only a code.
 MAX_OUTCOMES_SIZE: Final = 256 * 1024
+# What has never held anything: a deque takes most of a kilobyte as soon as it is made. This one stays empty.
+_NOTHING: collections.deque[int] = collections.deque(maxlen=0)
 # Of sessions without a connection there may be many, but not with many numbers each.
 _MAX_IDLE_NUMBERS = 1_000_000
 # Nor with many bytes in all; beyond it outcomes of those that leave are only codes.
@@ -57,10 +60,12 @@ class Receipts:
         size: Bytes of messages and data that are kept.
     """
 
-    __slots__ = ("_changed", "_numbers", "lowest", "size")
+    __slots__ = ("_changed", "_numbers", "_order", "lowest", "size")
 
     def __init__(self) -> None:
         self._numbers: dict[int, Verdict | None] = {}
+        # The same numbers as they came: to look for the first one in a dictionary takes as long as it has lost entries.
+        self._order: collections.deque[int] = _NOTHING
         self._changed: trio.lowlevel.ParkingLot | None = None
         self.lowest: int = 0
         self.size: int = 0
@@ -88,6 +93,9 @@ class Receipts:
     def begin(self, number: int) -> None:
         """A number that is `NEW` is being handled from now on."""
         self._numbers[number] = None
+        if self._order is _NOTHING:
+            self._order = collections.deque()
+        self._order.append(number)
 
     def settle(self, number: int, verdict: Verdict) -> Verdict:
         """Note how a number ended; say what is kept of that, and may be told."""
@@ -113,11 +121,9 @@ class Receipts:
         numbers = self._numbers
         # They are in the order in which they came, which is theirs. A peer that keeps to no order gains nothing: what
         # hides behind a higher number is forgotten with that one, and until then it is not answered either.
-        while numbers:
-            first = next(iter(numbers))
-            if first >= lowest:
-                break
-            verdict = numbers.pop(first)
+        order = self._order
+        while order and order[0] < lowest:
+            verdict = numbers.pop(order.popleft())
             if verdict is not None:
                 self.size -= len(verdict[1]) + len(verdict[2] or b"")
 

@@ -19,6 +19,7 @@ from pyipc.protocol.features import (
     Publish,
     Published,
     ReceivedItem,
+    ReceivedOpening,
     Subscribe,
     TracedEvent,
     Unpublished,
@@ -112,6 +113,9 @@ def _settle_attached(connection: Connection, arrived: WithAttachments) -> Arriva
             return connection._owner.topic_frame(connection, item, attachments)
         case Reply():
             return connection._settle(Reply(item.call, Attached(item.data, attachments)))
+        case OpenStream():
+            fields = item.call, item.event, item.data, item.items, item.size, item.traceparent
+            return settle(connection, ReceivedOpening(*fields, attachments))
         case ReceivedItem():
             size = item.size + sum(map(len, attachments)) + RECORD_HEAD * len(attachments)
             return settle(connection, ReceivedItem(item.call, Attached(item.data, attachments), size))

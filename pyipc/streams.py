@@ -14,21 +14,23 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 import trio
 
-from pyipc.attaching import fits
+from pyipc.attaching import fits, frozen, send_packed
 from pyipc.calls import error_of
 from pyipc.errors import ConnectionClosed, ConnectionLost, RemoteProtocolError, RequestTimeout
 from pyipc.options import UNSET, Unset, check_timeout
 from pyipc.pace import Pace
 from pyipc.protocol.features import Credit, EndOfStream, OpenStream, ReceivedItem
 from pyipc.protocol.messages import Malformed
+from pyipc.protocol.parcels import NO_ATTACHMENTS, listed
 from pyipc.protocol.traces import check_traceparent
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from pyipc.connection import Connection
     from pyipc.options import Options
     from pyipc.protocol.messages import Failure
+    from pyipc.protocol.parcels import Buffer
     from pyipc.timers import Timer
 
 __all__ = ["Stream", "StreamSource", "Streams"]
@@ -50,6 +52,7 @@ class Stream(Generic[T]):
 
     __slots__ = (
         "__weakref__",
+        "_attachments",
         "_buffer",
         "_connection",
         "_data",
@@ -84,9 +87,11 @@ class Stream(Generic[T]):
         options: Options,
         open: Callable[[Stream[Any], float], Awaitable[None]],
         traceparent: str = "",
+        attachments: Iterable[Buffer] = NO_ATTACHMENTS,
     ) -> None:
         self.event: str = event
         self._traceparent = traceparent
+        self._attachments = () if attachments is NO_ATTACHMENTS else frozen(listed(attachments))
         self._data = data
         self.timeout: float | None = timeout
         self._result = result
@@ -166,7 +171,7 @@ class Stream(Generic[T]):
             assert connection is not None
             self._is_waiting = True
             try:
-                with connection.waiting_for_peer():
+                with connection.waiting_at_length():
                     self._begin_waiting(connection)
                     while self._state == "open" and not self._buffer:
                         self._task = trio.lowlevel.current_task()
@@ -238,9 +243,18 @@ class Stream(Generic[T]):
 
     # --- what the connection does ---
 
-    def opening(self, number: int) -> OpenStream:
-        """What is to be sent to ask for it."""
-        return OpenStream(number, self.event, self._data, self._max_items, self._max_size, self._traceparent)
+    def ask(self, connection: Connection, number: int) -> int:
+        """Ask for it over a connection; return the size of what was sent.
+
+        Raises:
+            LocalProtocolError, ConnectionLost: It could not be asked for; nothing was sent.
+        """
+        opening = OpenStream(number, self.event, self._data, self._max_items, self._max_size, self._traceparent)
+        frame = connection._conversation.say(opening)
+        if self._attachments:
+            return send_packed(connection, frame, self._attachments)
+        connection._outbox.push_now(frame, connection._now())
+        return len(frame)
 
     def begin(self, connection: Connection, number: int) -> None:
         """It was asked for over a connection."""
@@ -248,7 +262,7 @@ class Stream(Generic[T]):
         self._number = number
         self._pace = Pace(connection._now)
         self._state = "open"
-        self._data = None
+        self._data, self._attachments = None, ()
 
     def end(self, error: Exception | None) -> None:
         """No more items will come. Those that wait are still given out, then ``error`` is raised."""
@@ -279,7 +293,13 @@ class StreamSource(ABC):
 
     @overload
     def stream(
-        self, event: str, data: object = None, *, timeout: float | Unset | None = UNSET, traceparent: str = ""
+        self,
+        event: str,
+        data: object = None,
+        *,
+        attachments: Iterable[Buffer] = NO_ATTACHMENTS,
+        timeout: float | Unset | None = UNSET,
+        traceparent: str = "",
     ) -> Stream[Any]: ...
 
     @overload
@@ -288,6 +308,7 @@ class StreamSource(ABC):
         event: str,
         data: object = None,
         *,
+        attachments: Iterable[Buffer] = NO_ATTACHMENTS,
         timeout: float | Unset | None = UNSET,
         result: type[T],
         traceparent: str = "",
@@ -298,6 +319,7 @@ class StreamSource(ABC):
         event: str,
         data: object = None,
         *,
+        attachments: Iterable[Buffer] = NO_ATTACHMENTS,
         timeout: float | Unset | None = UNSET,
         result: Any = None,
         traceparent: str = "",
@@ -314,6 +336,7 @@ class StreamSource(ABC):
         Args:
             event: The name of the stream.
             data: Anything that has a JSON form.
+            attachments: Buffers of bytes; see `Connection.emit`.
             timeout: Seconds to wait for each item, and on entering; ``None`` for ever; by default the option
                 ``request_timeout``.
             result: A type that each item is checked against and converted to.
@@ -325,7 +348,7 @@ class StreamSource(ABC):
             says later is raised by `Stream.__anext__`.
 
         Raises:
-            LocalProtocolError: ``traceparent`` is none.
+            LocalProtocolError: ``traceparent`` is none, or an attachment is no buffer of bytes.
 
         Cancellation: while it is entered, nothing was sent; later the handler is cancelled.
         """
@@ -343,6 +366,7 @@ class StreamSource(ABC):
             options=self._options,
             open=self._open_stream,
             traceparent=traceparent,
+            attachments=attachments,
         )
 
     def _make_stream(self, event: str, data: object, **how: Any) -> Stream[Any]:

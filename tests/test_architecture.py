@@ -409,3 +409,28 @@ def test_the_table_of_defaults_is_read_as_written() -> None:
     assert documented_defaults(page) == [("a_size", "8 MiB"), ("b", "`None`")]
     assert [shown("a_size", 8 * 1024**2), shown("b", None), shown("c", 1000)] == ["8 MiB", "`None`", "1,000"]
     assert [shown("d_timeout", 0.5), shown("e", "close"), shown("f", True)] == ["0.5 s", '`"close"`', "`True`"]
+
+
+def rooms(page: str) -> set[str]:
+    """The modules that the table of the page on architecture names."""
+    found = set()
+    for row in re.findall(r"^\|.*\| (`.*?) \|.*\|.*\|$", page, re.MULTILINE):
+        package = ""
+        for name in re.findall(r"`([^`]+)`", row):
+            package = name.rpartition("/")[0] if "/" in name else package
+            found.add(".".join(filter(None, ("pyipc", package, name.rpartition("/")[2]))))
+    return found
+
+
+def test_the_page_on_architecture_has_a_place_for_every_module() -> None:
+    page = (ROOT / "docs" / "explanation" / "architecture.md").read_text("utf-8")
+    whole = ("pyipc.cli", "pyipc.node_ipc", "pyipc.testing")  # rooms that are shown as one
+    modules = {
+        module for module, path in SOURCES.items() if not path.name.startswith("__") and not within(module, *whole)
+    }
+    assert rooms(page) == modules | set(whole)
+
+
+def test_rooms_are_read_as_written() -> None:
+    page = "| Floor | Room | Owns | Not |\n|---|---|---|---|\n| L0 | `protocol/a`, `b` | x | `y` |\n| | `c` | `z` | |\n"
+    assert rooms(page) == {"pyipc.protocol.a", "pyipc.protocol.b", "pyipc.c"}

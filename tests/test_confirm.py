@@ -202,6 +202,26 @@ async def test_a_lost_connection_does_not_stop_the_handler_and_the_client_hears_
         await settled(lambda: server.statistics().connections == 1)
 
 
+async def test_a_connection_that_fails_on_this_side_does_not_stop_the_handler_either(
+    autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fail() -> None:
+        raise OSError("a fault of ours")
+
+    router = pyipc.Router()
+    work = Work(router)
+    async with pair(router, client_options=FAST) as (client, server):
+        async with emitting(client, "work", 1) as ended:
+            await work.started.wait()
+            (connection,) = server.connections
+            connection._crew.start(fail)
+            await trio.sleep(1)
+            assert ended == []
+            work.release.set()
+        assert ended == [None]
+        assert work.begun == work.done == [1]
+
+
 async def test_the_outcome_of_what_was_done_meanwhile_is_kept(autojump_clock: trio.testing.MockClock) -> None:
     router = pyipc.Router()
     work = Work(router)
@@ -954,6 +974,21 @@ async def test_outcomes_are_kept_within_bounds(autojump_clock: trio.testing.Mock
         assert [await peer.read_until("pyipc.outcome") for _ in range(2)] == [first[0], first[-1]]
         await peer.send(deliver(count + 1, lowest=count))  # so there is room again
         assert len((await peer.read_until("pyipc.outcome"))["message"]) > 900
+
+
+async def test_nothing_is_forgotten_whose_outcome_is_waited_for(autojump_clock: trio.testing.MockClock) -> None:
+    async with wired(pyipc.Router()) as (server, call):
+        peer, _ = await call()
+        (connection,) = server.connections
+        async with emitting(connection, "x"):
+            assert (await peer.read_until("pyipc.deliver"))["lowest"] == 1
+            async with emitting(connection, "x"):
+                assert (await peer.read_until("pyipc.deliver"))["lowest"] == 1
+                await peer.send(frame("pyipc.outcome", {"number": 2}))
+            await peer.send(frame("pyipc.outcome", {"number": 1}))
+        async with emitting(connection, "x"):
+            assert (await peer.read_until("pyipc.deliver"))["lowest"] == 3
+            await peer.send(frame("pyipc.outcome", {"number": 3}))
 
 
 async def test_outcomes_that_mean_nothing_are_ignored(autojump_clock: trio.testing.MockClock) -> None:

@@ -153,7 +153,7 @@ async def with_many_servers(seed: int) -> Ledger:
 @pytest.mark.parametrize("scene", [with_one_server, with_many_servers])
 def test_confirmed_is_handled_and_nothing_twice_in_one_life(scene: Callable[[int], Awaitable[Ledger]]) -> None:
     confirmed = failed = redelivered = 0
-    for seed in range(120 * SCALE):
+    for seed in range(100 * SCALE):
         try:
             ledger = trio.run(scene, seed, clock=trio.testing.MockClock(autojump_threshold=0))
             ledger.check()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -108,23 +109,37 @@ async def test_who_introduces_itself_only_then_is_asked_as_well(
     await link.aclose()
 
 
-async def test_who_waits_in_line_is_let_in_and_asked(server: pyipc.Server, autojump_clock: MockClock) -> None:
-    server.on("sum", lambda message: sum(message.data))
-    # It dials in the very step in which the drain begins: nobody has accepted it yet.
-    links: list[Link] = []
+async def test_who_waits_in_line_is_let_in_and_asked() -> None:
+    question = b'{"type":"pyipc.request","data":{"call":1,"event":"sum","data":[1,2]}}\f'
+    reports: list[pyipc.DrainReport] = []
+    async with pyipc.Server("tcp://127.0.0.1:0") as server:
+        server.on("sum", lambda message: sum(message.data))
+        address = server.addresses[0]
 
-    async def come() -> None:
-        links.append(await dial(server))
-        await links[0].send(HELLO + b'{"type":"pyipc.request","data":{"call":1,"event":"sum","data":[1,2]}}\f')
+        async def talk(sock: socket.socket) -> None:
+            stream = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
+            got = b""
+            while GOAWAY not in got or b"pyipc.reply" not in got:
+                chunk = await stream.receive_some()
+                assert chunk, "the connection was closed"
+                got += chunk
+            assert b'"call":1,"data":3}' in got
+            await stream.aclose()
 
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(come)
-        nursery.start_soon(server.drain, 60, "update")
-        await until(lambda: bool(links))
-        links[0].send_eof()
-        got = await read_all(links[0])
-    assert b'"pyipc.reply","data":{"call":1,"data":3}' in got
-    assert GOAWAY in got
+        async def drain() -> None:
+            reports.append(await server.drain(20, "update"))
+
+        # All of them come before the server's own task runs again, which lets in sixteen at once.
+        callers = [socket.create_connection((address.host, address.port)) for _ in range(40)]
+        for caller in callers:
+            caller.sendall(HELLO + question)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(drain)
+            for caller in callers:
+                caller.setblocking(False)
+                nursery.start_soon(talk, caller)
+        assert server.statistics().accepted == 40
+    assert reports == [pyipc.DrainReport(left=40)]
 
 
 async def test_whoever_ignores_it_is_served_until_the_deadline(server: pyipc.Server, autojump_clock: MockClock) -> None:
@@ -164,6 +179,7 @@ async def test_the_shortest_of_several_times_holds(server: pyipc.Server, autojum
     async with trio.open_nursery() as nursery:
         for timeout in (None, 100.0, 3.0, 50.0):
             nursery.start_soon(drain, timeout)
+            await trio.testing.wait_all_tasks_blocked()
         await read_all(link)
         await link.aclose()
     assert reports == [pyipc.DrainReport(cut_off=1)] * 4

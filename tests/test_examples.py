@@ -129,3 +129,14 @@ async def test_the_readme_runs(tmp_path: Path, node_modules: NodeModules) -> Non
     assert node.stdout.decode() == output_of("node client.js")
     assert len(while_it_ran) == 4, while_it_ran  # two sockets, each with a lock file
     assert files_of(name) == set()
+
+
+async def test_the_parts_of_the_readme_run(tmp_path: Path) -> None:
+    """Its program with an example of each part beyond events and requests."""
+    name = f"shop_{os.getpid()}"
+    (program,) = [block for block in blocks("python") if '"shop"' in block]
+    (tmp_path / "shop.py").write_text(program.replace('"shop"', repr(name)), "utf-8")
+    result = await run(tmp_path / "shop.py")
+    assert (result.returncode, result.stderr.decode()) == (0, "")
+    assert result.stdout.decode() == output_of("python shop.py")
+    assert files_of(name) == set()

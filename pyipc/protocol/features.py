@@ -28,6 +28,7 @@ __all__ = [
     "Publish",
     "Published",
     "ReceivedItem",
+    "ReceivedOpening",
     "Subscribe",
     "TopicFrame",
     "TracedEvent",
@@ -119,6 +120,16 @@ class OpenStream(ControlStruct):
     items: int = 0
     size: int = 0
     traceparent: str = ""
+
+
+class ReceivedOpening(OpenStream):
+    """A stream that was asked for with attachments, as it is reported.
+
+    Attributes:
+        attachments: Their contents.
+    """
+
+    attachments: tuple[bytes, ...] = ()
 
 
 class ReceivedItem(Item):

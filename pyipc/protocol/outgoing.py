@@ -47,7 +47,7 @@ class OutgoingFrames(Conversation):
         self._request_prefixes: dict[str, bytes] = {}
         self._last_call = 0
         self._peer_speaks_pyipc = False
-        # What the peer accepts as attachments to one frame, once it has said so.
+        # What both sides accept as attachments to one frame, once the peer has said so.
         self._attachments_limit: int | None = None
         self.protocol: str = "plain"
 
@@ -83,8 +83,8 @@ class OutgoingFrames(Conversation):
             raise MessageTooLarge(
                 size,
                 limit,
-                message=f"the attachments take {size:,} bytes and the peer accepts {limit:,} to one message; "
-                "send less at a time, or raise its max_attachments_size",
+                message=f"the attachments take {size:,} bytes and the limit is {limit:,} to one message; "
+                "send less at a time, or raise max_attachments_size on both sides",
             )
         limit = self._options.max_attachments
         if count > limit:

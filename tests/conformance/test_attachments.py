@@ -87,6 +87,7 @@ async def test_they_come_with_items_of_streams_and_confirmed_events(stage: Stage
 
     @theirs.on("rows")
     async def rows(message: pyipc.Message[Any]) -> AsyncIterator[object]:
+        assert list(message.attachments) == CONTENTS[-2]
         for number, contents in enumerate(CONTENTS):
             yield pyipc.Attached(number, contents)
             yield number
@@ -94,7 +95,7 @@ async def test_they_come_with_items_of_streams_and_confirmed_events(stage: Stage
     theirs.on("note", lambda message: got.append(list(message.attachments)))
     async with stage.open(theirs=theirs) as wire:
         taken: list[Any] = []
-        async with wire.ours.conn.stream("rows") as stream:
+        async with wire.ours.conn.stream("rows", attachments=CONTENTS[-2]) as stream:
             async for item in stream:
                 if isinstance(item, pyipc.Attached):
                     item = item.data, list(item.attachments)
@@ -135,11 +136,11 @@ async def test_order_is_kept_among_events_with_and_without_in_both_directions_at
 
 
 @needs(Feature.ATTACHMENTS, Feature.LARGE)
-async def test_as_much_as_the_receiver_accepts_and_no_more(stage: Stage) -> None:
+async def test_as_much_as_both_sides_accept_and_no_more(stage: Stage) -> None:
     theirs = pyipc.Router()
     theirs.on("much", lambda message: digest(message.attachments))
     contents = [random.Random(3).randbytes(3 * MIB), b"x" * MIB]
-    async with stage.open(theirs=theirs, our_options={"max_attachments_size": 1}) as wire:
+    async with stage.open(theirs=theirs) as wire:
         connection = wire.ours.conn
         assert await connection.request("much", attachments=contents) == digest(contents)
         for send in (connection.emit, connection.request):
@@ -150,10 +151,18 @@ async def test_as_much_as_the_receiver_accepts_and_no_more(stage: Stage) -> None
                 await send("much", attachments=[b""] * 65)
         with pytest.raises(pyipc.MessageTooLarge):
             connection.emit_nowait("much", attachments=[*contents, b"x"])
-        # Of our own we accept a byte.
-        with pytest.raises(pyipc.MessageTooLarge):
-            await wire.theirs.conn.emit("much", attachments=[b"xx"])
         assert await connection.request("much", attachments=[b"x"]) == digest([b"x"])
+
+
+@needs(Feature.ATTACHMENTS)
+async def test_the_smaller_limit_of_the_two_holds_for_both(stage: Stage) -> None:
+    theirs = pyipc.Router()
+    theirs.on("much", lambda message: digest(message.attachments))
+    async with stage.open(theirs=theirs, our_options={"max_attachments_size": 1}) as wire:
+        for side in (wire.ours, wire.theirs):
+            with pytest.raises(pyipc.MessageTooLarge, match="the limit is 1 "):
+                await side.conn.emit("much", attachments=[b"xx"])
+        assert await wire.ours.conn.request("much", attachments=[b"x"]) == digest([b"x"])
 
 
 @needs(Feature.ATTACHMENTS)

@@ -144,6 +144,7 @@ async def test_a_deadline_cuts_off_who_is_still_there_and_says_so(subject: Subje
         assert lost[0].maybe_handled
 
 
+@needs(Feature.MESSAGES)
 @lacks(Feature.DRAIN)
 async def test_without_an_end_of_the_stream_a_drain_ends_connections_when_nothing_is_at_work(subject: Subject) -> None:
     server = pyipc.Server(subject.server_endpoint())
@@ -178,3 +179,41 @@ async def test_without_an_end_of_the_stream_a_drain_ends_connections_when_nothin
         assert answers == [42]
         assert gone[0].code == "goodbye"
         assert client.statistics().moves == 0  # there is nowhere else to go
+
+
+@needs(Feature.DRAIN, Feature.MANY, Feature.RECONNECT)
+async def test_clients_that_come_at_the_last_moment_are_served_by_the_one_or_the_other(subject: Subject) -> None:
+    answers: list[str] = []
+    handled: list[int] = []
+
+    def serve(endpoint: pyipc.Endpoint, name: str) -> pyipc.Server:
+        server = pyipc.Server(endpoint)
+
+        @server.on("who")
+        async def who(message: pyipc.Message[int]) -> str:
+            handled.append(message.data)
+            return name
+
+        return server
+
+    first = serve(subject.server_endpoint(), "first")
+    async with trio.open_nursery() as nursery:
+        address = (await nursery.start(first.run))[0]
+
+        async def come(number: int) -> None:
+            endpoint = subject.client_endpoint(address)
+            async with pyipc.connect(endpoint, wait=False, reconnect_interval=0.01) as client:
+                answers.append(await client.request("who", number))
+
+        async with trio.open_nursery() as clients:
+            for number in range(20):
+                clients.start_soon(come, number)
+                if number == 10:
+                    await until(lambda: bool(answers))
+                    clients.start_soon(first.drain)
+            await until(lambda: repr(first).count("closed") == 1)
+            second = serve(subject.server_endpoint_again(address), "second")
+            await nursery.start(second.run)
+        assert sorted(handled) == list(range(20))
+        assert len(answers) == 20
+        await second.aclose()

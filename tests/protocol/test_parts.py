@@ -265,3 +265,13 @@ def test_items_are_for_streams_alone() -> None:
     assert side.receive_data(ITEM % b"1" + FF) == []
     with pytest.raises(UnsupportedByTransport):
         RawConversation().item(1, None)
+
+
+def test_items_of_some_size_and_depth() -> None:
+    _, peer = pair(Role.CLIENT)
+    fit = ITEM % (b'"%b"' % (b"x" * 1_000)) + FF
+    assert peer.receive_data(fit * 3) == [ReceivedItem(2, "x" * 1_000, len(fit) - 1)] * 3
+    deep = ITEM % (b"[" * 100 + b"]" * 100) + FF
+    *items, last = peer.receive_data(fit + deep + fit)
+    assert items == [ReceivedItem(2, "x" * 1_000, len(fit) - 1)]
+    assert code([last]) == "depth"

@@ -301,11 +301,13 @@ def test_only_a_peer_that_said_so_gets_them() -> None:
 
 
 @pytest.mark.parametrize("role", Role)
-def test_the_receiver_says_how_much(role: Role) -> None:
+def test_each_side_says_how_much(role: Role) -> None:
     mine, peer = conversation(role, max_attachments=3), conversation(other(role), max_attachments_size=10)
     introduced(*((mine, peer) if role is Role.CLIENT else (peer, mine)))
     mine.check_attachments(3, 10)
-    with pytest.raises(MessageTooLarge, match=r"11 bytes and the peer accepts 10 .*max_attachments_size") as large:
+    with pytest.raises(
+        MessageTooLarge, match=r"11 bytes and the limit is 10 .*max_attachments_size on both sides"
+    ) as large:
         mine.check_attachments(1, 11)
     assert (large.value.size, large.value.limit) == (11, 10)
     with pytest.raises(MessageTooLarge, match=r"4 attachments and the limit is 3.*max_attachments on both") as many:
