@@ -14,7 +14,7 @@ import trio
 from pyipc.attaching import frozen, send_packed
 from pyipc.calls import error_of
 from pyipc.errors import ConnectionLost, LocalProtocolError, PeerLacksFeature, Unconfirmed, UnsupportedByTransport
-from pyipc.options import Unset
+from pyipc.options import Unset, check_timeout
 from pyipc.protocol.codec import ready_json
 from pyipc.protocol.features import CONFIRM, Deliver
 from pyipc.protocol.messages import MAX_WINDOW
@@ -97,6 +97,7 @@ class Window:
         timers: The owner's clock.
 
     Attributes:
+        last: The highest number that there was.
         pending: Them, in order.
         size: What they count for in all, in bytes.
         span: How far above the lowest number any other may be, as the peer says.
@@ -108,7 +109,7 @@ class Window:
     def __init__(self, options: Options, timers: Timers) -> None:
         self._options = options
         self._timers = timers
-        self.last = 0
+        self.last: int = 0
         # Tasks that wait until there is room for their events, and how large these are; who came first is first.
         self._line: dict[trio.lowlevel.Task, int] = {}
         # Tasks that were woken there and do not run yet; nobody else may take what they were woken for.
@@ -155,6 +156,8 @@ class Window:
         text: bytes | None = ready_json(data, event)
         if isinstance(timeout, Unset):
             timeout = self._options.confirm_timeout
+        else:
+            check_timeout(timeout)
         return text, timeout, math.inf if timeout is None else trio.current_time() + timeout
 
     async def _is_ready(

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from pyipc.delivering import Delivery
 from pyipc.errors import ConnectionLost, Undelivered
-from pyipc.finishing import finish, wait_quiet
+from pyipc.finishing import finish, under_way, wait_quiet
 from pyipc.owner import Owner
 from pyipc.statistics import DrainReport
 
@@ -137,7 +138,7 @@ class Draining:
         if answers:
             await wait_quiet(connection, besides=1)
         else:
-            await connection.wait_lost()
+            await _wait_for_lane(connection)
         self._excused.add(connection)
         self._change()
 
@@ -188,3 +189,18 @@ class ServerOwner(Owner):
         super().introduced(connection, introduction)
         if self._draining.begun:
             self._draining.tell(connection)
+
+
+async def _wait_for_lane(connection: Connection) -> None:
+    """Wait until a peer has left, or cannot leave before a handler of its events is done, which waits itself."""
+    while connection._reason is None and not _is_stuck(connection):
+        if connection._quiet is None:
+            connection._quiet = trio.lowlevel.ParkingLot()
+        await connection._quiet.park()
+
+
+def _is_stuck(connection: Connection) -> bool:
+    """Whether all that is under way is a handler of an event and what is behind it, and the peer waits for that."""
+    events, receipts = connection._inbox.events, connection._receipts
+    is_awaited = (receipts is not None and receipts.is_busy) or any(type(event) is Delivery for event, _ in events)
+    return is_awaited and under_way(connection) <= 1 + len(events)

@@ -161,6 +161,11 @@ class Reconnecting:
         return self.connection is not None and self.connection.is_open
 
     @property
+    def connections(self) -> set[Connection]:
+        """The present one, and those that were left behind."""
+        return self.departing.union(() if self.connection is None else (self.connection,))
+
+    @property
     def refusal(self) -> IPCError | None:
         """Why the server will have none of us, or we of it, if that is how the last attempt or connection ended."""
         return self.last_error if self.connection is None and _is_refusal(self.last_error) else None

@@ -127,6 +127,11 @@ class Receipts:
             if verdict is not None:
                 self.size -= len(verdict[1]) + len(verdict[2] or b"")
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether an event is being handled."""
+        return None in self._numbers.values()
+
     def is_superseded(self, connection: Connection) -> bool:
         """Whether all that is left of a connection's events comes again over another, or already has."""
         return False

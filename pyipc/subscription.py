@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, get_args
 import trio
 
 from pyipc.errors import ConnectionClosed, SubscriptionOverflow
+from pyipc.options import check_timeout
 from pyipc.rounds import is_round
 from pyipc.statistics import SubscriptionStatistics
 
@@ -146,6 +147,7 @@ class Subscription:
 
         Cancellation: loses no message.
         """
+        check_timeout(timeout)
         try:
             if timeout is None:
                 return await self._next()
