@@ -41,7 +41,7 @@ _MAX_IDLE_SIZE = 16 * 1024 * 1024
 # Identities whose terms are kept ready, so that idle connections of one user share them.
 _MAX_TERMS = 1_024
 # What a session counts for that is not without a connection.
-_NOTHING = (0.0, 0, 0)
+_NOT_IDLE = (0.0, 0, 0)
 
 
 class Standing(enum.Enum):
@@ -295,7 +295,7 @@ class Sessions:
         self._idle_size += session.size
 
     def _take_from_idle(self, key: object) -> None:
-        _, numbers, size = self._idle.pop(key, _NOTHING)
+        _, numbers, size = self._idle.pop(key, _NOT_IDLE)
         self._idle_numbers -= numbers
         self._idle_size -= size
 
