@@ -1,4 +1,4 @@
-"""Events that are handled slowly, while something on the same connection waits for long: nothing is lost or locked up."""
+"""Events that are handled slowly, while something on their connection waits for long: nothing is lost or locked up."""
 
 from __future__ import annotations
 
