@@ -426,9 +426,7 @@ def test_the_page_on_architecture_has_a_place_for_every_module() -> None:
     page = (ROOT / "docs" / "explanation" / "architecture.md").read_text("utf-8")
     whole = ("pyipc.cli", "pyipc.node_ipc", "pyipc.testing")  # rooms that are shown as one
     modules = {
-        module
-        for module, path in SOURCES.items()
-        if not path.name.startswith("__") and not within(module, *whole)
+        module for module, path in SOURCES.items() if not path.name.startswith("__") and not within(module, *whole)
     }
     assert rooms(page) == modules | set(whole)
 
