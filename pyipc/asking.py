@@ -258,6 +258,25 @@ class Asking(Lifecycle, StreamSource):
         finally:
             self._waiting -= 1
 
+    @contextlib.contextmanager
+    def waiting_at_length(self) -> Iterator[None]:
+        """Like `waiting_for_peer`, for what may take long though nothing is wrong, such as the next item of a stream.
+
+        If the present task is no handler of this connection, reading pauses later than else, but it does pause.
+        """
+        dispatcher = self._dispatcher
+        if dispatcher.is_handling():
+            with self.waiting_for_peer():
+                yield
+            return
+        dispatcher.bystanders += 1
+        dispatcher.resume()
+        self._reader.call_back()
+        try:
+            yield
+        finally:
+            dispatcher.bystanders -= 1
+
 
 # What a task without a slot gives up; it can be entered any number of times.
 _NOTHING = contextlib.nullcontext()

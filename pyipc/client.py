@@ -70,7 +70,6 @@ class Client(Handling, StreamSource, TopicClient):
             self._up,
             options,
             connected=self._wait_for_connection,
-            waiting=self._waiting_for_peer,
             check_usable=self._check_usable,
         )
         self._up.serve_topics(self._topics)
@@ -209,15 +208,14 @@ class Client(Handling, StreamSource, TopicClient):
                 if traceparent or not connection._emit_at_once(event, data):
                     await connection.emit(event, data, traceparent=traceparent)
             except ConnectionLost:
-                # It was not sent, and goes the way of all that is emitted without a connection.
-                if self._up.connection not in (None, connection):
-                    # Unless there is another one by now.
-                    await self.emit(event, data, attachments=attachments, traceparent=traceparent)
-                    return
+                pass  # it was not sent, and goes the way of all that is emitted without a connection
             else:
                 return
-        else:
-            await trio.lowlevel.checkpoint_if_cancelled()
+        # Without a connection it gives way each time: a loop that emits must not keep the next one from being made.
+        await trio.lowlevel.checkpoint()
+        if self._up.connection not in (None, connection):
+            await self.emit(event, data, attachments=attachments, traceparent=traceparent)
+            return
         self._emit_offline(event, data, attachments, traceparent)
 
     def emit_nowait(

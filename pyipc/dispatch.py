@@ -78,6 +78,7 @@ class Dispatcher:
         unheard: Events that no handler was interested in.
         failed: Handlers that failed.
         refused: Handlers that refused.
+        bystanders: How many tasks wait at length for the peer and are no handlers of this connection.
     """
 
     __slots__ = (
@@ -86,6 +87,7 @@ class Dispatcher:
         "_ended",
         "_greet",
         "_greet_after_hello",
+        "_greeting",
         "_high_water_size",
         "_inbox",
         "_items",
@@ -100,6 +102,7 @@ class Dispatcher:
         "_responder",
         "_router",
         "_spares",
+        "bystanders",
         "failed",
         "paused",
         "received",
@@ -141,6 +144,7 @@ class Dispatcher:
         # The tasks that lead, and that handle events of which a handler waits. They know what they are called from.
         self._leading_task: trio.lowlevel.Task | None = None
         self._lane: trio.lowlevel.Task | None = None
+        self._greeting: trio.lowlevel.Task | None = None
         self._ended = False
         self._discarding = False
         self.paused: bool = False
@@ -149,6 +153,7 @@ class Dispatcher:
         self.unheard: int = 0
         self.failed: int = 0
         self.refused: int = 0
+        self.bystanders: int = 0
 
     # --- the tasks ---
 
@@ -290,8 +295,19 @@ class Dispatcher:
             outbox.corked = True
 
     async def _wait_for_room(self) -> None:
-        """Read no more until enough of what has arrived is handled, or reading is the only way on."""
-        while self._inbox.size >= self._high_water_size and not self._must_read():
+        """Read no more until enough of what has arrived is handled, or reading is the only way on.
+
+        Where a handler of this connection waits for the peer, what it waits for may stand behind any number of events,
+        none of which can be handled before: it is read on, to the hard limit, and beyond that there is no way on. Where
+        somebody else waits for long, such as a generator for credit, the handlers that are at work will most likely
+        end without. Yet one of them may wait for just him, in a way that cannot be seen. So more is read, and then no
+        more, and the connection stays.
+        """
+        inbox = self._inbox
+        while not self._must_read():
+            inbox.room = self._high_water_size if not self.bystanders else inbox.extra_room
+            if inbox.size < inbox.room:
+                break
             self.paused = True
             if self._pause is None:
                 self._pause = trio.lowlevel.ParkingLot()
@@ -315,6 +331,13 @@ class Dispatcher:
             and trio.lowlevel.current_task() is self._leading_task
             and not self._responder.is_current()
         )
+
+    def is_handling(self) -> bool:
+        """Whether the present task is at work for any handler of this connection, or is one that such has started."""
+        if self._leading_task is trio.lowlevel.current_task() or self._responder.is_current():
+            return True
+        handler = self._lane or self._greeting
+        return handler is not None and descends_from(handler)
 
     @property
     def handlers_at_work(self) -> int:
@@ -350,15 +373,18 @@ class Dispatcher:
         assert self._greet is not None
         greet, self._greet = self._greet, None
         task, self._leading_task = self._leading_task, None  # it handles no event meanwhile
+        self._greeting = task
         try:
             result = greet(self._connection)
-            if hasattr(type(result), "__await__"):
-                return begin(cast("Awaitable[object]", result))
+            waiting = begin(cast("Awaitable[object]", result)) if hasattr(type(result), "__await__") else None
         except Exception as error:
             self._report("the on_connect handler", "on_connect", error)
+            waiting = None
         finally:
             self._leading_task = task
-        return None
+        if waiting is None:
+            self._greeting = None
+        return waiting
 
     async def _finish_greeting(self, greeting: Waiting) -> None:
         """Let everything that arrives wait for a greeting that waits itself."""
@@ -369,6 +395,7 @@ class Dispatcher:
             await greeting
         self._responder.held_up = False
         self._responder.start_queued()
+        self._greeting = None
         self._lane = task
         await self._drain()
         self._lane = None

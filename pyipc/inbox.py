@@ -53,6 +53,8 @@ class Inbox:
         events: The events that wait, and what they weigh with; oldest first.
         requests: The requests that wait, likewise.
         size: Bytes of the reads of which something waits, and 256 more for each such item.
+        room: The weight below which reading goes on at present; set by whoever pauses it.
+        extra_room: What that is where somebody waits for the peer for long.
         read_size: How many bytes the present read has; set by whoever reads.
         read: What is put belongs to it; set to ``None`` with each read.
     """
@@ -60,17 +62,20 @@ class Inbox:
     __slots__ = (
         "_connection",
         "_exempt",
-        "_high_water_size",
         "_max_size",
         "events",
+        "extra_room",
         "read",
         "read_size",
         "requests",
+        "room",
         "size",
     )
 
     def __init__(self, connection: Connection, *, high_water_size: int, max_size: int) -> None:
-        self._high_water_size = high_water_size
+        self.room: int = high_water_size
+        # A read that began below this must not reach the hard limit by the weight of its items alone.
+        self.extra_room: int = max(high_water_size, max_size // 2)
         self._max_size = max_size
         self._connection = connection
         self._exempt = 0
@@ -100,7 +105,7 @@ class Inbox:
         read = self.read
         if read is None:
             size = self.read_size
-            read = self.read = Read(size, size if self.size < self._high_water_size else 0)
+            read = self.read = Read(size, size if self.size < self.room else 0)
         self.size += _ITEM_SIZE
         if not read.waiting:
             self.size += read.size
@@ -128,7 +133,7 @@ class Inbox:
         if not read.waiting:
             self.size -= read.size
             self._exempt -= read.exempt
-        if self.size < self._high_water_size:
+        if self.size < self.room:
             self._connection._resume_reading()
 
     def clear(self) -> None:

@@ -245,8 +245,8 @@ class Producers:
         if production.items > 0 and production.size > 0 and outbox.size < outbox.high_water_size:
             await trio.lowlevel.checkpoint()
         else:
-            # Reading goes on meanwhile, since the credit may be behind much else.
-            with connection.waiting_for_peer():
+            # More is read meanwhile, since the credit may be behind much else.
+            with connection.waiting_at_length():
                 while production.items <= 0 or production.size <= 0:
                     await production.credited.park()
                 if outbox.size >= outbox.high_water_size:

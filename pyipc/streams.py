@@ -171,7 +171,7 @@ class Stream(Generic[T]):
             assert connection is not None
             self._is_waiting = True
             try:
-                with connection.waiting_for_peer():
+                with connection.waiting_at_length():
                     self._begin_waiting(connection)
                     while self._state == "open" and not self._buffer:
                         self._task = trio.lowlevel.current_task()

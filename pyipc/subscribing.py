@@ -49,7 +49,6 @@ class Subscriptions:
         up: Keeps a connection up.
         options: Limits and times.
         connected: Waits for a connection, as requests do: what for, for how long, and until when.
-        waiting: A context around waiting for the server.
         check_usable: Raises if the client is closed, or has given up.
 
     Attributes:
@@ -64,14 +63,12 @@ class Subscriptions:
         options: Options,
         *,
         connected: Callable[[str, float | None, float], Awaitable[Connection]],
-        waiting: Callable[[], AbstractContextManager[None]],
         check_usable: Callable[[], None],
     ) -> None:
         self._up = up
         self._options = options
         self._connected = connected
         self._check_usable = check_usable
-        self.waiting: Callable[[], AbstractContextManager[None]] = waiting
         self._all: dict[Subscription, None] = {}
         self._matches: Matches[Subscription] = Matches()
         self.received: int = 0
@@ -200,6 +197,17 @@ class Subscriptions:
         """A subscription has dropped a message."""
         self.dropped += 1
 
+    def waiting(self) -> AbstractContextManager[None]:
+        """A context around waiting for a message, which nearly always is how a subscription spends its time.
+
+        Reading must not pause meanwhile if it is a handler of the connection that waits. Anybody else gets what he
+        waits for when the handlers have taken what is before it.
+        """
+        connection = self._up.connection
+        if connection is None or not connection._dispatcher.is_handling():
+            return contextlib.nullcontext()
+        return connection.waiting_for_peer()
+
     # --- what arrives ---
 
     def take(self, connection: Connection, frame: TopicFrame, attachments: Sequence[bytes] = ()) -> None:
@@ -254,6 +262,11 @@ class Subscriptions:
                 pass  # it was not sent, and goes the way of all that is sent without a connection
             else:
                 return
+        # It gives way each time: a loop that publishes must not keep the next connection from being made.
+        await trio.lowlevel.checkpoint()
+        if self._up.connection not in (None, connection):
+            await self.publish(topic, data, retain=retain, attachments=attachments, traceparent=traceparent)
+            return
         self._check_possible()
         self._up.keep_published(body, attachments)
 

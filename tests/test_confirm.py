@@ -202,6 +202,26 @@ async def test_a_lost_connection_does_not_stop_the_handler_and_the_client_hears_
         await settled(lambda: server.statistics().connections == 1)
 
 
+async def test_a_connection_that_fails_on_this_side_does_not_stop_the_handler_either(
+    autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fail() -> None:
+        raise OSError("a fault of ours")
+
+    router = pyipc.Router()
+    work = Work(router)
+    async with pair(router, client_options=FAST) as (client, server):
+        async with emitting(client, "work", 1) as ended:
+            await work.started.wait()
+            (connection,) = server.connections
+            connection._crew.start(fail)
+            await trio.sleep(1)
+            assert ended == []
+            work.release.set()
+        assert ended == [None]
+        assert work.begun == work.done == [1]
+
+
 async def test_the_outcome_of_what_was_done_meanwhile_is_kept(autojump_clock: trio.testing.MockClock) -> None:
     router = pyipc.Router()
     work = Work(router)
@@ -851,18 +871,17 @@ async def test_a_session_outlives_its_connection_and_not_its_time(autojump_clock
     async with wired(router, session_timeout=10.0) as (server, call):
         first, welcome = await call()
         assert welcome["session_timeout"] == 10.0
-        assert not welcome.get("resumed")
         await first.send(deliver(1, "one"))
         await first.read_until("pyipc.outcome")
         await first.link.aclose()
         await trio.sleep(9)
         second, again = await call()
-        assert again["resumed"]
+        assert again["incarnation"] == welcome["incarnation"]
         assert again["instance"] == welcome["instance"]
         await second.send(deliver(1, "one", again=True))
         assert await second.read_until("pyipc.outcome") == {"number": 1}
         third, also = await call()  # while the second is there
-        assert also["resumed"]
+        assert also["incarnation"] == welcome["incarnation"]
         await second.link.aclose()
         await trio.sleep(20)
         assert server.statistics().sessions == 1
@@ -872,7 +891,7 @@ async def test_a_session_outlives_its_connection_and_not_its_time(autojump_clock
         await trio.sleep(2)
         assert server.statistics().sessions == 0
         fourth, forgotten = await call()
-        assert not forgotten.get("resumed")
+        assert forgotten["incarnation"] not in ("", welcome["incarnation"])
         await fourth.send(deliver(1, "one", again=True))
         await fourth.read_until("pyipc.outcome")
         assert seen == [("one", False), ("one", True)]
@@ -901,23 +920,22 @@ async def test_a_session_belongs_to_who_made_it(autojump_clock: trio.testing.Moc
     ]
     async with wired(pyipc.Router()) as (_, call):
         for peers, other in zip(one_and_the_same, others, strict=True):
-            for number, peer in enumerate(peers):
-                _, welcome = await call("c" * 32, peer)
-                assert bool(welcome.get("resumed")) is (number > 0)
-            _, welcome = await call("c" * 32, other)
-            assert not welcome.get("resumed")
+            incarnations = [(await call("c" * 32, peer))[1]["incarnation"] for peer in (*peers, other)]
+            assert incarnations[0] == incarnations[1] != incarnations[2]
 
 
 async def test_sessions_without_a_connection_are_bounded(autojump_clock: trio.testing.MockClock) -> None:
     async with wired(pyipc.Router(), max_sessions=3) as (server, call):
+        incarnations = []
         for number in range(10):
-            peer, _ = await call(f"{number:032}")
+            peer, welcome = await call(f"{number:032}")
+            incarnations.append(welcome["incarnation"])
             await peer.link.aclose()
         await settled(lambda: server.statistics().sessions == 3)
         _, oldest = await call(f"{6:032}")
-        assert not oldest.get("resumed")
+        assert oldest["incarnation"] != incarnations[6]
         _, newest = await call(f"{9:032}")
-        assert newest["resumed"]
+        assert newest["incarnation"] == incarnations[9]
 
 
 @pytest.mark.parametrize(("number", "lowest"), [(65_537, 1), (2**53 - 1, 0), (1_000_000, 900_000)])
@@ -956,6 +974,21 @@ async def test_outcomes_are_kept_within_bounds(autojump_clock: trio.testing.Mock
         assert [await peer.read_until("pyipc.outcome") for _ in range(2)] == [first[0], first[-1]]
         await peer.send(deliver(count + 1, lowest=count))  # so there is room again
         assert len((await peer.read_until("pyipc.outcome"))["message"]) > 900
+
+
+async def test_nothing_is_forgotten_whose_outcome_is_waited_for(autojump_clock: trio.testing.MockClock) -> None:
+    async with wired(pyipc.Router()) as (server, call):
+        peer, _ = await call()
+        (connection,) = server.connections
+        async with emitting(connection, "x"):
+            assert (await peer.read_until("pyipc.deliver"))["lowest"] == 1
+            async with emitting(connection, "x"):
+                assert (await peer.read_until("pyipc.deliver"))["lowest"] == 1
+                await peer.send(frame("pyipc.outcome", {"number": 2}))
+            await peer.send(frame("pyipc.outcome", {"number": 1}))
+        async with emitting(connection, "x"):
+            assert (await peer.read_until("pyipc.deliver"))["lowest"] == 3
+            await peer.send(frame("pyipc.outcome", {"number": 3}))
 
 
 async def test_outcomes_that_mean_nothing_are_ignored(autojump_clock: trio.testing.MockClock) -> None:
