@@ -146,7 +146,7 @@ def handle(server: pyipc.Server, workload: str, params: Params) -> None:
                 assert report.sent == params.clients
 
 
-def more_room(workload: str) -> dict[str, int]:
+def more_room(workload: str) -> dict[str, Any]:
     """Options for attachments, which an older pyipc does not know."""
     return {"max_attachments_size": FRAME_SIZE} if workload == "bytes" else {}
 
@@ -331,8 +331,9 @@ async def drive(args: Arguments) -> None:
         if args.address.startswith("memory:"):
             await stack.enter_async_context(make_server(args))
         there = endpoint(args.address, "drive")
-        room = {"max_frame_size": FRAME_SIZE, "max_outbox_size": FRAME_SIZE, **more_room(args.workload)}
-        connecting = pyipc.connect(there, **room)
+        connecting = pyipc.connect(
+            there, max_frame_size=FRAME_SIZE, max_outbox_size=FRAME_SIZE, **more_room(args.workload)
+        )
         client = await stack.enter_async_context(connecting)
         await WORK[args.workload](client, args.params)
 
