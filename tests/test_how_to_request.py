@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import trio
+import trio.testing
 
 from tests.test_how_to_sockets import blocks
 
 if TYPE_CHECKING:
     import pytest
-    import trio.testing
 
 
 async def test_the_program_of_the_guide(
