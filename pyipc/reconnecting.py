@@ -163,7 +163,8 @@ class Reconnecting:
     @property
     def connections(self) -> set[Connection]:
         """The present one, and those that were left behind."""
-        return self.departing.union(() if self.connection is None else (self.connection,))
+        present = () if self.connection is None else (self.connection,)
+        return {*self.departing, *present}
 
     @property
     def refusal(self) -> IPCError | None:

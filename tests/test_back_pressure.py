@@ -184,7 +184,6 @@ async def test_a_cancel_behind_more_events_than_have_room_is_heard(what: str, au
         pyipc.connect("memory:behind") as client,
         trio.open_nursery() as nursery,
     ):
-
         scope = trio.CancelScope()
 
         async def ask() -> None:
