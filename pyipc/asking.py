@@ -11,7 +11,7 @@ import trio
 from pyipc.attaching import ask_attached, fits, know_peer_until
 from pyipc.errors import RequestTimeout
 from pyipc.lifecycle import Lifecycle
-from pyipc.options import UNSET, Unset
+from pyipc.options import UNSET, Unset, check_timeout
 from pyipc.protocol.features import STREAMS
 from pyipc.protocol.parcels import NO_ATTACHMENTS, listed
 from pyipc.protocol.traces import check_traceparent
@@ -105,6 +105,8 @@ class Asking(Lifecycle, StreamSource):
             check_traceparent(traceparent)
         if isinstance(timeout, Unset):
             timeout = self._options.request_timeout
+        else:
+            check_timeout(timeout)
         now = self._now()
         deadline = math.inf if timeout is None else now + timeout
         buffers = [] if attachments is NO_ATTACHMENTS else listed(attachments)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import trio
 
+from pyipc.departing import close_all
 from pyipc.errors import (
     ConnectionClosed,
     ConnectionLost,
@@ -18,7 +19,7 @@ from pyipc.errors import (
 )
 from pyipc.handling import Handling
 from pyipc.listening import EventStream, EventStreams
-from pyipc.options import UNSET, Options, Unset
+from pyipc.options import UNSET, Options, Unset, check_timeout
 from pyipc.protocol.names import check_event_name
 from pyipc.protocol.parcels import NO_ATTACHMENTS, listed
 from pyipc.protocol.traces import check_traceparent
@@ -29,7 +30,7 @@ from pyipc.streams import Stream, StreamSource
 from pyipc.subscribing import Subscriptions, TopicClient
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from pyipc.connection import Connection
     from pyipc.endpoint import Endpoint
@@ -208,15 +209,14 @@ class Client(Handling, StreamSource, TopicClient):
                 if traceparent or not connection._emit_at_once(event, data):
                     await connection.emit(event, data, traceparent=traceparent)
             except ConnectionLost:
-                # It was not sent, and goes the way of all that is emitted without a connection.
-                if self._up.connection not in (None, connection):
-                    # Unless there is another one by now.
-                    await self.emit(event, data, attachments=attachments, traceparent=traceparent)
-                    return
+                pass  # it was not sent, and goes the way of all that is emitted without a connection
             else:
                 return
-        else:
-            await trio.lowlevel.checkpoint_if_cancelled()
+        # Without a connection it gives way each time: a loop that emits must not keep the next one from being made.
+        await trio.lowlevel.checkpoint()
+        if self._up.connection not in (None, connection):
+            await self.emit(event, data, attachments=attachments, traceparent=traceparent)
+            return
         self._emit_offline(event, data, attachments, traceparent)
 
     def emit_nowait(
@@ -310,6 +310,8 @@ class Client(Handling, StreamSource, TopicClient):
             check_traceparent(traceparent)
         if isinstance(timeout, Unset):
             timeout = self._options.request_timeout
+        else:
+            check_timeout(timeout)
         now = self._up.now()
         deadline = math.inf if timeout is None else now + timeout
         buffers = [] if attachments is NO_ATTACHMENTS else listed(attachments)
@@ -411,6 +413,8 @@ class Client(Handling, StreamSource, TopicClient):
         """
         if isinstance(timeout, Unset):
             timeout = self._options.connect_timeout
+        else:
+            check_timeout(timeout)
         await self._up.wait_connected(timeout)
 
     def _start(self, nursery: trio.Nursery) -> None:
@@ -451,16 +455,22 @@ class Client(Handling, StreamSource, TopicClient):
                     await self._up.window.wait_empty()
             self._closing = True
             self._up.window.close()
-            connections = set(self._up.departing)
-            if self._up.connection is not None:
-                connections.add(self._up.connection)
+            connections = self._up.connections
             self._up.stop()
-            undelivered = await self._close_all(connections)
+            undelivered = await close_all(connections, self._up.offline)
             with trio.move_on_after(self._options.close_timeout):
                 await self._up.running.wait_for_all()
             await trio.lowlevel.checkpoint()
+        except BaseException:
+            # Cancelled, most likely: what could not be closed in order is closed at once.
+            self._closing = True
+            with trio.CancelScope() as scope:
+                scope.cancel()
+                await close_all(self._up.connections, self._up.offline)
+            raise
         finally:
             self._closing = True
+            self._up.window.close()
             self._up.stop()
             self._event_streams.end(None)
             self._topics.end_all(None)
@@ -470,27 +480,3 @@ class Client(Handling, StreamSource, TopicClient):
         if undelivered:
             why = f": {self._up.last_error}" if self._up.last_error else ""
             raise Undelivered(undelivered, f"{undelivered} messages could not be sent to {self._up.destinations}{why}")
-
-    async def _close_all(self, connections: Collection[Connection]) -> int:
-        """Close the last connections; say how many events they could not send."""
-        undelivered = 0
-
-        async def close(connection: Connection) -> None:
-            nonlocal undelivered
-            undelivered += await self._close(connection)
-
-        async with trio.open_nursery() as nursery:
-            for connection in connections:
-                nursery.start_soon(close, connection)
-        return undelivered
-
-    async def _close(self, connection: Connection) -> int:
-        had_ended = not connection.is_open
-        try:
-            await connection.aclose()
-        except Undelivered as error:
-            return error.count
-        if had_ended:
-            # It ended so shortly before that nobody has taken back yet what it left unsent.
-            self._up.offline.put_back(connection._outbox.reclaim_events())
-        return 0

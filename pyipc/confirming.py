@@ -14,9 +14,10 @@ import trio
 from pyipc.attaching import frozen, send_packed
 from pyipc.calls import error_of
 from pyipc.errors import ConnectionLost, LocalProtocolError, PeerLacksFeature, Unconfirmed, UnsupportedByTransport
-from pyipc.options import Unset
+from pyipc.options import Unset, check_timeout
 from pyipc.protocol.codec import ready_json
 from pyipc.protocol.features import CONFIRM, Deliver
+from pyipc.protocol.messages import MAX_WINDOW
 from pyipc.protocol.names import check_event_name
 from pyipc.protocol.traces import check_traceparent
 
@@ -28,10 +29,8 @@ if TYPE_CHECKING:
     from pyipc.protocol.parcels import Buffer
     from pyipc.timers import Timer, Timers
 
-__all__ = ["MAX_WINDOW", "Unsettled", "Window", "confirm", "size_of"]
+__all__ = ["Unsettled", "Window", "confirm", "size_of"]
 
-#: How far above the lowest number without an outcome any other may be: the protocol's own limit.
-MAX_WINDOW = 65_536
 # With so many under way, a scheduler turn to write the next costs less than a write of its own.
 _FEW = 4
 
@@ -49,7 +48,7 @@ class Unsettled:
         connection: By which it was sent last, while that one lasts.
         sent: Whether it was ever sent.
         again: Whether it was sent to a server that is not there any more, and may have been handled by that.
-        instance: Which server it was sent to, as that calls itself.
+        places: Which servers it was ever sent to, as these call themselves and what they remember.
         expires: When the server may begin to forget, in trio's time, if it was not heard of before.
         timer: Ends the waiting.
         task: Who waits, while it does.
@@ -63,8 +62,8 @@ class Unsettled:
         "error",
         "event",
         "expires",
-        "instance",
         "number",
+        "places",
         "records",
         "sent",
         "size",
@@ -83,7 +82,7 @@ class Unsettled:
         self.connection: Connection | None = None
         self.sent: bool = False
         self.again: bool = False
-        self.instance: str = ""
+        self.places: tuple[tuple[str, str], ...] = ()
         self.expires: float = math.inf
         self.timer: Timer | None = None
         self.task: trio.lowlevel.Task | None = None
@@ -98,8 +97,10 @@ class Window:
         timers: The owner's clock.
 
     Attributes:
+        last: The highest number that there was.
         pending: Them, in order.
         size: What they count for in all, in bytes.
+        span: How far above the lowest number any other may be, as the peer says.
         confirmed: Events that were handled.
         resent: Times that one was sent again.
         unconfirmed: Events of which nothing will be known any more.
@@ -108,7 +109,7 @@ class Window:
     def __init__(self, options: Options, timers: Timers) -> None:
         self._options = options
         self._timers = timers
-        self._last = 0
+        self.last: int = 0
         # Tasks that wait until there is room for their events, and how large these are; who came first is first.
         self._line: dict[trio.lowlevel.Task, int] = {}
         # Tasks that were woken there and do not run yet; nobody else may take what they were woken for.
@@ -116,6 +117,9 @@ class Window:
         self._emptied = trio.lowlevel.ParkingLot()
         self.pending: dict[int, Unsettled] = {}
         self.size: int = 0
+        self.span: int = MAX_WINDOW
+        # Whether some wait until they are not too far above the lowest any more.
+        self._are_held = False
         self.confirmed: int = 0
         self.resent: int = 0
         self.unconfirmed: int = 0
@@ -152,6 +156,8 @@ class Window:
         text: bytes | None = ready_json(data, event)
         if isinstance(timeout, Unset):
             timeout = self._options.confirm_timeout
+        else:
+            check_timeout(timeout)
         return text, timeout, math.inf if timeout is None else trio.current_time() + timeout
 
     async def _is_ready(
@@ -215,7 +221,7 @@ class Window:
         return len(pending) > 0 and (
             len(pending) >= options.max_unconfirmed
             or self.size + size > options.max_unconfirmed_size
-            or self._last + 1 - next(iter(pending)) >= MAX_WINDOW
+            or self.last + 1 - next(iter(pending)) >= self.span
         )
 
     def _pass_on(self) -> None:
@@ -275,8 +281,8 @@ class Window:
         deadline: float,
         traceparent: str,
     ) -> Unsettled:
-        self._last += 1
-        unsettled = self.pending[self._last] = Unsettled(self._last, event, text, records, traceparent)
+        self.last += 1
+        unsettled = self.pending[self.last] = Unsettled(self.last, event, text, records, traceparent)
         self.size += unsettled.size
         self._pass_on()
         if timeout is not None:
@@ -380,11 +386,16 @@ class Window:
         self.size -= unsettled.size
         if unsettled.timer is not None:
             unsettled.timer.cancel()
+        if self._are_held:
+            self._go_on()
         self._pass_on()
         if unsettled.connection is not None:
             unsettled.connection._note_quiet()
         if not self.pending:
             self._emptied.unpark_all()
+
+    def _go_on(self) -> None:
+        """Send what was too far above the lowest number, and is not any more; only a client has such."""
 
 
 def size_of(data: bytes | None, records: Records) -> int:
@@ -425,4 +436,5 @@ async def confirm(
     window = connection._window
     if window is None:
         window = connection._window = Window(connection._options, connection._timers)
+        window.span = connection._conversation.session_window
     await window.emit(connection, event, data, timeout, buffers, traceparent)

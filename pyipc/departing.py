@@ -12,12 +12,13 @@ from pyipc.finishing import finish
 from pyipc.owner import Owner
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from pyipc.connection import Connection
     from pyipc.listening import Expected
+    from pyipc.offline import OfflineQueue
 
-__all__ = ["ClientOwner", "depart"]
+__all__ = ["ClientOwner", "close_all", "depart"]
 
 
 async def depart(connection: Connection, expected: Expected, timeout: float) -> None:
@@ -63,3 +64,34 @@ class ClientOwner(Owner):
 async def _close(connection: Connection) -> None:
     with contextlib.suppress(Undelivered):  # what was not sent is taken back afterwards
         await connection.aclose()
+
+
+async def close_all(connections: Collection[Connection], offline: OfflineQueue) -> int:
+    """Close the last connections of a client.
+
+    Args:
+        connections: All of them.
+        offline: Where to keep what those that had ended left unsent, and nobody has taken back yet.
+
+    Returns:
+        How many events the others could not send.
+
+    Cancellation: closes them at once.
+    """
+    undelivered = 0
+
+    async def close(connection: Connection) -> None:
+        nonlocal undelivered
+        had_ended = not connection.is_open
+        try:
+            await connection.aclose()
+        except Undelivered as error:
+            undelivered += error.count
+        else:
+            if had_ended:
+                offline.put_back(connection._outbox.reclaim_events())
+
+    async with trio.open_nursery() as nursery:
+        for connection in connections:
+            nursery.start_soon(close, connection)
+    return undelivered

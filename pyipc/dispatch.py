@@ -326,6 +326,11 @@ class Dispatcher:
         """Whether a handler is at work that waits for something."""
         return self._lane_busy or self._responder.slots_used > 0
 
+    @property
+    def is_lane_busy(self) -> bool:
+        """Whether a handler of an event is at work, so that later events have to wait."""
+        return self._lane_busy
+
     def is_handling_event(self) -> bool:
         """Whether the present task is at work for a handler of an event, or is one that such a handler has started."""
         if self._lane is not None and descends_from(self._lane):

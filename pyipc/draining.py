@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 from typing import TYPE_CHECKING
 
 import trio
 
-from pyipc.errors import Undelivered
-from pyipc.finishing import finish, wait_quiet
+from pyipc.delivering import Delivery
+from pyipc.errors import ConnectionLost, Undelivered
+from pyipc.finishing import finish, under_way, wait_quiet
 from pyipc.owner import Owner
 from pyipc.statistics import DrainReport
 
@@ -109,8 +111,10 @@ class Draining:
     def tell(self, connection: Connection) -> None:
         """Ask a peer that speaks pyipc's protocol to take new work elsewhere."""
         if connection.is_open:
-            connection._offer(connection._conversation.goaway(self._message))
-            connection._outbox.flush_nowait()
+            with contextlib.suppress(ConnectionLost):  # its end is noticed elsewhere
+                # However full its outbox is: it is said once, and whoever does not hear it is cut off at the end.
+                connection._outbox.push(connection._conversation.goaway(self._message))
+                connection._outbox.flush_nowait()
 
     def leave(self) -> None:
         """A connection has ended."""
@@ -134,7 +138,7 @@ class Draining:
         if answers:
             await wait_quiet(connection, besides=1)
         else:
-            await connection.wait_lost()
+            await _wait_for_lane(connection)
         self._excused.add(connection)
         self._change()
 
@@ -185,3 +189,18 @@ class ServerOwner(Owner):
         super().introduced(connection, introduction)
         if self._draining.begun:
             self._draining.tell(connection)
+
+
+async def _wait_for_lane(connection: Connection) -> None:
+    """Wait until a peer has left, or cannot leave before a handler of its events is done, which waits itself."""
+    while connection._reason is None and not _is_stuck(connection):
+        if connection._quiet is None:
+            connection._quiet = trio.lowlevel.ParkingLot()
+        await connection._quiet.park()
+
+
+def _is_stuck(connection: Connection) -> bool:
+    """Whether all that is under way is a handler of an event and what is behind it, and the peer waits for that."""
+    events, receipts = connection._inbox.events, connection._receipts
+    is_awaited = (receipts is not None and receipts.is_busy) or any(type(event) is Delivery for event, _ in events)
+    return is_awaited and under_way(connection) <= 1 + len(events)

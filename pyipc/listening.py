@@ -11,6 +11,7 @@ import trio
 
 from pyipc.errors import LocalProtocolError
 from pyipc.landmark import Landmark
+from pyipc.options import check_timeout
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -110,6 +111,7 @@ class EventStream(Generic[T]):
 
         Cancellation: loses no event.
         """
+        check_timeout(timeout)
         try:
             if timeout is None:
                 return await self._next()

@@ -30,15 +30,21 @@ class OfflineQueue:
 
     def __init__(self, options: Options) -> None:
         self._options = options
-        self._frames: collections.deque[tuple[str | None, Frame]] = collections.deque()
+        self._frames: collections.deque[tuple[str | None, Frame, int]] = collections.deque()
         self.size: int = 0
         self.dropped: int = 0
 
     def __len__(self) -> int:
         return len(self._frames)
 
-    def put(self, event: str | None, frame: Frame, why: str) -> None:
+    def put(self, event: str | None, frame: Frame, why: str, after: int) -> None:
         """Keep an event, or do with it what the option ``offline`` says.
+
+        Args:
+            event: Its name, if it is still to be checked against the server to come.
+            frame: Its bytes.
+            why: There is no connection, for people.
+            after: The number of the last event before it that is to be confirmed, and so is kept elsewhere.
 
         Raises:
             ConnectionLost: Events are not queued, or the queue is full; the event will not be sent.
@@ -54,36 +60,40 @@ class OfflineQueue:
                 f"not connected ({why}), and the offline queue is full: {len(self._frames):,} messages, "
                 f"{self.size:,} bytes, and no room for {len(frame):,} more (max_offline_messages, max_offline_size)"
             )
-        self._frames.append((event, frame))
+        self._frames.append((event, frame, after))
         self.size += len(frame)
 
-    def put_back(self, frames: Iterable[Frame]) -> None:
+    def put_back(self, frames: Iterable[Frame], after: int = 0) -> None:
         """Keep what a broken connection left unsent, before everything else and whatever the bounds.
 
         It was accepted once, when it counted against the outbox.
+
+        Args:
+            frames: What it left, in order.
+            after: As for `put`.
         """
         frames = list(frames)
         if self._options.offline != "queue":
             self.dropped += len(frames)
             return
-        self._frames.extendleft((None, frame) for frame in reversed(frames))
+        self._frames.extendleft((None, frame, after) for frame in reversed(frames))
         self.size += sum(map(len, frames))
 
     def names(self) -> Iterator[str | None]:
         """The names of the events that wait, where they are still to be checked."""
-        return (event for event, _ in self._frames)
+        return (event for event, _, _ in self._frames)
 
     @property
     def needs_feature(self) -> bool:
         """Whether something waits that not every server takes."""
-        return any(needs_feature(frame) for _, frame in self._frames)
+        return any(needs_feature(frame) for _, frame, _ in self._frames)
 
-    def take_all(self) -> Iterator[tuple[str | None, Frame]]:
-        """Empty the queue: the name of each event, if it is still to be checked, and its bytes."""
+    def take_all(self) -> Iterator[tuple[str | None, Frame, int]]:
+        """Empty the queue: of each event what `put` was given of it: the name, the bytes, and what comes before."""
         while self._frames:
-            event, frame = self._frames.popleft()
-            self.size -= len(frame)
-            yield event, frame
+            kept = self._frames.popleft()
+            self.size -= len(kept[1])
+            yield kept
 
 
 def needs_feature(frame: Frame) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, Literal, TypedDict
 
-__all__ = ["SHORTEST_HEARTBEAT", "UNSET", "OptionOverrides", "Options", "Unset"]
+__all__ = ["SHORTEST_HEARTBEAT", "UNSET", "OptionOverrides", "Options", "Unset", "check_timeout"]
 
 #: How often, in seconds, a peer may at most ask for a sign of life.
 SHORTEST_HEARTBEAT = 0.01
@@ -26,6 +26,21 @@ class Unset:
 
 
 UNSET = Unset()
+
+
+def check_timeout(timeout: float | None) -> None:
+    """Refuse what an argument ``timeout`` cannot be.
+
+    Raises:
+        TypeError: It is neither a number nor ``None``.
+        ValueError: It is less than zero, or NaN, which is no time either.
+    """
+    if timeout is None:
+        return
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float):
+        raise TypeError(f"timeout must be a number of seconds or None, not {timeout!r}")
+    if not timeout >= 0:
+        raise ValueError(f"timeout must be zero or more seconds, or None, not {timeout!r}")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -60,9 +60,11 @@ class Owner:
     def introduced(self, connection: Connection, introduction: Introduced) -> None:
         """The peer has introduced itself."""
         if self.sessions is not None and introduction.session:
-            self.sessions.enter(connection, introduction.session)
+            self.sessions.enter(connection, introduction.session, introduction.incarnation)
         if self.window is not None:
             self.window.meet(connection, introduction)
+        elif connection._window is not None:
+            connection._window.span = introduction.session_window
 
     def ended(self, connection: Connection) -> None:
         """The connection has ended; may be told more than once."""

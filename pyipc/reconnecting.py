@@ -57,6 +57,8 @@ __all__ = ["Reconnecting"]
 
 logger: logging.Logger = logging.getLogger("pyipc.client")
 
+# Connections that are left behind while something is under way on them; a server can make it so that it never ends.
+_MAX_DEPARTING = 8
 # Trying again soon will not mend these, so whoever waits for the first connection is told at once.
 _HOPELESS = (AddressError, UnsafePath, PeerNotAllowed, PeerRefused)
 
@@ -128,7 +130,7 @@ class Reconnecting:
         self.now: Callable[[], float] = trio.current_time
         self.connection: Connection | None = None
         self.subscriptions: Subscriptions | None = None
-        self.departing: set[Connection] = set()
+        self.departing: dict[Connection, None] = {}
         self.offline: OfflineQueue = OfflineQueue(options)
         self.failure: IPCError | None = None
         self.last_error: IPCError | None = None
@@ -157,6 +159,12 @@ class Reconnecting:
     def is_connected(self) -> bool:
         """Whether there is a connection that has not begun to end."""
         return self.connection is not None and self.connection.is_open
+
+    @property
+    def connections(self) -> set[Connection]:
+        """The present one, and those that were left behind."""
+        present = () if self.connection is None else (self.connection,)
+        return {*self.departing, *present}
 
     @property
     def refusal(self) -> IPCError | None:
@@ -210,7 +218,7 @@ class Reconnecting:
         self.template.check_size(frame)
         buffers = [] if attachments is NO_ATTACHMENTS else listed(attachments)
         kept = pack_kept(self.template, frame, buffers) if buffers else frame
-        self.offline.put(event, kept, self.why_not)
+        self.offline.put(event, kept, self.why_not, self.window.last)
 
     async def _supervise_to_the_end(self) -> None:
         try:
@@ -222,7 +230,7 @@ class Reconnecting:
         """Keep something that is published for the next connection; see `OfflineQueue.put`."""
         frame = self.template.say(body)
         kept = pack_kept(self.template, frame, attachments) if attachments else frame
-        self.offline.put(body.topic, kept, self.why_not)
+        self.offline.put(body.topic, kept, self.why_not, self.window.last)
 
     def serve_topics(self, subscriptions: Subscriptions) -> None:
         """Let ``subscriptions`` have what arrives about topics, and take part in every new connection."""
@@ -314,7 +322,9 @@ class Reconnecting:
         except trio.Cancelled:
             await connection.aclose()  # stopped just now: nobody else knows this connection
             raise
-        if is_promised and connection.peer.protocol == "plain":
+        # A server that has got events to confirm, and is slow or stopped for a while, is still the one that knows what
+        # became of them.
+        if connection.peer.protocol == "plain" and (is_promised or self.window.is_owed):
             return await self._give_back(connection, endpoint), False
         self.connects += 1
         if self._sent_away is not connection:
@@ -352,7 +362,6 @@ class Reconnecting:
             self.subscriptions.restore(connection)
         self.window.resend(connection)
         self._send_kept(connection)
-        self.window.send_kept(connection)
 
     # --- moving on ---
 
@@ -372,7 +381,10 @@ class Reconnecting:
     def _leave_behind(self, connection: Connection) -> None:
         assert self._nursery is not None
         self.moves += 1
-        self.departing.add(connection)
+        if len(self.departing) >= _MAX_DEPARTING:
+            oldest = next(iter(self.departing))
+            oldest.abort("left", "too many connections were left behind with something under way", linger=False)
+        self.departing[connection] = None
         self._nursery.start_soon(self._depart, connection, self._on_move())
         self.tell()
 
@@ -380,7 +392,7 @@ class Reconnecting:
         """Let what is under way on a connection go on until it has ended."""
         await depart(connection, expected, self._options.close_timeout)
         await connection.wait_lost()
-        self.departing.discard(connection)
+        self.departing.pop(connection, None)
         if not self._stopped:  # else whoever closes it counts what it has not sent
             await self._take_over(connection._outbox.reclaim_events())
         present = self.connection
@@ -419,7 +431,7 @@ class Reconnecting:
         error = reason.error
         if not isinstance(error, PeerRefused | HandshakeFailed):
             code = "timeout" if reason.code == "handshake" else "closed"
-            error = HandshakeFailed(code, f"{endpoint.parsed.redacted} agreed on pyipc/1, but {reason.message}")
+            error = HandshakeFailed(code, f"{endpoint.parsed.redacted} speaks pyipc/1, but {reason.message}")
             reason = dataclasses.replace(reason, error=error)
         logger.info("could not connect to %s: %s", endpoint.parsed.redacted, error)
         await self._on_failed_attempt(error)
@@ -442,15 +454,18 @@ class Reconnecting:
             self.running.leave()
 
     def _send_kept(self, connection: Connection) -> None:
-        """Put what was kept into a new connection, before anything else gets there."""
-        for event, frame in self.offline.take_all():
+        """Put what was kept into a new connection, in order, before anything else gets there."""
+        window, confirmed = self.window, self.window.kept()
+        for event, frame, after in self.offline.take_all():
+            window.send_kept(connection, confirmed, after)
             try:
                 send_kept(connection, event, frame)
             except LocalProtocolError as error:
                 self._drop(error)
             except ConnectionClosed:
-                self.offline.put_back([frame])
+                self.offline.put_back([frame], after)
                 return
+        window.send_kept(connection, confirmed)
 
     def _drop(self, error: LocalProtocolError) -> None:
         """Leave out an event that was queued for any server, and which this one cannot take."""

@@ -6,6 +6,7 @@ was started since cannot know, and tells its handlers so. One that remembers no 
 
 from __future__ import annotations
 
+import collections
 import math
 import secrets
 from typing import TYPE_CHECKING
@@ -35,6 +36,8 @@ __all__ = ["Resending"]
 
 # Of the life of a session at the server, how much a client waits for a connection. The rest is for clocks that differ.
 _PATIENCE = 0.75
+# Where something was sent to whoever had not introduced itself: nobody who has is that.
+_NOWHERE = ("", "")
 
 
 class Resending(Window):
@@ -119,7 +122,7 @@ class Resending(Window):
             raise
         except PeerLacksFeature:
             pass  # who will be there is not known yet
-        template.say(Deliver(self._last + 1, event, text, lowest=self._last + 1, again=True))
+        template.say(Deliver(self.last + 1, event, text, lowest=self.last + 1, again=True))
         if self._options.offline != "queue":
             raise ConnectionLost(f"not connected ({self._up.why_not}), and offline={self._options.offline!r}")
 
@@ -137,7 +140,9 @@ class Resending(Window):
     def _send(self, connection: Connection, unsettled: Unsettled) -> None:
         super()._send(connection, unsettled)
         introduction = self._introductions.get(connection)
-        unsettled.instance = introduction.instance if introduction is not None else ""
+        place = _NOWHERE if introduction is None else (introduction.instance, introduction.incarnation)
+        if place not in unsettled.places:
+            unsettled.places += (place,)
         unsettled.expires = math.inf
 
     # --- connections that come and go ---
@@ -145,6 +150,7 @@ class Resending(Window):
     def meet(self, connection: Connection, introduction: Introduced) -> None:
         """A server has introduced itself."""
         self._introductions[connection] = introduction
+        self.span = introduction.session_window
 
     def part(self, connection: Connection) -> None:
         """A connection has ended, and what it left open has been taken care of."""
@@ -179,6 +185,11 @@ class Resending(Window):
     def _without_connection(self) -> list[Unsettled]:
         return [each for each in self.pending.values() if each.connection is None and each.sent]
 
+    @property
+    def is_owed(self) -> bool:
+        """Whether a server has got events of which it has not told the outcome, over a connection that is no more."""
+        return bool(self._without_connection())
+
     def _lose_patience(self, late: float) -> None:
         self._patience = None
         now = trio.current_time()
@@ -193,22 +204,42 @@ class Resending(Window):
         for unsettled in self._without_connection():
             if not connection.is_open:
                 break
+            if unsettled.connection is not None or unsettled.number not in self.pending:
+                continue  # giving up another has made room for this one, or ended it
             if introduction is None or CONFIRM not in connection._conversation.features:
                 self._give_up(unsettled, "unsupported", "the server that is there now cannot confirm events")
-            elif not introduction.resumed and introduction.instance == unsettled.instance:
+            elif _is_forgotten(unsettled, introduction):
                 self._give_up(unsettled, "forgotten", "the server has forgotten this client's session")
-            else:
-                unsettled.again = unsettled.again or introduction.instance != unsettled.instance
+            elif not self._must_hold(unsettled):
+                place = introduction.instance, introduction.incarnation
+                unsettled.again = unsettled.again or place not in unsettled.places
                 if self._has_sent(connection, unsettled):
                     self._note_resent()
         self._wait_patiently()
 
-    def send_kept(self, connection: Connection) -> None:
-        """Send what was emitted while there was no connection."""
-        for unsettled in [each for each in self.pending.values() if not each.sent]:
-            if not connection.is_open:
-                break
-            self._has_sent(connection, unsettled)
+    def kept(self) -> collections.deque[Unsettled]:
+        """What was emitted while there was no connection, in order."""
+        return collections.deque(each for each in self.pending.values() if not each.sent)
+
+    def send_kept(self, connection: Connection, kept: collections.deque[Unsettled], last: float = math.inf) -> None:
+        """Send what was emitted while there was no connection, up to a number."""
+        while kept and kept[0].number <= last and connection.is_open:
+            unsettled = kept.popleft()
+            if not unsettled.sent and unsettled.number in self.pending and not self._must_hold(unsettled):
+                self._has_sent(connection, unsettled)
+
+    def _must_hold(self, unsettled: Unsettled) -> bool:
+        """Whether an event is too far above the lowest for this server, which may allow less than the last one did."""
+        is_held = unsettled.number - next(iter(self.pending)) >= self.span
+        self._are_held = self._are_held or is_held
+        return is_held
+
+    def _go_on(self) -> None:
+        connection = self._up.connection
+        if connection is not None and connection in self._introductions:
+            self._are_held = False
+            self.resend(connection)
+            self.send_kept(connection, self.kept())
 
     def _has_sent(self, connection: Connection, unsettled: Unsettled) -> bool:
         """Send an event whose task waits already, and say whether that went well."""
@@ -232,9 +263,17 @@ class Resending(Window):
         failure = self._up.failure
         self._closed = self._closed or failure is None
         for unsettled in list(self.pending.values()):
+            if failure is not None and unsettled.connection in self._up.departing:
+                continue  # its outcome may still come
             if failure is None:
                 self._give_up(unsettled, "closed", "the client was closed")
             else:
                 self._give_up(unsettled, "failed", f"the client has given up: {failure}")
         self._wait_patiently()
         self._wake_all()
+
+
+def _is_forgotten(unsettled: Unsettled, introduction: Introduced) -> bool:
+    """Whether the server that is there now was sent an event before, and does not remember that."""
+    instance, incarnation = introduction.instance, introduction.incarnation
+    return any(each == instance and (not incarnation or other != incarnation) for each, other in unsettled.places)

@@ -22,7 +22,7 @@ from pyipc.handling import Handling
 from pyipc.hub import Hub
 from pyipc.identity import AGENT
 from pyipc.nursery import hidden_nursery
-from pyipc.options import UNSET, OptionOverrides, Options, Unset
+from pyipc.options import UNSET, OptionOverrides, Options, Unset, check_timeout
 from pyipc.protocol.addresses import parse_address
 from pyipc.protocol.conversation import Role
 from pyipc.protocol.parcels import NO_ATTACHMENTS
@@ -412,14 +412,15 @@ class Server(Handling, TopicServer):
             How many clients have left, and how many were cut off.
 
         Raises:
-            ValueError: ``timeout`` is less than zero.
+            ValueError: ``timeout`` is less than zero, or not a number.
+            TypeError: It is something else.
 
         Cancellation: the drain goes on; `aclose` ends it, and so does a cancelled block of the server itself.
         """
         if isinstance(timeout, Unset):
             timeout = self._options.drain_timeout
-        if timeout is not None and not timeout >= 0:
-            raise ValueError(f"timeout must be zero or more seconds, or None, not {timeout!r}")
+        else:
+            check_timeout(timeout)
         draining = self._draining
         if self._nursery is None:
             self._closing = True
@@ -430,6 +431,7 @@ class Server(Handling, TopicServer):
             draining.begin(message)
             self._nursery.start_soon(self._drain)  # as with `aclose`, not in the caller's task
         if not self._stopped.is_set():
+            self._shelter.expose_caller()  # else what is around it cannot be told
             caller = next((each for each in self.connections if each._crew.is_around_present_task()), None)
             if caller is not None:
                 draining.excuse(caller, answers=current_slot.get() is not None)

@@ -6,6 +6,7 @@ receiver recognizes them by their numbers: those of a session, which outlives it
 
 from __future__ import annotations
 
+import collections
 import enum
 import secrets
 import weakref
@@ -16,6 +17,8 @@ import trio
 from pyipc.protocol.conversation import SessionTerms
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pyipc.connection import Connection
     from pyipc.options import Options
     from pyipc.timers import Timer, Timers
@@ -29,10 +32,16 @@ Verdict = tuple[str, str, bytes | None]
 HANDLED: Final[Verdict] = ("", "", None)
 #: Bytes of messages and data of outcomes that are kept for one sender. Beyond it an outcome is only a code.
 MAX_OUTCOMES_SIZE: Final = 256 * 1024
+# What has never held anything: a deque takes most of a kilobyte as soon as it is made. This one stays empty.
+_NO_NUMBERS: collections.deque[int] = collections.deque(maxlen=0)
 # Of sessions without a connection there may be many, but not with many numbers each.
 _MAX_IDLE_NUMBERS = 1_000_000
+# Nor with many bytes in all; beyond it outcomes of those that leave are only codes.
+_MAX_IDLE_SIZE = 16 * 1024 * 1024
 # Identities whose terms are kept ready, so that idle connections of one user share them.
 _MAX_TERMS = 1_024
+# What a session counts for that is not without a connection.
+_NOT_IDLE = (0.0, 0, 0)
 
 
 class Standing(enum.Enum):
@@ -51,10 +60,12 @@ class Receipts:
         size: Bytes of messages and data that are kept.
     """
 
-    __slots__ = ("_changed", "_numbers", "lowest", "size")
+    __slots__ = ("_changed", "_numbers", "_order", "lowest", "size")
 
     def __init__(self) -> None:
         self._numbers: dict[int, Verdict | None] = {}
+        # The same numbers as they came: to look for the first one in a dictionary takes as long as it has lost entries.
+        self._order: collections.deque[int] = _NO_NUMBERS
         self._changed: trio.lowlevel.ParkingLot | None = None
         self.lowest: int = 0
         self.size: int = 0
@@ -82,6 +93,9 @@ class Receipts:
     def begin(self, number: int) -> None:
         """A number that is `NEW` is being handled from now on."""
         self._numbers[number] = None
+        if self._order is _NO_NUMBERS:
+            self._order = collections.deque()
+        self._order.append(number)
 
     def settle(self, number: int, verdict: Verdict) -> Verdict:
         """Note how a number ended; say what is kept of that, and may be told."""
@@ -95,18 +109,28 @@ class Receipts:
         self.wake()
         return verdict
 
+    def shorten(self) -> None:
+        """Keep of outcomes no more than their codes."""
+        self.size = 0
+        for number, verdict in self._numbers.items():
+            if verdict is not None and (verdict[1] or verdict[2]):
+                self._numbers[number] = (verdict[0], "", None)
+
     def _forget_below(self, lowest: int) -> None:
         self.lowest = lowest
         numbers = self._numbers
         # They are in the order in which they came, which is theirs. A peer that keeps to no order gains nothing: what
         # hides behind a higher number is forgotten with that one, and until then it is not answered either.
-        while numbers:
-            first = next(iter(numbers))
-            if first >= lowest:
-                break
-            verdict = numbers.pop(first)
+        order = self._order
+        while order and order[0] < lowest:
+            verdict = numbers.pop(order.popleft())
             if verdict is not None:
                 self.size -= len(verdict[1]) + len(verdict[2] or b"")
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether an event is being handled."""
+        return None in self._numbers.values()
 
     def is_superseded(self, connection: Connection) -> bool:
         """Whether all that is left of a connection's events comes again over another, or already has."""
@@ -130,16 +154,23 @@ class Receipts:
 class Session(Receipts):
     """The numbers of a client that comes back.
 
+    Args:
+        key: By what it is found.
+        resized: Called with it when it has become larger or smaller while it has no connection.
+
     Attributes:
         key: By what it is found.
+        incarnation: Another text for each, also where they are found by the same.
         connections: Those that it has now.
     """
 
-    __slots__ = ("_newest", "connections", "key")
+    __slots__ = ("_newest", "_resized", "connections", "incarnation", "key")
 
-    def __init__(self, key: object) -> None:
+    def __init__(self, key: object, resized: Callable[[Session], None]) -> None:
         super().__init__()
+        self._resized = resized
         self.key: object = key
+        self.incarnation: str = secrets.token_hex(16)
         self.connections: list[Connection] = []
         # What has ended is not to be kept for as long as a session is.
         self._newest: weakref.ref[Connection] | None = None
@@ -149,6 +180,13 @@ class Session(Receipts):
         self.connections.append(connection)
         self._newest = weakref.ref(connection)
         self.wake()
+
+    def settle(self, number: int, verdict: Verdict) -> Verdict:
+        """Note how a number ended; say what is kept of that, and may be told."""
+        verdict = super().settle(number, verdict)
+        if not self.connections:
+            self._resized(self)
+        return verdict
 
     def is_superseded(self, connection: Connection) -> bool:
         """Whether all that is left of a connection's events comes again over another, or already has."""
@@ -174,9 +212,11 @@ class Sessions:
         self._options = options
         self._timers = timers
         self._sessions: dict[object, Session] = {}
-        # Those without a connection: when each is to be forgotten, the next one first, and how many numbers it has.
-        self._idle: dict[object, tuple[float, int]] = {}
+        # Those without a connection: when each is to be forgotten, the next one first; how many numbers it had when its
+        # last connection had ended, and how many bytes it counts for.
+        self._idle: dict[object, tuple[float, int, int]] = {}
         self._idle_numbers = 0
+        self._idle_size = 0
         self._terms: dict[object, SessionTerms] = {}
         self._timer: Timer | None = None
         self.instance: str = secrets.token_hex(16)
@@ -194,19 +234,29 @@ class Sessions:
             if len(self._terms) >= _MAX_TERMS:
                 self._terms.clear()
             terms = SessionTerms(
-                self.instance, self._options.session_timeout, lambda name: (identity, name) in self._sessions
+                self.instance, self._options.session_timeout, lambda name: self._open((identity, name)).incarnation
             )
             self._terms[identity] = terms
         return terms
 
-    def enter(self, connection: Connection, name: str) -> None:
-        """A connection has said which session it belongs to."""
-        key = (identity_of(connection._link.peer), name)
+    def _open(self, key: object) -> Session:
+        """The session of a peer that is about to enter it; until then it is one without a connection."""
         session = self._sessions.get(key)
         if session is None:
-            session = self._sessions[key] = Session(key)
-        elif (idle := self._idle.pop(key, None)) is not None:
-            self._idle_numbers -= idle[1]
+            session = self._sessions[key] = Session(key, self._recount)
+        if not session.connections:
+            self._idle_for_now(session)
+        return session
+
+    def enter(self, connection: Connection, name: str, incarnation: str) -> None:
+        """A connection has said which session it belongs to, and was told what that is called here."""
+        key = (identity_of(connection._link.peer), name)
+        session = self._sessions.get(key)
+        if session is None or session.incarnation != incarnation:
+            # What its peer sends again, in the belief that it is remembered, would be handled twice.
+            connection.abort("session", "the session was forgotten before it was entered")
+            return
+        self._take_from_idle(key)
         connection._receipts = session
         session.join(connection)
 
@@ -219,17 +269,39 @@ class Sessions:
         session.wake()
         if session.connections or self._sessions.get(session.key) is not session:
             return
-        self._idle[session.key] = (trio.current_time() + self._options.session_timeout, len(session))
+        self._idle_for_now(session)
+
+    def _idle_for_now(self, session: Session) -> None:
+        """A session has no connection from now on."""
+        self._take_from_idle(session.key)
+        self._idle[session.key] = (trio.current_time() + self._options.session_timeout, len(session), 0)
         self._idle_numbers += len(session)
+        self._recount(session)
         while len(self._idle) > self._options.max_sessions or (
             self._idle_numbers > _MAX_IDLE_NUMBERS and len(self._idle) > 1
         ):
             self._forget_oldest()
         self._forget_later()
 
+    def _recount(self, session: Session) -> None:
+        """Count what a session without a connection keeps, and make it keep less if that is too much."""
+        if self._sessions.get(session.key) is not session:
+            return
+        expires, numbers, counted = self._idle[session.key]
+        self._idle_size -= counted
+        if self._idle_size + session.size > _MAX_IDLE_SIZE:
+            session.shorten()
+        self._idle[session.key] = expires, numbers, session.size
+        self._idle_size += session.size
+
+    def _take_from_idle(self, key: object) -> None:
+        _, numbers, size = self._idle.pop(key, _NOT_IDLE)
+        self._idle_numbers -= numbers
+        self._idle_size -= size
+
     def _forget_oldest(self) -> None:
         key = next(iter(self._idle))
-        self._idle_numbers -= self._idle.pop(key)[1]
+        self._take_from_idle(key)
         del self._sessions[key]
 
     def _forget_later(self) -> None:

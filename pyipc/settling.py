@@ -54,6 +54,8 @@ def settle(connection: Connection, item: Inbound) -> Arrival | FullRequest | Non
             if item.number - item.lowest >= connection._options.max_session_window:
                 message = f"the peer sent the number {item.number}, too far above {item.lowest} (max_session_window)"
                 return settle(connection, Malformed(RemoteProtocolError("control", message), fatal=True))
+            if connection._quiet is not None:
+                connection._note_quiet()  # whoever waits for the peer to leave learns what that waits for
             return Delivery(item)
         case Outcome():
             if connection._window is not None:

@@ -77,7 +77,10 @@ class Shelter:
             self._sheltered[connection][0].shield = False
 
     def expose_caller(self) -> None:
-        """Let the handler that calls this be cancelled: it is about to wait for the end of its own connection."""
+        """Let the handler that calls this be cancelled: it is about to wait for the end of its own connection.
+
+        From then on the scopes of that connection are around it, as they are around any other handler.
+        """
         for connection, (_, task) in list(self._sheltered.items()):
             if descends_from(task):
                 self._expose_and_forget(connection)

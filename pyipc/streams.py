@@ -17,7 +17,7 @@ import trio
 from pyipc.attaching import fits, frozen, send_packed
 from pyipc.calls import error_of
 from pyipc.errors import ConnectionClosed, ConnectionLost, RemoteProtocolError, RequestTimeout
-from pyipc.options import UNSET, Unset
+from pyipc.options import UNSET, Unset, check_timeout
 from pyipc.pace import Pace
 from pyipc.protocol.features import Credit, EndOfStream, OpenStream, ReceivedItem
 from pyipc.protocol.messages import Malformed
@@ -356,6 +356,8 @@ class StreamSource(ABC):
             check_traceparent(traceparent)
         if isinstance(timeout, Unset):
             timeout = self._options.request_timeout
+        else:
+            check_timeout(timeout)
         return self._make_stream(
             event,
             data,

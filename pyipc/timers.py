@@ -57,7 +57,13 @@ class Timers:
         return len(self._heap) - self._cancelled
 
     def call_at(self, when: float, action: Callable[[float], None]) -> Timer:
-        """Call ``action(seconds late)`` at a time of trio's clock."""
+        """Call ``action(seconds late)`` at a time of trio's clock.
+
+        Raises:
+            ValueError: The time is NaN, which would be sorted anywhere, and which trio takes for no deadline.
+        """
+        if when != when:
+            raise ValueError("a timer must have a time, not NaN")
         self._order += 1
         timer = Timer(when, action, self)
         heapq.heappush(self._heap, (when, self._order, timer))

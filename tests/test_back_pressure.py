@@ -178,7 +178,7 @@ async def test_a_cancel_behind_more_events_than_have_room_is_heard(what: str, au
         finally:
             stopped.append(trio.current_time())
 
-    slots = {"max_concurrent_requests": 1} if what == "waiting" else {}
+    slots: Any = {"max_concurrent_requests": 1} if what == "waiting" else {}
     async with (
         pyipc.Server("memory:behind", router=router, **slots, **SMALL) as server,
         pyipc.connect("memory:behind") as client,

@@ -871,18 +871,17 @@ async def test_a_session_outlives_its_connection_and_not_its_time(autojump_clock
     async with wired(router, session_timeout=10.0) as (server, call):
         first, welcome = await call()
         assert welcome["session_timeout"] == 10.0
-        assert not welcome.get("resumed")
         await first.send(deliver(1, "one"))
         await first.read_until("pyipc.outcome")
         await first.link.aclose()
         await trio.sleep(9)
         second, again = await call()
-        assert again["resumed"]
+        assert again["incarnation"] == welcome["incarnation"]
         assert again["instance"] == welcome["instance"]
         await second.send(deliver(1, "one", again=True))
         assert await second.read_until("pyipc.outcome") == {"number": 1}
         third, also = await call()  # while the second is there
-        assert also["resumed"]
+        assert also["incarnation"] == welcome["incarnation"]
         await second.link.aclose()
         await trio.sleep(20)
         assert server.statistics().sessions == 1
@@ -892,7 +891,7 @@ async def test_a_session_outlives_its_connection_and_not_its_time(autojump_clock
         await trio.sleep(2)
         assert server.statistics().sessions == 0
         fourth, forgotten = await call()
-        assert not forgotten.get("resumed")
+        assert forgotten["incarnation"] not in ("", welcome["incarnation"])
         await fourth.send(deliver(1, "one", again=True))
         await fourth.read_until("pyipc.outcome")
         assert seen == [("one", False), ("one", True)]
@@ -921,23 +920,22 @@ async def test_a_session_belongs_to_who_made_it(autojump_clock: trio.testing.Moc
     ]
     async with wired(pyipc.Router()) as (_, call):
         for peers, other in zip(one_and_the_same, others, strict=True):
-            for number, peer in enumerate(peers):
-                _, welcome = await call("c" * 32, peer)
-                assert bool(welcome.get("resumed")) is (number > 0)
-            _, welcome = await call("c" * 32, other)
-            assert not welcome.get("resumed")
+            incarnations = [(await call("c" * 32, peer))[1]["incarnation"] for peer in (*peers, other)]
+            assert incarnations[0] == incarnations[1] != incarnations[2]
 
 
 async def test_sessions_without_a_connection_are_bounded(autojump_clock: trio.testing.MockClock) -> None:
     async with wired(pyipc.Router(), max_sessions=3) as (server, call):
+        incarnations = []
         for number in range(10):
-            peer, _ = await call(f"{number:032}")
+            peer, welcome = await call(f"{number:032}")
+            incarnations.append(welcome["incarnation"])
             await peer.link.aclose()
         await settled(lambda: server.statistics().sessions == 3)
         _, oldest = await call(f"{6:032}")
-        assert not oldest.get("resumed")
+        assert oldest["incarnation"] != incarnations[6]
         _, newest = await call(f"{9:032}")
-        assert newest["resumed"]
+        assert newest["incarnation"] == incarnations[9]
 
 
 @pytest.mark.parametrize(("number", "lowest"), [(65_537, 1), (2**53 - 1, 0), (1_000_000, 900_000)])

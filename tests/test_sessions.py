@@ -108,11 +108,16 @@ class Caller:
     def __init__(self, name: str = "a") -> None:
         self._link = types.SimpleNamespace(peer=Peer(address="unix:/x", uid=1))
         self._receipts: Any = None
+        self.aborted = ""
         self.name = name
 
     def enter(self, sessions: Sessions) -> Caller:
-        sessions.enter(cast("Any", self), self.name)
+        incarnation = sessions.terms_for(self._link.peer).incarnation_of(self.name)
+        sessions.enter(cast("Any", self), self.name, incarnation)
         return self
+
+    def abort(self, code: str, message: str) -> None:
+        self.aborted = code
 
     def leave(self, sessions: Sessions) -> None:
         sessions.leave(cast("Any", self))
@@ -167,3 +172,41 @@ async def test_peers_of_one_user_share_what_they_are_told() -> None:
     for uid in range(2, 3_000):
         sessions.terms_for(Peer(address="unix:/x", uid=uid))
     assert len(sessions._terms) <= 1_024
+
+
+async def test_outcomes_of_clients_that_are_gone_are_bounded_in_all(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pyipc.sessions._MAX_IDLE_SIZE", 1_000)
+    sessions = Sessions(Options(), Timers())
+    verdict = ("code", "x" * 300, b"y" * 100)
+    kept = {}
+    for name in "abcd":
+        caller = Caller(name).enter(sessions)
+        for number in (1, 2):
+            caller._receipts.begin(number)
+        caller._receipts.settle(1, verdict)
+        caller.leave(sessions)
+        if name != "a":
+            caller._receipts.settle(2, verdict)  # what was at work goes on, and ends meanwhile
+        kept[name] = [caller._receipts.look(number, 0) for number in (1, 2)]
+        assert sessions._idle_size == sum(session.size for session in sessions._sessions.values()) <= 1_000
+    assert kept["a"] == [verdict, Standing.RUNNING]
+    assert kept["b"] == kept["c"] == kept["d"] == [("code", "", None)] * 2  # each time it was too much with the second
+    # Whoever comes back counts no more, and has what there is.
+    back = Caller("a").enter(sessions)
+    assert back._receipts.look(1, 0) == verdict
+    assert sessions._idle_size == sum(s.size for s in sessions._sessions.values() if not s.connections)
+
+
+async def test_who_was_told_of_a_session_that_was_forgotten_before_it_entered_must_come_again(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    sessions = Sessions(Options(max_sessions=1), Timers())
+    caller = Caller("a")
+    incarnation = sessions.terms_for(caller._link.peer).incarnation_of("a")
+    Caller("b").enter(sessions).leave(sessions)
+    sessions.enter(cast("Any", caller), "a", incarnation)
+    assert caller.aborted == "session"
+    assert caller._receipts is None
+    assert len(sessions) == 1

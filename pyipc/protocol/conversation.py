@@ -17,7 +17,18 @@ from typing import TYPE_CHECKING
 from pyipc.errors import LocalProtocolError
 from pyipc.protocol.codec import Event
 from pyipc.protocol.features import ATTACHMENTS, OptionalPart, ReceivedItem, TracedEvent
-from pyipc.protocol.messages import Cancel, Failure, Goaway, Goodbye, Introduced, Malformed, Reply, Request, Verified
+from pyipc.protocol.messages import (
+    MAX_WINDOW,
+    Cancel,
+    Failure,
+    Goaway,
+    Goodbye,
+    Introduced,
+    Malformed,
+    Reply,
+    Request,
+    Verified,
+)
 from pyipc.protocol.records import WithAttachments
 
 if TYPE_CHECKING:
@@ -55,12 +66,13 @@ class SessionTerms:
     Attributes:
         instance: The server's own name, another whenever it is started.
         timeout: Seconds for which it remembers a session after its last connection has ended.
-        is_known: Whether it remembers the session of a name, for the peer of this conversation.
+        incarnation_of: What it calls its memory of a session, for the peer of this conversation. Begins to remember one
+            that it does not know.
     """
 
     instance: str
     timeout: float
-    is_known: Callable[[str], bool]
+    incarnation_of: Callable[[str], str]
 
 
 class Role(enum.Enum):
@@ -75,6 +87,8 @@ class Conversation(ABC):
 
     #: Bytes of a frame that has arrived in part.
     partial_size: int
+    #: How far above the lowest number without an outcome the peer lets any other number be.
+    session_window: int = MAX_WINDOW
     #: Grows whenever frames were completed.
     frames_completed: int
     #: Whether `data_to_send` has something.

@@ -11,6 +11,7 @@ from pyipc.protocol.conversation import Role
 from pyipc.protocol.features import ATTACHMENTS, FEATURES
 from pyipc.protocol.messages import (
     MAX_TEXT,
+    MAX_WINDOW,
     PROTOCOL_VERSIONS,
     Goodbye,
     Hello,
@@ -87,8 +88,18 @@ class Introducing(OutgoingFrames):
         introduction = self._introduction()
         size = self._options.max_attachments_size
         return self._control(
-            StreamHello(list(PROTOCOL_VERSIONS), **introduction, max_attachments_size=size, session=self._session)
+            StreamHello(
+                list(PROTOCOL_VERSIONS),
+                **introduction,
+                max_attachments_size=size,
+                session=self._session,
+                session_window=self._session_window,
+            )
         )
+
+    @property
+    def _session_window(self) -> int:
+        return min(self._options.max_session_window, MAX_WINDOW)
 
     def _introduction(self) -> dict[str, Any]:
         options = self._options
@@ -101,7 +112,10 @@ class Introducing(OutgoingFrames):
 
     def _welcome(self, version: int, hello: Hello) -> Welcome:
         welcome = StreamWelcome(
-            version, **self._introduction(), max_attachments_size=self._options.max_attachments_size
+            version,
+            **self._introduction(),
+            max_attachments_size=self._options.max_attachments_size,
+            session_window=self._session_window,
         )
         terms = self._terms
         if terms is None:
@@ -110,7 +124,7 @@ class Introducing(OutgoingFrames):
             welcome,
             instance=terms.instance,
             session_timeout=terms.timeout,
-            resumed=isinstance(hello, StreamHello) and bool(hello.session) and terms.is_known(hello.session),
+            incarnation=terms.incarnation_of(session) if (session := _session_of(hello)) else "",
         )
 
     def _on_hello(self, hello: Hello, events: list[Inbound]) -> None:
@@ -130,8 +144,8 @@ class Introducing(OutgoingFrames):
         if self._refusal is not None:
             self._answer(self._control(Goodbye(*self._refusal)))
             raise RemoteProtocolError(*self._refusal)
-        welcome = self._welcome(version, hello)  # looks whether the session is known, before it is met
-        self._meet(version, hello, events)
+        welcome = self._welcome(version, hello)
+        self._meet(version, hello, events, welcome.incarnation if isinstance(welcome, StreamWelcome) else "")
         self._answer(self._control(welcome))
 
     def _on_welcome(self, welcome: Welcome, events: list[Inbound]) -> None:
@@ -139,9 +153,10 @@ class Introducing(OutgoingFrames):
             raise RemoteProtocolError("control", "the peer sent a welcome that nobody asked for")
         if welcome.version not in PROTOCOL_VERSIONS:
             raise RemoteProtocolError("version", f"the server chose version {welcome.version}, which was not offered")
-        self._meet(welcome.version, welcome, events)
+        incarnation = _short(welcome.incarnation) if isinstance(welcome, StreamWelcome) else ""
+        self._meet(welcome.version, welcome, events, incarnation)
 
-    def _meet(self, version: int, peer: Hello | Welcome, events: list[Inbound]) -> None:
+    def _meet(self, version: int, peer: Hello | Welcome, events: list[Inbound], incarnation: str) -> None:
         self._peer_speaks_pyipc = True
         self.protocol = f"pyipc/{version}"
         self._heed_limit(peer)
@@ -153,15 +168,19 @@ class Introducing(OutgoingFrames):
             self._takes_records = True
             theirs = peer.max_attachments_size
             self._attachments_limit = None if theirs is None else min(theirs, self._options.max_attachments_size)
+        window = _window(peer)
+        if window != MAX_WINDOW:
+            self.session_window = window
         events.append(
             Introduced(
                 self.protocol,
                 heartbeat,
                 one_line(peer.agent),
-                session=_short(peer.session) if isinstance(peer, StreamHello) else "",
+                session=_session_of(peer),
                 instance=_short(peer.instance) if isinstance(peer, StreamWelcome) else "",
                 session_timeout=_seconds(peer.session_timeout) if isinstance(peer, StreamWelcome) else 0.0,
-                resumed=isinstance(peer, StreamWelcome) and peer.resumed,
+                incarnation=incarnation,
+                session_window=window,
             )
         )
 
@@ -186,6 +205,15 @@ class Introducing(OutgoingFrames):
         answers, self._answers = self._answers, b""
         self.has_data_to_send = False
         return answers
+
+
+def _session_of(peer: Hello | Welcome) -> str:
+    return _short(peer.session) if isinstance(peer, StreamHello) else ""
+
+
+def _window(peer: Hello | Welcome) -> int:
+    window = peer.session_window if isinstance(peer, StreamHello | StreamWelcome) else None
+    return MAX_WINDOW if window is None else min(max(window, 1), MAX_WINDOW)
 
 
 def _short(name: str) -> str:

@@ -18,6 +18,7 @@ from pyipc.protocol.codec import Request as Request
 __all__ = [
     "CONTROL_PREFIX",
     "MAX_TEXT",
+    "MAX_WINDOW",
     "PROTOCOL_VERSIONS",
     "Cancel",
     "ControlFrame",
@@ -46,6 +47,8 @@ CONTROL_PREFIX = "pyipc."
 PROTOCOL_VERSIONS = (1,)
 #: Characters of a text that only people read.
 MAX_TEXT = 256
+#: How far above the lowest number without an outcome any other may be, whatever the two sides say.
+MAX_WINDOW = 65_536
 
 
 def one_line(text: str, most: int = MAX_TEXT) -> str:
@@ -99,10 +102,12 @@ class StreamHello(Hello):
         max_attachments_size: The most that this side accepts of attachments to one frame, in bytes.
         session: A secret that only this client knows, and tells every server again: under it the server remembers
             which events were handled. Empty for a client that wants nothing confirmed.
+        session_window: How far above the lowest number without an outcome this side lets any other number be.
     """
 
     max_attachments_size: int | None = None
     session: str = ""
+    session_window: int | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -113,13 +118,15 @@ class StreamWelcome(Welcome):
         max_attachments_size: As in the hello.
         instance: Another for every server that is started: who says the same has not been started again since.
         session_timeout: Seconds for which the session is remembered after its last connection has ended.
-        resumed: Whether this server knows the session already.
+        incarnation: Another for every session that this server begins: who was told the same before is remembered.
+        session_window: As in the hello.
     """
 
     max_attachments_size: int | None = None
     instance: str = ""
     session_timeout: float | None = None
-    resumed: bool = False
+    incarnation: str = ""
+    session_window: int | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -210,7 +217,9 @@ class Introduced:
         session: Of a client: under which name it wants to be remembered, if it does.
         instance: Of a server: another when it was started again.
         session_timeout: Of a server: for how many seconds it remembers a session without connection.
-        resumed: Of a server: whether it has remembered this one.
+        incarnation: What the server calls its memory of this client, in the words of the server's own welcome: another
+            where it has begun to remember anew.
+        session_window: How far above the lowest number without an outcome any other may be.
     """
 
     protocol: str
@@ -219,7 +228,8 @@ class Introduced:
     session: str = ""
     instance: str = ""
     session_timeout: float = 0.0
-    resumed: bool = False
+    incarnation: str = ""
+    session_window: int = MAX_WINDOW
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -288,9 +288,13 @@ class SocketListener(Listener):
             for sock in self._sockets:
                 with contextlib.suppress(OSError):  # macOS does not let what listens be shut
                     sock.shutdown(socket.SHUT_RDWR)
-        with contextlib.suppress(OSError):  # nobody is left in a socket that was shut, or there are no descriptors left
-            while len(links) < _LONGEST_LINE and (link := self._accept_nowait()) is not None:
-                links.append(link)
+        for sock in self._sockets:
+            # Nobody is left in the line, or there are no descriptors left.
+            with contextlib.suppress(OSError):
+                for _ in range(_LONGEST_LINE):
+                    link = self._accept_from(sock)
+                    if link is not None:
+                        links.append(link)
         return links
 
     async def aclose(self) -> None:
@@ -314,22 +318,33 @@ class SocketListener(Listener):
         for _ in self._sockets:
             sock = self._sockets[self._next]
             self._next = (self._next + 1) % len(self._sockets)
-            try:
-                connection, _address = sock.accept()
-            except BlockingIOError:
-                continue
-            except OSError as error:
-                if error.errno in _PEER_IS_GONE:
-                    continue
-                raise
-            try:
-                return self._adopt(connection)
-            except OSError as error:
-                connection.close()
-                logger.warning("turned away a peer on %s, because it cannot be identified: %s", self._address, error)
-            except BaseException:
-                connection.close()
-                raise
+            with contextlib.suppress(BlockingIOError):
+                link = self._accept_from(sock)
+                if link is not None:
+                    return link
+        return None
+
+    def _accept_from(self, sock: socket.socket) -> Link | None:
+        """The next peer that waits on a socket; ``None`` if it is gone by now, or turned away.
+
+        Raises:
+            BlockingIOError: Nobody waits.
+            OSError: Accepting failed.
+        """
+        try:
+            connection, _address = sock.accept()
+        except OSError as error:
+            if error.errno in _PEER_IS_GONE:
+                return None
+            raise
+        try:
+            return self._adopt(connection)
+        except OSError as error:
+            connection.close()
+            logger.warning("turned away a peer on %s, because it cannot be identified: %s", self._address, error)
+        except BaseException:
+            connection.close()
+            raise
         return None
 
     async def _wait(self) -> None:

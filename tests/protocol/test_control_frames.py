@@ -52,7 +52,7 @@ PING = control_frame(Ping()) + FF
 
 
 def test_hello_and_welcome() -> None:
-    terms = SessionTerms("i", 120.0, lambda name: name == "s")
+    terms = SessionTerms("i", 120.0, lambda name: f"incarnation of {name}")
     client = conversation(Role.CLIENT, agent="a/1", max_frame_size=5_000, heartbeat_interval=3.0, session="s")
     server = conversation(Role.SERVER, agent="b/2", max_frame_size=6_000, heartbeat_interval=None, terms=terms)
     assert client.awaits_welcome
@@ -61,18 +61,21 @@ def test_hello_and_welcome() -> None:
     opening = client.open()
     assert opening == (
         b'{"type":"pyipc.hello","data":{"versions":[1],"features":["attachments","confirm","streams","topics"],'
-        b'"max_frame_size":5000,"heartbeat":3.0,"agent":"a/1","max_attachments_size":4194304,"session":"s"}}\f'
+        b'"max_frame_size":5000,"heartbeat":3.0,"agent":"a/1","max_attachments_size":4194304,"session":"s",'
+        b'"session_window":65536}}\f'
     )
-    assert server.receive_data(opening) == [Introduced("pyipc/1", 3.0, "a/1", session="s")]
+    assert server.receive_data(opening) == [
+        Introduced("pyipc/1", 3.0, "a/1", session="s", incarnation="incarnation of s")
+    ]
     answer = server.data_to_send()
     assert answer == (
         b'{"type":"pyipc.welcome","data":{"version":1,"features":["attachments","confirm","streams","topics"],'
         b'"max_frame_size":6000,"heartbeat":null,"agent":"b/2","max_attachments_size":4194304,"instance":"i",'
-        b'"session_timeout":120.0,"resumed":true}}\f'
+        b'"session_timeout":120.0,"incarnation":"incarnation of s","session_window":65536}}\f'
     )
     assert server.data_to_send() == b""  # it is said once
     assert client.receive_data(answer) == [
-        Introduced("pyipc/1", None, "b/2", instance="i", session_timeout=120.0, resumed=True)
+        Introduced("pyipc/1", None, "b/2", instance="i", session_timeout=120.0, incarnation="incarnation of s")
     ]
     assert client.features == server.features == {"attachments", "confirm", "streams", "topics"}
     assert client.protocol == server.protocol == "pyipc/1"
