@@ -18,7 +18,7 @@ from pyipc.flusher import Flusher
 from pyipc.outbox import STREAM_WRITE_SIZE, Outbox
 from pyipc.protocol.codec import control_frame
 from pyipc.protocol.features import Deliver
-from pyipc.protocol.parcels import JOINED_SIZE, Parcel, SmallParcel, pack
+from pyipc.protocol.parcels import JOINED_SIZE, Parcel, SmallParcel, pack, with_frame
 from pyipc.testing import Faults, FaultyTransport, pair
 from pyipc.transports import Link, memory_link_pair
 from tests.conformance.sides import until
@@ -496,3 +496,33 @@ async def test_a_large_attachment_is_copied_once(size: int) -> None:
                 tracemalloc.stop()
             print(f"{type(attachment).__name__}: {peak / size:.2f} times its size")
             assert peak <= (copies + 0.1) * size
+
+
+@pytest.mark.parametrize("wrong", [b"abc", bytearray(b"abc"), memoryview(b"abc"), "abc"])
+def test_what_is_attached_to_an_answer_is_a_list(wrong: Any) -> None:
+    """Not taken apart into numbers or characters, of which the peer would hear when the handler is done."""
+    with pytest.raises(pyipc.LocalProtocolError, match="list"):
+        pyipc.Attached(None, wrong)
+
+
+async def test_the_smaller_limit_of_both_sides_holds_for_what_is_sent(autojump_clock: MockClock) -> None:
+    async with pair(client_options={"max_attachments_size": 1_000}) as (client, _):
+        with pytest.raises(pyipc.NoHandler):
+            await client.request("nothing")  # both are introduced
+        await client.emit("e", attachments=[bytes(1_000)])
+        with pytest.raises(pyipc.MessageTooLarge):
+            await client.emit("e", attachments=[bytes(1_001)])
+
+
+@pytest.mark.parametrize("over", [-40, 0, 49])
+def test_one_that_becomes_small_with_another_frame_is_one_piece(over: int) -> None:
+    """The outbox joins what is small, and relies on parcels being larger."""
+    frame_size = 200
+    parcel = pack(b"x" * frame_size, (bytes(JOINED_SIZE - 9 - frame_size + 51 + over),))
+    assert type(parcel) is Parcel
+    other = with_frame(parcel, b"y" * (frame_size - 100))
+    assert type(other) is SmallParcel
+    assert bytes(other).endswith(b"y" * (frame_size - 100))
+    assert len(other) == len(bytes(other)) <= JOINED_SIZE
+    larger = with_frame(other, b"z" * (frame_size + 200))
+    assert (type(larger) is Parcel) == (len(larger) > JOINED_SIZE)

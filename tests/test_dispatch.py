@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import random
 from typing import TYPE_CHECKING, Any
@@ -829,3 +830,31 @@ async def test_data_that_does_not_fit_does_not_fill_the_log(
             with pytest.raises(pyipc.NoHandler):
                 await client.request("nobody")
     assert sum("does not fit at $" in record.message for record in caplog.records if record.levelname == "WARNING") == 3
+
+
+@pytest.mark.parametrize("cut", [True, False])
+async def test_what_is_behind_the_end_is_not_heard(
+    cut: bool, router: pyipc.Router, caplog: pytest.LogCaptureFixture, autojump_clock: MockClock
+) -> None:
+    """However the bytes were cut; and of many frames that each end the connection one is told of."""
+    got: list[Any] = []
+    router.on("e", lambda message: got.append(message.data))
+    fatal = frame("pyipc.deliver", {"number": 70_000, "event": "e"})
+    rest = (
+        fatal * 3 + frame("e", 1) + frame("pyipc.deliver", {"number": 1, "event": "e", "data": 2}) + request(1, "e", 3)
+    )
+    async with pyipc.Server(router=router) as server:
+        for last in (fatal, frame("pyipc.goodbye", {"code": "closed", "message": ""})):
+            peer = await introduced(server)
+            connection = the_connection(server)
+            await peer.send(frame("e", 0) + last + (b"" if cut else rest))
+            if cut:
+                await trio.testing.wait_all_tasks_blocked()
+                with contextlib.suppress(pyipc.ConnectionLost):
+                    await peer.send(rest)
+            await trio.testing.wait_all_tasks_blocked()
+            assert not connection.is_open
+            await peer.link.aclose()
+            await connection.wait_closed()
+    assert got == [0, 0]
+    assert sum(record.levelname == "WARNING" for record in caplog.records) == 1

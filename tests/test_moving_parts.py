@@ -8,6 +8,7 @@ import trio
 
 import pyipc
 from tests.conformance.sides import until
+from tests.wire import WirePeer, frame
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -95,3 +96,63 @@ async def test_subscriptions_move_and_nothing_comes_twice(autojump_clock: MockCl
             await trio.sleep(1)
             nursery.cancel_scope.cancel()
         assert got == ["old 1", "new 1", "new 2"]
+
+
+async def test_an_event_that_waits_for_room_on_the_old_connection_keeps_its_attachments(
+    autojump_clock: MockClock,
+) -> None:
+    """Its connection is lost meanwhile, and it goes over the one that is there by then."""
+    got: list[tuple[str, list[bytes]]] = []
+    async with (
+        pyipc.Server(OLD, inbox_high_water_size=1_000) as old,
+        pyipc.Server(NEW) as new,
+        pyipc.connect(OLD, NEW, outbox_high_water_size=1_000) as client,
+        trio.open_nursery() as nursery,
+    ):
+        old.on("slow", lambda message: trio.sleep_forever())
+        new.on("file", lambda message: got.append((message.data, list(message.attachments))))
+        with trio.move_on_after(2):
+            while True:
+                await client.emit("slow", "x" * 60_000)
+
+        async def send() -> None:
+            await client.emit("file", "name", attachments=[b"contents"])
+
+        nursery.start_soon(send)
+        await trio.sleep(1)
+        await old.drain(timeout=1)
+        await until(lambda: len(got) > 0)
+        assert got == [("name", [b"contents"])]
+
+
+async def test_only_the_server_that_was_sent_an_event_confirms_it(autojump_clock: MockClock) -> None:
+    """The client has moved on to another, which is asked to confirm something else, and says more than that."""
+    listener = await pyipc.transports.transport_for("memory").listen(pyipc.parse_address(NEW), {})
+    handled: list[int] = []
+    confirmed: list[list[int]] = []
+    async with pyipc.Server(OLD) as old, pyipc.connect(OLD, NEW) as client, trio.open_nursery() as nursery:
+
+        @old.on("pay")
+        async def pay(message: pyipc.Message[int]) -> None:
+            await trio.sleep(10)
+            handled.append(message.data)
+
+        async def confirm(event: str) -> None:
+            await client.emit(event, 7, confirm=True)
+            confirmed.append(list(handled))
+
+        nursery.start_soon(confirm, "pay")
+        await trio.sleep(1)
+        nursery.start_soon(old.drain)
+        peer = WirePeer(await listener.accept())
+        terms = {"instance": "other", "session_timeout": 120, "incarnation": "", "resumed": False}
+        await peer.send(frame("pyipc.welcome", {"version": 1, "features": ["confirm"], "heartbeat": None} | terms))
+        nursery.start_soon(confirm, "other")
+        number = (await peer.read_until("pyipc.deliver"))["number"]
+        for each in range(number + 1):
+            await peer.send(frame("pyipc.outcome", {"number": each}))
+        await until(lambda: len(confirmed) == 2)
+        assert confirmed == [[], [7]]
+        nursery.cancel_scope.cancel()
+    await peer.link.aclose()
+    await listener.aclose()

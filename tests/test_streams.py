@@ -690,3 +690,44 @@ async def test_statistics_and_logs_know_no_payload(
                     async for _ in rows:
                         assert "hunter2" not in repr(rows)
     assert "hunter2" not in caplog.text
+
+
+async def test_who_takes_what_another_was_woken_for_does_not_take_its_place(autojump_clock: MockClock) -> None:
+    """Else one of the two would never be woken, not even by the end."""
+    async with asking() as (connection, peer), connection.stream("rows", timeout=5) as rows:
+        taken: list[Any] = []
+
+        async def first() -> None:
+            taken.extend([row async for row in rows])
+
+        async def second() -> None:
+            while not rows._buffer:
+                await trio.lowlevel.checkpoint()
+            try:
+                while True:
+                    taken.append(await anext(rows))
+            except (StopAsyncIteration, trio.BusyResourceError):
+                pass
+
+        with trio.fail_after(60):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(first)
+                await wait_all_tasks_blocked()
+                nursery.start_soon(second)
+                await peer.send(frame("pyipc.item", {"call": 1, "data": 1}))
+                await wait_all_tasks_blocked()
+                await peer.send(frame("pyipc.item", {"call": 1, "data": 2}), frame("pyipc.end", {"call": 1}))
+        assert sorted(taken) == [1, 2]
+
+
+async def test_an_event_for_a_stream_is_no_failure_of_its_handler(
+    counter: Counter, caplog: pytest.LogCaptureFixture, autojump_clock: MockClock
+) -> None:
+    async with pair(counter.router) as (client, server):
+        await client.emit("count", 1)
+        with pytest.raises(pyipc.RemoteError) as refused:
+            await client.emit("count", 1, confirm=True)
+        assert refused.value.code == "is-a-stream"
+        (connection,) = server.connections
+        assert connection.statistics().handler_errors == 0
+    assert all(record.levelno < logging.ERROR and not record.exc_info for record in caplog.records)

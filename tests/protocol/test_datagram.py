@@ -290,3 +290,14 @@ def test_no_datagram_changes_how_the_next_is_read(datagrams: list[bytes]) -> Non
             assert side.partial_size == 0
             side.data_to_send()
         assert side.receive_data(frame("last", [1]) * 2) == [Event("last", [1])] * 2
+
+
+def test_a_hello_agrees_on_no_parts_and_names_no_session() -> None:
+    """It comes from nobody knows whom; and what is behind it in the datagram is not cut up otherwise than else."""
+    told = {"versions": [1], "features": ["attachments", "topics"], "max_attachments_size": 5, "session": "5" * 32}
+    side = conversation()
+    items = side.receive_data(frame("pyipc.hello", told) + frame("a", 1) + frame("b", 2))
+    assert [item for item in items if type(item) is Event] == [Event("a", 1), Event("b", 2)]
+    (hello,) = [item for item in items if type(item) is Introduced]
+    assert hello.session == ""
+    assert not side.features
