@@ -72,9 +72,10 @@ class FullRequest:
         event: Its name.
         data: Its decoded JSON.
         traceparent: Which span it comes from.
+        size: Bytes of what is attached.
     """
 
-    __slots__ = ("_attachments", "call", "data", "event", "traceparent")
+    __slots__ = ("_attachments", "call", "data", "event", "size", "traceparent")
 
     def __init__(self, request: Request, attachments: Sequence[bytes]) -> None:
         self.call: int = request.call
@@ -82,6 +83,7 @@ class FullRequest:
         self.data: Any = request.data
         self.traceparent: str = request.traceparent
         self._attachments = attachments
+        self.size: int = sum(map(len, attachments))
 
     def message(self, data: Any, connection: Connection) -> FullMessage[Any]:
         """What the handler gets; as `Arrival.message`."""

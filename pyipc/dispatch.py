@@ -301,11 +301,13 @@ class Dispatcher:
         none of which can be handled before: it is read on, to the hard limit, and beyond that there is no way on. Where
         somebody else waits for long, such as a generator for credit, the handlers that are at work will most likely
         end without. Yet one of them may wait for just him, in a way that cannot be seen. So more is read, and then no
-        more, and the connection stays.
+        more, and the connection stays. So it is while this side serves requests or streams of the peer, who may want
+        to cancel them: that too stands behind the events.
         """
-        inbox = self._inbox
+        inbox, responder = self._inbox, self._responder
         while not self._must_read():
-            inbox.room = self._high_water_size if not self.bystanders else inbox.extra_room
+            reads_more = self.bystanders or responder.has_requests
+            inbox.room = inbox.extra_room if reads_more else self._high_water_size
             if inbox.size < inbox.room:
                 break
             self.paused = True
@@ -320,6 +322,11 @@ class Dispatcher:
     def is_at_work(self) -> bool:
         """Whether a handler is at work that waits for something."""
         return self._lane_busy or self._responder.slots_used > 0
+
+    @property
+    def is_lane_busy(self) -> bool:
+        """Whether a handler of an event is at work, so that later events have to wait."""
+        return self._lane_busy
 
     def is_handling_event(self) -> bool:
         """Whether the present task is at work for a handler of an event, or is one that such a handler has started."""

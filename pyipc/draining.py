@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 from typing import TYPE_CHECKING
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from pyipc.delivering import Delivery
-from pyipc.errors import Undelivered
+from pyipc.errors import ConnectionLost, Undelivered
 from pyipc.finishing import finish, under_way, wait_quiet
 from pyipc.owner import Owner
 from pyipc.statistics import DrainReport
@@ -110,8 +111,10 @@ class Draining:
     def tell(self, connection: Connection) -> None:
         """Ask a peer that speaks pyipc's protocol to take new work elsewhere."""
         if connection.is_open:
-            connection._offer(connection._conversation.goaway(self._message))
-            connection._outbox.flush_nowait()
+            with contextlib.suppress(ConnectionLost):  # its end is noticed elsewhere
+                # However full its outbox is: it is said once, and whoever does not hear it is cut off at the end.
+                connection._outbox.push(connection._conversation.goaway(self._message))
+                connection._outbox.flush_nowait()
 
     def leave(self) -> None:
         """A connection has ended."""

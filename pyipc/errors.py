@@ -351,14 +351,17 @@ class SubscriptionOverflow(IPCError):
     Attributes:
         pattern: What was subscribed to.
         max_buffered: How many messages it held.
+        max_buffered_size: Of how many bytes in all.
     """
 
-    def __init__(self, pattern: str, max_buffered: int) -> None:
+    def __init__(self, pattern: str, max_buffered: int, max_buffered_size: int) -> None:
         self.pattern = pattern
         self.max_buffered = max_buffered
+        self.max_buffered_size = max_buffered_size
         super().__init__(
-            f"messages for {pattern!r} came faster than they were taken, and the subscription holds {max_buffered:,}; "
-            "take them faster, raise max_buffered, or choose a policy that drops some"
+            f"messages for {pattern!r} came faster than they were taken, and the subscription holds {max_buffered:,} "
+            f"of {max_buffered_size:,} bytes in all; take them faster, raise max_buffered or max_buffered_size, or "
+            "choose a policy that drops some"
         )
 
 

@@ -25,7 +25,7 @@ from pyipc.protocol.patterns import Pattern
 from pyipc.protocol.traces import check_traceparent, usable_traceparent
 from pyipc.rounds import is_round
 from pyipc.router import Handler
-from pyipc.subscription import Policy, Subscription
+from pyipc.subscription import Held, Subscription
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -46,8 +46,13 @@ logger: logging.Logger = logging.getLogger("pyipc.topics")
 # In how many different ways the patterns of one connection may have wildcards: each way costs a look into a table for
 # every new topic.
 _MAX_SHAPES: Final = 64
-# After so many copies that were sent for peers, others get their turn.
-_COPIES_A_TURN: Final = 2_048
+# How many segments a pattern of a peer may have, if some are wildcards: each costs when a name is looked up.
+_MAX_SEGMENTS: Final = 64
+# After so much work for peers, others get their turn: copies that were sent, and retained topics or ways to have
+# wildcards that were looked at.
+_WORK_A_TURN: Final = 2_048
+# What it is to send one message that is kept, compared with looking at its name.
+_WORK_OF_SENDING: Final = 4
 # Where a message comes from that this program has published itself.
 _NOBODY: Final = cast("Connection", None)
 
@@ -69,6 +74,7 @@ class _Retained:
     data: Any
     records: Records
     size: int
+    is_own: bool
 
 
 class _Subscriber:
@@ -77,9 +83,27 @@ class _Subscriber:
     __slots__ = ("patterns", "shapes")
 
     def __init__(self) -> None:
-        self.patterns: dict[int, Pattern] = {}
+        # No more than their texts: all that can be made of one takes ten times the memory.
+        self.patterns: dict[int, str] = {}
         # How many of the patterns with wildcards have them where.
         self.shapes: collections.Counter[Shape] = collections.Counter()
+
+
+class _Load:
+    """What was done for one connection since bytes of it were read last, and what of it has to wait its turn.
+
+    Attributes:
+        read_at: When that was, in trio's time.
+        work: How much was done.
+        deferred: Frames that wait among its events.
+    """
+
+    __slots__ = ("deferred", "read_at", "work")
+
+    def __init__(self) -> None:
+        self.read_at: float = 0.0
+        self.work: int = 0
+        self.deferred: int = 0
 
 
 class Hub:
@@ -121,9 +145,12 @@ class Hub:
         self._subscribers: dict[Connection, _Subscriber] = {}
         self._own: set[Subscription] = set()
         self._retained: dict[str, _Retained] = {}
-        self._copies = 0
+        self._own_topics = 0
+        self._own_size = 0
+        self._loads: dict[Connection, _Load] = {}
+        self._work = 0
         self._is_closed = False
-        handler = Handler(call=self._publish_for, pattern=Pattern("**"), once=False, order=0)
+        handler = Handler(call=self._serve, pattern=Pattern("**"), once=False, order=0)
         self._handlers = (handler.resolve(),)
         self.publishes: int = 0
         self.dropped: int = 0
@@ -140,36 +167,78 @@ class Hub:
     # --- what peers ask for ---
 
     def take(self, connection: Connection, frame: TopicFrame, attachments: Sequence[bytes] = ()) -> Arrival | None:
-        """Deal with a frame from a peer; what is published waits its turn among the events, and holds them back."""
+        """Deal with a frame from a peer.
+
+        What is published waits its turn among the events, and holds them back. A subscription does not wait for
+        handlers of events, which may be waiting for what the peer does once it has subscribed; but where none is at
+        work, or where the peer asks for very much at once, it takes its turn as well, so that others get theirs.
+        """
         match frame:
             case Publish():
                 return Arrival(frame.type, frame, attachments=attachments, handlers=self._handlers)
-            case Subscribe() if connection.is_open:  # else nothing could be sent to it any more
-                self._subscribe(connection, frame)
-            case Unsubscribe(call):
-                self._unsubscribe(connection, call)
+            case Subscribe() | Unsubscribe() if connection.is_open:  # else nothing could be sent to it any more
+                load = self._load_of(connection)
+                is_busy = connection._dispatcher.is_lane_busy
+                if is_busy and not load.deferred and load.work < _WORK_A_TURN:
+                    self._change(connection, frame)
+                    return None
+                load.deferred += is_busy
+                return Arrival(frame.type, frame, handlers=self._handlers)
             case _:
-                pass
-        return None
+                return None
 
-    def _subscribe(self, connection: Connection, frame: Subscribe) -> None:
+    def _load_of(self, connection: Connection) -> _Load:
+        load = self._loads.get(connection)
+        if load is None:
+            load = self._loads[connection] = _Load()
+        if load.read_at != connection._reader.time:
+            load.read_at, load.work = connection._reader.time, 0
+        return load
+
+    def _serve(self, message: Message[Any]) -> Awaitable[None] | None:
+        """Deal with a frame whose turn it is; what is returned gives way to others, when that is due."""
+        connection, frame = message.connection, message.data
+        if isinstance(frame, Publish):
+            before = self._matches.work
+            self._work += 1 + self._publish_for(message) + self._matches.work - before
+        elif connection.is_open:
+            load = self._load_of(connection)
+            load.deferred = max(0, load.deferred - 1)
+            self._change(connection, frame)
+        if self._work < _WORK_A_TURN:
+            return None
+        self._work = 0
+        return _give_way()
+
+    def _change(self, connection: Connection, frame: Subscribe | Unsubscribe) -> None:
+        work = 1
+        if isinstance(frame, Unsubscribe):
+            self._unsubscribe(connection, frame.call)
+        else:
+            work += self._subscribe(connection, frame)
+        self._work += work
+        if (load := self._loads.get(connection)) is not None:
+            load.work += work
+
+    def _subscribe(self, connection: Connection, frame: Subscribe) -> int:
+        """Subscribe for a peer, or tell it why not; say how much work it was beyond that."""
         subscriber = self._subscribers.get(connection) or _Subscriber()
         if frame.call in subscriber.patterns:
             error = RemoteProtocolError("control", f"the peer used the number of subscription {frame.call} twice")
             connection._settle(Malformed(error, fatal=True))
-            return
+            return 0
         try:
             check_event_name(frame.pattern, self._options.max_event_name_size)
             pattern = Pattern(frame.pattern)
         except InvalidEventName as error:
             self._refuse(connection, frame.call, "bad-pattern", str(error))
-            return
+            return 0
         if why := self._why_too_many(subscriber, pattern):
             self._refuse(connection, frame.call, "too-many", why)
         elif not self._is_allowed(self._may_subscribe, connection, pattern.text):
             self._refuse(connection, frame.call, "not-allowed", f"this peer may not subscribe to {pattern.text!r}")
         else:
-            subscriber.patterns[frame.call] = pattern
+            subscriber.patterns[frame.call] = pattern.text
             if not pattern.is_literal:
                 subscriber.shapes[shape_of(pattern)] += 1
             self._subscribers[connection] = subscriber
@@ -177,13 +246,16 @@ class Hub:
             self.subscriptions += 1
             connection._answer(connection._conversation.reply(frame.call, None))
             if frame.retained:
-                self._send_retained(connection, frame.call, pattern)
+                return self._send_retained(connection, frame.call, pattern)
+        return 0
 
     def _why_too_many(self, subscriber: _Subscriber, pattern: Pattern) -> str:
         """Why a connection may not subscribe to one pattern more; empty if it may."""
         limit = self._options.max_subscriptions
         if len(subscriber.patterns) >= limit:
             return f"there are {limit:,} subscriptions on this connection already (max_subscriptions)"
+        if not pattern.is_literal and len(pattern.segments) > _MAX_SEGMENTS:
+            return f"a pattern with wildcards has no more than {_MAX_SEGMENTS} segments here"
         is_new = not pattern.is_literal and shape_of(pattern) not in subscriber.shapes
         if is_new and len(subscriber.shapes) >= _MAX_SHAPES:
             return f"the patterns of this connection have wildcards in {_MAX_SHAPES} different ways already"
@@ -206,9 +278,10 @@ class Hub:
 
     def _unsubscribe(self, connection: Connection, call: int) -> None:
         subscriber = self._subscribers.get(connection)
-        pattern = None if subscriber is None else subscriber.patterns.pop(call, None)
-        if subscriber is None or pattern is None:
+        text = None if subscriber is None else subscriber.patterns.pop(call, None)
+        if subscriber is None or text is None:
             return  # it was refused
+        pattern = Pattern(text)
         self._matches.remove(pattern, connection)
         self.subscriptions -= 1
         if not pattern.is_literal:
@@ -221,57 +294,65 @@ class Hub:
 
     def forget_connection(self, connection: Connection) -> None:
         """A connection has ended."""
+        self._loads.pop(connection, None)
         subscriber = self._subscribers.get(connection)
         for call in list(subscriber.patterns) if subscriber is not None else ():
             self._unsubscribe(connection, call)
 
-    def _send_retained(self, connection: Connection, call: int, pattern: Pattern) -> None:
+    def _kept_for(self, pattern: Pattern) -> list[tuple[str, _Retained]]:
+        """What is kept of the topics that match."""
+        if pattern.is_literal:
+            kept = self._retained.get(pattern.text)
+            return [] if kept is None else [(pattern.text, kept)]
+        return [(topic, kept) for topic, kept in self._retained.items() if pattern.matches(topic)]
+
+    def _send_retained(self, connection: Connection, call: int, pattern: Pattern) -> int:
+        """Send what is kept to who has just subscribed; say how much work it was."""
         say = connection._conversation.say
-        for topic, kept in self._retained.items():
-            if not pattern.matches(topic):
-                continue
+        found = self._kept_for(pattern)
+        work = len(found) if pattern.is_literal else len(self._retained)
+        for count, (topic, kept) in enumerate(found):
+            work += _WORK_OF_SENDING
             try:
                 said = say(Published(topic, kept.data, call))
                 frame: Frame = pack(said, kept.records) if kept.records else said
                 taken = send_parcel(connection, None, frame) if kept.records else connection._send_encoded(None, said)
             except ConnectionClosed:
-                return  # it read too slowly, or its link broke
+                break  # it read too slowly, or its link broke
             except LocalProtocolError as error:
                 logger.warning("%s does not get %r: %s", connection.peer.address, topic, error)
-                taken = False
-            else:
-                if taken and connection._watch is not None:
-                    connection._watch.sent("published", topic, len(frame), connection)
-            if not taken:
                 self.dropped += 1
+                continue
+            if not taken:
+                self.dropped += len(found) - count  # there is no room for the others either
+                break
+            if connection._watch is not None:
+                connection._watch.sent("published", topic, len(frame), connection)
+        return work
 
-    def _publish_for(self, message: Message[Any]) -> Awaitable[None] | None:
-        """Publish what a peer wants published; what is returned gives way to others, when that is due."""
+    def _publish_for(self, message: Message[Any]) -> int:
+        """Publish what a peer wants published; say to how many that was."""
         connection, frame = message.connection, cast("Publish", message.data)
         try:
             check_topic(frame.topic, self._options.max_event_name_size)
         except InvalidEventName as error:
             self._refuse_publish(connection, frame.topic, "bad-pattern", str(error))
-            return None
+            return 0
         if not self._is_allowed(self._may_publish, connection, frame.topic):
             why = f"this peer may not publish {frame.topic!r}"
             self._refuse_publish(connection, frame.topic, "not-allowed", why)
-            return None
+            return 0
         try:
             data, records = codec.ready_json(frame.data, frame.topic), message.attachments
-            if why := self._why_not_kept(frame.topic, data, records) if frame.retain else "":
+            if why := self._why_not_kept(frame.topic, data, records, is_own=False) if frame.retain else "":
                 self._refuse_publish(connection, frame.topic, "too-many", why)
-                return None
+                return 0
             span = usable_traceparent(frame.traceparent)
             report = self._send(frame.topic, data, records, retain=frame.retain, source=connection, traceparent=span)
         except LocalProtocolError as error:
             self._refuse_publish(connection, frame.topic, "too-large", str(error))
-            return None
-        self._copies += report.sent + report.dropped + 1
-        if self._copies < _COPIES_A_TURN:
-            return None
-        self._copies = 0
-        return _give_way()
+            return 0
+        return report.sent + report.dropped
 
     def _refuse_publish(self, connection: Connection, topic: str, code: str, why: str) -> None:
         self.publishes_refused += 1
@@ -287,7 +368,7 @@ class Hub:
         if traceparent:
             check_traceparent(traceparent)
         ready = codec.ready_json(data, topic)
-        if why := self._why_not_kept(topic, ready, records) if retain else "":
+        if why := self._why_not_kept(topic, ready, records, is_own=True) if retain else "":
             raise LocalProtocolError(f"{topic!r} cannot be retained: {why}")
         return self._send(topic, ready, records, retain=retain, source=_NOBODY, traceparent=traceparent)
 
@@ -303,50 +384,61 @@ class Hub:
         subscribers = [holder for holder in holders if isinstance(holder, Connection)]
         report = self._audience.publish(Published(topic, data, traceparent=traceparent), subscribers, records)
         if retain:
-            self._keep(topic, data, records)
+            self._keep(topic, data, records, is_own=source is _NOBODY)
         for holder in holders:
             if isinstance(holder, Subscription):
-                # Each has data of its own, as if it had come from elsewhere, and may change it.
-                own: Any = {"attachments": tuple(map(bytes, records)), "traceparent": traceparent}
-                holder._put(_OwnMessage(topic, codec.value_of(data), source, **own))
+                holder._put(Held(topic, data, source, tuple(map(bytes, records)), traceparent))
         self.publishes += 1
         self.dropped += report.dropped
         return report
 
     # --- what is kept ---
 
-    def _why_not_kept(self, topic: str, data: Any, records: Records) -> str:
-        """Why a message cannot be kept; empty if it can."""
+    def _why_not_kept(self, topic: str, data: Any, records: Records, *, is_own: bool) -> str:
+        """Why a message cannot be kept; empty if it can.
+
+        What peers keep leaves room for all that this program may, but not the other way round.
+        """
         options = self._options
         before = self._retained.get(topic)
-        if before is None and len(self._retained) >= options.max_retained_topics:
+        if before is not None and is_own and not before.is_own:
+            before = None  # it counts for the peers
+        count = self._own_topics if is_own else len(self._retained)
+        if before is None and count >= options.max_retained_topics:
             return f"{options.max_retained_topics:,} topics are retained already (max_retained_topics)"
-        size = self.retained_size - (before.size if before else 0) + _size_of(topic, data, records)
+        size = (self._own_size if is_own else self.retained_size) - (before.size if before else 0)
+        size += _size_of(topic, data, records)
         if size > options.max_retained_size:
             return f"that would be {size:,} bytes of retained messages (max_retained_size)"
         return ""
 
-    def _keep(self, topic: str, data: Any, records: Records) -> None:
+    def _keep(self, topic: str, data: Any, records: Records, *, is_own: bool) -> None:
         self.forget_retained(topic)
         size = _size_of(topic, data, records)
-        self._retained[topic] = _Retained(data, records, size)
+        self._retained[topic] = _Retained(data, records, size, is_own)
         self.retained_size += size
+        if is_own:
+            self._own_topics += 1
+            self._own_size += size
 
     def forget_retained(self, pattern: str) -> int:
         """Keep no longer what matches; say how many messages that were."""
-        parsed = Pattern(pattern)
-        topics = [topic for topic in self._retained if parsed.matches(topic)] if not parsed.is_literal else [pattern]
-        gone = [kept for topic in topics if (kept := self._retained.pop(topic, None)) is not None]
-        self.retained_size -= sum(kept.size for kept in gone)
+        gone = self._kept_for(Pattern(pattern))
+        for topic, kept in gone:
+            del self._retained[topic]
+            self.retained_size -= kept.size
+            if kept.is_own:
+                self._own_topics -= 1
+                self._own_size -= kept.size
         return len(gone)
 
     # --- this program's own subscriptions ---
 
-    def make(self, pattern: str, *, max_buffered: int, policy: Policy, retained: bool) -> Subscription:
+    def make(self, pattern: str, **how: Any) -> Subscription:
         """A subscription that is not entered yet; see `Server.subscribe`."""
         check_event_name(pattern, self._options.max_event_name_size)
         parsed = Pattern(pattern)
-        return Subscription(self, parsed, max_buffered=max_buffered, policy=policy, retained=retained)
+        return Subscription(self, parsed, **how)
 
     async def enter(self, subscription: Subscription) -> None:
         """Subscribe. Cancellation: a cancelled call has not."""
@@ -355,10 +447,9 @@ class Hub:
         self._matches.add(subscription._parsed, subscription)
         self.subscriptions += 1
         if subscription._retained:
-            for topic, kept in self._retained.items():
-                if subscription._parsed.matches(topic):
-                    own: Any = {"attachments": tuple(map(bytes, kept.records)), "retained": True}
-                    subscription._put(_OwnMessage(topic, codec.value_of(kept.data), _NOBODY, **own))
+            for topic, kept in self._kept_for(subscription._parsed):
+                records = tuple(map(bytes, kept.records))
+                subscription._put(Held(topic, kept.data, _NOBODY, records, retained=True))
         if self._is_closed:
             subscription._end(None)
 
@@ -376,6 +467,10 @@ class Hub:
     def waiting(self) -> AbstractContextManager[None]:
         """A context around waiting for a message, which here may come from anywhere."""
         return contextlib.nullcontext()
+
+    def message(self, held: Held) -> Message[Any]:
+        """What a consumer gets."""
+        return _OwnMessage(held.topic, held.data(), held.connection, **(held.more or {}))
 
     def close(self) -> None:
         """The server has closed: nothing more will be published."""

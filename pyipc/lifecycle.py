@@ -7,6 +7,7 @@ to handlers, `Calls` waits for answers, `Vigil` watches for silence. What users 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 from typing import TYPE_CHECKING, cast
@@ -298,7 +299,8 @@ class Lifecycle:
 
     def _on_abandoned_call(self, number: int) -> None:
         if self.is_open:
-            self._offer(self._conversation.cancel(number))
+            with contextlib.suppress(ConnectionLost):  # then nobody is at work for it any more
+                self._outbox.push(self._conversation.cancel(number))  # there are no more of them than of calls
 
     def _fail_calls(self, message: str, *, lost: bool, maybe_handled: bool) -> None:
         """Tell whoever waits for an answer that none will come, and end what would be answered bit by bit."""

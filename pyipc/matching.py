@@ -1,19 +1,18 @@
 """Who wants what is published under a name, among any number of patterns.
 
 To try every pattern for every name would cost most where many subscribers each want something else. So patterns are
-looked up: all that have their wildcards in the same places are found by one look into a table, with those segments of
-the name that stand where the patterns have no wildcard. What one name led to is remembered until a pattern comes or
-goes.
+looked up: one without wildcards by its text, and all that have their wildcards in the same places by one look into a
+table, with those segments of the name that stand where the patterns have no wildcard. What one name led to is
+remembered until a pattern comes or goes. Of a pattern no more is kept than its text.
 """
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
+    from collections.abc import Hashable, Sequence
 
     from pyipc.protocol.patterns import Pattern
 
@@ -39,12 +38,13 @@ class Shape:
     takes_rest: bool
     literals: tuple[int, ...]
 
-    def key(self, segments: list[str]) -> tuple[str, ...] | None:
+    def key(self, segments: Sequence[str | None]) -> str | None:
         """The segments of a name by which its patterns of this shape are found; ``None`` if it can have none."""
         surplus = len(segments) - self.length
         if surplus < 0 or (surplus and not self.takes_rest):
             return None
-        return tuple([segments[place] for place in self.literals])
+        # Their number is the same for all of a shape, so joined they are as different as they are.
+        return ".".join([segments[place] or "" for place in self.literals])
 
 
 def shape_of(pattern: Pattern) -> Shape:
@@ -53,36 +53,49 @@ def shape_of(pattern: Pattern) -> Shape:
     return Shape(len(pattern.segments), pattern.takes_rest, literals)
 
 
-# Who wants it, and by how many of his patterns that are alike.
-_Holders = collections.Counter
-
-
 class Matches(Generic[K]):
-    """Patterns, and who has subscribed to each."""
+    """Patterns, and who has subscribed to each.
+
+    Attributes:
+        work: How many shapes were looked at so far, which is what takes the time.
+    """
 
     def __init__(self) -> None:
-        self._shapes: dict[Shape, dict[tuple[str, ...], _Holders[K]]] = {}
+        # Under each key, who wants it, and by how many of his patterns that are alike.
+        self._literals: dict[str, dict[K, int]] = {}
+        self._shapes: dict[Shape, dict[str, dict[K, int]]] = {}
         self._found: dict[str, tuple[K, ...]] = {}
+        self.work: int = 0
 
     def add(self, pattern: Pattern, holder: K) -> None:
         """From now on ``holder`` wants what matches; once more, if it did so before."""
-        keys = self._shapes.setdefault(shape_of(pattern), {})
-        keys.setdefault(_key_of(pattern), _Holders())[holder] += 1
-        self._found.clear()
+        if pattern.is_literal:
+            keys, key = self._literals, pattern.text
+            self._found.pop(key, None)
+        else:
+            shape = shape_of(pattern)
+            keys, key = self._shapes.setdefault(shape, {}), _key_of(pattern, shape)
+            self._found.clear()
+        holders = keys.setdefault(key, {})
+        holders[holder] = holders.get(holder, 0) + 1
 
     def remove(self, pattern: Pattern, holder: K) -> None:
         """Undo one `add`."""
-        shape, key = shape_of(pattern), _key_of(pattern)
-        keys = self._shapes[shape]
+        if pattern.is_literal:
+            keys, key = self._literals, pattern.text
+            self._found.pop(key, None)
+        else:
+            shape = shape_of(pattern)
+            keys, key = self._shapes[shape], _key_of(pattern, shape)
+            self._found.clear()
         holders = keys[key]
         holders[holder] -= 1
         if not holders[holder]:
             del holders[holder]
         if not holders:
             del keys[key]
-        if not keys:
+        if not keys and not pattern.is_literal:
             del self._shapes[shape]
-        self._found.clear()
 
     def find(self, name: str) -> tuple[K, ...]:
         """Everybody who wants what is called ``name``, each once.
@@ -92,7 +105,8 @@ class Matches(Generic[K]):
         found = self._found.get(name)
         if found is None:
             segments = name.split(".")
-            holders: dict[K, None] = {}
+            holders: dict[K, None] = dict.fromkeys(self._literals.get(name, ()))
+            self.work += len(self._shapes)
             for shape, keys in self._shapes.items():
                 key = shape.key(segments)
                 if key is not None and (some := keys.get(key)) is not None:
@@ -104,5 +118,7 @@ class Matches(Generic[K]):
         return found
 
 
-def _key_of(pattern: Pattern) -> tuple[str, ...]:
-    return tuple(segment for segment in pattern.segments if segment is not None)
+def _key_of(pattern: Pattern, shape: Shape) -> str:
+    key = shape.key(pattern.segments)
+    assert key is not None
+    return key

@@ -45,11 +45,12 @@ _SHARES = 8
 class _Production:
     """A stream that is being served."""
 
-    __slots__ = ("call", "credited", "event", "items", "rows", "scope", "share", "size", "unsent")
+    __slots__ = ("call", "credited", "event", "held", "items", "rows", "scope", "share", "size", "unsent")
 
     def __init__(self, opening: OpenStream, rows: AsyncGenerator[object, None]) -> None:
         self.call = opening.call
         self.event = opening.event
+        self.held = sum(map(len, opening.attachments)) if isinstance(opening, ReceivedOpening) else 0
         self.items = opening.items
         self.size = opening.size
         self.share = opening.items // _SHARES
@@ -69,6 +70,7 @@ class Producers:
         router: Finds handlers.
         spawn: Starts a task that lives as long as the connection.
         running: Where the scope of each stream is to be found by whoever cancels a call, by its number.
+        hold: Told of the bytes that are attached to an opening, and when its stream is over of as many less.
 
     Attributes:
         served: Streams that were brought to handlers.
@@ -80,6 +82,7 @@ class Producers:
     __slots__ = (
         "_connection",
         "_conversation",
+        "_hold",
         "_max_streams",
         "_outbox",
         "_productions",
@@ -101,6 +104,7 @@ class Producers:
         router: Router,
         spawn: Callable[..., None],
         running: dict[int, trio.CancelScope],
+        hold: Callable[[int], None],
     ) -> None:
         self._connection = connection
         self._conversation = conversation
@@ -109,6 +113,7 @@ class Producers:
         self._spawn = spawn
         self._max_streams = connection._options.max_concurrent_streams
         self._running = running
+        self._hold = hold
         self._productions: dict[int, _Production] = {}
         self.served: int = 0
         self.sent: int = 0
@@ -152,6 +157,7 @@ class Producers:
         production = self._productions[call] = _Production(opening, rows)
         # Noted now: until the task runs, a cancel finds it.
         self._running[call] = production.scope
+        self._hold(production.held)
         self._spawn(self._serve, production, scope=production.scope)
 
     def credit(self, credit: Credit) -> None:
@@ -178,6 +184,7 @@ class Producers:
         finally:
             self._productions.pop(call, None)
             self._running.pop(call, None)
+            self._hold(-production.held)
             self._connection._note_quiet()
 
     async def _produce(self, production: _Production) -> bool:

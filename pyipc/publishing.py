@@ -12,6 +12,7 @@ from pyipc.identity import AGENT
 from pyipc.protocol.conversation import Role
 from pyipc.protocol.features import TOPICS
 from pyipc.protocol.parcels import NO_ATTACHMENTS, listed
+from pyipc.subscription import MAX_BUFFERED_SIZE
 from pyipc.transports.registry import transport_for
 
 if TYPE_CHECKING:
@@ -94,7 +95,13 @@ class TopicServer:
         return self._hub.publish(topic, data, records, retain=retain, traceparent=traceparent)
 
     def subscribe(
-        self, pattern: str, *, max_buffered: int = 1_024, policy: Policy = "drop_oldest", retained: bool = True
+        self,
+        pattern: str,
+        *,
+        max_buffered: int = 1_024,
+        max_buffered_size: int = MAX_BUFFERED_SIZE,
+        policy: Policy = "drop_oldest",
+        retained: bool = True,
     ) -> Subscription:
         """What is published under names that match, for the length of an ``async with`` block, for this program itself.
 
@@ -105,6 +112,7 @@ class TopicServer:
         Args:
             pattern: A name, or a pattern as for handlers.
             max_buffered: Messages that may wait in it.
+            max_buffered_size: Bytes of JSON and attachments that they may have in all; a single one may have more.
             policy: What happens when there would be more: ``"drop_oldest"``, ``"drop_newest"``, or ``"close"``.
             retained: Whether to begin with the last message of each topic of which it is kept.
 
@@ -114,7 +122,13 @@ class TopicServer:
             UnsupportedByTransport: The server has only addresses over which there are no topics.
         """
         self._check_topics()
-        return self._hub.make(pattern, max_buffered=max_buffered, policy=policy, retained=retained)
+        return self._hub.make(
+            pattern,
+            max_buffered=max_buffered,
+            max_buffered_size=max_buffered_size,
+            policy=policy,
+            retained=retained,
+        )
 
     def forget(self, pattern: str) -> int:
         """Let go of retained messages: whoever subscribes from now on does not get them.

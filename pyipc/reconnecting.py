@@ -164,7 +164,8 @@ class Reconnecting:
     @property
     def connections(self) -> set[Connection]:
         """The present one, and those that were left behind."""
-        return {*self.departing, *(() if self.connection is None else (self.connection,))}
+        present = () if self.connection is None else (self.connection,)
+        return {*self.departing, *present}
 
     @property
     def refusal(self) -> IPCError | None:
@@ -327,7 +328,9 @@ class Reconnecting:
         except trio.Cancelled:
             await connection.aclose()  # stopped just now: nobody else knows this connection
             raise
-        if is_promised and connection.peer.protocol == "plain":
+        # A server that has got events to confirm, and is slow or stopped for a while, is still the one that knows what
+        # became of them.
+        if connection.peer.protocol == "plain" and (is_promised or self.window.is_owed):
             return await self._give_back(connection, endpoint), False
         self.connects += 1
         if self._sent_away is not connection:
@@ -456,7 +459,7 @@ class Reconnecting:
         error = reason.error
         if not isinstance(error, PeerRefused | HandshakeFailed):
             code = "timeout" if reason.code == "handshake" else "closed"
-            error = HandshakeFailed(code, f"{endpoint.parsed.redacted} agreed on pyipc/1, but {reason.message}")
+            error = HandshakeFailed(code, f"{endpoint.parsed.redacted} speaks pyipc/1, but {reason.message}")
             reason = dataclasses.replace(reason, error=error)
         logger.info("could not connect to %s: %s", endpoint.parsed.redacted, error)
         await self._on_failed_attempt(error)

@@ -188,6 +188,11 @@ class Resending(Window):
     def _without_connection(self) -> list[Unsettled]:
         return [each for each in self.pending.values() if each.connection is None and each.sent]
 
+    @property
+    def is_owed(self) -> bool:
+        """Whether a server has got events of which it has not told the outcome, over a connection that is no more."""
+        return bool(self._without_connection())
+
     def _lose_patience(self, late: float) -> None:
         self._patience = None
         now = trio.current_time()

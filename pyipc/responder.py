@@ -20,7 +20,7 @@ from pyipc.nursery import errors_told
 from pyipc.outbox import SHARE_SIZE
 from pyipc.producing import Producers
 from pyipc.protocol.codec import convert
-from pyipc.protocol.features import OpenStream
+from pyipc.protocol.features import OpenStream, ReceivedOpening
 from pyipc.protocol.messages import Malformed
 from pyipc.refusals import is_refusal, tell_of, what_went_wrong
 from pyipc.slots import Slot, current_slot
@@ -85,6 +85,7 @@ class Responder:
         held_up: Whether requests have to wait although there are slots.
         ended: Whether the task that sends an answer may be the connection's last.
         slots_used: Requests being handled.
+        held_size: Bytes of what is attached to them, and to the openings of streams that are served.
         received: Requests that were brought to handlers.
         failed: Handlers that failed.
         refused: Handlers that refused.
@@ -96,6 +97,7 @@ class Responder:
         "_connection",
         "_conversation",
         "_inbox",
+        "_max_held_size",
         "_max_slots",
         "_outbox",
         "_reader",
@@ -104,6 +106,7 @@ class Responder:
         "_waiting",
         "ended",
         "failed",
+        "held_size",
         "held_up",
         "producers",
         "received",
@@ -132,11 +135,13 @@ class Responder:
         self._reader = reader
         self._router = router
         self._max_slots = options.max_concurrent_requests
+        self._max_held_size = options.max_inbox_size
         self._running: dict[int, trio.CancelScope] = {}
         self.spawn: Callable[..., None] = spawn
         self.held_up: bool = False
         self.ended: bool = False
         self.slots_used: int = 0
+        self.held_size: int = 0
         self.received: int = 0
         self.failed: int = 0
         self.refused: int = 0
@@ -154,7 +159,12 @@ class Responder:
                 if self._connection._link.reliable:  # else the datagram came twice
                     self._refuse_number(request.call)
                 return None
-            if self.held_up or self._waiting or self.slots_used >= self._max_slots:
+            if (
+                self.held_up
+                or self._waiting
+                or self.slots_used >= self._max_slots
+                or self.held_size >= self._max_held_size
+            ):
                 self._inbox.put_request(request)
                 return None
         self.received += 1
@@ -167,8 +177,10 @@ class Responder:
             if handler.data_type is not None:
                 data = convert(data, handler.data_type)
             message: Message[Any]
+            held = 0
             if isinstance(request, FullRequest):
                 message = request.message(data, self._connection)
+                held = request.size
             elif request.traceparent:
                 message = FullMessage(request.event, data, self._connection, traceparent=request.traceparent)
             else:
@@ -178,7 +190,7 @@ class Responder:
             self._refuse(request, error)
             return None
         if type(result) not in _JSON_TYPES and hasattr(type(result), "__await__"):
-            return self._begin(request, cast("Awaitable[object]", result), slot or Slot(self))
+            return self._begin(request, cast("Awaitable[object]", result), slot or Slot(self, held))
         self._reply(request, result)
         return None
 
@@ -190,7 +202,7 @@ class Responder:
         """Begin to serve a stream, or let it wait for the greeting."""
         if opening.call in self._running or opening.call in self._waiting:
             self._refuse_number(opening.call)
-        elif self.held_up:
+        elif self.held_up or (isinstance(opening, ReceivedOpening) and self.held_size >= self._max_held_size):
             self._inbox.put_request(opening)
         else:
             self._begin_stream(opening)
@@ -204,8 +216,15 @@ class Responder:
                 router=self._router,
                 spawn=self.spawn,
                 running=self._running,
+                hold=self._hold,
             )
         self.producers.begin(opening)
+
+    def _hold(self, size: int) -> None:
+        """A stream holds so many bytes that are attached to its opening; negative when it is over."""
+        self.held_size += size
+        if size < 0:
+            self.start_queued()
 
     def _begin(self, request: Request | FullRequest, answer: Awaitable[object], slot: Slot) -> Answering | None:
         """Take the first step of an async handler, and answer if it was the last."""
@@ -252,7 +271,7 @@ class Responder:
     def start_queued(self) -> None:
         """Start requests that waited for a slot, as far as there are slots."""
         free = self._max_slots - self.slots_used
-        while self._waiting and free > 0 and not self.held_up:
+        while self._waiting and free > 0 and not self.held_up and self.held_size < self._max_held_size:
             request, read = self._waiting.pop(next(iter(self._waiting)))
             self._inbox.shed(read)
             if isinstance(request, OpenStream):
@@ -261,7 +280,8 @@ class Responder:
             free -= 1
             # Slot and scope are taken now: until the task runs, the limit holds and a cancel finds it.
             scope = self._running[request.call] = trio.CancelScope()
-            self.spawn(self._serve, scope, request, Slot(self), scope=scope)
+            held = request.size if isinstance(request, FullRequest) else 0
+            self.spawn(self._serve, scope, request, Slot(self, held), scope=scope)
 
     async def _serve(self, scope: trio.CancelScope, request: Request | FullRequest, slot: Slot) -> None:
         """Handle a request that has waited, in a task of its own."""
@@ -274,6 +294,11 @@ class Responder:
             self._running.pop(request.call, None)
             if self._connection._quiet is not None:
                 self._connection._note_quiet()
+
+    @property
+    def has_requests(self) -> bool:
+        """Whether there is anything that the peer could cancel: requests and streams, at work or waiting."""
+        return bool(self._running or self._waiting)
 
     @property
     def handlers_at_work(self) -> int:

@@ -148,7 +148,7 @@ class Router:
         Raises:
             InvalidEventName: The pattern is not valid, or begins with ``pyipc.``, which is the
                 protocol's own.
-            TypeError: The handler cannot be called with one argument.
+            TypeError: The handler cannot be called with one argument, or is a generator function that is not async.
         """
         return self._register(pattern, handler, once=False)
 
@@ -314,6 +314,12 @@ def _is_async_generator(call: Callable[..., Any]) -> bool:
     return not inspect.iscoroutinefunction(call) and inspect.isasyncgenfunction(inspect.unwrap(call))
 
 
+def _is_plain_generator(call: Callable[..., Any]) -> bool:
+    while isinstance(call, functools.partial):
+        call = call.func
+    return inspect.isgeneratorfunction(call) or inspect.isgeneratorfunction(getattr(call, "__call__", None))  # noqa: B004
+
+
 def _not_one_answer(name: str, message: object) -> None:
     raise StreamHandlerCalled(
         f"{name} is an async generator, which answers stream() and neither events nor requests; "
@@ -324,6 +330,12 @@ def _not_one_answer(name: str, message: object) -> None:
 def _check_callable(call: object) -> None:
     if not callable(call):
         raise TypeError(f"a handler is a function that takes the message, and not {call!r}")
+    if _is_plain_generator(call):
+        # Called, it would run none of its lines, and yet count as having handled the event.
+        raise TypeError(
+            f"the handler {_name_of(call)} is a generator function, which runs no line when it is called; for a stream "
+            "write 'async def' before it, else take the yield out of it"
+        )
     try:
         signature = _signature(call)
     except (TypeError, ValueError):

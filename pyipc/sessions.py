@@ -33,7 +33,7 @@ HANDLED: Final[Verdict] = ("", "", None)
 #: Bytes of messages and data of outcomes that are kept for one sender. Beyond it an outcome is only a code.
 MAX_OUTCOMES_SIZE: Final = 256 * 1024
 # What has never held anything: a deque takes most of a kilobyte as soon as it is made. This one stays empty.
-_NOTHING: collections.deque[int] = collections.deque(maxlen=0)
+_NO_NUMBERS: collections.deque[int] = collections.deque(maxlen=0)
 # Of sessions without a connection there may be many, but not with many numbers each.
 _MAX_IDLE_NUMBERS = 1_000_000
 # Nor with many bytes in all; beyond it outcomes of those that leave are only codes.
@@ -65,7 +65,7 @@ class Receipts:
     def __init__(self) -> None:
         self._numbers: dict[int, Verdict | None] = {}
         # The same numbers as they came: to look for the first one in a dictionary takes as long as it has lost entries.
-        self._order: collections.deque[int] = _NOTHING
+        self._order: collections.deque[int] = _NO_NUMBERS
         self._changed: trio.lowlevel.ParkingLot | None = None
         self.lowest: int = 0
         self.size: int = 0
@@ -93,7 +93,7 @@ class Receipts:
     def begin(self, number: int) -> None:
         """A number that is `NEW` is being handled from now on."""
         self._numbers[number] = None
-        if self._order is _NOTHING:
+        if self._order is _NO_NUMBERS:
             self._order = collections.deque()
         self._order.append(number)
 

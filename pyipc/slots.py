@@ -18,16 +18,23 @@ current_slot: contextvars.ContextVar[Slot | None] = contextvars.ContextVar("pyip
 
 
 class Slot:
-    """One of the places in which requests of a connection are handled at the same time."""
+    """One of the places in which requests of a connection are handled at the same time.
 
-    __slots__ = ("_ended", "_responder", "_waiters")
+    Args:
+        responder: Whose it is.
+        size: Bytes of what is attached to the request, which its handler holds.
+    """
 
-    def __init__(self, responder: Responder) -> None:
+    __slots__ = ("_ended", "_responder", "_size", "_waiters")
+
+    def __init__(self, responder: Responder, size: int = 0) -> None:
         self._responder = responder
+        self._size = size
         self._ended = False
         # A handler may wait in several tasks at once; it lends its slot while any of them does.
         self._waiters = 0
         responder.slots_used += 1
+        responder.held_size += size
 
     def belongs_to(self, responder: Responder) -> bool:
         """Whether it is one of a connection's, and its handler is at work."""
@@ -49,6 +56,7 @@ class Slot:
             if self._waiters == 0 and not self._ended:
                 # Taken back without waiting, even beyond the limit: waiting here could be the deadlock.
                 self._responder.slots_used += 1
+                self._responder.held_size += self._size
 
     def release(self) -> None:
         """Give the slot back for good: its handler is done. May be called more than once."""
@@ -60,4 +68,5 @@ class Slot:
 
     def _free(self) -> None:
         self._responder.slots_used -= 1
+        self._responder.held_size -= self._size
         self._responder.start_queued()

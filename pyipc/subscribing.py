@@ -14,6 +14,7 @@ from pyipc.attaching import note_sent, wrap
 from pyipc.errors import ConnectionClosed, ConnectionLost, PeerLacksFeature, RequestTimeout, UnsupportedByTransport
 from pyipc.matching import Matches
 from pyipc.message import FullMessage, Message
+from pyipc.protocol.codec import ready_json
 from pyipc.protocol.features import TOPICS, Publish, Published, Subscribe, Unpublished, Unsubscribe
 from pyipc.protocol.messages import one_line
 from pyipc.protocol.names import check_event_name, check_topic
@@ -21,7 +22,7 @@ from pyipc.protocol.parcels import NO_ATTACHMENTS, Parcel, SmallParcel, listed
 from pyipc.protocol.patterns import Pattern
 from pyipc.protocol.traces import check_traceparent
 from pyipc.rounds import is_round
-from pyipc.subscription import Policy, Subscription
+from pyipc.subscription import MAX_BUFFERED_SIZE, Held, Policy, Subscription
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -78,11 +79,11 @@ class Subscriptions:
     def __len__(self) -> int:
         return len(self._all)
 
-    def make(self, pattern: str, *, max_buffered: int, policy: Policy, retained: bool) -> Subscription:
+    def make(self, pattern: str, **how: Any) -> Subscription:
         """A subscription that is not entered yet; see `Client.subscribe`."""
         check_event_name(pattern, self._options.max_event_name_size)
         parsed = Pattern(pattern)
-        return Subscription(self, parsed, max_buffered=max_buffered, policy=policy, retained=retained)
+        return Subscription(self, parsed, **how)
 
     # --- subscribing ---
 
@@ -208,6 +209,13 @@ class Subscriptions:
             return contextlib.nullcontext()
         return connection.waiting_for_peer()
 
+    def message(self, held: Held) -> Message[Any]:
+        """What a consumer gets."""
+        topic, connection, more = held.topic, held.connection, held.more
+        if more is None:
+            return Message(topic, held.data(), connection)
+        return FullMessage(topic, held.data(), connection, **more)
+
     # --- what arrives ---
 
     def take(self, connection: Connection, frame: TopicFrame, attachments: Sequence[bytes] = ()) -> None:
@@ -231,17 +239,17 @@ class Subscriptions:
     def _deliver(self, connection: Connection, frame: Published, attachments: Sequence[bytes]) -> None:
         topic, call = frame.topic, frame.call
         self.received += 1
-        message: Message[Any] | None = None
+        data: Any = None
         for subscription in self._matches.find(topic):
             if not subscription._is_live or subscription._connection is not connection:
                 continue
-            if call is None:
-                message = message or _message(frame, connection, attachments)
-            elif call == subscription._call:
-                message = FullMessage(topic, frame.data, connection, attachments=attachments, retained=True)
-            else:
+            if call is not None and call != subscription._call:
                 continue
-            subscription._put(message)
+            if data is None and frame.data is not None:
+                data = ready_json(frame.data, topic)
+            is_kept = call is not None
+            span = "" if is_kept else frame.traceparent
+            subscription._put(Held(topic, data, connection, attachments, span, retained=is_kept))
 
     # --- publishing ---
 
@@ -262,6 +270,11 @@ class Subscriptions:
                 pass  # it was not sent, and goes the way of all that is sent without a connection
             else:
                 return
+        # It gives way each time: a loop that publishes must not keep the next connection from being made.
+        await trio.lowlevel.checkpoint()
+        if self._up.connection not in (None, connection):
+            await self.publish(topic, data, retain=retain, attachments=attachments, traceparent=traceparent)
+            return
         self._check_possible()
         self._up.keep_published(body, attachments)
 
@@ -312,13 +325,6 @@ async def _agree(connection: Connection) -> None:
         conversation.check_feature(TOPICS)
 
 
-def _message(frame: Published, connection: Connection, attachments: Sequence[bytes]) -> Message[Any]:
-    if frame.traceparent or attachments:
-        more: Any = {"attachments": attachments, "traceparent": frame.traceparent}
-        return FullMessage(frame.topic, frame.data, connection, **more)
-    return Message(frame.topic, frame.data, connection)
-
-
 def _what(subscription: Subscription) -> str:
     return f"subscribe {subscription.pattern}"
 
@@ -329,7 +335,13 @@ class TopicClient:
     _topics: Subscriptions
 
     def subscribe(
-        self, pattern: str, *, max_buffered: int = 1_024, policy: Policy = "drop_oldest", retained: bool = True
+        self,
+        pattern: str,
+        *,
+        max_buffered: int = 1_024,
+        max_buffered_size: int = MAX_BUFFERED_SIZE,
+        policy: Policy = "drop_oldest",
+        retained: bool = True,
     ) -> Subscription:
         """What is published under names that match, for the length of an ``async with`` block.
 
@@ -346,6 +358,7 @@ class TopicClient:
         Args:
             pattern: A name, or a pattern as for handlers.
             max_buffered: Messages that may wait in it. The server is not held back, so no other subscription is either.
+            max_buffered_size: Bytes of JSON and attachments that they may have in all; a single one may have more.
             policy: What happens when there would be more: ``"drop_oldest"``, ``"drop_newest"``, or ``"close"``, which
                 ends the subscription with `SubscriptionOverflow`.
             retained: Whether to begin with the last message of each topic of which the server keeps it, now and after
@@ -355,7 +368,13 @@ class TopicClient:
             InvalidEventName: The pattern is not valid.
             ValueError: Another argument is not.
         """
-        return self._topics.make(pattern, max_buffered=max_buffered, policy=policy, retained=retained)
+        return self._topics.make(
+            pattern,
+            max_buffered=max_buffered,
+            max_buffered_size=max_buffered_size,
+            policy=policy,
+            retained=retained,
+        )
 
     async def publish(
         self,

@@ -10,23 +10,73 @@ import trio
 
 from pyipc.errors import ConnectionClosed, SubscriptionOverflow
 from pyipc.options import check_timeout
+from pyipc.protocol.codec import value_of
 from pyipc.rounds import is_round
 from pyipc.statistics import SubscriptionStatistics
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from contextlib import AbstractContextManager
 
     from pyipc.connection import Connection
     from pyipc.message import Message
     from pyipc.protocol.patterns import Pattern
 
-__all__ = ["Policy", "Subscription", "SubscriptionHome"]
+__all__ = ["MAX_BUFFERED_SIZE", "Held", "Policy", "Subscription", "SubscriptionHome"]
 
 logger: logging.Logger = logging.getLogger("pyipc.topics")
 
 #: What happens when more is published than a subscription holds.
 Policy = Literal["drop_oldest", "drop_newest", "close"]
 _POLICIES: Final = get_args(Policy)
+#: How many bytes wait in a subscription, if nothing else is said.
+MAX_BUFFERED_SIZE: Final = 8 * 1024 * 1024
+
+
+class Held:
+    """A message while it waits. Its data is still JSON, which is what it weighs; decoded it may take much more.
+
+    Whoever takes it has data of his own.
+
+    Args:
+        topic: What it was published as.
+        data: Its data, encoded; ``None`` for null.
+        connection: Where it came from.
+        attachments: Binary data that came with it.
+        traceparent: Which span of a trace it comes from.
+        retained: Whether it was kept from before the subscription.
+
+    Attributes:
+        topic: As given.
+        connection: As given.
+        more: What most messages have none of.
+        size: What it weighs, in bytes.
+    """
+
+    __slots__ = ("_data", "connection", "more", "size", "topic")
+
+    def __init__(
+        self,
+        topic: str,
+        data: Any,
+        connection: Connection,
+        attachments: Sequence[bytes] = (),
+        traceparent: str = "",
+        *,
+        retained: bool = False,
+    ) -> None:
+        self.topic: str = topic
+        self._data = data
+        self.connection: Connection = connection
+        self.more: dict[str, Any] | None = None
+        self.size: int = len(topic) + (0 if data is None else len(data))
+        if attachments or traceparent or retained:
+            self.more = {"attachments": attachments, "traceparent": traceparent, "retained": retained}
+            self.size += sum(map(len, attachments))
+
+    def data(self) -> Any:
+        """Its data, decoded anew."""
+        return value_of(self._data)
 
 
 class SubscriptionHome(Protocol):
@@ -44,6 +94,9 @@ class SubscriptionHome(Protocol):
     def waiting(self) -> AbstractContextManager[None]:
         """A context around waiting for a message."""
 
+    def message(self, held: Held) -> Message[Any]:
+        """What a consumer gets."""
+
 
 class Subscription:
     """What is published under names that match a pattern, in the order in which it arrives.
@@ -54,18 +107,28 @@ class Subscription:
     """
 
     def __init__(
-        self, home: SubscriptionHome, pattern: Pattern, *, max_buffered: int, policy: Policy, retained: bool
+        self,
+        home: SubscriptionHome,
+        pattern: Pattern,
+        *,
+        max_buffered: int,
+        max_buffered_size: int,
+        policy: Policy,
+        retained: bool,
     ) -> None:
-        if max_buffered < 1:
-            raise ValueError(f"max_buffered must be above zero, not {max_buffered!r}")
+        for name, limit in (("max_buffered", max_buffered), ("max_buffered_size", max_buffered_size)):
+            if limit < 1:
+                raise ValueError(f"{name} must be above zero, not {limit!r}")
         if policy not in _POLICIES:
             raise ValueError(f"policy must be {', '.join(map(repr, _POLICIES))}, not {policy!r}")
         self._home = home
         self._parsed = pattern
         self._max_buffered = max_buffered
+        self._max_size = max_buffered_size
+        self._size = 0
         self._policy = policy
         self._retained = retained
-        self._messages: collections.deque[Message[Any]] = collections.deque()
+        self._messages: collections.deque[Held] = collections.deque()
         self._news = trio.lowlevel.ParkingLot()
         self._is_entered = False
         self._ended = False
@@ -122,6 +185,7 @@ class Subscription:
         """Unsubscribe, and forget what has not been taken. May be called more than once."""
         self._end(None)
         self._messages.clear()
+        self._size = 0
 
     def __aiter__(self) -> Subscription:
         return self
@@ -166,33 +230,45 @@ class Subscription:
                     if self._ended:
                         raise self._error or _Ended
                     await self._news.park()
-        return self._messages.popleft()
+        return self._home.message(self._take())
+
+    def _take(self) -> Held:
+        held = self._messages.popleft()
+        self._size -= held.size
+        return held
 
     # --- for its home ---
 
-    def _put(self, message: Message[Any]) -> None:
+    def _has_room(self, size: int) -> bool:
+        """Whether one of so many bytes may be added. One message may be as large as any, where it waits alone."""
+        messages = self._messages
+        return not messages or (len(messages) < self._max_buffered and self._size + size <= self._max_size)
+
+    def _put(self, held: Held) -> None:
         """Take a message without waiting, or deal with it as the policy says."""
         if self._ended:
             return
         self._received += 1
-        if len(self._messages) >= self._max_buffered:
+        while not self._has_room(held.size):
             self._dropped += 1
             self._home.count_dropped()
             if self._policy == "close":
-                self._end(SubscriptionOverflow(self.pattern, self._max_buffered))
+                self._end(SubscriptionOverflow(self.pattern, self._max_buffered, self._max_size))
                 return
             if is_round(self._dropped):
                 logger.warning(
                     "%s messages for the subscription %r were dropped so far: they came faster than they were taken, "
-                    "and it holds %s (max_buffered)",
+                    "and it holds %s (max_buffered) of %s bytes in all (max_buffered_size)",
                     f"{self._dropped:,}",
                     self.pattern,
                     f"{self._max_buffered:,}",
+                    f"{self._max_size:,}",
                 )
             if self._policy == "drop_newest":
                 return
-            self._messages.popleft()
-        self._messages.append(message)
+            self._take()
+        self._messages.append(held)
+        self._size += held.size
         self._news.unpark()
 
     def _end(self, error: Exception | None) -> None:

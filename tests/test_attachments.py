@@ -247,6 +247,62 @@ async def test_a_broadcast_leaves_out_who_takes_none(caplog: pytest.LogCaptureFi
     assert got == [[b"x"], [bytes(100_000)], []]
 
 
+@pytest.mark.parametrize("kind", ["request", "stream"])
+async def test_what_handlers_at_work_hold_has_a_bound(kind: str, autojump_clock: MockClock) -> None:
+    """Not only what waits: sixty-four handlers may be at work, each with as much attached as one message may have."""
+    router = pyipc.Router()
+    done = trio.Event()
+    at_work = most = finished = 0
+
+    async def work(message: pyipc.Message[Any]) -> None:
+        nonlocal at_work, most, finished
+        at_work += sum(map(len, message.attachments))
+        most = max(most, at_work)
+        if message.data == "nested":
+            # It lends its slot, and what it holds, or this would wait for its own end.
+            await message.connection.request("back", timeout=None)
+        await done.wait()
+        at_work -= sum(map(len, message.attachments))
+        finished += 1
+
+    @router.on("stream")
+    async def stream(message: pyipc.Message[Any]) -> Any:
+        await work(message)
+        yield 1
+
+    router.on("request", work)
+    sizes: Any = {"max_inbox_size": 100_000, "inbox_high_water_size": 20_000}
+    async with (
+        pyipc.Server("memory:held", router=router, **sizes) as server,
+        pyipc.connect("memory:held") as client,
+        trio.open_nursery() as nursery,
+    ):
+
+        async def ask(data: str) -> None:
+            if kind == "request":
+                await client.request("request", data, attachments=[bytes(30_000)], timeout=None)
+            else:
+                async with client.stream("stream", data, attachments=[bytes(30_000)], timeout=None) as items:
+                    assert [item async for item in items] == [1]
+
+        @client.on("back")
+        async def back(message: pyipc.Message[Any]) -> None:
+            await client.request("small", attachments=[b"x"], timeout=None)
+
+        router.on("small", lambda message: None)
+        for number in range(20):
+            nursery.start_soon(ask, "nested" if number == 0 and kind == "request" else "")
+        await trio.sleep(1)
+        (connection,) = server.connections
+        assert most <= 120_000 + (30_000 if kind == "request" else 0)
+        assert connection.statistics().inbox_size < 100_000
+        with trio.fail_after(60):
+            done.set()
+            while finished < 20:
+                await trio.sleep(1)
+        assert client.statistics().connects == 1
+
+
 async def test_raw_connections_have_none() -> None:
     endpoint = pyipc.Endpoint("memory:raw", framing=pyipc.Raw())
     async with pyipc.Server(endpoint) as server, pyipc.connect(endpoint) as client:

@@ -1,4 +1,4 @@
-"""Events that are handled slowly, while something on the same connection waits for long: nothing is lost or locked up."""
+"""Events that are handled slowly, while something on their connection waits for long: nothing is lost or locked up."""
 
 from __future__ import annotations
 
@@ -151,3 +151,97 @@ async def test_a_handler_that_reads_a_stream_of_its_own_connection_goes_on_beyon
         await until(lambda: taken == [7])
         assert connection.is_open
         await peer.link.aclose()
+
+
+@pytest.mark.parametrize("what", ["request", "stream", "waiting"])
+async def test_a_cancel_behind_more_events_than_have_room_is_heard(what: str, autojump_clock: MockClock) -> None:
+    """The handler that is cancelled would else be at work until the events before are handled, however long that is."""
+    router = pyipc.Router()
+    stopped: list[float] = []
+
+    @router.on("slow")
+    async def slow(message: Message[Any]) -> None:
+        await trio.sleep(1_000)
+
+    @router.on("request")
+    async def request(message: Message[Any]) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            stopped.append(trio.current_time())
+
+    @router.on("stream")
+    async def stream(message: Message[Any]) -> AsyncIterator[int]:
+        try:
+            yield 1
+            await trio.sleep_forever()
+        finally:
+            stopped.append(trio.current_time())
+
+    slots = {"max_concurrent_requests": 1} if what == "waiting" else {}
+    async with (
+        pyipc.Server("memory:behind", router=router, **slots, **SMALL) as server,
+        pyipc.connect("memory:behind") as client,
+        trio.open_nursery() as nursery,
+    ):
+        scope = trio.CancelScope()
+
+        async def ask() -> None:
+            if what == "stream":
+                async with client.stream("stream", timeout=None) as rows:
+                    async for _ in rows:
+                        pass
+            else:
+                await client.request("request", timeout=None)
+
+        async def ask_all() -> None:
+            with scope:
+                async with trio.open_nursery() as nursery:
+                    for _ in range(3 if what == "waiting" else 1):
+                        nursery.start_soon(ask)
+
+        nursery.start_soon(ask_all)
+        await wait_all_tasks_blocked()
+        for _ in range(15):
+            await client.emit("slow", FILL)
+        await client.flush()
+        (connection,) = server.connections
+        await until(lambda: connection.statistics().inbox_size > 5 * SMALL["inbox_high_water_size"])
+        before = trio.current_time()
+        scope.cancel()
+        await trio.sleep(10)
+        assert stopped == [pytest.approx(before, abs=1)]
+        assert connection.statistics().concurrent_requests == 0
+
+
+async def test_requests_at_work_do_not_switch_off_the_back_pressure(autojump_clock: MockClock) -> None:
+    """More is read than else, half of what may wait, and then no more: whoever sends waits, and nothing is closed."""
+    router = pyipc.Router()
+    handled: list[int] = []
+
+    @router.on("work")
+    async def work(message: Message[Any]) -> None:
+        await trio.sleep(0.01)
+        handled.append(message.data[0])
+
+    @router.on("request")
+    async def request(message: Message[Any]) -> None:
+        await trio.sleep_forever()
+
+    async with (
+        pyipc.Server("memory:at-work", router=router, **SMALL) as server,
+        pyipc.connect("memory:at-work") as client,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(client.request, "request")
+        await wait_all_tasks_blocked()
+        (connection,) = server.connections
+        most = 0
+        for number in range(200):
+            await client.emit("work", [number, FILL])
+            most = max(most, connection.statistics().inbox_size)
+        await until(lambda: len(handled) == 200)
+        assert handled == list(range(200))
+        assert SMALL["max_inbox_size"] // 2 < most < SMALL["max_inbox_size"]
+        assert client.statistics().connects == 1
+        nursery.cancel_scope.cancel()

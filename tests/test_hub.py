@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import tracemalloc
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +15,15 @@ from hypothesis import strategies as st
 
 import pyipc
 from pyipc.protocol import codec
+from pyipc.protocol.features import Published
+from pyipc.protocol.framed import JsonConversation
+from pyipc.protocol.patterns import Pattern
 from pyipc.transports import memory_link_pair
 from tests.conformance.sides import until
 from tests.wire import WirePeer, frame, join, request
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
 pytestmark = pytest.mark.time_limit(30)
 
@@ -236,6 +240,147 @@ async def test_others_get_their_turn_while_a_peer_publishes_to_very_many() -> No
         for subscriber in subscribers:
             for _ in range(200):
                 assert await subscriber.read_until("pyipc.published") == {"topic": "t"}
+
+
+class Longest(trio.abc.Instrument):
+    """Counts the most that was done in one step of any task, by a counter that only grows."""
+
+    def __init__(self, done: Callable[[], int]) -> None:
+        self.done = done
+        self.most = self._before = 0
+
+    def after_task_step(self, task: trio.lowlevel.Task) -> None:
+        now = self.done()
+        self.most, self._before = max(self.most, now - self._before), now
+
+
+async def test_others_get_their_turn_while_names_are_looked_up() -> None:
+    """Nobody gets what is published, but it takes a look at each of many ways to have wildcards to find that out."""
+    server = pyipc.Server()
+    async with peers(server, 11) as (publisher, *subscribers):
+        for number, subscriber in enumerate(subscribers):
+            ways = (".".join("*" if at in (number, way) else "a" for at in range(60)) for way in range(11, 59))
+            await subscriber.send(*(subscribe(call, way) for call, way in enumerate(ways)))
+            await answers(subscriber, 48)
+        longest = Longest(lambda: server._hub._matches.work)
+        trio.lowlevel.add_instrument(longest)
+        try:
+            await publisher.send(*(publish(f"b.{number}") for number in range(200)))
+            await until(lambda: server.statistics().publishes == 200)
+        finally:
+            trio.lowlevel.remove_instrument(longest)
+        assert longest.most <= 2_048 + 480
+
+
+@pytest.mark.parametrize("is_busy", [False, True])
+async def test_others_get_their_turn_while_a_peer_subscribes_again_and_again(
+    is_busy: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each time all the topics are looked at of which something is kept."""
+    router, release, looks = pyipc.Router(), trio.Event(), 0
+    router.on("slow", lambda message: release.wait())
+    matches = Pattern.matches
+
+    def counted(self: Pattern, name: str) -> bool:
+        nonlocal looks
+        looks += 1
+        return matches(self, name)
+
+    server = pyipc.Server(router=router)
+    async with peers(server) as (peer,):
+        for number in range(500):
+            await server.publish(f"t.{number}", retain=True)
+        monkeypatch.setattr(Pattern, "matches", counted)
+        longest = Longest(lambda: looks)
+        trio.lowlevel.add_instrument(longest)
+        try:
+            if is_busy:
+                await peer.send(frame("slow"))
+            await peer.send(*(subscribe(n, "z.*") + frame("pyipc.unsubscribe", {"call": n}) for n in range(50)))
+            if is_busy:
+                for call in range(5):  # some do not wait for the handler
+                    assert await peer.read_until("pyipc.reply") == {"call": call, "data": None}
+                await trio.testing.wait_all_tasks_blocked()
+                assert looks < 50 * 500
+                release.set()
+            await until(lambda: looks >= 50 * 500)
+        finally:
+            trio.lowlevel.remove_instrument(longest)
+        assert longest.most <= 2_048 + 500
+        await until(lambda: server.statistics().subscriptions == 0)
+        looks = 0
+        await peer.send(subscribe(100, "t.7"))  # which is found by its name
+        assert (await peer.read_until("pyipc.published"))["topic"] == "t.7"
+        assert looks == 0
+
+
+async def test_what_is_kept_is_not_encoded_for_a_peer_that_has_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = pyipc.Server(slow_peer="drop", outbox_high_water_size=2_000, max_outbox_size=2_000)
+    async with server:
+        peer = join(server, buffer_size=1_000)
+        for number in range(100):
+            await server.publish(f"t.{number}", "x" * 200, retain=True)
+        said = 0
+        say = JsonConversation.say
+
+        def counted(self: JsonConversation, body: Any) -> bytes:
+            nonlocal said
+            said += isinstance(body, Published)
+            return say(self, body)
+
+        monkeypatch.setattr(JsonConversation, "say", counted)
+        await peer.send(subscribe(1, "**"))
+        await until(lambda: server.statistics().publishes_dropped > 0)
+        assert 0 < said < 20
+        assert server.statistics().publishes_dropped == 100 - said + 1
+        await peer.link.aclose()
+
+
+async def test_what_peers_keep_does_not_keep_the_program_from_keeping_as_much() -> None:
+    server = pyipc.Server(max_retained_topics=3, max_retained_size=60)
+    async with peers(server) as (peer,):
+        await peer.send(*(publish(f"junk.{number}", "x" * 10, retain=True) for number in range(9)))
+        await until(lambda: server.statistics().publishes_refused == 6)
+        for number in range(3):
+            await server.publish(f"own.{number}", "x" * 10, retain=True)
+        with pytest.raises(pyipc.LocalProtocolError, match="max_retained_topics"):
+            await server.publish("own.3", retain=True)
+        assert server.statistics().retained_topics == 6
+        # What was a peer's is the program's from when it publishes that; and what it keeps counts for peers too.
+        assert server.forget("own.*") == 3
+        await server.publish("junk.0", retain=True)
+        assert server.forget("junk.2") == 1
+        await peer.send(publish("junk.3", retain=True), publish("junk.4", retain=True))
+        await until(lambda: server.statistics().publishes_refused == 7)
+        with pytest.raises(pyipc.LocalProtocolError, match="max_retained_size"):
+            await server.publish("junk.0", "x" * 60, retain=True)
+        assert server.forget("**") == 3
+        assert server.statistics().retained_size == 0
+        await server.publish("own", "x" * 50, retain=True)
+
+
+async def test_patterns_of_many_segments_have_no_wildcards() -> None:
+    async with peers(pyipc.Server()) as (peer,):
+        await peer.send(subscribe(1, "a." * 64 + "*"), subscribe(2, "a." * 63 + "*"), subscribe(3, "a." * 99 + "a"))
+        assert (await peer.read_until("pyipc.error"))["call"] == 1
+        assert await answers(peer, 2) == [("pyipc.reply", {"call": call, "data": None}) for call in (2, 3)]
+
+
+async def test_what_a_subscription_takes_of_a_server() -> None:
+    """Anybody may have a thousand of them, on each of many connections."""
+    server = pyipc.Server()
+    async with peers(server) as (peer,):
+        texts = [f"{number:03}" + ".ab" * 80 for number in range(500)]
+        frames = [subscribe(call, text) for call, text in enumerate(texts)]
+        tracemalloc.start()
+        try:
+            await peer.send(*frames)
+            await answers(peer, 500)
+            held, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert server.statistics().subscriptions == 500
+        assert held < 500 * 1_500
 
 
 async def test_a_message_is_encoded_once_for_each_framing(monkeypatch: pytest.MonkeyPatch) -> None:

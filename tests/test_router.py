@@ -179,6 +179,23 @@ def test_a_handler_takes_one_argument(router: Router, call: Any) -> None:
     assert router.handlers_for("a") == ()
 
 
+def yields(message: Any) -> Any:
+    yield message
+
+
+class Yielding:
+    def __call__(self, message: Any) -> Any:
+        yield message
+
+
+@pytest.mark.parametrize("call", [yields, functools.partial(yields), Yielding(), Yielding().__call__])
+def test_a_generator_function_that_is_not_async_is_no_handler(router: Router, call: Any) -> None:
+    """None of its lines would run, and what it was called with would count as handled, and be confirmed."""
+    with pytest.raises(TypeError, match=r"is a generator function, .* write 'async def' before it"):
+        router.on("a", call)
+    assert router.handlers_for("a") == ()
+
+
 @pytest.mark.parametrize("call", ["text", 3, object()])
 def test_a_handler_can_be_called(router: Router, call: Any) -> None:
     with pytest.raises(TypeError, match="a handler is a function"):

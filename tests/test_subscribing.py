@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import tracemalloc
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -729,3 +730,65 @@ async def test_who_takes_no_attachments_does_not_get_what_has_some(caplog: pytes
             assert server.statistics().publishes_dropped == 2
             await ours.aclose()
     assert caplog.text.count("does not get 't'") == 2
+
+
+@pytest.mark.parametrize("side", ["client", "server"])
+@pytest.mark.parametrize(
+    ("policy", "left"), [("drop_oldest", [7, 8, 9]), ("drop_newest", [0, 1, 2]), ("close", [0, 1, 2])]
+)
+async def test_what_it_holds_is_bounded_in_bytes(side: str, policy: Policy, left: list[int]) -> None:
+    """Of JSON as it arrived, and of attachments; a single message may be larger than all that."""
+    async with pyipc.Server("memory:bytes") as server, pyipc.connect("memory:bytes") as client:
+        subscriber: Any = {"client": client, "server": server}[side]
+        async with (
+            subscriber.subscribe("t", max_buffered_size=7_000, policy=policy) as slow,
+            subscriber.subscribe("large", max_buffered_size=1_000) as single,
+        ):
+            for number in range(10):
+                await server.publish("t", [number, "x" * 1_000], attachments=[b"y" * 1_000])
+            await server.publish("large", "x" * 5_000)
+            assert len((await single.get()).data) == 5_000
+            assert [(await slow.get()).data[0] for _ in left] == left
+            assert slow.statistics().received >= 4
+            if policy == "close":
+                with pytest.raises(pyipc.SubscriptionOverflow, match="max_buffered_size") as over:
+                    await slow.get()
+                assert over.value.max_buffered_size == 7_000
+            else:
+                assert slow.statistics().dropped == 7
+                await server.publish("t", [10], attachments=[b""])
+                message = await slow.get()
+                assert (message.data, message.attachments) == ([10], (b"",))
+        with pytest.raises(ValueError, match="max_buffered_size"):
+            subscriber.subscribe("t", max_buffered_size=0)
+
+
+async def test_what_waits_takes_no_more_than_its_bytes() -> None:
+    """Many a small object is made of few bytes of JSON; they are made when the message is taken."""
+    async with (
+        pyipc.Server("memory:objects") as server,
+        pyipc.connect("memory:objects") as client,
+        client.subscribe("t") as messages,
+    ):
+        tracemalloc.start()
+        try:
+            for _ in range(20):
+                await server.publish("t", [[]] * 10_000)
+            await until(lambda: messages.statistics().waiting == 20)
+            held, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert held < 20 * 3 * 30_000  # decoded they take thirty times as much
+        assert (await messages.get()).data == [[]] * 10_000
+
+
+async def test_each_subscription_of_a_client_has_data_of_its_own() -> None:
+    async with (
+        pyipc.Server("memory:own") as server,
+        pyipc.connect("memory:own") as client,
+        client.subscribe("a.*") as one,
+        client.subscribe("a.**") as other,
+    ):
+        await server.publish("a.b", {"list": []})
+        (await one.get()).data["list"].append("spoiled")
+        assert (await other.get()).data == {"list": []}

@@ -14,8 +14,8 @@ __all__ = ["OWN_WORKS", "WORKLOADS", "WORKS", "Workload"]
 
 #: What peers are asked to do; ``peers/common.py`` says what each means.
 WORKS = ("request", "requests", "echo", "events", "large", "broadcast", "topic", "idle")
-#: What pyipc alone is asked to do, in several ways.
-OWN_WORKS = ("items",)
+#: What pyipc is asked to do in several ways, to compare those.
+OWN_WORKS = ("items", "bytes")
 
 MB = 1_000_000
 KIB = 1024
@@ -172,6 +172,18 @@ _USUAL = (
         unit="answers/s",
         params={"count": 30_000, "size": 64},
         quick={"count": 5_000, "size": 64},
+    ),
+    Workload(
+        name="bytes",
+        title="{megabytes} MB that are no JSON",
+        work="bytes",
+        reference="bare-sockets",
+        figure="mean_us",
+        unit="ms",
+        lower_is_better=True,
+        divisor=1_000,
+        params={"count": 3, "size": 64 * MB},
+        quick={"count": 1, "size": 4 * MB},
     ),
     _request("tcp-request", "TCP", transport=TCP),
     _over(TCP, _REQUESTS),

@@ -21,6 +21,7 @@ from common import (
     Params,
     arguments,
     begin,
+    blob,
     client_context,
     connect,
     decode,
@@ -83,6 +84,18 @@ def serve_large(sock: socket.socket, params: Params) -> None:
         sock.sendall(encode("done", handlers[event.type](event.data)) + DELIMITER)
 
 
+def serve_bytes(sock: socket.socket, params: Params) -> None:
+    while True:
+        buffer = bytearray(params.size)
+        view = memoryview(buffer)
+        while view:
+            received = sock.recv_into(view)
+            if not received:
+                return
+            view = view[received:]
+        sock.sendall(encode("done", len(bytes(buffer))) + DELIMITER)
+
+
 def serve_crowd(listener: socket.socket, params: Params) -> None:
     """Broadcast to many, or just hold them."""
     clients: list[socket.socket] = []
@@ -115,7 +128,7 @@ def serve_crowd(listener: socket.socket, params: Params) -> None:
                         sock.sendall(encode("here", None) + DELIMITER)
 
 
-SERVE = {"request": serve_requests, "events": serve_events, "large": serve_large}
+SERVE = {"request": serve_requests, "events": serve_events, "large": serve_large, "bytes": serve_bytes}
 
 
 def serve(args: Arguments) -> None:
@@ -179,7 +192,19 @@ def drive_large(sock: socket.socket, params: Params) -> None:
     report_laps(laps)
 
 
-DRIVE = {"request": drive_requests, "events": drive_events, "large": drive_large}
+def drive_bytes(sock: socket.socket, params: Params) -> None:
+    data, laps = blob(params.size), []
+    begin()
+    for _ in range(params.count):
+        began = time.perf_counter()
+        sock.sendall(data)
+        done = decode(sock.recv(65_536)[:-1])
+        laps.append(time.perf_counter() - began)
+        assert done.data == len(data)
+    report_laps(laps)
+
+
+DRIVE = {"request": drive_requests, "events": drive_events, "large": drive_large, "bytes": drive_bytes}
 
 
 def main() -> None:

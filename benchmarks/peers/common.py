@@ -54,6 +54,8 @@ is the library's point; a receiver looks the event name up in a dict and calls w
                handled it and said so. `report_laps`
 ``items``      pyipc alone: the server answers one question with ``count`` answers of ``size`` bytes, by a stream or by
                events, or ``count`` questions with one each. `report_rate`
+``bytes``      as ``large``, with ``size`` bytes that are no JSON (`blob`), which the receiver has as ``bytes`` at the
+               end: pyipc alone, as an attachment or as base64 in the data, and as a floor a bare copy
 ``broadcast``  the server sends ``count`` events to each of ``clients`` clients, which one driver holds. `report_rate`
                with ``count * clients``. A server of frames that end in `DELIMITER` is driven by ``crowd.py``: it
                answers the event ``here`` (each client sends one at first) with an event ``here`` to that client,
@@ -96,6 +98,7 @@ __all__ = [
     "Params",
     "arguments",
     "begin",
+    "blob",
     "client_context",
     "connect",
     "decode",
@@ -259,6 +262,11 @@ def payload(size: int = 64, n: int = 123) -> dict[str, Any]:
 def warm_up(count: int) -> int:
     """How many requests come before the measured ones."""
     return count // 10 + 100
+
+
+def blob(size: int) -> bytes:
+    """So many bytes that are no text."""
+    return os.urandom(size)
 
 
 class Frames:

@@ -1,14 +1,15 @@
 """pyipc, both ends, through its public interface alone.
 
 The variant ``async`` answers requests with an async handler, any other with a plain function; ``broadcast`` broadcasts
-where others publish to a topic; ``confirmed`` emits events that are to be confirmed in place of requests. Limits on
-the size of a
-frame and the number of connections are raised to what the work needs; everything else is as a user gets it.
+where others publish to a topic; ``confirmed`` emits events that are to be confirmed in place of requests; of bytes
+``attachment`` sends them beside the JSON and ``base64`` in it. Limits on the size of a message and the number of
+connections are raised to what the work needs; everything else is as a user gets it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ from common import (
     Params,
     arguments,
     begin,
+    blob,
     listen,
     payload,
     ready,
@@ -35,6 +37,13 @@ if TYPE_CHECKING:
 
 FRAME_SIZE = 256 * 1024**2
 CONNECTIONS = 100_000
+
+
+@dataclasses.dataclass
+class Blob:
+    """Data with bytes, which become base64 on the way."""
+
+    s: bytes
 
 
 def endpoint(address: str, role: str) -> pyipc.Endpoint:
@@ -93,6 +102,18 @@ def handle(server: pyipc.Server, workload: str, params: Params) -> None:
                 message.connection.emit_nowait("done", seen if workload == "events" else len(message.data["s"]))
                 seen = 0
 
+    elif workload == "bytes" and params.variant == "attachment":
+
+        @server.on(EVENT)
+        def attachment(message: pyipc.Message[Any]) -> None:
+            message.connection.emit_nowait("done", len(message.attachments[0]))
+
+    elif workload == "bytes":
+
+        @server.on(EVENT)
+        def base64(message: pyipc.Message[Blob]) -> None:
+            message.connection.emit_nowait("done", len(message.data.s))
+
     elif workload == "items":
         data = payload(params.size)
         if params.variant == "stream":
@@ -125,11 +146,17 @@ def handle(server: pyipc.Server, workload: str, params: Params) -> None:
                 assert report.sent == params.clients
 
 
+def more_room(workload: str) -> dict[str, Any]:
+    """Options for attachments, which an older pyipc does not know."""
+    return {"max_attachments_size": FRAME_SIZE} if workload == "bytes" else {}
+
+
 def make_server(args: Arguments) -> pyipc.Server:
     server = pyipc.Server(
         endpoint(args.address, "serve"),
         max_frame_size=FRAME_SIZE,
         max_inbox_size=FRAME_SIZE,
+        **more_room(args.workload),
         max_connections=CONNECTIONS,
         max_connections_per_peer=CONNECTIONS,
     )
@@ -242,6 +269,22 @@ async def large(client: pyipc.Client, params: Params) -> None:
     report_laps(laps)
 
 
+async def large_bytes(client: pyipc.Client, params: Params) -> None:
+    data, laps = blob(params.size), []
+    async with client.expect("done") as done:
+        begin()
+        for _ in range(params.count):
+            began = time.perf_counter()
+            if params.variant == "attachment":
+                await client.emit(EVENT, attachments=[data])
+            else:
+                await client.emit(EVENT, {"s": data})
+            answer = await done.get()
+            laps.append(time.perf_counter() - began)
+            assert answer.data == len(data)
+    report_laps(laps)
+
+
 async def items(client: pyipc.Client, params: Params) -> None:
     data, seen, finished = payload(params.size), 0, trio.Event()
 
@@ -272,7 +315,15 @@ async def items(client: pyipc.Client, params: Params) -> None:
     report_rate(params.count, seconds)
 
 
-WORK = {"request": request, "requests": requests, "echo": echo, "events": events, "large": large, "items": items}
+WORK = {
+    "request": request,
+    "requests": requests,
+    "echo": echo,
+    "events": events,
+    "large": large,
+    "bytes": large_bytes,
+    "items": items,
+}
 
 
 async def drive(args: Arguments) -> None:
@@ -280,7 +331,9 @@ async def drive(args: Arguments) -> None:
         if args.address.startswith("memory:"):
             await stack.enter_async_context(make_server(args))
         there = endpoint(args.address, "drive")
-        connecting = pyipc.connect(there, max_frame_size=FRAME_SIZE, max_outbox_size=FRAME_SIZE)
+        connecting = pyipc.connect(
+            there, max_frame_size=FRAME_SIZE, max_outbox_size=FRAME_SIZE, **more_room(args.workload)
+        )
         client = await stack.enter_async_context(connecting)
         await WORK[args.workload](client, args.params)
 

@@ -26,6 +26,10 @@ async def serving(address: str) -> AsyncIterator[pyipc.Server]:
     async def add(message: pyipc.Message[list[int]]) -> int:
         return sum(message.data)
 
+    @server.on("picture")
+    async def picture(message: pyipc.Message[Any]) -> pyipc.Attached[dict[str, int]]:
+        return pyipc.Attached({"width": 7}, [b"abc", b"\x1b[31m" * 1_024])
+
     @server.on("fail")
     async def fail(message: pyipc.Message[Any]) -> None:
         if message.data != "well":
@@ -51,6 +55,16 @@ async def test_the_answer_as_json(address: str) -> None:
         assert (result.status, result.out, result.err) == (0, "3\n", "")
         result = await run("request", address, "add", "--json", input="[3,\n4]")
         assert (result.status, json.loads(result.out)) == (0, {"kind": "reply", "event": "add", "data": 7})
+
+
+async def test_what_is_attached_to_an_answer_is_told_and_not_shown(address: str) -> None:
+    async with serving(address):
+        result = await run("request", address, "picture")
+        assert (result.status, result.err) == (0, "")
+        assert result.out == '{"width":7}  with attachments of 3 B, 5 KiB\n'
+        result = await run("request", address, "picture", "--json")
+        record = {"kind": "reply", "event": "picture", "data": {"width": 7}, "attachments": [3, 5_120]}
+        assert (result.status, json.loads(result.out)) == (0, record)
 
 
 async def test_answers_in_the_order_of_the_lines(address: str) -> None:

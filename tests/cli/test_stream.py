@@ -35,6 +35,11 @@ async def serving(address: str, ended: list[Any] | None = None) -> AsyncIterator
             if ended is not None:
                 ended.append(message.data)
 
+    @server.on("pictures")
+    async def pictures(message: pyipc.Message[Any]) -> AsyncIterator[pyipc.Attached[int]]:
+        for number in range(2):
+            yield pyipc.Attached(number, [b"\x1b[31m" * number])
+
     @server.on("breaks")
     async def breaks(message: pyipc.Message[Any]) -> AsyncIterator[int]:
         yield 1
@@ -52,6 +57,15 @@ async def test_a_line_of_json_for_every_item(address: str) -> None:
         result = await run("stream", address, "count", "--json", "--lines", input="1\n2\n")
         records = [{"kind": "item", "event": "count", "data": {"n": number}} for number in (0, 0, 1)]
         assert (result.status, [json.loads(line) for line in result.lines]) == (0, records)
+
+
+async def test_what_is_attached_to_an_item_is_told_and_not_shown(address: str) -> None:
+    async with serving(address):
+        result = await run("stream", address, "pictures")
+        expected = ["0  with attachments of 0 B", "1  with attachments of 5 B"]
+        assert (result.status, result.lines, result.err) == (0, expected, "")
+        result = await run("stream", address, "pictures", "--json")
+        assert [json.loads(line)["attachments"] for line in result.lines] == [[0], [5]]
 
 
 async def test_items_are_shown_as_they_come_and_the_server_hears_of_the_end(address: str) -> None:

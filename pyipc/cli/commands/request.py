@@ -12,7 +12,7 @@ from pyipc.cli import arguments as common
 from pyipc.cli.data import add_data_options, read_values
 from pyipc.cli.exits import ExitCode, exit_code_of, words_of
 from pyipc.cli.interruption import interruptible
-from pyipc.cli.showing.text import Lines, json_text
+from pyipc.cli.showing.answers import answer_pieces, answer_record
 
 if TYPE_CHECKING:
     import argparse
@@ -106,8 +106,8 @@ class _Asking:
         places.release()
 
     async def _show(self, answer: Any) -> None:
-        text = json_text(answer, indent=2 if self._console.is_terminal else None)
-        await self._console.record({"kind": "reply", "event": self._event, "data": answer}, [(Lines(text), "json")])
+        record = {"kind": "reply", "event": self._event, **answer_record(answer)}
+        await self._console.record(record, answer_pieces(answer, indent=2 if self._console.is_terminal else None))
 
     async def _show_error(self, error: pyipc.RequestError) -> None:
         status = exit_code_of(error)

@@ -10,7 +10,7 @@ from pyipc.cli import arguments as common
 from pyipc.cli.data import add_data_options, read_values
 from pyipc.cli.exits import ExitCode, exit_code_of, words_of
 from pyipc.cli.interruption import interruptible
-from pyipc.cli.showing.text import Lines, json_text
+from pyipc.cli.showing.answers import answer_pieces, answer_record
 
 if TYPE_CHECKING:
     import argparse
@@ -83,7 +83,7 @@ async def run(arguments: argparse.Namespace, console: Console) -> int:
 
 
 async def _show(item: Any, event: str, console: Console) -> None:
-    await console.record({"kind": "item", "event": event, "data": item}, [(Lines(json_text(item)), "json")])
+    await console.record({"kind": "item", "event": event, **answer_record(item)}, answer_pieces(item))
 
 
 async def _show_error(error: pyipc.RequestError, event: str, console: Console) -> None:
