@@ -159,6 +159,9 @@ class Resending(Window):
     def lose(self, connection: Connection) -> None:
         """A connection has ended: what it left open waits for the next, if there will be one."""
         if self._closed or self._up.failure is not None:
+            for unsettled in self.pending.values():
+                if unsettled.connection is connection:
+                    unsettled.connection = None
             self.close()
             return
         if self._options.offline != "queue" or not self._options.reconnect:
