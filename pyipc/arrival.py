@@ -10,10 +10,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pyipc.connection import Connection
+    from pyipc.protocol.features import OpenStream
     from pyipc.protocol.messages import Request
     from pyipc.router import Handler
 
-__all__ = ["Arrival", "FullRequest"]
+__all__ = ["Arrival", "FullOpening", "FullRequest"]
 
 
 class Arrival:
@@ -86,3 +87,32 @@ class FullRequest:
     def message(self, data: Any, connection: Connection) -> FullMessage[Any]:
         """What the handler gets; as `Arrival.message`."""
         return FullMessage(self.event, data, connection, attachments=self._attachments, traceparent=self.traceparent)
+
+
+class FullOpening:
+    """Takes the place of the opening of a stream, where it came with attachments.
+
+    Args:
+        opening: The opening.
+        attachments: Binary data that came with it.
+
+    Attributes:
+        call: The number of the call.
+        event: The name of the stream.
+        data: Its decoded JSON.
+        items: The credit that comes with it, in items.
+        size: Likewise, in bytes.
+        traceparent: Which span it comes from.
+        attachments: As given.
+    """
+
+    __slots__ = ("attachments", "call", "data", "event", "items", "size", "traceparent")
+
+    def __init__(self, opening: OpenStream, attachments: Sequence[bytes]) -> None:
+        self.call: int = opening.call
+        self.event: str = opening.event
+        self.data: Any = opening.data
+        self.items: int = opening.items
+        self.size: int = opening.size
+        self.traceparent: str = opening.traceparent
+        self.attachments: Sequence[bytes] = attachments

@@ -6,7 +6,7 @@ import collections
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pyipc.arrival import Arrival, FullRequest
+    from pyipc.arrival import Arrival, FullOpening, FullRequest
     from pyipc.connection import Connection
     from pyipc.protocol.codec import Event
     from pyipc.protocol.features import OpenStream
@@ -82,7 +82,7 @@ class Inbox:
         self.events: collections.deque[tuple[Event | Arrival, Read]] = _NOTHING
         self.read_size: int = 0
         self.read: Read | None = None
-        self.requests: dict[int, tuple[Request | FullRequest | OpenStream, Read]] = {}
+        self.requests: dict[int, tuple[Request | FullRequest | OpenStream | FullOpening, Read]] = {}
         self.size: int = 0
 
     def put_event(self, event: Event | Arrival) -> None:
@@ -94,7 +94,7 @@ class Inbox:
         self.events.append((event, self._grow()))
         self._check()
 
-    def put_request(self, request: Request | FullRequest | OpenStream) -> None:
+    def put_request(self, request: Request | FullRequest | OpenStream | FullOpening) -> None:
         """Let a request wait, or the opening of a stream."""
         if self.size >= self._max_size and self._drops():
             return

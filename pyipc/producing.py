@@ -8,12 +8,14 @@ blocks run.
 from __future__ import annotations
 
 import functools
+import logging
+import math
 from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Any
 
 import trio
 
-from pyipc.arrival import Arrival
+from pyipc.arrival import Arrival, FullOpening
 from pyipc.attaching import Attached, note_sent, wrap
 from pyipc.errors import ConnectionClosed, InvalidData
 from pyipc.message import Message
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Producers"]
 
+logger: logging.Logger = logging.getLogger("pyipc.streams")
+
 # So many bytes are sent at once, and not less than a part of what there is credit for: so both sides are at work at the
 # same time, and few writes do.
 _SHARE_SIZE = 16 * 1024
@@ -47,7 +51,7 @@ class _Production:
 
     __slots__ = ("call", "credited", "event", "items", "rows", "scope", "share", "size", "unsent")
 
-    def __init__(self, opening: OpenStream, rows: AsyncGenerator[object, None]) -> None:
+    def __init__(self, opening: OpenStream | FullOpening, rows: AsyncGenerator[object, None]) -> None:
         self.call = opening.call
         self.event = opening.event
         self.items = opening.items
@@ -57,6 +61,10 @@ class _Production:
         self.rows = rows
         self.scope = trio.CancelScope()
         self.credited = trio.lowlevel.ParkingLot()
+
+
+class _Stalled(Exception):
+    """The peer gives no credit."""
 
 
 class Producers:
@@ -81,6 +89,7 @@ class Producers:
         "_connection",
         "_conversation",
         "_max_streams",
+        "_max_wait",
         "_outbox",
         "_productions",
         "_router",
@@ -108,6 +117,8 @@ class Producers:
         self._router = router
         self._spawn = spawn
         self._max_streams = connection._options.max_concurrent_streams
+        timeout = connection._options.stream_stall_timeout
+        self._max_wait = math.inf if timeout is None else timeout
         self._running = running
         self._productions: dict[int, _Production] = {}
         self.served: int = 0
@@ -118,7 +129,7 @@ class Producers:
     def __len__(self) -> int:
         return len(self._productions)
 
-    def begin(self, opening: OpenStream) -> None:
+    def begin(self, opening: OpenStream | FullOpening) -> None:
         """Start to serve a stream, or say why not."""
         call, event = opening.call, opening.event
         if len(self._productions) >= self._max_streams:
@@ -136,11 +147,11 @@ class Producers:
                 return
             self.served += 1
             data = opening.data if handler.data_type is None else convert(opening.data, handler.data_type)
-            message: Message[Any] = (
-                Arrival(event, data, traceparent=opening.traceparent).message(data, self._connection)
-                if opening.traceparent
-                else Message(event, data, self._connection)
-            )
+            attachments = opening.attachments if isinstance(opening, FullOpening) else ()
+            message: Message[Any] = Message(event, data, self._connection)
+            if opening.traceparent or attachments:
+                arrival = Arrival(event, data, attachments=attachments, traceparent=opening.traceparent)
+                message = arrival.message(data, self._connection)
             rows = handler.function(message)
             if not isinstance(rows, AsyncGenerator):
                 raise TypeError(f"{handler.name} made {type(rows).__name__}, and no async generator")
@@ -207,6 +218,9 @@ class Producers:
                         pace.begin()
                 except ConnectionClosed:
                     return False
+                except _Stalled:
+                    self._give_up(production)
+                    return False
                 except trio.Cancelled as cancelled:
                     if scope.cancel_called:
                         raise
@@ -237,6 +251,7 @@ class Producers:
 
         Raises:
             ConnectionClosed: It may not any more.
+            _Stalled: The peer has taken nothing for so long that it is not waited for any longer.
         """
         outbox, connection = self._outbox, self._connection
         outbox.flush_nowait()
@@ -245,14 +260,24 @@ class Producers:
         else:
             # More is read meanwhile, since the credit may be behind much else.
             with connection.waiting_at_length():
-                while production.items <= 0 or production.size <= 0:
-                    await production.credited.park()
+                with trio.move_on_after(self._max_wait) as patience:
+                    while production.items <= 0 or production.size <= 0:
+                        await production.credited.park()
+                if patience.cancelled_caught:
+                    raise _Stalled
                 if outbox.size >= outbox.high_water_size:
                     await outbox.wait_for_room()
         if not connection.is_open:
             raise connection._gone()
 
     # --- what cannot be answered ---
+
+    def _give_up(self, production: _Production) -> None:
+        """End a stream whose peer gives no credit: what the generator holds, others may be waiting for."""
+        event, seconds = production.event, self._max_wait
+        text = f"nothing of the stream {event!r} was taken for {seconds:g} s (stream_stall_timeout)"
+        logger.info("%s: %s; its handler was ended", self._connection.peer.address, text)
+        self._fail(production.call, "stalled", text)
 
     def _refuse(self, call: int, event: str, error: Exception) -> None:
         """Tell the peer why there is no more of a stream."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import trio
 
-from pyipc.arrival import FullRequest
+from pyipc.arrival import FullOpening, FullRequest
 from pyipc.attaching import Attached, note_sent, wrap
 from pyipc.errors import ConnectionLost, LocalProtocolError, RemoteProtocolError
 from pyipc.message import FullMessage, Message
@@ -186,7 +186,7 @@ class Responder:
         error = RemoteProtocolError("control", f"the peer used the number of call {call} twice")
         self._connection._settle(Malformed(error, fatal=True))
 
-    def take_stream(self, opening: OpenStream) -> None:
+    def take_stream(self, opening: OpenStream | FullOpening) -> None:
         """Begin to serve a stream, or let it wait for the greeting."""
         if opening.call in self._running or opening.call in self._waiting:
             self._refuse_number(opening.call)
@@ -195,7 +195,7 @@ class Responder:
         else:
             self._begin_stream(opening)
 
-    def _begin_stream(self, opening: OpenStream) -> None:
+    def _begin_stream(self, opening: OpenStream | FullOpening) -> None:
         if self.producers is None:
             self.producers = Producers(
                 self._connection,
@@ -255,7 +255,7 @@ class Responder:
         while self._waiting and free > 0 and not self.held_up:
             request, read = self._waiting.pop(next(iter(self._waiting)))
             self._inbox.shed(read)
-            if isinstance(request, OpenStream):
+            if isinstance(request, OpenStream | FullOpening):
                 self._begin_stream(request)
                 continue
             free -= 1

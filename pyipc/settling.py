@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from pyipc.arrival import Arrival, FullRequest
+from pyipc.arrival import Arrival, FullOpening, FullRequest
 from pyipc.attaching import Attached, note_received
 from pyipc.delivering import Delivery
 from pyipc.errors import PeerRefused, RemoteProtocolError
@@ -110,6 +110,9 @@ def _settle_attached(connection: Connection, arrived: WithAttachments) -> Arriva
             return connection._owner.topic_frame(connection, item, attachments)
         case Reply():
             return connection._settle(Reply(item.call, Attached(item.data, attachments)))
+        case OpenStream():
+            connection._responder.take_stream(FullOpening(item, attachments))
+            return None
         case ReceivedItem():
             size = item.size + sum(map(len, attachments)) + RECORD_HEAD * len(attachments)
             return settle(connection, ReceivedItem(item.call, Attached(item.data, attachments), size))
