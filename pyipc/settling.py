@@ -47,8 +47,8 @@ def settle(connection: Connection, item: Inbound) -> Arrival | FullRequest | Non
     match item:
         case ReceivedItem() | EndOfStream():  # of which there are many
             if item.call in connection._calls.pending:
-                return _refuse_answer(connection, f"answered the call {item.call} as if it were a stream")
-            if connection._streams is not None:
+                _refuse_answer(connection, f"answered the call {item.call} as if it were a stream")
+            elif connection._streams is not None:
                 connection._streams.settle(item)
         case Deliver():
             if item.number - item.lowest >= connection._options.max_session_window:
@@ -61,7 +61,7 @@ def settle(connection: Connection, item: Inbound) -> Arrival | FullRequest | Non
             if connection._window is not None:
                 connection._window.settle(connection, item)
         case Reply(call):
-            return _refuse_answer(connection, f"answered the stream {call} as if it were a call")
+            _refuse_answer(connection, f"answered the stream {call} as if it were a call")
         case Failure():
             if connection._streams is None or not connection._streams.fail(item):
                 connection._calls.settle(item)
