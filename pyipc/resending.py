@@ -150,7 +150,7 @@ class Resending(Window):
     def meet(self, connection: Connection, introduction: Introduced) -> None:
         """A server has introduced itself."""
         self._introductions[connection] = introduction
-        self.span = introduction.session_window
+        self.span: int = introduction.session_window
 
     def part(self, connection: Connection) -> None:
         """A connection has ended, and what it left open has been taken care of."""
