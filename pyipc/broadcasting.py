@@ -18,6 +18,7 @@ from pyipc.protocol.framing import Json
 from pyipc.protocol.names import check_event_name
 from pyipc.protocol.parcels import NO_ATTACHMENTS, listed, pack
 from pyipc.protocol.traces import check_traceparent
+from pyipc.rounds import is_round
 from pyipc.statistics import BroadcastReport
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from pyipc.transports.port import Link
     from pyipc.watch import Watch
 
-__all__ = ["Audience"]
+__all__ = ["Audience", "note_unsuited"]
 
 logger: logging.Logger = logging.getLogger("pyipc.server")
 
@@ -132,7 +133,7 @@ class Audience:
                 continue
             except LocalProtocolError as error:
                 # What this client cannot take is no reason for the others not to get it.
-                logger.warning("%s does not get %r: %s", connection.peer.address, event, error)
+                note_unsuited(connection, event, error)
                 taken = False
             if taken:
                 sent += 1
@@ -218,7 +219,7 @@ class Audience:
             except ConnectionClosed:
                 continue
             except LocalProtocolError as error:
-                logger.warning("%s does not get %r: %s", connection.peer.address, body.topic, error)
+                note_unsuited(connection, body.topic, error)
                 taken = False
             if taken:
                 sent += 1
@@ -227,3 +228,13 @@ class Audience:
             else:
                 dropped += 1
         return BroadcastReport(sent, dropped)
+
+
+def note_unsuited(connection: Connection, name: str, error: LocalProtocolError) -> None:
+    """A peer does not get what is sent to many, since it takes no such thing.
+
+    What it takes is its own choice, and so is what it subscribes to: with a line a message it would fill the log.
+    """
+    connection._dropped += 1
+    level = logging.WARNING if is_round(connection._dropped) else logging.DEBUG
+    logger.log(level, "%s does not get %r: %s", connection.peer.address, name, error)

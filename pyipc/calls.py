@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import heapq
 import math
+import re
 from typing import TYPE_CHECKING, Any
 
 import trio
 
 from pyipc.errors import ConnectionClosed, ConnectionLost, InvalidData, NoHandler, RemoteError, RequestTimeout
-from pyipc.protocol.messages import Failure, Reply
+from pyipc.protocol.messages import Failure, Reply, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,6 +23,10 @@ __all__ = ["Call", "Calls", "error_of"]
 _NOT_YET: Any = object()
 # Deadlines of calls that have ended are left in the heap, and cleared out once they are most of it.
 _TIDY_ABOVE = 64
+# Characters of a peer's description that are shown, which is as many as one of ours has.
+_MAX_ERROR_TEXT = 1_000
+# What a code is, as the protocol says.
+_CODE = re.compile("[!-~]{1,64}")
 
 
 class Call:
@@ -212,11 +217,16 @@ def _wake(call: Call) -> None:
 
 def error_of(event: str, failure: Failure | Outcome) -> Exception:
     """What to raise for the peer's refusal."""
+    # It is for logs and terminals as well, and the peer's own words.
+    text = one_line(failure.message, _MAX_ERROR_TEXT)
     match failure.code:
         case "no-handler":
-            return NoHandler(event, failure.message or f"the peer has no handler for {event!r}")
+            return NoHandler(event, text or f"the peer has no handler for {event!r}")
         case "invalid-data":
             path = failure.data.get("path") if isinstance(failure.data, dict) else None
-            return InvalidData(failure.message, path if isinstance(path, str) else "$")
+            return InvalidData(text, one_line(path) if isinstance(path, str) else "$")
         case code:
-            return RemoteError(code, failure.message, failure.data)
+            code = code if _CODE.fullmatch(code) else "unknown"
+            error = RemoteError(code, failure.message, failure.data)
+            error.args = (f"{code}: {text}",)
+            return error

@@ -28,6 +28,7 @@ from pyipc.nursery import errors_told
 from pyipc.protocol.codec import Event, convert
 from pyipc.protocol.messages import Cancel, Introduced, Request
 from pyipc.refusals import is_refusal, tell_of
+from pyipc.rounds import is_round
 from pyipc.waiting import begin
 
 if TYPE_CHECKING:
@@ -96,6 +97,7 @@ class Dispatcher:
         "_leader",
         "_leading_task",
         "_link",
+        "_misfits",
         "_outbox",
         "_pause",
         "_reader",
@@ -147,6 +149,7 @@ class Dispatcher:
         self._greeting: trio.lowlevel.Task | None = None
         self._ended = False
         self._discarding = False
+        self._misfits = 0
         self.paused: bool = False
         self.resumed_at: float = -math.inf
         self.received: int = 0
@@ -427,8 +430,10 @@ class Dispatcher:
                     given = self._message(event, convert(event.data, handler.data_type))
                 except InvalidData as error:
                     # The peer's fault, not the handler's, and no reason to write a traceback for each event.
+                    self._misfits += 1
+                    level = logging.WARNING if is_round(self._misfits) else logging.DEBUG
                     address = self._connection.peer.address
-                    logger.warning("%s sent %r with data that does not fit at %s", address, event.type, error.path)
+                    logger.log(level, "%s sent %r with data that does not fit at %s", address, event.type, error.path)
                     continue
                 except Exception as error:  # converting runs code of the declared type
                     self._report("the declared type of a handler for", event.type, error)

@@ -412,7 +412,8 @@ class RemoteError(RequestError):
 
     Attributes:
         code: A short name, ``"handler-failed"`` unless the handler chose another with `Refused`.
-        message: The peer's description.
+        message: The peer's description, as it was sent. The text of the error has no more than the beginning of it,
+            without what would begin a line or move a cursor.
         data: Whatever else the peer sent along, as decoded JSON.
     """
 

@@ -12,6 +12,7 @@ import trio
 
 from pyipc.arrival import Arrival
 from pyipc.attaching import send_parcel
+from pyipc.broadcasting import note_unsuited
 from pyipc.connection import Connection
 from pyipc.errors import ConnectionClosed, InvalidEventName, LocalProtocolError, RemoteProtocolError
 from pyipc.matching import Matches, Shape, shape_of
@@ -320,7 +321,7 @@ class Hub:
             except ConnectionClosed:
                 break  # it read too slowly, or its link broke
             except LocalProtocolError as error:
-                logger.warning("%s does not get %r: %s", connection.peer.address, topic, error)
+                note_unsuited(connection, topic, error)
                 self.dropped += 1
                 continue
             if not taken:

@@ -291,7 +291,7 @@ class Lifecycle:
 
     def _settle(self, item: Inbound) -> Arrival | FullRequest | None:
         """Deal with what is neither a plain event nor a request; return what is for handlers all the same."""
-        if type(item) is Reply:  # nearly always
+        if type(item) is Reply and (self._streams is None or item.call not in self._streams.open):  # nearly always
             self._calls.settle(item)
             self._reader.note_answer(alone=not self._calls.pending)
             return None

@@ -46,6 +46,8 @@ def settle(connection: Connection, item: Inbound) -> Arrival | FullRequest | Non
     """
     match item:
         case ReceivedItem() | EndOfStream():  # of which there are many
+            if item.call in connection._calls.pending:
+                return _refuse_answer(connection, f"answered the call {item.call} as if it were a stream")
             if connection._streams is not None:
                 connection._streams.settle(item)
         case Deliver():
@@ -58,6 +60,8 @@ def settle(connection: Connection, item: Inbound) -> Arrival | FullRequest | Non
         case Outcome():
             if connection._window is not None:
                 connection._window.settle(connection, item)
+        case Reply(call):
+            return _refuse_answer(connection, f"answered the stream {call} as if it were a call")
         case Failure():
             if connection._streams is None or not connection._streams.fail(item):
                 connection._calls.settle(item)
@@ -124,6 +128,11 @@ def _settle_attached(connection: Connection, arrived: WithAttachments) -> Arriva
             if isinstance(arrival, Arrival):
                 arrival.attachments = attachments
             return arrival
+
+
+def _refuse_answer(connection: Connection, what: str) -> None:
+    """End a connection whose peer gives an answer that whoever asked cannot wait for: he would wait for ever."""
+    settle(connection, Malformed(RemoteProtocolError("control", f"the peer {what}"), fatal=True))
 
 
 def _level_of_malformed(connection: Connection) -> int:

@@ -28,9 +28,9 @@ class ConnectionStatistics:
         handler_errors: Handlers that failed.
         refusals: Handlers that refused (`Refused`).
         malformed: Frames skipped because they broke the protocol (``malformed="skip"``, and always over UDP).
-        dropped: Broadcasts that this slow peer did not get (``slow_peer="drop"``). Over UDP whatever was lost on this
-            side: events and answers for which there was no room, datagrams that the system did not send or of which
-            it told later that nobody was there, and those that came too fast.
+        dropped: Broadcasts that this peer did not get: it is slow (``slow_peer="drop"``), or takes none like that. Over
+            UDP whatever was lost on this side: events and answers for which there was no room, datagrams that the
+            system did not send or of which it told later that nobody was there, and those that came too fast.
         late_answers: Answers that came when nobody waited any more.
         attachments_sent: Attachments sent by this side.
         attachments_sent_size: Their bytes.

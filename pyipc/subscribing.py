@@ -152,7 +152,8 @@ class Subscriptions:
             subscription._answered.unpark_all()
         else:
             if subscription._agreements:
-                logger.warning("the subscription to %r could not be restored: %s", subscription.pattern, call.error)
+                error = one_line(str(call.error))
+                logger.warning("the subscription to %r could not be restored: %s", subscription.pattern, error)
             if not isinstance(call.error, RequestTimeout):
                 subscription._connection = None  # there is nothing to take back
             subscription._end(call.error)

@@ -21,6 +21,7 @@ from pyipc.protocol.features import Deliver
 from pyipc.protocol.parcels import JOINED_SIZE, Parcel, SmallParcel, pack
 from pyipc.testing import Faults, FaultyTransport, pair
 from pyipc.transports import Link, memory_link_pair
+from tests.conformance.sides import until
 from tests.conftest import SCALE
 from tests.wire import frame, hello, join
 
@@ -236,7 +237,9 @@ async def test_a_broadcast_leaves_out_who_takes_none(caplog: pytest.LogCaptureFi
             report = server.broadcast_nowait("news", attachments=contents)
             assert report == pyipc.BroadcastReport(1, 2)
         assert server.broadcast_nowait("news", attachments=[]) == pyipc.BroadcastReport(3, 0)
-        assert caplog.text.count("does not get 'news': this needs a pyipc peer with 'attachments'") == 4
+        assert (
+            caplog.text.count("does not get 'news': this needs a pyipc peer with 'attachments'") == 2
+        )  # once for each
         assert await plain.read() == await old.read() == ("news", None)
         with trio.fail_after(5):
             while len(got) < 3:
@@ -296,10 +299,8 @@ async def test_what_handlers_at_work_hold_has_a_bound(kind: str, autojump_clock:
         (connection,) = server.connections
         assert most <= 120_000 + (30_000 if kind == "request" else 0)
         assert connection.statistics().inbox_size < 100_000
-        with trio.fail_after(60):
-            done.set()
-            while finished < 20:  # noqa: ASYNC110 - on a clock that jumps
-                await trio.sleep(1)
+        done.set()
+        await until(lambda: finished == 20)
         assert client.statistics().connects == 1
 
 

@@ -458,3 +458,24 @@ async def test_requests_on_a_link_that_breaks_while_writing_wait_for_the_next(tm
             peer.close()
             listener.close()
     assert len(outcomes) == 2
+
+
+@pytest.mark.parametrize("code", ["", "two words", "x" * 65, "na\u00efve", "line\n", "\x1b[31m"])
+async def test_a_code_that_is_none_is_unknown(code: str, autojump_clock: MockClock) -> None:
+    async with pyipc.Server() as server:
+        peer = join(server)
+        await peer.send(hello())
+        await peer.read_until("pyipc.welcome")
+        (connection,) = server.connections
+
+        async def refuse() -> None:
+            call = (await peer.read_until("pyipc.request"))["call"]
+            await peer.send(frame("pyipc.error", {"call": call, "code": code, "message": "why\r\nnot", "data": [1]}))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(refuse)
+            with pytest.raises(pyipc.RemoteError) as error:
+                await connection.request("a")
+        assert (error.value.code, error.value.message, error.value.data) == ("unknown", "why\r\nnot", [1])
+        assert str(error.value) == "unknown: why\ufffd\ufffdnot"
+        await peer.link.aclose()

@@ -811,3 +811,21 @@ async def test_once_is_once_for_all_connections(router: pyipc.Router) -> None:
             for peer in peers:
                 await peer.link.aclose()
     assert got == [1]
+
+
+async def test_data_that_does_not_fit_does_not_fill_the_log(
+    router: pyipc.Router, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What a peer sends is its own choice."""
+
+    @router.on("typed")
+    def typed(message: Message[int]) -> None:
+        pytest.fail("it does not fit")
+
+    with trio.fail_after(5):
+        async with pair(router) as (client, _):
+            for _ in range(100):
+                await client.emit("typed", "text")
+            with pytest.raises(pyipc.NoHandler):
+                await client.request("nobody")
+    assert sum("does not fit at $" in record.message for record in caplog.records if record.levelname == "WARNING") == 3

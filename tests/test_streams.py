@@ -258,19 +258,43 @@ async def test_items_of_what_was_never_asked_are_refused(autojump_clock: MockClo
         assert (await peer.read_until("pyipc.goodbye"))["code"] == "control"
 
 
-async def test_requests_and_streams_do_not_mix(autojump_clock: MockClock) -> None:
-    """A reply to a stream, or an item of a request, is a mistake of the peer that reaches nobody."""
-    async with asking() as (connection, peer), trio.open_nursery() as nursery, connection.stream("rows") as rows:
+@pytest.mark.parametrize(
+    ("answer", "what"),
+    [
+        (("pyipc.reply", {"call": 1, "data": 1}), "answered the stream 1 as if it were a call"),
+        (("pyipc.item", {"call": 2, "data": 1}), "answered the call 2 as if it were a stream"),
+        (("pyipc.end", {"call": 2}), "answered the call 2 as if it were a stream"),
+    ],
+)
+async def test_requests_and_streams_do_not_mix(answer: tuple[str, Any], what: str, autojump_clock: MockClock) -> None:
+    """A reply to a stream, or an item of a request, is a mistake of the peer: whoever asked would wait for ever."""
+    async with asking() as (connection, peer), trio.open_nursery() as nursery:
 
         async def ask() -> None:
-            assert await connection.request("one") == "answer"
+            with pytest.raises(pyipc.ConnectionLost, match=what):
+                await connection.request("one", timeout=None)
 
-        nursery.start_soon(ask)
-        await peer.read_until("pyipc.request")
-        await peer.send(frame("pyipc.reply", {"call": 1, "data": 1}), frame("pyipc.item", {"call": 2, "data": 1}))
-        await peer.send(frame("pyipc.reply", {"call": 2, "data": "answer"}), frame("pyipc.end", {"call": 1}))
-        assert [row async for row in rows] == []
-        assert connection.statistics().late_answers == 1
+        async with connection.stream("rows", timeout=None) as rows:
+            nursery.start_soon(ask)
+            await peer.read_until("pyipc.request")
+            await peer.send(frame("pyipc.item", {"call": 1, "data": 0}), frame(*answer))
+            assert await anext(rows) == 0
+            with pytest.raises(pyipc.ConnectionLost, match=what):
+                await anext(rows)
+        assert (await peer.read_until("pyipc.goodbye"))["code"] == "control"
+
+
+@pytest.mark.parametrize("name", ["pyipc.reply", "pyipc.item", "pyipc.end", "pyipc.error"])
+async def test_what_comes_for_a_call_that_is_over_is_ignored(name: str, autojump_clock: MockClock) -> None:
+    async with asking() as (connection, peer):
+        async with connection.stream("rows"):
+            pass
+        with pytest.raises(pyipc.RequestTimeout):
+            await connection.request("one", timeout=1)
+        for call in (1, 2):
+            await peer.send(frame(name, {"call": call, "code": "late", "message": ""}))
+        await wait_all_tasks_blocked()
+        assert connection.is_open
 
 
 # --- time -------------------------------------------------------------------------------------------------------

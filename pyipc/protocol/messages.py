@@ -51,9 +51,9 @@ MAX_TEXT = 256
 MAX_WINDOW = 65_536
 
 
-def one_line(text: str) -> str:
+def one_line(text: str, most: int = MAX_TEXT) -> str:
     """A text of the peer for people and their logs: with an end, and without what begins a line or moves a cursor."""
-    return "".join(character if character.isprintable() else "\ufffd" for character in text[:MAX_TEXT])
+    return "".join(character if character.isprintable() else "\ufffd" for character in text[:most])
 
 
 class ControlFrame(Protocol):
