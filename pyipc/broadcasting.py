@@ -18,7 +18,7 @@ from pyipc.protocol.framing import Json
 from pyipc.protocol.names import check_event_name
 from pyipc.protocol.parcels import NO_ATTACHMENTS, listed, pack
 from pyipc.protocol.traces import check_traceparent
-from pyipc.rounds import is_round
+from pyipc.rounds import level_of
 from pyipc.statistics import BroadcastReport
 
 if TYPE_CHECKING:
@@ -236,5 +236,4 @@ def note_unsuited(connection: Connection, name: str, error: LocalProtocolError) 
     What it takes is its own choice, and so is what it subscribes to: with a line a message it would fill the log.
     """
     connection._dropped += 1
-    level = logging.WARNING if is_round(connection._dropped) else logging.DEBUG
-    logger.log(level, "%s does not get %r: %s", connection.peer.address, name, error)
+    logger.log(level_of(connection._dropped), "%s does not get %r: %s", connection.peer.address, name, error)

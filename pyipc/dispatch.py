@@ -28,7 +28,7 @@ from pyipc.nursery import errors_told
 from pyipc.protocol.codec import Event, convert
 from pyipc.protocol.messages import Cancel, Introduced, Request
 from pyipc.refusals import is_refusal, tell_of
-from pyipc.rounds import is_round
+from pyipc.rounds import level_of
 from pyipc.waiting import begin
 
 if TYPE_CHECKING:
@@ -431,9 +431,8 @@ class Dispatcher:
                 except InvalidData as error:
                     # The peer's fault, not the handler's, and no reason to write a traceback for each event.
                     self._misfits += 1
-                    level = logging.WARNING if is_round(self._misfits) else logging.DEBUG
-                    address = self._connection.peer.address
-                    logger.log(level, "%s sent %r with data that does not fit at %s", address, event.type, error.path)
+                    what = self._connection.peer.address, event.type, error.path
+                    logger.log(level_of(self._misfits), "%s sent %r with data that does not fit at %s", *what)
                     continue
                 except Exception as error:  # converting runs code of the declared type
                     self._report("the declared type of a handler for", event.type, error)

@@ -159,13 +159,10 @@ class Responder:
                 if self._connection._link.reliable:  # else the datagram came twice
                     self._refuse_number(request.call)
                 return None
-            if (
-                self.held_up
-                or self._waiting
-                or self.slots_used >= self._max_slots
-                or self.held_size >= self._max_held_size
-            ):
+            if self.held_up or self._waiting or self.slots_used >= self._max_slots or self._holds_too_much():
                 self._inbox.put_request(request)
+                if self.held_size >= self._max_held_size:
+                    self.start_queued()  # this side may wait for the peer by now
                 return None
         self.received += 1
         try:
@@ -202,7 +199,7 @@ class Responder:
         """Begin to serve a stream, or let it wait for the greeting."""
         if opening.call in self._running or opening.call in self._waiting:
             self._refuse_number(opening.call)
-        elif self.held_up or (isinstance(opening, ReceivedOpening) and self.held_size >= self._max_held_size):
+        elif self.held_up or (isinstance(opening, ReceivedOpening) and self._holds_too_much()):
             self._inbox.put_request(opening)
         else:
             self._begin_stream(opening)
@@ -219,6 +216,14 @@ class Responder:
                 hold=self._hold,
             )
         self.producers.begin(opening)
+
+    def _holds_too_much(self) -> bool:
+        """Whether handlers hold as much as they may of what is attached.
+
+        Not while this side waits for the peer: its answer may depend on what else the peer asks, and reading does not
+        pause for it then, so that it would soon be too much.
+        """
+        return self.held_size >= self._max_held_size and not self._connection.is_waiting
 
     def _hold(self, size: int) -> None:
         """A stream holds so many bytes that are attached to its opening; negative when it is over."""
@@ -271,7 +276,7 @@ class Responder:
     def start_queued(self) -> None:
         """Start requests that waited for a slot, as far as there are slots."""
         free = self._max_slots - self.slots_used
-        while self._waiting and free > 0 and not self.held_up and self.held_size < self._max_held_size:
+        while self._waiting and free > 0 and not self.held_up and not self._holds_too_much():
             request, read = self._waiting.pop(next(iter(self._waiting)))
             self._inbox.shed(read)
             if isinstance(request, OpenStream):
