@@ -10,6 +10,7 @@ import trio
 
 from pyipc.attaching import ask_attached, fits, know_peer_until
 from pyipc.errors import RequestTimeout
+from pyipc.finishing import check_hears
 from pyipc.lifecycle import Lifecycle
 from pyipc.options import UNSET, Unset, check_timeout
 from pyipc.protocol.features import STREAMS
@@ -142,6 +143,8 @@ class Asking(Lifecycle, StreamSource):
         """
         if not self.is_open:
             raise self._gone()
+        if not self._hears:
+            check_hears(cast("Connection", self))
         if buffers:
             await know_peer_until(cast("Connection", self), event, timeout, deadline)
         calls, outbox, reader = self._calls, self._outbox, self._reader
@@ -201,6 +204,7 @@ class Asking(Lifecycle, StreamSource):
             raise RequestTimeout(stream.event, stream.timeout, "; the peer did not even read what was sent before")
         if not self.is_open:
             raise self._gone()
+        check_hears(cast("Connection", self))
         if self._streams is None:
             self._streams = Streams(cast("Connection", self))
         number = self._conversation.next_call()

@@ -14,6 +14,7 @@ import trio
 from pyipc.attaching import frozen, send_packed
 from pyipc.calls import error_of
 from pyipc.errors import ConnectionLost, LocalProtocolError, PeerLacksFeature, Unconfirmed, UnsupportedByTransport
+from pyipc.finishing import check_hears
 from pyipc.options import Unset, check_timeout
 from pyipc.protocol.codec import ready_json
 from pyipc.protocol.features import CONFIRM, Deliver
@@ -172,6 +173,8 @@ class Window:
         """
         if not connection.is_open:
             raise connection._gone()
+        if not connection._hears:
+            check_hears(connection)
         conversation, outbox = connection._conversation, connection._outbox
         if CONFIRM not in conversation.features:
             try:

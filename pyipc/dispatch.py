@@ -495,6 +495,5 @@ class Dispatcher:
                 await trio.lowlevel.checkpoint()
 
     def _report(self, what: str, name: str, error: Exception) -> None:
-        failed = tell_of(error, f"{what} {name!r}", self._connection)
-        self.failed += failed
+        self.failed += tell_of(error, f"{what} {name!r}", self._connection)
         self.refused += is_refusal(error)

@@ -184,6 +184,11 @@ class ServerOwner(Owner):
     def __init__(self, draining: Draining) -> None:
         self._draining = draining
 
+    @property
+    def is_draining(self) -> bool:
+        """Whether its peers are asked to leave, and are not hurried."""
+        return self._draining.begun
+
     def introduced(self, connection: Connection, introduction: Introduced) -> None:
         """The peer has introduced itself."""
         super().introduced(connection, introduction)
@@ -193,7 +198,7 @@ class ServerOwner(Owner):
 
 async def _wait_for_lane(connection: Connection) -> None:
     """Wait until a peer has left, or cannot leave before a handler of its events is done, which waits itself."""
-    while connection._reason is None and not _is_stuck(connection):
+    while connection._reason is None and connection._hears and not _is_stuck(connection):
         if connection._quiet is None:
             connection._quiet = trio.lowlevel.ParkingLot()
         await connection._quiet.park()

@@ -302,6 +302,7 @@ _CODES_OF_THE_PROTOCOL: Final = frozenset(
         "no-handler",
         "not-a-stream",
         "reply-too-large",
+        "stalled",
         "too-large",
         "too-many",
     }

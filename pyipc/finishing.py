@@ -11,7 +11,7 @@ from pyipc.errors import ConnectionLost
 if TYPE_CHECKING:
     from pyipc.connection import Connection
 
-__all__ = ["finish", "under_way", "wait_quiet"]
+__all__ = ["check_hears", "end_of_stream", "end_when_done", "finish", "under_way", "wait_quiet"]
 
 
 def under_way(connection: Connection) -> int:
@@ -69,3 +69,48 @@ async def finish(connection: Connection) -> bool:
     except ConnectionLost:
         pass  # its end is still being read
     return True
+
+
+def end_of_stream(connection: Connection) -> None:
+    """The peer will send nothing more.
+
+    That is the end of the connection, unless the peer leaves because this side is being drained: then it has told that
+    nothing of its own is under way, and still takes what handlers here have to say.
+    """
+    if connection._outbox.finished:
+        connection._end("finished", "this side had finished sending, and so has the peer", by_peer=False)
+    elif _may_still_say(connection):
+        connection._hears = False
+        if connection._quiet is None:
+            connection._quiet = trio.lowlevel.ParkingLot()  # so that it is told when handlers end
+        connection._fail_calls("the peer has finished sending", lost=True, maybe_handled=True)
+        connection._note_quiet()
+    else:
+        connection._end("eof", "the peer closed the connection", by_peer=True)
+
+
+def _may_still_say(connection: Connection) -> bool:
+    if not connection._owner.is_draining or connection._conversation.protocol == "plain":
+        return False
+    return connection.is_open and not connection._closing and _is_handling(connection)
+
+
+def _is_handling(connection: Connection) -> bool:
+    inbox = connection._inbox
+    return bool(connection._dispatcher.handlers_at_work or inbox.events or inbox.requests)
+
+
+def end_when_done(connection: Connection) -> None:
+    """End a connection to a peer that has finished sending, unless something that it has sent is being handled."""
+    if connection._reason is None and not _is_handling(connection):
+        connection._end("eof", "the peer closed the connection", by_peer=True)
+
+
+def check_hears(connection: Connection) -> None:
+    """Refuse to ask a peer that cannot answer any more.
+
+    Raises:
+        ConnectionLost: It has finished sending.
+    """
+    if not connection._hears:
+        raise ConnectionLost("the peer is leaving: it has finished sending, and cannot answer")

@@ -19,6 +19,7 @@ from pyipc.crew import Crew
 from pyipc.datagram_vigil import DatagramVigil
 from pyipc.dispatch import Dispatcher
 from pyipc.errors import ConnectionClosed, ConnectionLost, HandshakeFailed, PeerRefused, Undelivered
+from pyipc.finishing import end_of_stream, end_when_done
 from pyipc.inbox import Inbox
 from pyipc.landmark import Landmark
 from pyipc.outbox import STREAM_WRITE_SIZE, Outbox
@@ -82,6 +83,7 @@ class Lifecycle:
         "_dispatcher",
         "_dropped",
         "_events_sent",
+        "_hears",
         "_inbox",
         "_introduced",
         "_last_call",
@@ -130,6 +132,7 @@ class Lifecycle:
         self._running = False
         self._reason: Disconnected | None = None
         self._closing = False
+        self._hears = True
         self.is_open: bool = True
         self._closed = Landmark()
         self._reading_ended = Landmark()
@@ -240,10 +243,7 @@ class Lifecycle:
     def _digest(self, chunk: bytes) -> list[Inbound] | None:
         """What bytes that arrived say; ``None`` where they are the end."""
         if not chunk and self._link.reliable:
-            if self._outbox.finished:
-                self._end("finished", "this side had finished sending, and so has the peer", by_peer=False)
-            else:
-                self._end("eof", "the peer closed the connection", by_peer=True)
+            end_of_stream(cast("Connection", self))
             self._reading_ended.set()
             return None
         size = len(chunk)
@@ -275,6 +275,8 @@ class Lifecycle:
         """Something is under way no more."""
         if self._quiet is not None:
             self._quiet.unpark_all()
+        if not self._hears:
+            end_when_done(cast("Connection", self))
 
     def _resume_reading(self) -> None:
         """Something waits no more, and there is room to read on."""

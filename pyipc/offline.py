@@ -6,18 +6,19 @@ import collections
 from typing import TYPE_CHECKING
 
 from pyipc.attaching import note_sent
-from pyipc.errors import ConnectionLost
+from pyipc.errors import ConnectionClosed, ConnectionLost, LocalProtocolError
 from pyipc.protocol.features import PUBLISH_START, TOPICS
 from pyipc.protocol.parcels import Parcel, SmallParcel
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from pyipc.connection import Connection
     from pyipc.options import Options
     from pyipc.protocol.parcels import Frame
+    from pyipc.resending import Resending
 
-__all__ = ["OfflineQueue", "needs_feature", "send_kept"]
+__all__ = ["OfflineQueue", "needs_feature", "send_all_kept", "send_kept"]
 
 
 class OfflineQueue:
@@ -130,3 +131,27 @@ def send_kept(connection: Connection, event: str | None, frame: Frame) -> None:
         connection._watch.sent("publish" if is_published else "event", event, len(frame), connection)
     if isinstance(frame, Parcel | SmallParcel):
         note_sent(connection, frame)
+
+
+def send_all_kept(
+    connection: Connection, offline: OfflineQueue, window: Resending, drop: Callable[[LocalProtocolError], None]
+) -> None:
+    """Put what was kept into a new connection, in order, before anything else gets there.
+
+    Args:
+        connection: The new one.
+        offline: What was kept.
+        window: What else was kept, since it is to be confirmed.
+        drop: Called with the reason for each that this server cannot take.
+    """
+    confirmed = window.kept()
+    for event, frame, after in offline.take_all():
+        window.send_kept(connection, confirmed, after)
+        try:
+            send_kept(connection, event, frame)
+        except LocalProtocolError as error:
+            drop(error)
+        except ConnectionClosed:
+            offline.put_back([frame], after)
+            return
+    window.send_kept(connection, confirmed)

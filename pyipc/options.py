@@ -92,6 +92,7 @@ class Options:
     max_concurrent_streams: int = 64
     max_stream_items: int = 256
     max_stream_size: int = 256 * KIB
+    stream_stall_timeout: float | None = 3_600.0
     max_subscriptions: int = 1_024
     max_retained_topics: int = 1_024
     max_retained_size: int = 4 * MIB
@@ -171,6 +172,7 @@ class OptionOverrides(TypedDict, total=False):
     max_concurrent_streams: int
     max_stream_items: int
     max_stream_size: int
+    stream_stall_timeout: float | None
     max_subscriptions: int
     max_retained_topics: int
     max_retained_size: int

@@ -51,6 +51,11 @@ class Owner:
         if self.watch is not None:
             self.watch.connected(connection)
 
+    @property
+    def is_draining(self) -> bool:
+        """Whether its peers are asked to leave, and are not hurried."""
+        return False
+
     def topic_frame(
         self, connection: Connection, frame: TopicFrame, attachments: Sequence[bytes] = ()
     ) -> Arrival | None:

@@ -8,6 +8,8 @@ blocks run.
 from __future__ import annotations
 
 import functools
+import logging
+import math
 from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Producers"]
 
+logger: logging.Logger = logging.getLogger("pyipc.streams")
+
 # So many bytes are sent at once, and not less than a part of what there is credit for: so both sides are at work at the
 # same time, and few writes do.
 _SHARE_SIZE = 16 * 1024
@@ -58,6 +62,10 @@ class _Production:
         self.rows = rows
         self.scope = trio.CancelScope()
         self.credited = trio.lowlevel.ParkingLot()
+
+
+class _Stalled(Exception):
+    """The peer gives no credit."""
 
 
 class Producers:
@@ -84,6 +92,7 @@ class Producers:
         "_conversation",
         "_hold",
         "_max_streams",
+        "_max_wait",
         "_outbox",
         "_productions",
         "_router",
@@ -112,6 +121,8 @@ class Producers:
         self._router = router
         self._spawn = spawn
         self._max_streams = connection._options.max_concurrent_streams
+        timeout = connection._options.stream_stall_timeout
+        self._max_wait = math.inf if timeout is None else timeout
         self._running = running
         self._hold = hold
         self._productions: dict[int, _Production] = {}
@@ -216,6 +227,9 @@ class Producers:
                         pace.begin()
                 except ConnectionClosed:
                     return False
+                except _Stalled:
+                    self._give_up(production)
+                    return False
                 except trio.Cancelled as cancelled:
                     if scope.cancel_called:
                         raise
@@ -246,6 +260,7 @@ class Producers:
 
         Raises:
             ConnectionClosed: It may not any more.
+            _Stalled: The peer has taken nothing for so long that it is not waited for any longer.
         """
         outbox, connection = self._outbox, self._connection
         outbox.flush_nowait()
@@ -254,14 +269,24 @@ class Producers:
         else:
             # More is read meanwhile, since the credit may be behind much else.
             with connection.waiting_at_length():
-                while production.items <= 0 or production.size <= 0:
-                    await production.credited.park()
+                with trio.move_on_after(self._max_wait) as patience:
+                    while production.items <= 0 or production.size <= 0:
+                        await production.credited.park()
+                if patience.cancelled_caught:
+                    raise _Stalled
                 if outbox.size >= outbox.high_water_size:
                     await outbox.wait_for_room()
         if not connection.is_open:
             raise connection._gone()
 
     # --- what cannot be answered ---
+
+    def _give_up(self, production: _Production) -> None:
+        """End a stream whose peer gives no credit: what the generator holds, others may be waiting for."""
+        event, seconds = production.event, self._max_wait
+        text = f"nothing of the stream {event!r} was taken for {seconds:g} s (stream_stall_timeout)"
+        logger.info("%s: %s; its handler was ended", self._connection.peer.address, text)
+        self._fail(production.call, "stalled", text)
 
     def _refuse(self, call: int, event: str, error: Exception) -> None:
         """Tell the peer why there is no more of a stream."""

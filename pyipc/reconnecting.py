@@ -30,7 +30,7 @@ from pyipc.errors import (
 )
 from pyipc.flusher import Flusher
 from pyipc.identity import AGENT
-from pyipc.offline import OfflineQueue, needs_feature, send_kept
+from pyipc.offline import OfflineQueue, needs_feature, send_all_kept, send_kept
 from pyipc.protocol.conversation import Role
 from pyipc.protocol.parcels import NO_ATTACHMENTS, listed
 from pyipc.resending import Resending
@@ -121,6 +121,7 @@ class Reconnecting:
         self._owner.watch = watch
         # Which connection was asked to end, and what wakes the supervision of it.
         self._sent_away: Connection | None = None
+        self._kept_on: Connection | None = None
         self._staying = trio.CancelScope()
         self._changed = trio.Event()
         self._nursery: trio.Nursery | None = None
@@ -246,6 +247,7 @@ class Reconnecting:
                     link, endpoint = await self.destinations.dial()
                 except IPCError as error:
                     self.last_error = error
+                    self._let_go()
                     if isinstance(error, AddressError):
                         self._give_up(error)
                         return
@@ -255,6 +257,10 @@ class Reconnecting:
                     # A peer that accepts and closes at once is not a success to start over from.
                     lasted = trio.current_time() - began > self._options.reconnect_max_interval
                     if reason is None:
+                        if not self._options.reconnect:  # there is nowhere else to go
+                            assert self.last_error is not None
+                            self._give_up(self.last_error)
+                            return
                         self.destinations.put_last(endpoint)
                         hurried = hurried and not lasted
                         if not hurried:  # else it is sent from one to the next, and has to take its time
@@ -328,11 +334,14 @@ class Reconnecting:
             return await self._give_back(connection, endpoint), False
         self.connects += 1
         if self._sent_away is not connection:
+            self._let_go()
             self._begin(connection)
             self.connection = connection
             self.tell()
             with trio.CancelScope() as self._staying:
                 await connection.wait_lost()
+            if self._keeps_for_now(connection):
+                return None, True
             self.connection = None
         if self._sent_away is connection:
             self._sent_away = None
@@ -361,15 +370,13 @@ class Reconnecting:
         if self.subscriptions:
             self.subscriptions.restore(connection)
         self.window.resend(connection)
-        self._send_kept(connection)
+        send_all_kept(connection, self.offline, self.window, self._drop)
 
     # --- moving on ---
 
     def going_away(self, connection: Connection, message: str) -> None:
         """The server of a connection asks for new work to go elsewhere."""
-        if not self._options.reconnect:
-            return  # there is nowhere else to go
-        if not connection._link.reliable and len(self.destinations) == 1:
+        if not connection._link.reliable and (len(self.destinations) == 1 or not self._options.reconnect):
             return  # the successor can only be there when this server has gone, and nothing would tell of its absence
         if connection in self.departing:
             return
@@ -377,6 +384,27 @@ class Reconnecting:
         self._sent_away = connection
         if connection is self.connection:
             self._staying.cancel()
+
+    def _keeps_for_now(self, connection: Connection) -> bool:
+        """Whether a connection that is to be left stays the present one until there is another, or none is found.
+
+        Where nothing is kept for the next one, what is said meanwhile would be lost, though its server still takes it.
+        """
+        options = self._options
+        if self._sent_away is not connection or connection.reason is not None:
+            return False
+        if options.offline == "queue" or not options.reconnect:
+            return False
+        self._sent_away = None
+        self._kept_on = connection
+        return True
+
+    def _let_go(self) -> None:
+        """Leave the connection that was kept for now, if there is one."""
+        connection, self._kept_on = self._kept_on, None
+        if connection is not None:
+            self.connection = None
+            self._leave_behind(connection)
 
     def _leave_behind(self, connection: Connection) -> None:
         assert self._nursery is not None
@@ -390,7 +418,7 @@ class Reconnecting:
 
     async def _depart(self, connection: Connection, expected: Expected) -> None:
         """Let what is under way on a connection go on until it has ended."""
-        await depart(connection, expected, self._options.close_timeout)
+        await depart(connection, expected, max(self._options.drain_timeout, self._options.close_timeout))
         await connection.wait_lost()
         self.departing.pop(connection, None)
         if not self._stopped:  # else whoever closes it counts what it has not sent
@@ -452,20 +480,6 @@ class Reconnecting:
                 await self.on_disconnect.call(connection.reason)
         finally:
             self.running.leave()
-
-    def _send_kept(self, connection: Connection) -> None:
-        """Put what was kept into a new connection, in order, before anything else gets there."""
-        window, confirmed = self.window, self.window.kept()
-        for event, frame, after in self.offline.take_all():
-            window.send_kept(connection, confirmed, after)
-            try:
-                send_kept(connection, event, frame)
-            except LocalProtocolError as error:
-                self._drop(error)
-            except ConnectionClosed:
-                self.offline.put_back([frame], after)
-                return
-        window.send_kept(connection, confirmed)
 
     def _drop(self, error: LocalProtocolError) -> None:
         """Leave out an event that was queued for any server, and which this one cannot take."""

@@ -150,7 +150,7 @@ class Resending(Window):
     def meet(self, connection: Connection, introduction: Introduced) -> None:
         """A server has introduced itself."""
         self._introductions[connection] = introduction
-        self.span = introduction.session_window
+        self.span: int = introduction.session_window
 
     def part(self, connection: Connection) -> None:
         """A connection has ended, and what it left open has been taken care of."""
@@ -159,6 +159,9 @@ class Resending(Window):
     def lose(self, connection: Connection) -> None:
         """A connection has ended: what it left open waits for the next, if there will be one."""
         if self._closed or self._up.failure is not None:
+            for unsettled in self.pending.values():
+                if unsettled.connection is connection:
+                    unsettled.connection = None
             self.close()
             return
         if self._options.offline != "queue" or not self._options.reconnect:

@@ -169,7 +169,7 @@ class Vigil:
         interval = self._expected_interval
         if interval is None:
             return math.inf
-        if self._dispatcher.paused:
+        if self._dispatcher.paused or not self._connection._hears:
             self._reader.time = now
         limit = interval * self._options.heartbeat_misses + min(_GRACE, interval)
         heard = max(self._reader.time, self._dispatcher.resumed_at)

@@ -89,7 +89,7 @@ async def test_where_nobody_will_ever_take_them_nothing_waits() -> None:
     for address, error in (
         ("node-ipc:world", pyipc.PeerLacksFeature),
         ("udp://127.0.0.1:9", pyipc.UnsupportedByTransport),
-        (pyipc.Endpoint("unix:/nowhere/at/all", framing=pyipc.Raw()), pyipc.UnsupportedByTransport),
+        (pyipc.Endpoint("memory:nowhere", framing=pyipc.Raw()), pyipc.UnsupportedByTransport),
     ):
         async with pyipc.connect(address, wait=False) as client:
             for emit in (client.emit, _as_async(client.emit_nowait)):

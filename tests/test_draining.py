@@ -13,6 +13,7 @@ import pyipc
 from pyipc.protocol.addresses import parse_address
 from pyipc.transports import Link, memory_link_pair, transport_for
 from tests.conformance.sides import until
+from tests.wire import WirePeer, request
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -145,11 +146,10 @@ async def test_who_waits_in_line_is_let_in_and_asked() -> None:
 async def test_whoever_ignores_it_is_served_until_the_deadline(server: pyipc.Server, autojump_clock: MockClock) -> None:
     server.on("sum", lambda message: sum(message.data))
     began = trio.current_time()
-    async with (
-        pyipc.connect(ADDRESS, reconnect=False) as client,
-        trio.open_nursery() as nursery,
-    ):
-        assert await client.request("sum", [1]) == 1
+    async with trio.open_nursery() as nursery:
+        peer = WirePeer(await dial(server))
+        await peer.send(HELLO)
+        await until(lambda: bool(server.connections))
         reports: list[pyipc.DrainReport] = []
 
         async def drain() -> None:
@@ -157,13 +157,103 @@ async def test_whoever_ignores_it_is_served_until_the_deadline(server: pyipc.Ser
 
         nursery.start_soon(drain)
         await until(lambda: server.draining)
-        for number in range(19):
+        for number in range(1, 20):
             await trio.sleep(1)
-            assert await client.request("sum", [number]) == number
-        assert client.statistics().moves == 0
+            await peer.send(request(number, "sum", [number]))
+            assert await peer.read_until("pyipc.reply") == {"call": number, "data": number}
+        assert (await peer.read_until("pyipc.goodbye"))["code"] == "closed"
+        await peer.link.aclose()
         await until(lambda: bool(reports))
     assert reports == [pyipc.DrainReport(cut_off=1)]
     assert trio.current_time() - began == pytest.approx(20, abs=1)
+
+
+@pytest.mark.parametrize("offline", ["raise", "drop", "queue"])
+async def test_a_client_that_does_not_reconnect_finishes_and_leaves(
+    server: pyipc.Server, autojump_clock: MockClock, offline: Any
+) -> None:
+    begun = trio.Event()
+
+    @server.on("slow")
+    async def slow(message: pyipc.Message[None]) -> str:
+        begun.set()
+        await trio.sleep(5)
+        return "done"
+
+    answers: list[object] = []
+    began = trio.current_time()
+    async with pyipc.connect(ADDRESS, reconnect=False, offline=offline) as client, trio.open_nursery() as nursery:
+
+        async def ask() -> None:
+            answers.append(await client.request("slow"))
+
+        async def confirm() -> None:
+            await client.emit("slow", confirm=True)
+            answers.append("confirmed")
+
+        nursery.start_soon(ask)
+        nursery.start_soon(confirm)
+        await begun.wait()
+        nursery.start_soon(server.drain, 20)
+        await until(lambda: client.statistics().moves == 1)
+        for new in (lambda: client.request("slow"), lambda: client.emit("slow")):
+            with pytest.raises(pyipc.ConnectionLost) as lost:
+                await new()
+            assert not lost.value.maybe_handled
+    assert sorted(map(str, answers)) == ["confirmed", "done"]
+    assert trio.current_time() - began < 10
+
+
+async def test_handlers_may_answer_by_events_whoever_leaves(server: pyipc.Server, autojump_clock: MockClock) -> None:
+    results: list[object] = []
+    errors: list[BaseException] = []
+
+    @server.on("sum")
+    async def answer(message: pyipc.Message[list[int]]) -> None:
+        await trio.sleep(10)
+        await message.connection.emit("result", sum(message.data))
+        try:
+            await message.connection.request("name", timeout=None)
+        except pyipc.ConnectionLost as error:  # the client has ended its side
+            errors.append(error)
+
+    router = pyipc.Router()
+    router.on("result", lambda message: results.append(message.data))
+    router.on("name", lambda message: "x")
+    async with pyipc.connect(ADDRESS, router=router, heartbeat_interval=1.0, offline="raise") as client:
+        await client.emit("sum", [1, 2])
+        await client.emit("sum", [3, 4])  # which waits behind it
+        await client.flush()
+        await trio.sleep(0.1)
+        began = trio.current_time()
+        assert await server.drain(100) == pyipc.DrainReport(left=1)
+        assert trio.current_time() - began < 25
+    assert results == [3, 7]
+    assert len(errors) == 2
+
+
+@pytest.mark.parametrize("offline", ["raise", "drop"])
+async def test_where_nothing_is_kept_a_connection_is_left_once_there_is_another(
+    autojump_clock: MockClock, offline: Any
+) -> None:
+    seen: list[int] = []
+    async with pyipc.Server("memory:first") as first, pyipc.Server("memory:second") as second:
+        for each in (first, second):
+            each.on("n", lambda message: seen.append(message.data))
+        addresses = ("memory:first", "memory:second")
+        async with pyipc.connect(*addresses, offline=offline) as client, trio.open_nursery() as nursery:
+            await client.emit("n", 0)
+            here, there = (second, first) if second.connections else (first, second)
+            nursery.start_soon(here.drain, 20)
+            for number in range(1, 500):
+                await client.emit("n", number)
+                await trio.lowlevel.checkpoint()
+            await until(lambda: bool(there.connections))
+            await client.flush()
+            await trio.sleep(1)
+            assert client.statistics().moves == 1
+            assert client.statistics().offline_dropped == 0
+    assert sorted(seen) == list(range(500))
 
 
 async def test_the_shortest_of_several_times_holds(server: pyipc.Server, autojump_clock: MockClock) -> None:

@@ -53,6 +53,7 @@ DEFAULTS = {
     "max_concurrent_streams": 64,
     "max_stream_items": 256,
     "max_stream_size": 256 * 2**10,
+    "stream_stall_timeout": 3_600.0,
     "max_subscriptions": 1_024,
     "max_retained_topics": 1_024,
     "max_retained_size": 4 * 2**20,

@@ -30,6 +30,7 @@ SERVER = """
 import dataclasses, json, signal, sys
 import pyipc, trio
 
+signal.alarm(240)  # longer than any test may take: it ends also where the test was killed before it could end this
 address, ledger = sys.argv[1], open(sys.argv[2], "a", buffering=1)
 server = pyipc.Server(address)
 
@@ -80,7 +81,13 @@ class Child:
             [sys.executable, "-c", SERVER, address, str(ledger)], stdout=subprocess.PIPE, cwd=ROOT
         )
         child = cls(process)
-        return child, await child.line()
+        try:
+            return child, await child.line()
+        except BaseException:
+            process.kill()  # nobody else knows it yet
+            with trio.CancelScope(shield=True):
+                await process.wait()
+            raise
 
     async def line(self) -> str:
         assert self.process.stdout is not None

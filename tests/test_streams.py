@@ -672,6 +672,77 @@ async def test_a_consumer_that_waits_keeps_reading_on(autojump_clock: MockClock)
         release.set()
 
 
+@pytest.mark.parametrize("timeout", [60.0, None])
+async def test_a_peer_that_gives_no_credit_is_not_waited_for_for_ever(
+    timeout: float | None, counter: Counter, autojump_clock: MockClock
+) -> None:
+    async with asked(counter, stream_stall_timeout=timeout, heartbeat_interval=None) as (peer, server):
+        await peer.send(opening(1, "count", 9, items=1), opening(2, "count", 9, items=0), opening(3, "count", 9))
+        for _ in range(11):  # the credit of one of them, and all of the last with its end
+            await peer.read()
+        assert counter.ended == 1
+        await trio.sleep(59)
+        await peer.send(credit(1, items=1))  # which begins the time anew
+        await peer.read_until("pyipc.item")
+        await trio.sleep(59)
+        if timeout is None:
+            await trio.sleep(600)
+            assert counter.ended == 1
+            return
+        assert counter.ended == 2
+        stalled = await peer.read_until("pyipc.error")
+        assert (stalled["call"], stalled["code"]) == (2, "stalled")
+        assert "stream_stall_timeout" in stalled["message"]
+        await trio.sleep(2)
+        assert counter.ended == 3
+        assert (await peer.read_until("pyipc.error"))["call"] == 1
+        assert server.statistics().connections == 1
+
+
+ATTACHING = {"versions": [1], "features": ["attachments", "streams"], "max_attachments_size": 1_000}
+
+
+def record(data: bytes) -> bytes:
+    return b"\x01" + len(data).to_bytes(8, "big") + data
+
+
+@pytest.mark.parametrize("greets", [False, True])
+async def test_what_is_attached_to_the_opening_reaches_the_handler(greets: bool, autojump_clock: MockClock) -> None:
+    router = pyipc.Router()
+
+    @router.on("rows")
+    async def rows(message: Message[Any]) -> AsyncIterator[list[str]]:
+        yield [bytes(one).decode() for one in message.attachments]
+
+    server = pyipc.Server(router=router)
+    if greets:
+        server.on_connect(lambda connection: trio.sleep(1))
+    async with server:
+        peer = join(server)
+        await peer.send(frame("pyipc.hello", ATTACHING), record(b"a"), record(b"bc"), opening(1, "rows"))
+        assert await peer.read_until("pyipc.item") == {"call": 1, "data": ["a", "bc"]}
+        await peer.link.aclose()
+
+
+@pytest.mark.parametrize("surplus", [0, 1])
+async def test_what_is_attached_takes_credit_too(surplus: int, autojump_clock: MockClock) -> None:
+    """Three bytes attached to a frame of 54 make 66."""
+    item = record(b"abc") + frame("pyipc.item", {"call": 1, "data": "xxxxx"})
+    assert len(item) - 1 == 66
+    async with pyipc.Server(max_stream_size=66 + 1 - surplus, close_timeout=1) as server:
+        peer = join(server)
+        (connection,) = server.connections
+        await peer.send(frame("pyipc.hello", ATTACHING))
+        await peer.read_until("pyipc.welcome")
+        async with connection.stream("rows") as asked:
+            await peer.send(item + item)
+            with contextlib.suppress(pyipc.ConnectionLost):
+                for _ in range(2):
+                    assert (await anext(asked)).attachments == (b"abc",)
+            assert connection.is_open is not bool(surplus)
+        await peer.link.aclose()
+
+
 async def test_statistics_and_logs_know_no_payload(
     counter: Counter, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:

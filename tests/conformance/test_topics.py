@@ -211,6 +211,7 @@ async def test_a_subscriber_that_never_reads_costs_its_bound_and_nobody_else_any
             await until(lambda: server.statistics().subscriptions == 1)
 
 
+@needs(Feature.MESSAGES)
 @lacks(Feature.TOPICS)
 async def test_topics_that_cannot_be_are_refused_and_nothing_is_waited_for(stage: Stage) -> None:
     async with stage.open() as wire:
@@ -223,6 +224,7 @@ async def test_topics_that_cannot_be_are_refused_and_nothing_is_waited_for(stage
         assert wire.client.statistics().subscriptions == 0
 
 
+@needs(Feature.MESSAGES)
 @lacks(Feature.TOPICS)
 async def test_a_peer_that_asks_for_topics_all_the_same_is_not_heard(subject: Subject) -> None:
     async with pyipc.Server(subject.server_endpoint()) as server:
