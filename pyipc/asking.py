@@ -154,7 +154,7 @@ class Asking(Lifecycle, StreamSource):
                 raise self._gone()
         try:
             number, frame = self._conversation.request(event, data, traceparent)
-            size = len(frame)
+            size = 0
             if buffers:
                 size = ask_attached(cast("Connection", self), frame, buffers)
             elif len(calls.pending) < _FEW:
@@ -163,7 +163,7 @@ class Asking(Lifecycle, StreamSource):
                 outbox.push_share(frame)  # others are likely to ask in this very turn, and one write serves many
             self._events_sent += 1
             if self._watch is not None:
-                self._watch.sent("request", event, size, cast("Connection", self))
+                self._watch.sent("request", event, size or len(frame), cast("Connection", self))
             slot = current_slot.get()
             reads = self._conversation.frames_completed
             if slot is None and not calls.pending and reads == reader.reads + 1 and 0.0 < now - reader.time <= SOON:

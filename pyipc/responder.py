@@ -159,7 +159,12 @@ class Responder:
                 if self._connection._link.reliable:  # else the datagram came twice
                     self._refuse_number(request.call)
                 return None
-            if self.held_up or self._waiting or self.slots_used >= self._max_slots or self._holds_too_much():
+            if (
+                self.held_up
+                or self._waiting
+                or self.slots_used >= self._max_slots
+                or (self.held_size and self._holds_too_much())
+            ):
                 self._inbox.put_request(request)
                 if self.held_size >= self._max_held_size:
                     self.start_queued()  # this side may wait for the peer by now
@@ -175,13 +180,13 @@ class Responder:
                 data = convert(data, handler.data_type)
             message: Message[Any]
             held = 0
-            if isinstance(request, FullRequest):
+            if type(request) is FullRequest:
                 message = request.message(data, self._connection)
                 held = request.size
-            elif request.traceparent:
-                message = FullMessage(request.event, data, self._connection, traceparent=request.traceparent)
-            else:
+            elif not request.traceparent:
                 message = Message(request.event, data, self._connection)
+            else:
+                message = FullMessage(request.event, data, self._connection, traceparent=request.traceparent)
             result: object = handler.call(message)
         except Exception as error:
             self._refuse(request, error)

@@ -109,7 +109,7 @@ class JsonConversation(Introducing):
             self._reject(RemoteProtocolError("tls", message), events)
             return events
         takes_records = self._takes_records
-        if takes_records and (self._records is not None or RECORD in data):
+        if takes_records and (self._records is not None or _RECORD_CODE in data):
             return receive_records(self, data)
         buffer = self._buffer
         if data and data.find(self._delimiter) == len(data) - 1 and not self.partial_size:
@@ -360,6 +360,8 @@ _ITEM_TYPE = b'{"type":"pyipc.item"'
 _CALL_START = (_REQUEST_TYPE, _REPLY_TYPE, _ITEM_TYPE)
 # Frames above this many bytes are not copied to take their delimiter off.
 _LARGE = 65_536
+# What a record begins with, as a number: to look for that in bytes takes a tenth of the time.
+_RECORD_CODE = RECORD[0]
 # Frames below this many are read as a batch.
 _SMALL = 2_048
 # What a plain peer may send and be heard further, with malformed="skip". A frame that is too large is not
