@@ -286,5 +286,5 @@ def test_the_public_names_of_a_connection_are_few() -> None:
         *("emit", "emit_nowait", "request", "stream", "flush", "aclose", "abort", "statistics"),
         *("peer", "reason", "is_open", "wait_closed", "know_peer"),
         # For servers and clients, in the same layer.
-        *("encode", "is_waiting", "run", "wait_lost", "waiting_for_peer"),
+        *("encode", "is_waiting", "run", "wait_lost", "waiting_at_length", "waiting_for_peer"),
     }

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+import pyipc
 from pyipc.cli.main import COMMANDS
 from tests.cli.processes import SCRIPT, run, start
 from tests.conftest import CANNOT_RUN
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason=f"{CANNOT_RUN} there are no Unix sockets")
@@ -51,6 +53,31 @@ async def test_broadcast_and_listen(address: str) -> None:
     assert (event["kind"], event["event"], event["data"]) == ("event", "news", 1)
 
 
+async def test_serve_subscribe_and_publish(address: str) -> None:
+    async with start("serve", address, command=SCRIPTED) as server:
+        await server.listening()
+        async with start("subscribe", address, "a.*", "--count", "1", "--json", command=SCRIPTED) as subscriber:
+            await subscriber.line("^subscribed at", stream="err")
+            published = await run("publish", address, "a.b", "1", command=SCRIPTED)
+            assert (published.status, published.out, published.err) == (0, "", "")
+            assert (await subscriber.finish()).status == 0
+            [message] = map(json.loads, subscriber.out.decode().splitlines())
+            assert (message["kind"], message["event"], message["data"]) == ("published", "a.b", 1)
+
+
+async def test_stream(address: str) -> None:
+    server = pyipc.Server(address)
+
+    @server.on("rows")
+    async def rows(message: pyipc.Message[int]) -> AsyncIterator[int]:
+        for number in range(message.data):
+            yield number
+
+    async with server:
+        result = await run("stream", address, "rows", "3", command=SCRIPTED)
+        assert (result.status, result.out, result.err) == (0, "0\n1\n2\n", "")
+
+
 async def test_bench() -> None:
     result = await run("bench", "--count", "10", "--json", command=SCRIPTED)
     assert (result.status, result.err) == (0, "")
@@ -66,4 +93,7 @@ async def test_cert(tmp_path: Path) -> None:
 
 
 def test_all_of_them_are_here() -> None:
-    assert set(COMMANDS) == {"serve", "request", "emit", "tap", "doctor", "broadcast", "listen", "bench", "cert"}
+    assert set(COMMANDS) == {
+        *("serve", "request", "emit", "tap", "doctor", "broadcast", "listen", "bench", "cert"),
+        *("subscribe", "publish", "stream"),
+    }
