@@ -503,10 +503,13 @@ async def test_a_plain_peer_that_cannot_be_told_is_closed_at_the_deadline(
 # --- listeners ---
 
 
-@pytest.mark.parametrize("address", ["memory:line", "tcp://127.0.0.1:0", "unix:{folder}/line"])
+_NEEDS_UNIX = pytest.mark.skipif(sys.platform == "win32", reason=f"{CANNOT_RUN} needs Unix sockets")
+
+
+@pytest.mark.parametrize(
+    "address", ["memory:line", "tcp://127.0.0.1:0", pytest.param("unix:{folder}/line", marks=_NEEDS_UNIX)]
+)
 async def test_a_listener_hands_out_who_waits_in_line(address: str, tmp_path: Any) -> None:
-    if address.startswith("unix") and sys.platform == "win32":
-        pytest.skip(f"{CANNOT_RUN} needs Unix sockets")
     parsed = parse_address(address.format(folder=tmp_path))
     transport = transport_for(parsed.scheme)
     listener = await transport.listen(parsed, {})
