@@ -107,7 +107,7 @@ class Asking(Lifecycle, StreamSource):
         if isinstance(timeout, Unset):
             timeout = self._options.request_timeout
         else:
-            check_timeout(timeout)
+            check_timeout(timeout, may_be_over=True)
         now = self._now()
         deadline = math.inf if timeout is None else now + timeout
         buffers = [] if attachments is NO_ATTACHMENTS else listed(attachments)

@@ -311,7 +311,7 @@ class Client(Handling, StreamSource, TopicClient):
         if isinstance(timeout, Unset):
             timeout = self._options.request_timeout
         else:
-            check_timeout(timeout)
+            check_timeout(timeout, may_be_over=True)
         now = self._up.now()
         deadline = math.inf if timeout is None else now + timeout
         buffers = [] if attachments is NO_ATTACHMENTS else listed(attachments)

@@ -28,8 +28,12 @@ class Unset:
 UNSET = Unset()
 
 
-def check_timeout(timeout: float | None) -> None:
+def check_timeout(timeout: float | None, *, may_be_over: bool = False) -> None:
     """Refuse what an argument ``timeout`` cannot be.
+
+    Args:
+        timeout: Seconds.
+        may_be_over: Whether it may be less than zero: what is left of a time that is over already.
 
     Raises:
         TypeError: It is neither a number nor ``None``.
@@ -39,7 +43,7 @@ def check_timeout(timeout: float | None) -> None:
         return
     if isinstance(timeout, bool) or not isinstance(timeout, int | float):
         raise TypeError(f"timeout must be a number of seconds or None, not {timeout!r}")
-    if not timeout >= 0:
+    if not (timeout >= 0 or (may_be_over and timeout < 0)):
         raise ValueError(f"timeout must be zero or more seconds, or None, not {timeout!r}")
 
 

@@ -101,14 +101,14 @@ async def test_what_is_no_time_out_is_refused_where_it_is_given(
         await client.flush()
         (connection,) = server.connections
         waits: list[Callable[[], Any]] = [
-            lambda: client.request("x", timeout=timeout),
             lambda: client.emit("x", confirm=True, timeout=timeout),
             lambda: client.wait_connected(timeout),
             lambda: client.events("x").get(timeout=timeout),
-            lambda: connection.request("x", timeout=timeout),
             lambda: connection.emit("x", confirm=True, timeout=timeout),
             lambda: server.drain(timeout),
         ]
+        if timeout not in (-1, -0.5):  # of a request it is what is left of a time
+            waits += [lambda: client.request("x", timeout=timeout), lambda: connection.request("x", timeout=timeout)]
         for wait in waits:
             with pytest.raises(error, match="timeout must be"):
                 await wait()
@@ -126,3 +126,23 @@ async def test_a_timer_has_a_time() -> None:
         Timers().call_at(math.nan, lambda late: None)
     for timeout in (None, 0, 1.5, math.inf):
         check_timeout(timeout)
+
+
+async def test_what_is_left_of_a_time_may_be_less_than_nothing() -> None:
+    """As it is where somebody takes the present time from a deadline that has passed."""
+    check_timeout(-1.5, may_be_over=True)
+    with pytest.raises(ValueError, match="timeout must be"):
+        check_timeout(math.nan, may_be_over=True)
+    router = pyipc.Router()
+
+    @router.on("x")
+    async def never(message: pyipc.Message[Any]) -> None:
+        await trio.sleep_forever()
+
+    async with pyipc.Server("memory:over", router=router), pyipc.connect("memory:over") as client:
+        with pytest.raises(pyipc.RequestTimeout):
+            await client.request("x", timeout=-1.5)
+        connection = client._up.connection
+        assert connection is not None
+        with pytest.raises(pyipc.RequestTimeout):
+            await connection.request("x", timeout=-1.5)
