@@ -185,6 +185,8 @@ def test_datagrams_have_no_parts() -> None:
     side = DatagramConversation(Role.SERVER, Json(), Options(), max_size=1_000)
     assert side.receive_data(b'{"type":"pyipc.subscribe","data":{"call":1,"pattern":"a.*"}}\f') == []
     assert side.receive_data(b'{"type":"pyipc.deliver","data":"nonsense"}\f') == []
+    item = b'{"type":"pyipc.item","data":{"call":1,"data":1}}\f'
+    assert side.receive_data(item) == side.receive_data(item * 2) == []
     with pytest.raises(UnsupportedByTransport, match="another transport"):
         side.check_feature("confirm")
 
