@@ -29,7 +29,6 @@ from pyipc.protocol.messages import (
 
 if TYPE_CHECKING:
     from pyipc.options import Options
-    from pyipc.protocol.features import Item
     from pyipc.protocol.framing import Json
     from pyipc.protocol.parcels import Frame
 
@@ -166,9 +165,6 @@ class DatagramConversation(JsonConversation):
             self._on_welcome(codec.convert_control(fields, DatagramWelcome), events)
         elif name not in OPTIONAL_PARTS:  # those are for streams; here they are as good as unknown
             super()._obey(name, data, events)
-
-    def _take_item(self, item: Item, events: list[Inbound]) -> None:
-        pass  # nor are there streams
 
     def _answer(self, frame: bytes) -> None:
         # One answer is enough for all that is in a datagram, or it could ask for more than it weighs.
