@@ -305,12 +305,14 @@ class Dispatcher:
         somebody else waits for long, such as a generator for credit, the handlers that are at work will most likely
         end without. Yet one of them may wait for just him, in a way that cannot be seen. So more is read, and then no
         more, and the connection stays. So it is while this side serves requests or streams of the peer, who may want
-        to cancel them: that too stands behind the events.
+        to cancel them: that too stands behind the events. (Behind other requests it waits for less.)
         """
-        inbox, responder = self._inbox, self._responder
+        inbox = self._inbox
         while not self._must_read():
-            reads_more = self.bystanders or responder.has_requests
-            inbox.room = inbox.extra_room if reads_more else self._high_water_size
+            has_requests = self._responder.has_requests
+            inbox.room = self._high_water_size * (1 + has_requests)
+            if self.bystanders or (has_requests and self._lane_busy):
+                inbox.room = inbox.extra_room
             if inbox.size < inbox.room:
                 break
             self.paused = True

@@ -502,9 +502,7 @@ async def test_a_flood_of_tiny_events_weighs_something(router: pyipc.Router, aut
 
 async def test_queued_requests_are_bounded_too(router: pyipc.Router, autojump_clock: MockClock) -> None:
     router.on("never", stay)
-    # More is read than above the high-water mark: what cancels one that is at work may be behind those that wait.
-    sizes: Any = {"inbox_high_water_size": 50 * KIB, "max_inbox_size": 200 * KIB}
-    async with pyipc.Server(router=router, max_concurrent_requests=2, **sizes) as server:
+    async with pyipc.Server(router=router, inbox_high_water_size=50 * KIB, max_concurrent_requests=2) as server:
         peer = await introduced(server)
         with trio.move_on_after(5) as scope:
             for call in range(1, 10_000):
