@@ -307,9 +307,8 @@ class Dispatcher:
         more, and the connection stays. So it is while this side serves requests or streams of the peer, who may want
         to cancel them: that too stands behind the events. (Behind other requests it waits for less.)
         """
-        inbox = self._inbox
         while not self._must_read():
-            has_requests = self._responder.has_requests
+            inbox, has_requests = self._inbox, self._responder.has_requests
             inbox.room = self._high_water_size * (1 + has_requests)
             if self.bystanders or (has_requests and self._lane_busy):
                 inbox.room = inbox.extra_room
