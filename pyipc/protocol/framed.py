@@ -87,7 +87,6 @@ class JsonConversation(Introducing):
             role, framing, options, hello=hello, refusal=refusal, agent=agent, session=session, terms=terms
         )
         self._require_hello = require_hello and role is Role.SERVER
-        self._skips = options.malformed == "skip" and not self._require_hello
         self._buffer = FrameBuffer(framing.delimiter, options.max_frame_size)
         self._incoming_names: set[str] | frozenset[str] = _NO_NAMES
         # Of the frame that is being read, where frames are read one by one.
@@ -262,7 +261,8 @@ class JsonConversation(Introducing):
 
     def _reject(self, error: RemoteProtocolError, events: list[Inbound]) -> bool:
         """Report a frame that was refused; say whether to go on with the next."""
-        if self._skips and self.protocol == "plain" and error.code in _SKIPPED:
+        skips = self._options.malformed == "skip" and not self._require_hello
+        if skips and self.protocol == "plain" and error.code in _SKIPPED:
             events.append(Malformed(error, fatal=False))
             return True
         self._failed = True
