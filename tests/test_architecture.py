@@ -221,7 +221,9 @@ def revived_code(module: str, source: str) -> list[str]:
     return [f"{module}:{line}: {name}" for line, name in found]
 
 
-@pytest.mark.parametrize("source", ["import pickle", "from marshal import loads", "eval(x)", "importlib.import_module(x)"])
+@pytest.mark.parametrize(
+    "source", ["import pickle", "from marshal import loads", "eval(x)", "importlib.import_module(x)"]
+)
 def test_code_that_revives_what_arrived_is_caught(source: str) -> None:
     assert revived_code("pyipc.client", source) != []
     assert revived_code("pyipc.client", "import re\nre.compile('x')\njson.load(file)") == []
