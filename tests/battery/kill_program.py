@@ -1,7 +1,7 @@
 """A consumer or a producer of messages, which may be killed at any time: ``python -m tests.battery.kill_program``.
 
 All that one life of it does is in a ledger of its own; its next life begins another, and sends under names that nobody
-had before. SIGTERM ends it in peace.
+had before. It says when it is "ready" for SIGTERM, which ends it in peace, and when it is "working".
 """
 
 from __future__ import annotations
@@ -70,14 +70,17 @@ async def consume(life: str, ledger: Ledger, address: str) -> None:
         # and here it was, although nobody was told.
         if not place % 2:
             await pause(place % _ROUND == _AFTER)
-        if next(handled) % _REPORT_EVERY == 0:
-            await report(sender.partition(".")[0])
+        count = next(handled)
+        if count == 1:
+            print("working", flush=True)
+        if count % _REPORT_EVERY == 0:
+            report(sender.partition(".")[0])
 
-    async def report(producer: str) -> None:
+    def report(producer: str) -> None:
         entry = Entry(life, next(reports))
         text = text_of(*entry)
         ledger.note_sent(entry, digest_of(text))
-        await server.publish(f"report.{producer}", [*entry, text])
+        server.publish_nowait(f"report.{producer}", [*entry, text])
 
     @server.on("ask")
     def ask(message: pyipc.Message[list[Any]]) -> list[Any]:
@@ -122,19 +125,21 @@ class Producer:
     async def run(self, addresses: Sequence[str]) -> None:
         """Send half of it to whatever is at the first address, half to any that is there."""
         with trio.open_signal_receiver(signal.SIGTERM) as signals:
+            print("ready", flush=True)
             async with (
                 pyipc.connect(addresses[0], **_PATIENT) as faithful,
                 pyipc.connect(*addresses[1:], addresses[0], **_PATIENT) as roaming,
                 trio.open_nursery() as beside,
             ):
                 beside.start_soon(self._listen, faithful)
+                beside.start_soon(self._keep_asking, faithful)
                 beside.start_soon(self._keep_asking, roaming)
                 async with trio.open_nursery() as senders:
                     for number in range(_SENDERS):
                         senders.start_soon(self._send, faithful, f"{self._life}-faithful{number}")
                         senders.start_soon(self._send, roaming, f"{self._life}-roaming{number}")
                     await self._begun.wait()
-                    print("ready", flush=True)
+                    print("working", flush=True)
                     await anext(aiter(signals))
                     self._stopping = True
                 beside.cancel_scope.cancel()

@@ -51,13 +51,40 @@ run = partial(start, command=(sys.executable, "-W", "error", "-m", "tests.batter
 
 
 class Life:
-    """One life of a process."""
+    """One life of a process.
+
+    Attributes:
+        number: Which, counted from 0.
+        program: What it says.
+        is_leaving: Whether it was told to end.
+        was_killed: Whether it was killed.
+    """
 
     def __init__(self, number: int, program: Program) -> None:
         self.number = number
         self.program = program
-        self.is_ready = False
+        self.is_leaving = False
         self.was_killed = False
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it can be ended in peace."""
+        return b"ready" in self.program.out and not self.was_killed
+
+    @property
+    def is_working(self) -> bool:
+        """Whether it has work in hand."""
+        return b"working" in self.program.out and not self.is_leaving
+
+    def leave(self) -> None:
+        """Tell it to end."""
+        self.is_leaving = True
+        self.program.process.terminate()
+
+    def kill(self) -> None:
+        """End it, as with ``kill -9``."""
+        self.is_leaving = self.was_killed = True
+        self.program.process.kill()
 
 
 class Scene:
@@ -68,13 +95,11 @@ class Scene:
         seed: Of the choice of whom to kill.
 
     Attributes:
-        kills: How many were killed so far.
         lives: The present life of each process, by name.
     """
 
     def __init__(self, folder: Path, seed: int) -> None:
         self.folder = folder
-        self.kills = 0
         self.lives: dict[str, Life] = {}
         self._random = random.Random(seed)
         self._addresses: dict[str, str] = {}
@@ -98,7 +123,6 @@ class Scene:
         async with run("consumer", f"{name}.{number}", self.folder, address) as program:
             life = self.lives[name] = Life(number, program)
             self._addresses[name] = (await program.line(r"^ready (\S+)"))[1]
-            life.is_ready = True
             task_status.started()
             await self._until_it_ends(life)
 
@@ -109,54 +133,41 @@ class Scene:
         addresses = addresses[first:] + addresses[:first]
         async with run("producer", f"{name}.{number}", self.folder, *addresses) as program:
             life = self.lives[name] = Life(number, program)
-            await program.line("^ready")
-            life.is_ready = True
             await self._until_it_ends(life)
 
     async def _until_it_ends(self, life: Life) -> None:
         await life.program.process.wait()
-        life.is_ready = False
         result = await life.program.finish()
         assert result.status == (-signal.SIGKILL if life.was_killed else 0), result.err
 
     async def choose(self, kind: str) -> str:
-        """The name of a process that is at work."""
+        """The name of a process that has work in hand."""
         while True:
-            if ready := sorted(name for name, life in self.lives.items() if name.startswith(kind) and life.is_ready):
-                return self._random.choice(ready)
+            if working := sorted(name for name, life in self.lives.items() if name.startswith(kind) and life.is_working):
+                return self._random.choice(working)
             await trio.sleep(0.01)
-
-    def kill(self, life: Life) -> None:
-        """End it, as with ``kill -9``."""
-        life.is_ready = False
-        life.was_killed = True
-        life.program.process.kill()
-        self.kills += 1
 
     async def kill_somebody(self, kind: str, nursery: trio.Nursery) -> None:
         """Kill a process of this kind, and start it again."""
         name = await self.choose(kind)
         life = self.lives[name]
-        self.kill(life)
+        life.kill()
         if kind == "producer":
             nursery.start_soon(self.producer, name, life.number + 1)
         else:
             nursery.start_soon(self.consumer, name, life.number + 1, self._addresses[name])
 
-    async def kill_while_it_drains(self, nursery: trio.Nursery) -> None:
-        """Let a server drain and another take its place; kill it before that, or after."""
+    async def kill_while_it_drains(self, nursery: trio.Nursery, *, late: bool) -> None:
+        """Let a server drain and another take its place; kill it before that, or when clients have moved there."""
         name = await self.choose("consumer")
         life = self.lives[name]
-        life.is_ready = False
-        life.program.process.terminate()
+        life.leave()
         await life.program.line("^draining")
-        succeed = partial(nursery.start, self.consumer, name, life.number + 1, self._addresses[name])
-        if self._random.random() < 0.5:
-            self.kill(life)
-            await succeed()
-        else:
-            await succeed()
-            self.kill(life)
+        if not late:
+            life.kill()
+        await nursery.start(self.consumer, name, life.number + 1, self._addresses[name])
+        if late:
+            life.kill()
 
     async def play(self, addresses: list[str], messages: int, deeds: list[str]) -> None:
         """Let them work until so much is confirmed, and do these deeds meanwhile, each when some more was."""
@@ -169,8 +180,8 @@ class Scene:
                     producers.start_soon(self.producer, f"producer{number}", 0)
                 for number, deed in enumerate(deeds, 1):
                     await self._until_confirmed(messages * number // (len(deeds) + 1))
-                    if deed == "drain":
-                        await self.kill_while_it_drains(consumers)
+                    if deed in ("draining", "succeeded"):
+                        await self.kill_while_it_drains(consumers, late=deed == "succeeded")
                     else:
                         await self.kill_somebody(deed, producers if deed == "producer" else consumers)
                 await self._until_confirmed(messages)
@@ -186,7 +197,7 @@ class Scene:
         for name in [name for name in self.lives if name.startswith(kind)]:
             while not self.lives[name].is_ready:  # noqa: ASYNC110 - another process says so
                 await trio.sleep(0.02)
-            self.lives[name].program.process.terminate()
+            self.lives[name].leave()
 
 
 def addresses_in(folder: Path, kind: str) -> list[str]:
@@ -212,12 +223,12 @@ async def check(folder: Path, kind: str, seed: int, messages: int, deeds: list[s
     ]
     redelivered = sum(handling.redelivered for life in ledger.handled.values() for handling in life)
     print(
-        f"{kind}, seed {seed}: {balance.confirmed:,} confirmed, {scene.kills} kills, {len(in_hand)} in hand of producers, "
+        f"{kind}, seed {seed}: {balance.confirmed:,} confirmed, {len(deeds)} kills, {len(in_hand)} in hand of producers, "
         f"{redelivered} redelivered, {balance.again} handled again by a later life"
     )
     assert in_hand or "producer" not in deeds, "no producer was killed in the middle of its work"
     assert redelivered, "no server was killed in the middle of its work"
-    tally.add(messages=balance.confirmed, kills=scene.kills, seeds=1, lost=len(balance.lost))
+    tally.add(messages=balance.confirmed, kills=len(deeds), seeds=1, lost=len(balance.lost))
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -234,5 +245,5 @@ async def test_what_was_confirmed_was_handled_whoever_is_killed(
 async def test_what_was_confirmed_was_handled_when_servers_are_killed_while_they_drain(
     kind: str, seed: int, tmp_path: Path, tally: Tally
 ) -> None:
-    deeds = ["drain"] * (sized(6, least=2 * ROUNDS) // ROUNDS)
+    deeds = ["draining", "succeeded"] * (sized(4, least=2 * ROUNDS) // (2 * ROUNDS))
     await check(tmp_path, kind, seed, sized(10_000) // ROUNDS, deeds, tally)
