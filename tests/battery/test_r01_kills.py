@@ -158,7 +158,7 @@ class Scene:
             nursery.start_soon(self.consumer, name, life.number + 1, self._addresses[name])
 
     async def kill_while_it_drains(self, nursery: trio.Nursery, *, late: bool) -> None:
-        """Let a server drain and another take its place; kill it before that, or when clients have moved there."""
+        """Let a server drain and another take its place; kill it before that, or afterwards."""
         name = await self.choose("consumer")
         life = self.lives[name]
         life.leave()
@@ -185,17 +185,17 @@ class Scene:
                     else:
                         await self.kill_somebody(deed, producers if deed == "producer" else consumers)
                 await self._until_confirmed(messages)
-                await self._end("producer")
-            await self._end("consumer")
+                await self._end("producer", PRODUCERS)
+            await self._end("consumer", CONSUMERS)
 
     async def _until_confirmed(self, messages: int) -> None:
         while self.confirmed() < messages:  # noqa: ASYNC110 - other processes do it
             await trio.sleep(0.02)
 
-    async def _end(self, kind: str) -> None:
+    async def _end(self, kind: str, count: int) -> None:
         """End all processes of this kind in peace, those that are starting included."""
-        for name in [name for name in self.lives if name.startswith(kind)]:
-            while not self.lives[name].is_ready:  # noqa: ASYNC110 - another process says so
+        for name in [f"{kind}{number}" for number in range(count)]:
+            while name not in self.lives or not self.lives[name].is_ready:  # noqa: ASYNC110 - another process says so
                 await trio.sleep(0.02)
             self.lives[name].leave()
 
