@@ -18,7 +18,7 @@ import pytest
 import trio
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
 
 __all__ = ["Program", "needs_processes", "running", "tell", "told"]
 
@@ -74,14 +74,15 @@ class Program:
 
 
 @contextlib.asynccontextmanager
-async def running(module: str, *arguments: object) -> AsyncIterator[Program]:
+async def running(module: str, *arguments: object, inside: Sequence[str] = ()) -> AsyncIterator[Program]:
     """Run a module of the battery for the length of the block; one that has not ended by then is killed.
 
     Args:
         module: Its name in this package.
         *arguments: What it is given.
+        inside: A command that runs another, inside of which it is to run.
     """
-    command = [sys.executable, "-m", f"tests.battery.{module}", *map(str, arguments)]
+    command = [*inside, sys.executable, "-m", f"tests.battery.{module}", *map(str, arguments)]
     process = await trio.lowlevel.open_process(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT)
     try:
         yield Program(module, process)
