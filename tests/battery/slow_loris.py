@@ -19,7 +19,7 @@ from tests.conformance.sides import until
 from tests.wire import frame, hello
 
 #: Seconds that the server gives everybody, far below what it does by default, so that waiting takes no longer.
-HANDSHAKE, FRAME, CLOSE = 3.0, 2.0, 0.5
+HANDSHAKE, FRAME, CLOSE = 3.0, 4.0, 0.5
 
 
 def more_descriptors() -> None:
