@@ -13,7 +13,7 @@ from tests.battery.catalogue.cases import FF, OPTIONS, House, request
 from tests.conformance.sides import dial_link, until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 
     from pyipc.transports import Link
     from tests.battery.catalogue.cases import Case, Heard, Told
@@ -30,8 +30,8 @@ ODD_NAMES = (
 )
 
 
-def _router(heard: list[Heard]) -> pyipc.Router:
-    """All that the servers of the catalogue serve."""
+def _router(heard: list[Heard], wait: Callable[[], Awaitable[None]]) -> pyipc.Router:
+    """All that the servers of the catalogue serve; the request ``wait`` is answered after that."""
     router = pyipc.Router()
 
     def note(message: pyipc.Message[Any]) -> None:
@@ -44,10 +44,7 @@ def _router(heard: list[Heard]) -> pyipc.Router:
     router.on("attached", lambda message: [bytes(each).decode() for each in message.attachments])
     router.on("huge", lambda message: "x" * 2_000_000)
 
-    @router.on("wait")
-    async def wait(message: pyipc.Message[Any]) -> None:
-        await trio.sleep_forever()
-
+    router.on("wait", lambda message: wait())
     @router.on("typed")
     def typed(message: pyipc.Message[list[int]]) -> int:
         return sum(message.data)
@@ -70,13 +67,17 @@ class Stand:
     def __init__(self, subject: Subject, house: House) -> None:
         self._subject = subject
         self.heard: list[Heard] = []
-        self.server = pyipc.Server(subject.server_endpoint(), router=_router(self.heard), **OPTIONS[house])
+        self.server = pyipc.Server(subject.server_endpoint(), router=_router(self.heard, self._wait), **OPTIONS[house])
+        self._is_over = trio.Event()
         self._endings: dict[pyipc.Connection, pyipc.Disconnected] = {}
         self.server.on_disconnect(self._note_end)
 
     def _note_end(self, reason: pyipc.Disconnected) -> None:
         assert isinstance(reason.connection, pyipc.Connection)
         self._endings[reason.connection] = reason
+
+    async def _wait(self) -> None:
+        await self._is_over.wait()
 
     @contextlib.asynccontextmanager
     async def open(self) -> AsyncIterator[Stand]:
@@ -90,6 +91,7 @@ class Stand:
         """Try one case; return what did not come out as it says."""
         self.heard.clear()
         self._endings.clear()
+        self._is_over = trio.Event()
         before = self.server.connections
         link = await dial_link(self._where)
         try:
@@ -98,6 +100,7 @@ class Stand:
             received, ended = await self._converse(case, link, connection)
             unheard = connection.statistics().unheard
         finally:
+            self._is_over.set()
             await link.aclose()
         await until(lambda: bool(self._endings))
         (reason,) = self._endings.values()
