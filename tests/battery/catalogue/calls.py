@@ -26,13 +26,18 @@ NUMBERS = (
     kept("the number of a request that was answered", request(1) + request(1), told=(answer(1), answer(1))),
     kept("numbers that go backwards", request(5) + request(3), told=(answer(5), answer(3))),
     kept("the largest number but one", request(2**53 - 2), told=(answer(2**53 - 2),)),
-    closed("the number of a request that waits for a slot", "control",
-           b"".join(request(number, "wait") for number in range(1, 66)) + request(65)),
+    closed(
+        "the number of a request that waits for a slot",
+        "control",
+        b"".join(request(number, "wait") for number in range(1, 66)) + request(65),
+    ),
     kept("10,000 requests at once", b"".join(map(request, range(MANY))), told=tuple(map(answer, range(MANY)))),
-    kept("1,000 requests that wait, and all are cancelled",
-         b"".join(request(number, "wait") for number in range(1_000)),
-         b"".join(control("cancel", call=number) for number in range(1_000))),
-)  # fmt: skip
+    kept(
+        "1,000 requests that wait, and all are cancelled",
+        b"".join(request(number, "wait") for number in range(1_000)),
+        b"".join(control("cancel", call=number) for number in range(1_000)),
+    ),
+)
 ANSWERS = (
     closed("a reply to a call that was never made", "control", control("reply", call=1)),
     closed("a reply to call 0", "control", control("reply", call=0)),
@@ -63,28 +68,38 @@ REQUESTS = (
     kept("__class__, which only Python has", request(1, "__dict__"), told=(failure(1, "no-handler"),)),
     kept("a pattern instead of a name", request(1, "**"), told=(failure(1, "no-handler"),)),
     kept("data of the wrong type", request(1, "typed", "x"), told=(failure(1, "invalid-data", {"path": "$"}),)),
-    kept("data of the wrong type, deep inside", request(1, "typed", [1, "x"]), told=(
-        failure(1, "invalid-data", {"path": "$[1]"}),
-    )),
+    kept(
+        "data of the wrong type, deep inside",
+        request(1, "typed", [1, "x"]),
+        told=(failure(1, "invalid-data", {"path": "$[1]"}),),
+    ),
     kept("no data where there must be some", request(1, "typed"), told=(failure(1, "invalid-data", {"path": "$"}),)),
-    kept("true where a number must be", request(1, "typed", [True]), told=(
-        failure(1, "invalid-data", {"path": "$[0]"}),
-    )),
-    kept("half a character for data", event(b'{"call":1,"event":"echo","data":"\\ud800"}', b"pyipc.request"), told=(
-        answer(1, "\ud800"),
-    )),
+    kept(
+        "true where a number must be", request(1, "typed", [True]), told=(failure(1, "invalid-data", {"path": "$[0]"}),)
+    ),
+    kept(
+        "half a character for data",
+        event(b'{"call":1,"event":"echo","data":"\\ud800"}', b"pyipc.request"),
+        told=(answer(1, "\ud800"),),
+    ),
     kept("an answer that is too large", request(1, "huge"), told=(failure(1, "reply-too-large"),)),
     kept("the handler refuses", request(1, "fails"), told=(failure(1, "busy", {"wait": 1}),)),
     kept("a stream asked for as a request", request(1, "rows", 1), told=(failure(1, "is-a-stream"),)),
     kept("from a plain peer", request(1), first=PLAIN, told=(answer(1),)),
     kept("nobody handles it, from a plain peer", request(1, "nobody"), first=PLAIN, told=(failure(1, "no-handler"),)),
-)  # fmt: skip
+)
 ENDINGS = (
     closed("a goodbye", "goodbye", control("goodbye"), has_goodbye=False),
     closed("a goodbye with a code", "tired", control("goodbye", code="tired"), has_goodbye=False),
-    closed("a goodbye with a code that no log should get", "�[2J", control("goodbye", code="\x1b[2J"), has_goodbye=False),
-    closed("a goodbye with a code of 100,000 characters", "x" * 256, control("goodbye", code="x" * 100_000),
-           has_goodbye=False),
+    closed(
+        "a goodbye with a code that no log should get", "�[2J", control("goodbye", code="\x1b[2J"), has_goodbye=False
+    ),
+    closed(
+        "a goodbye with a code of 100,000 characters",
+        "x" * 256,
+        control("goodbye", code="x" * 100_000),
+        has_goodbye=False,
+    ),
     closed("a good event after a goodbye: not read", "goodbye", control("goodbye") + frame("e", 1), has_goodbye=False),
     closed("nonsense after a goodbye: not read", "goodbye", control("goodbye") + b"nonsense", has_goodbye=False),
     closed("a goodbye from a plain peer", "goodbye", control("goodbye"), first=PLAIN),
@@ -94,7 +109,7 @@ ENDINGS = (
     kept("10,000 pings", control("ping") * MANY),
     kept("10,000 goaways", control("goaway") * MANY),
     kept("an echo, which is for datagrams: ignored", control("echo", token="x")),
-)  # fmt: skip
+)
 
 CHAPTER = Chapter(
     "Requests and answers",

@@ -63,10 +63,15 @@ CUTS = (
     kept("a frame cut within an escape", *event(b'"\\u00e9"').partition(b"\\u0"), hears=(("e", "é"),)),
     kept("a frame cut within a number", *event(b"1234").partition(b"12"), hears=(("e", 1234),)),
     kept("a good frame, and half of another", A + B[:5], B[5:], hears=BOTH),
-    kept("a request, and half of another", request(1) + request(2)[:9], request(2)[9:], told=(
-        says("reply", call=1, data=None),
-        says("reply", call=2, data=None),
-    )),
+    kept(
+        "a request, and half of another",
+        request(1) + request(2)[:9],
+        request(2)[9:],
+        told=(
+            says("reply", call=1, data=None),
+            says("reply", call=2, data=None),
+        ),
+    ),
     kept("a hundred frames in one read", b"".join(frame("e", number) for number in range(100)), hears=HUNDRED),
     kept("a large frame and a small one", LONG + A, hears=(("e", "x" * 70_000), ("e", "a"))),
     kept("a large frame cut before its delimiter", LONG[:-1], FF + A, hears=(("e", "x" * 70_000), ("e", "a"))),

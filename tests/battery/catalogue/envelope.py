@@ -106,9 +106,11 @@ FIELDS = (
     closed("a name that is a number", "control", control("request", call=1, event=7)),
     closed("a name that is an array", "control", control("request", call=1, event=["echo"])),
     closed("a trace that is a number", "control", control("request", call=1, event="echo", traceparent=1)),
-    kept("a trace that is none: ignored", control("request", call=1, event="echo", data=5, traceparent="x"), told=(
-        says("reply", call=1, data=5),
-    )),
+    kept(
+        "a trace that is none: ignored",
+        control("request", call=1, event="echo", data=5, traceparent="x"),
+        told=(says("reply", call=1, data=5),),
+    ),
     closed("a reply without number", "control", control("reply", data=1)),
     closed("an error without code", "control", control("error", call=1)),
     closed("an error whose code is a number", "control", control("error", call=1, code=500)),
@@ -121,20 +123,26 @@ FIELDS = (
     closed("a ping whose data is an array", "control", frame("pyipc.ping", [])),
     kept("a ping without data", b'{"type":"pyipc.ping"}\f'),
     kept("a ping with fields that nobody knows", control("ping", a=1)),
-    kept("a request with fields that nobody knows", control("request", call=1, event="echo", id=7, x=[{}]), told=(
-        says("reply", call=1, data=None),
-    )),
-    kept("a field twice: the last one counts", b'{"type":"pyipc.request","data":{"call":9,"call":1,"event":"echo"}}\f', told=(
-        says("reply", call=1, data=None),
-    )),
+    kept(
+        "a request with fields that nobody knows",
+        control("request", call=1, event="echo", id=7, x=[{}]),
+        told=(says("reply", call=1, data=None),),
+    ),
+    kept(
+        "a field twice: the last one counts",
+        b'{"type":"pyipc.request","data":{"call":9,"call":1,"event":"echo"}}\f',
+        told=(says("reply", call=1, data=None),),
+    ),
     closed("a field whose name is half a character", "control", b'{"type":"pyipc.ping","data":{"\\ud800":1}}\f'),
     kept("number 0", request(0), told=(says("reply", call=0, data=None),)),
-    kept("number -0", b'{"type":"pyipc.request","data":{"call":-0,"event":"echo"}}\f', told=(
-        says("reply", call=0, data=None),
-    )),
+    kept(
+        "number -0",
+        b'{"type":"pyipc.request","data":{"call":-0,"event":"echo"}}\f',
+        told=(says("reply", call=0, data=None),),
+    ),
     closed("number 1.0", "control", b'{"type":"pyipc.request","data":{"call":1.0,"event":"echo"}}\f'),
     closed("number 1e0", "control", b'{"type":"pyipc.request","data":{"call":1e0,"event":"echo"}}\f'),
-)  # fmt: skip
+)
 
 CHAPTER = Chapter(
     "Envelope and fields",

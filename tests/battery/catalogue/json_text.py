@@ -42,14 +42,23 @@ DEPTH = (
     closed("100,000 arrays where the name should be", "depth", b'{"type":' + nested(100_000) + b"}\f"),
     closed("100,000 arrays around nothing else", "depth", nested(100_000) + FF),
     closed("100,000 closing brackets", "json", event(b"]" * 100_000)),
-    closed("1,000 arrays in the data of a request", "depth", b'{"type":"pyipc.request","data":{"call":1,"event":"echo",'
-           b'"data":' + nested(1_000) + b"}}\f"),
+    closed(
+        "1,000 arrays in the data of a request",
+        "depth",
+        b'{"type":"pyipc.request","data":{"call":1,"event":"echo","data":' + nested(1_000) + b"}}\f",
+    ),
     kept("100,000 brackets in a string", event(b'"' + b"[" * 100_000 + b'"'), hears=(("e", "[" * 100_000),)),
-    kept("100 brackets in a string after an escaped quote", event(b'"\\"' + b"[" * 100 + b'"'), hears=(("e", '"' + "[" * 100),)),
+    kept(
+        "100 brackets in a string after an escaped quote",
+        event(b'"\\"' + b"[" * 100 + b'"'),
+        hears=(("e", '"' + "[" * 100),),
+    ),
     closed("65 levels behind a string that ends in a backslash", "depth", event(b'["\\\\",' + nested(63) + b"]")),
-    kept("10,000 arrays side by side", event(b"[" + b"[]," * 9_999 + b"[]]"), hears=(("e", [[] for _ in range(10_000)]),)),
+    kept(
+        "10,000 arrays side by side", event(b"[" + b"[]," * 9_999 + b"[]]"), hears=(("e", [[] for _ in range(10_000)]),)
+    ),
     kept("10,000 arrays, from a plain peer", event(nested(10_000)) + GOOD, **SKIPS),
-)  # fmt: skip
+)
 SIZE = (
     kept("as large as may be", SMALL_FRAME, hears=(("e", "x" * 278),), house=House.SMALL),
     closed("one byte too large", "size", SMALL_FRAME[:-3] + b'x"}\f', house=House.SMALL),
@@ -58,15 +67,20 @@ SIZE = (
     closed("too large by white space", "size", b" " * 300 + GOOD, house=House.SMALL),
     kept("1 MiB, the default limit", LARGE_FRAME, hears=(("e", "x" * (MIB - 22)),)),
     closed("1 MiB and one byte", "size", LARGE_FRAME[:-3] + b'x"}\f'),
-    closed("1 MiB and one byte, from a plain peer that may err", "size", LARGE_FRAME[:-3] + b'x"}\f',
-           first=PLAIN, house=House.SKIPS),
+    closed(
+        "1 MiB and one byte, from a plain peer that may err",
+        "size",
+        LARGE_FRAME[:-3] + b'x"}\f',
+        first=PLAIN,
+        house=House.SKIPS,
+    ),
     closed("2 MiB without a delimiter", "size", b"x" * (2 * MIB)),
     closed("a key of 1 MiB", "size", event(b'{"' + b"k" * MIB + b'":1}')),
     kept("a key of 1,000,000 bytes", event(b'{"' + b"k" * 1_000_000 + b'":1}'), hears=(("e", {"k" * 1_000_000: 1}),)),
     kept("50,000 keys", event(json.dumps(KEYS, separators=(",", ":")).encode()), hears=(("e", KEYS),)),
     kept("100,000 times the same key", event(b"{" + b'"a":1,' * 99_999 + b'"a":2}'), hears=(("e", {"a": 2}),)),
     kept("300,000 zeros", event(b"[" + b"0," * 299_999 + b"0]"), hears=(("e", [0] * 300_000),)),
-)  # fmt: skip
+)
 NUMBERS = (
     kept("2^53", event(b"9007199254740992"), hears=(("e", 2**53),)),
     kept("2^64", event(b"18446744073709551616"), hears=(("e", 2**64),)),
@@ -169,12 +183,16 @@ STRUCTURE = (
     kept("a name twice: the last one counts", b'{"type":"x","type":"e","data":1}\f', hears=(("e", 1),)),
     closed("data twice, the first one wrong", "json", b'{"type":"e","data":1e400,"data":2}\f'),
     kept("__proto__ as a key", event(b'{"__proto__":{"a":1}}'), hears=(("e", {"__proto__": {"a": 1}}),)),
-    kept("the same thing asked for after each", GOOD, request(1, data=[1]), hears=(("e", 1),), told=(
-        says("reply", call=1, data=[1]),
-    )),
+    kept(
+        "the same thing asked for after each",
+        GOOD,
+        request(1, data=[1]),
+        hears=(("e", 1),),
+        told=(says("reply", call=1, data=[1]),),
+    ),
     kept("not JSON at all, from a plain peer", b"hello" + FF + GOOD, **SKIPS),
     kept("ten wrong frames in a row, from a plain peer", (b"hello" + FF) * 10 + GOOD, **SKIPS),
-)  # fmt: skip
+)
 
 CHAPTER = Chapter(
     "JSON",

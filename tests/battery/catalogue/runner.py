@@ -45,6 +45,7 @@ def _router(heard: list[Heard], wait: Callable[[], Awaitable[None]]) -> pyipc.Ro
     router.on("huge", lambda message: "x" * 2_000_000)
 
     router.on("wait", lambda message: wait())
+
     @router.on("typed")
     def typed(message: pyipc.Message[list[int]]) -> int:
         return sum(message.data)
@@ -112,9 +113,7 @@ class Stand:
         )
         return [*wrong, *await self._look_after_the_neighbor()]
 
-    async def _converse(
-        self, case: Case, link: Link, connection: pyipc.Connection
-    ) -> tuple[list[Told], bool]:
+    async def _converse(self, case: Case, link: Link, connection: pyipc.Connection) -> tuple[list[Told], bool]:
         """Say what the case says; return what was answered, and whether the connection has ended."""
         reader = _Reader(link)
         if case.first:
@@ -141,7 +140,9 @@ class Stand:
         """Whether another client of the server has noticed nothing."""
         answer = await self._neighbor.request("echo", "still there")
         connects = self._neighbor.statistics().connects
-        return _differences(("another client is answered", answer, "still there"), ("another client had connections:", connects, 1))
+        return _differences(
+            ("another client is answered", answer, "still there"), ("another client had connections:", connects, 1)
+        )
 
 
 class _Reader:

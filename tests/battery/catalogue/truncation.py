@@ -7,7 +7,9 @@ from tests.battery.catalogue.cases import FF, RECORD, Chapter, closed, control, 
 __all__ = ["CHAPTER", "FRAME"]
 
 #: With all that JSON has: escapes, characters of two to four bytes, numbers, all kinds of brackets and words.
-FRAME = event('{"a":[1,-2.5e10,true,false,null,[],{}],"é":"\\n\\u00e9\\ud83d\\ude00 ☃ 😀","k":{"":{"x":[[[0]]]}}'.encode())
+FRAME = event(
+    '{"a":[1,-2.5e10,true,false,null,[],{}],"é":"\\n\\u00e9\\ud83d\\ude00 ☃ 😀","k":{"":{"x":[[[0]]]}}'.encode()
+)
 FRAME = FRAME[:-2] + b',"p":"' + b"." * (200 - len(FRAME) - 8) + b'"}}\f'
 assert len(FRAME) == 200
 GOOD = frame("e", 1)
