@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.battery.catalogue import calls, delimiters, envelope, handshake, json_text, records, truncation
+from tests.battery.catalogue import calls, delimiters, envelope, handshake, json_text, parts, records, truncation
 from tests.battery.catalogue.runner import complaints
 from tests.conformance.subjects import SUBJECTS
 
@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from tests.battery.catalogue.cases import Chapter
     from tests.conformance.subjects import Subject
 
-CHAPTERS = [module.CHAPTER for module in (records, delimiters, truncation, json_text, envelope, calls, handshake)]
+CHAPTERS = [
+    module.CHAPTER for module in (records, delimiters, truncation, json_text, envelope, calls, handshake, parts)
+]
 TRANSPORTS = [name for name in ("unix", "pipe", "tcp", "tls", "memory") if sys.platform in SUBJECTS[name].platforms]
 
 

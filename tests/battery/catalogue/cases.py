@@ -10,6 +10,7 @@ from typing import Any
 from pyipc.protocol.parcels import RECORD
 
 __all__ = [
+    "ANSWER",
     "FF",
     "HELLO",
     "PLAIN",
@@ -34,6 +35,8 @@ __all__ = [
 ]
 
 FF = b"\f"
+#: Among the pieces that a peer sends: it waits until it is told one thing more.
+ANSWER = b""
 
 #: What a handler got: the name of the event, its data, and its attachments, if there were any.
 Heard = tuple[Any, ...]
@@ -77,7 +80,7 @@ class Case:
 
     Attributes:
         name: What it does, for people.
-        sends: The bytes, in pieces; each arrives before the next one is sent.
+        sends: The bytes, in pieces; each arrives before the next one is sent. `ANSWER` among them is a wait.
         first: What the peer has sent before: `HELLO`, or `PLAIN` for one that has not introduced itself.
         code: Why the connection ends; empty where it goes on, and answers a request after it.
         hears: What handlers get of it.
