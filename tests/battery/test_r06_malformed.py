@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.battery.catalogue import calls, delimiters, envelope, handshake, json_text, parts, records, truncation
+from tests.battery.catalogue import (
+    calls,
+    delimiters,
+    envelope,
+    handshake,
+    json_text,
+    parts,
+    records,
+    topics,
+    truncation,
+)
 from tests.battery.catalogue.runner import complaints
 from tests.conformance.subjects import SUBJECTS
 
@@ -18,7 +28,7 @@ if TYPE_CHECKING:
     from tests.conformance.subjects import Subject
 
 CHAPTERS = [
-    module.CHAPTER for module in (records, delimiters, truncation, json_text, envelope, calls, handshake, parts)
+    module.CHAPTER for module in (records, delimiters, truncation, json_text, envelope, calls, handshake, parts, topics)
 ]
 TRANSPORTS = [name for name in ("unix", "pipe", "tcp", "tls", "memory") if sys.platform in SUBJECTS[name].platforms]
 

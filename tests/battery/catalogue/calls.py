@@ -113,7 +113,7 @@ ENDINGS = (
 
 CHAPTER = Chapter(
     "Requests and answers",
-    "A number belongs to one call as long as that is under way. An answer to a call that was never made is refused; one "
-    "that nobody waits for any more is not.",
+    "A number belongs to one call as long as that is under way. An answer to a call that was never made is "
+    "refused; one that nobody waits for any more is not.",
     (*NUMBERS, *ANSWERS, *CANCELS, *REQUESTS, *ENDINGS),
 )

@@ -89,6 +89,7 @@ class Case:
         unheard: How many events there are that nobody handles.
         finishes: Whether the peer ends its stream after it.
         house: The server.
+        passes: What descriptors go with the first piece, in the words of `descriptors`; over Unix sockets alone.
         family: What the page calls it, where it is one of many that differ in a number.
     """
 
@@ -102,6 +103,7 @@ class Case:
     unheard: int = 0
     finishes: bool = False
     house: House = House.DEFAULT
+    passes: tuple[str, ...] = ()
     family: str = ""
 
 

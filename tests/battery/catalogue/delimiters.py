@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from tests.battery.catalogue.cases import FF, PLAIN, Chapter, House, closed, cut_off, event, frame, kept, request, says
 
 __all__ = ["CHAPTER"]
@@ -12,7 +14,7 @@ HEARD_A = (("e", "a"),)
 BOTH = (("e", "a"), ("e", "b"))
 LONG = event(b'"' + b"x" * 70_000 + b'"')
 HUNDRED = tuple(("e", number) for number in range(100))
-SKIPS = {"first": PLAIN, "house": House.SKIPS}
+SKIPS: dict[str, Any] = {"first": PLAIN, "house": House.SKIPS}
 
 MISSING = (
     closed("missing between two frames", "json", A[:-1] + B),
@@ -80,7 +82,7 @@ CUTS = (
 
 CHAPTER = Chapter(
     "Delimiters",
-    "A frame ends with a form feed, `0x0C`, which can stand in no JSON text. However the bytes are cut on their way, "
-    "the outcome is the same.",
+    "A frame ends with a form feed, `0x0C`, which can stand in no JSON text. However the bytes are cut on their "
+    "way, the outcome is the same.",
     (*MISSING, *DOUBLED, *INSIDE, *CUTS),
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from tests.battery.catalogue.cases import (
     FF,
     PLAIN,
@@ -20,7 +22,7 @@ __all__ = ["CHAPTER"]
 
 GOOD = frame("e", 1)
 HEARD = (("e", 1),)
-SKIPS = {"first": PLAIN, "house": House.SKIPS, "hears": HEARD}
+SKIPS: dict[str, Any] = {"first": PLAIN, "house": House.SKIPS, "hears": HEARD}
 E16 = "e." + "x" * 14
 
 SHAPE = (
@@ -146,8 +148,8 @@ FIELDS = (
 
 CHAPTER = Chapter(
     "Envelope and fields",
-    'A frame is `{"type": name, "data": any JSON}`. Names are texts without meaning, whatever they mean to Python or '
-    "JavaScript; those that begin with `pyipc.` are the protocol's own, and unknown ones of them are ignored, since a later "
-    "version may have them. *Small limits* are names of 16 bytes.",
+    'A frame is `{"type": name, "data": any JSON}`. Names are texts without meaning, whatever they mean to Python '
+    "or JavaScript; those that begin with `pyipc.` are the protocol's own, and unknown ones of them are ignored, "
+    "since a later version may have them. *Small limits* are names of 16 bytes.",
     (*SHAPE, *NAMES, *FIELDS),
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from tests.battery.catalogue.cases import (
     FF,
     HELLO,
@@ -25,10 +27,10 @@ __all__ = ["CHAPTER", "CLIENT_HELLO"]
 
 GOOD = frame("e", 1)
 HEARD = (("e", 1),)
-NEW = {"first": PLAIN}
-STRICT = {"first": PLAIN, "house": House.STRICT}
-HURRIED = {"first": PLAIN, "house": House.HURRIED}
-MET = {"first": PLAIN, "told": (WELCOME,)}
+NEW: dict[str, Any] = {"first": PLAIN}
+STRICT: dict[str, Any] = {"first": PLAIN, "house": House.STRICT}
+HURRIED: dict[str, Any] = {"first": PLAIN, "house": House.HURRIED}
+MET: dict[str, Any] = {"first": PLAIN, "told": (WELCOME,)}
 STREAM = says("reply", call=1, data=None)
 
 #: The beginning of a connection over TLS: a record of the handshake, with a hello of TLS 1.2.
@@ -184,7 +186,8 @@ STRANGERS = (
 
 CHAPTER = Chapter(
     "Hello, and others at the door",
-    "A peer that says hello is a pyipc peer from then on; one that does not is a plain one, unless the server requires it "
-    "(`plain_peers=False`). Fields of the hello that nobody knows, and features that do not exist, are ignored.",
+    "A peer that says hello is a pyipc peer from then on; one that does not is a plain one, unless the server "
+    "requires it (`plain_peers=False`). Fields of the hello that nobody knows, and features that do not exist, "
+    "are ignored.",
     (*VERSIONS, *FIELDS, *ORDER, *STRANGERS),
 )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from tests.battery.catalogue.cases import FF, PLAIN, Chapter, House, closed, event, frame, kept, nested, request, says
 
 __all__ = ["CHAPTER"]
 
 GOOD = frame("e", 1)
-SKIPS = {"first": PLAIN, "house": House.SKIPS, "hears": (("e", 1),)}
+SKIPS: dict[str, Any] = {"first": PLAIN, "house": House.SKIPS, "hears": (("e", 1),)}
 MIB = 1024 * 1024
 KEYS = {f"key{number}": number for number in range(50_000)}
 SMALL_FRAME = event(b'"' + b"x" * (300 - 22) + b'"')
@@ -196,7 +197,7 @@ STRUCTURE = (
 
 CHAPTER = Chapter(
     "JSON",
-    "One strict reader: what `JSON.parse` refuses is refused, and so is what has no value of its own. The limits are 64 "
-    "levels and 1 MiB a frame; *small limits* are 300 bytes.",
+    "One strict reader: what `JSON.parse` refuses is refused, and so is what has no value of its own. The limits "
+    "are 64 levels and 1 MiB a frame; *small limits* are 300 bytes.",
     (*DEPTH, *SIZE, *NUMBERS, *TEXT, *STRUCTURE),
 )

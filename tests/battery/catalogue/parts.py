@@ -25,7 +25,7 @@ from tests.battery.catalogue.cases import (
 __all__ = ["CHAPTER"]
 
 HEARD = (("e", 1),)
-SMALL = {"house": House.SMALL}
+SMALL: dict[str, Any] = {"house": House.SMALL}
 BARE = control("hello", versions=[1])
 
 
@@ -233,7 +233,8 @@ TRACES = (
 
 CHAPTER = Chapter(
     "Confirmed events and streams",
-    "A number is handled once however often it comes, and credit is what the receiver says. What comes for a stream that is "
-    "over is ignored; what cannot be meant is refused. *Small limits* are a window of 8 numbers, and 2 streams.",
+    "A number is handled once however often it comes, and credit is what the receiver says. What comes for a "
+    "stream that is over is ignored; what cannot be meant is refused. *Small limits* are a window of 8 numbers, "
+    "and 2 streams.",
     (*CONFIRMED, *OUTCOMES, *STREAMS, *TRACES),
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from tests.battery.catalogue.cases import (
     FF,
     PLAIN,
@@ -25,7 +27,7 @@ E = frame("e", 1)
 SMALL = House.SMALL  # at most 3 records of 100 bytes in all
 BARE = control("hello", versions=[1])
 NO_SIZE = control("hello", versions=[1], features=["attachments"])
-REFUSED = {"house": SMALL}
+REFUSED: dict[str, Any] = {"house": SMALL}
 
 LENGTHS = (
     kept("no bytes", record(b"") + E, hears=(("e", 1, b""),)),
@@ -117,8 +119,8 @@ PLACES = (
 
 CHAPTER = Chapter(
     "Binary records",
-    "A record is the byte `0x01`, its length in eight bytes, and its content; the frame that it belongs to follows. "
-    "A length is believed only as far as bytes arrive, and one beyond the limit is refused before any do. "
-    "*Small limits* are 3 records of 100 bytes in all.",
+    "A record is the byte `0x01`, its length in eight bytes, and its content; the frame that it belongs to "
+    "follows. A length is believed only as far as bytes arrive, and one beyond the limit is refused before any "
+    "do. *Small limits* are 3 records of 100 bytes in all.",
     (*LENGTHS, *COUNTS, *CUTS, *PLACES),
 )

@@ -10,6 +10,7 @@ import trio
 
 import pyipc
 from tests.battery.catalogue.cases import ANSWER, FF, OPTIONS, House, request
+from tests.battery.catalogue.descriptors import PassingLink, open_count
 from tests.conformance.sides import dial_link, until
 
 if TYPE_CHECKING:
@@ -94,7 +95,8 @@ class Stand:
         self._endings.clear()
         self._is_over = trio.Event()
         before = self.server.connections
-        link = await dial_link(self._where)
+        descriptors = open_count() if case.passes else 0
+        link = await self._dial(case)
         try:
             await until(lambda: len(self.server.connections) > len(before))
             (connection,) = self.server.connections - before
@@ -109,11 +111,21 @@ class Stand:
             ("the connection ended by", reason.code if ended else "", case.code),
             ("handlers got", self.heard, [*case.hears]),
             ("the peer was told", received, [*case.told, *_farewell(case)]),
-            ("events that nobody handles", unheard, case.unheard),
+            ("events that nobody handles:", unheard, case.unheard),
+            ("descriptors open in the server:", open_count() if case.passes else 0, descriptors),
         )
         return [*wrong, *await self._look_after_the_neighbor()]
 
-    async def _converse(self, case: Case, link: Link, connection: pyipc.Connection) -> tuple[list[Told], bool]:
+    async def _dial(self, case: Case) -> Link | PassingLink:
+        if not case.passes:
+            return await dial_link(self._where)
+        sock = trio.socket.socket(trio.socket.AF_UNIX)
+        await sock.connect(self._where.parsed.name)
+        return PassingLink(sock, case.passes, case.first)
+
+    async def _converse(
+        self, case: Case, link: Link | PassingLink, connection: pyipc.Connection
+    ) -> tuple[list[Told], bool]:
         """Say what the case says; return what was answered, and whether the connection has ended."""
         reader = _Reader(link)
         if case.first:
@@ -154,7 +166,7 @@ class Stand:
 class _Reader:
     """Reads frames as a peer without pyipc would."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Link | PassingLink) -> None:
         self._link = link
         self._buffer = b""
         self.has_ended = False
@@ -179,7 +191,7 @@ class _Reader:
 
     async def read_some(self, count: int) -> list[Told]:
         """So many frames, or fewer at the end of the stream."""
-        frames = []
+        frames: list[Told] = []
         while len(frames) < count and (told := await self.read()) is not None:
             frames.append(told)
         return frames

@@ -35,7 +35,7 @@ GONE_ON = tuple(
         f"{place} of 200 bytes, a delimiter, and a good frame",
         _code(FRAME[:place]),
         FRAME[:place] + FF + GOOD,
-        family=f"a delimiter{' within a character' if _code(FRAME[:place]) == 'utf8' else ''}, and a good frame after it",
+        family=f"a delimiter and a good frame ({_code(FRAME[:place])})",
     )
     for place in range(199)
 )
