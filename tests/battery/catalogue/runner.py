@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from tests.battery.catalogue.cases import Case, Heard, Told
     from tests.conformance.subjects import Subject
 
-__all__ = ["complaints"]
+__all__ = ["LAST_CALL", "FrameReader", "complaints", "differences", "farewell"]
 
 # The call by which a connection shows that it lives on; no case uses the number.
-_LAST_CALL = 2**53 - 1
+LAST_CALL = 2**53 - 1
 #: Names that mean something in Python or JavaScript, and nothing to pyipc.
 ODD_NAMES = (
     *("__class__", "__init__", "__proto__", "constructor", "hasOwnProperty", "toString", "connect", "data", "error"),
@@ -107,10 +107,10 @@ class Stand:
             await link.aclose()
         await until(lambda: bool(self._endings))
         (reason,) = self._endings.values()
-        wrong = _differences(
+        wrong = differences(
             ("the connection ended by", reason.code if ended else "", case.code),
             ("handlers got", self.heard, [*case.hears]),
-            ("the peer was told", received, [*case.told, *_farewell(case)]),
+            ("the peer was told", received, [*case.told, *farewell(case)]),
             ("events that nobody handles:", unheard, case.unheard),
             ("descriptors open in the server:", open_count() if case.passes else 0, descriptors),
         )
@@ -127,7 +127,7 @@ class Stand:
         self, case: Case, link: Link | PassingLink, connection: pyipc.Connection
     ) -> tuple[list[Told], bool]:
         """Say what the case says; return what was answered, and whether the connection has ended."""
-        reader = _Reader(link)
+        reader = FrameReader(link)
         if case.first:
             await link.send(case.first)
             assert await reader.read() == ("welcome", {})
@@ -150,20 +150,20 @@ class Stand:
             # What is told must be there before the last answer, and nothing more.
             told += await reader.read_some(len(case.told) - len(told))
             with contextlib.suppress(pyipc.ConnectionLost):  # then the reader says so
-                await link.send(request(_LAST_CALL))
-        told += await reader.read_until(("reply", {"call": _LAST_CALL, "data": None}))
+                await link.send(request(LAST_CALL))
+        told += await reader.read_until(("reply", {"call": LAST_CALL, "data": None}))
         return told, reader.has_ended
 
     async def _look_after_the_neighbor(self) -> list[str]:
         """Whether another client of the server has noticed nothing."""
         answer = await self._neighbor.request("echo", "still there")
         connects = self._neighbor.statistics().connects
-        return _differences(
+        return differences(
             ("another client is answered", answer, "still there"), ("another client had connections:", connects, 1)
         )
 
 
-class _Reader:
+class FrameReader:
     """Reads frames as a peer without pyipc would."""
 
     def __init__(self, link: Link | PassingLink) -> None:
@@ -205,11 +205,11 @@ class _Reader:
         return frames
 
 
-def _farewell(case: Case) -> Iterable[Told]:
+def farewell(case: Case) -> Iterable[Told]:
     return [("goodbye", {"code": case.code})] if case.has_goodbye else []
 
 
-def _differences(*looks: tuple[str, object, object]) -> list[str]:
+def differences(*looks: tuple[str, object, object]) -> list[str]:
     # As text, in which -0.0 is not 0 and True is not 1.
     found = [(what, repr(seen), repr(wanted)) for what, seen, wanted in looks]
     return [f"{what} {seen[:500]}, and not {wanted[:500]}" for what, seen, wanted in found if seen != wanted]
