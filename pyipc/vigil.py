@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from pyipc.errors import ConnectionLost
-from pyipc.timers import LAG
+from pyipc.timers import GRACE, LAG
 
 if TYPE_CHECKING:
     from pyipc.connection import Connection
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["Vigil"]
 
 # How much later than due a sign of life may come, at most.
-_GRACE = 1.0
+_TOLERANCE = 1.0
 
 
 class Vigil:
@@ -137,14 +137,19 @@ class Vigil:
         """Do what is due; say when to look again."""
         now = trio.current_time()
         return min(
-            self._look_for_hello(now), self._keep_promise(now), self._look_for_life(now, late), self._look_at_frame(now)
+            self._look_for_hello(now, late),
+            self._keep_promise(now),
+            self._look_for_life(now, late),
+            self._look_at_frame(now, late),
         )
 
-    def _look_for_hello(self, now: float) -> float:
+    def _look_for_hello(self, now: float, late: float) -> float:
         timeout = self._options.handshake_timeout
         if timeout is None or not self.awaits_hello:
             return math.inf
         if now >= self.began + timeout:
+            if late > LAG:
+                return now + GRACE  # it was us: look again once what has arrived is read
             self._connection.abort(
                 "handshake", f"the peer did not introduce itself within {timeout:g} s (handshake_timeout)"
             )
@@ -171,16 +176,16 @@ class Vigil:
             return math.inf
         if self._dispatcher.paused or not self._connection._hears:
             self._reader.time = now
-        limit = interval * self._options.heartbeat_misses + min(_GRACE, interval)
+        limit = interval * self._options.heartbeat_misses + min(_TOLERANCE, interval)
         heard = max(self._reader.time, self._dispatcher.resumed_at)
         if now < heard + limit:
             return heard + limit
         if late > min(LAG, interval):
-            return now + min(_GRACE, interval)  # it was us: look again once what has arrived is read
+            return now + min(GRACE, interval)
         self._connection.abort("silent", f"the peer gave no sign of life for {now - heard:.1f} s", linger=False)
         return math.inf
 
-    def _look_at_frame(self, now: float) -> float:
+    def _look_at_frame(self, now: float, late: float) -> float:
         timeout = self._options.frame_timeout
         if self._mark is None or timeout is None:
             return math.inf
@@ -194,6 +199,8 @@ class Vigil:
             self._set_mark(now)
             return now + timeout
         if now >= since + timeout:
+            if late > LAG:
+                return now + GRACE
             self._connection.abort(
                 "slow", f"the peer sent only {grown:,} bytes of a frame in {now - since:.0f} s (frame_timeout)"
             )
