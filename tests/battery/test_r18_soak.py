@@ -1,4 +1,4 @@
-"""The soak: two hundred clients, and everything at once, for as long as one likes.
+"""The soak: two hundred clients, and everything at once, for as long as one likes. Nothing is lost, and nothing grows.
 
 Clients come, stay for some seconds, and go. Meanwhile they send requests, events, confirmed events, attachments, and
 what they publish; read streams; and hear what the server publishes for all. Each compares with the server what it has
