@@ -1,4 +1,4 @@
-"""Slow readers: one of a hundred subscribers never reads.
+"""Slow readers: one of a hundred subscribers never reads. The others miss nothing, and memory stays within the cap.
 
 A server publishes to a hundred subscribers as fast as ninety-nine of them take it, or broadcasts to twenty-one
 clients, and one of them never reads. Its memory grows by no more than ``max_outbox_size`` and a tenth of that. The
