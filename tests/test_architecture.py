@@ -213,6 +213,39 @@ def unguarded_platform_imports(module: str, source: str) -> list[str]:
     return found
 
 
+# What makes objects or runs code from bytes or text.
+REVIVERS = {"pickle", "marshal", "shelve", "dill", "cloudpickle", "xmlrpc", "yaml", "ctypes.util", "runpy", "code"}
+RUNNERS = {"eval", "exec", "compile", "__import__", "import_module", "load"}
+# Names here come from what is installed, or from a table in the module; never from a peer.
+MAY_IMPORT_BY_NAME = {"pyipc.transports.registry", "pyipc.cli.main"}
+
+
+def revived_code(module: str, source: str) -> list[str]:
+    """Ways in which what arrived could become code."""
+    tree = ast.parse(source)
+    found = [(line, name) for line, name in imports(module, tree) if any(within(name, each) for each in REVIVERS)]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            name = ast.unparse(node.func).rpartition(".")
+            is_known = isinstance(node.func, ast.Name) or name[0] in ("importlib", "builtins")
+            if name[2] in RUNNERS and is_known and module not in MAY_IMPORT_BY_NAME:
+                found.append((node.lineno, ast.unparse(node.func)))
+    return [f"{module}:{line}: {name}" for line, name in found]
+
+
+@pytest.mark.parametrize(
+    "source", ["import pickle", "from marshal import loads", "eval(x)", "importlib.import_module(x)"]
+)
+def test_code_that_revives_what_arrived_is_caught(source: str) -> None:
+    assert revived_code("pyipc.client", source) != []
+    assert revived_code("pyipc.client", "import re\nre.compile('x')\njson.load(file)") == []
+
+
+@pytest.mark.parametrize("module", SOURCES)
+def test_nothing_that_arrived_becomes_code(module: str) -> None:
+    assert revived_code(module, SOURCES[module].read_text("utf-8")) == []
+
+
 @pytest.mark.parametrize("module", SOURCES)
 def test_source_rules(module: str) -> None:
     source = SOURCES[module].read_text("utf-8")

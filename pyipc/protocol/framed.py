@@ -309,7 +309,12 @@ class JsonConversation(Introducing):
         kind = _CONTROL_FRAMES.get(name)
         if kind is None:
             return  # a later version's frame; whoever sends it knows that we may not understand
-        body = codec.convert_control({} if data is None else data, kind)
+        try:
+            body = codec.convert_control({} if data is None else data, kind)
+        except RemoteProtocolError as error:
+            if kind is StreamHello:
+                self._refuse_hello(error)
+            raise
         match body:
             case Hello():
                 self._on_hello(body, events)

@@ -183,6 +183,22 @@ def test_hello_twice() -> None:
     assert code(items) == "control"
 
 
+def test_a_hello_that_cannot_be_read_is_answered() -> None:
+    """Whoever writes a peer in another language sees what is wrong with its first words."""
+    server = conversation()
+    assert code(server.receive_data(frame(b'{"versions":["1"]}', b'"pyipc.hello"') + FF)) == "control"
+    (answer,) = conversation(Role.CLIENT).receive_data(server.data_to_send())
+    assert isinstance(answer, Goodbye)
+    assert answer.code == "control"
+    assert "$.versions[0]" in answer.message
+
+
+@pytest.mark.parametrize("side", [conversation(Role.CLIENT), conversation(hello=False), introduced()[1]])
+def test_a_hello_that_cannot_be_read_is_not_answered_by_others(side: JsonConversation) -> None:
+    assert code(side.receive_data(frame(b"1", b'"pyipc.hello"') + FF)) == "control"
+    assert side.data_to_send() == b""
+
+
 def test_hello_to_a_client() -> None:
     assert code(conversation(Role.CLIENT).receive_data(HELLO)) == "control"
 
