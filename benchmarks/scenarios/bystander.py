@@ -6,6 +6,8 @@ import threading
 import time
 from typing import TYPE_CHECKING, Self
 
+from scenarios.stage import MARGIN
+
 if TYPE_CHECKING:
     from types import TracebackType
 
@@ -61,7 +63,7 @@ class Bystander:
             time.sleep(PAUSE)
 
     def _one(self, number: int) -> None:
-        said, seconds = self._client.ask({"n": number}, self._patience + 5)
+        said, seconds = self._client.ask({"n": number}, self._patience + MARGIN)
         if "error" in said:
             self.errors.append(said["error"])
         else:
