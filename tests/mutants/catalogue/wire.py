@@ -1,0 +1,135 @@
+"""Mistakes with the bytes: what is taken for a message, and what is said to whom."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.mutants.mutant import Mutant
+
+__all__ = ["MUTANTS"]
+
+MUTANTS: Final = (
+    Mutant(
+        name="half-a-frame-at-the-end",
+        mistake="what has arrived of a frame when the connection ends is taken for all of it",
+        file="pyipc/lifecycle.py",
+        old="        if not chunk and self._link.reliable:\n",
+        new='''\
+        if not chunk and self._conversation.partial_size:
+            chunk = b"\\f"
+        if not chunk and self._link.reliable:
+''',
+        caught_by="HINT:tests/conformance/test_ending.py tests/test_reader.py tests/test_dispatch.py",
+    ),
+    Mutant(
+        name="rest-of-a-chunk-dropped",
+        mistake="what was read of the next frame is dropped with the frame before it",
+        file="pyipc/protocol/frames.py",
+        old="            self._pieces = [chunk[end:]]\n",
+        new="            self._pieces = [b""]\n",
+        caught_by="HINT:tests/protocol/test_frames.py",
+    ),
+    Mutant(
+        name="nan-accepted",
+        mistake="NaN and Infinity, which are not JSON, are read in a frame that goes the slow way",
+        file="pyipc/protocol/codec.py",
+        old="json.loads(text, parse_constant=_no_constant, parse_float=_finite_float)\n",
+        new="json.loads(text)\n",
+        caught_by="HINT:tests/protocol/test_codec.py",
+    ),
+    Mutant(
+        name="nan-sent",
+        mistake="NaN is sent as such where text has half characters, and the peer cannot read it",
+        file="pyipc/protocol/codec.py",
+        old="            return value if math.isfinite(value) else None\n",
+        new="            return value\n",
+        caught_by="HINT:tests/protocol/test_codec.py",
+    ),
+    Mutant(
+        name="two-frames-on-a-line",
+        mistake="a batch is read at once although a value may span two of its frames",
+        file="pyipc/protocol/codec.py",
+        old="""    if complete[:1] != b"{" or complete.count(b"}" + delimiter + b"{") != count - 1 or complete[-2:-1] != b"}":\n""",
+        new="""    if complete[:1] != b"{":\n""",
+        caught_by="HINT:tests/protocol/test_codec.py tests/protocol/test_fuzz.py",
+    ),
+    Mutant(
+        name="reserved-name-heard",
+        mistake="a peer may call a handler by one of the protocol's own names",
+        file="pyipc/protocol/framed.py",
+        old="""\
+        if name.startswith(CONTROL_PREFIX):
+            raise RemoteProtocolError("name", f"the peer used""",
+        new="""\
+        if name == CONTROL_PREFIX:
+            raise RemoteProtocolError("name", f"the peer used""",
+        caught_by="HINT:tests/protocol/test_control_frames.py tests/protocol/test_parts.py",
+    ),
+    Mutant(
+        name="answer-to-nobody",
+        mistake="a peer may answer calls that were never made",
+        file="pyipc/protocol/framed.py",
+        old="        elif type(body) is not Cancel and not 0 < body.call <= self._last_call:\n",
+        new="        elif type(body) is not Cancel and body.call < 0:\n",
+        caught_by="HINT:tests/protocol/test_control_frames.py",
+    ),
+    Mutant(
+        name="heard-after-an-error",
+        mistake="what a peer sends after its fatal mistake is heard",
+        file="pyipc/protocol/framed.py",
+        old="""\
+        self._failed = True
+        events.append(Malformed(error, fatal=True))
+""",
+        new="        events.append(Malformed(error, fatal=True))\n",
+        caught_by="HINT:tests/protocol/test_conversation.py",
+    ),
+    Mutant(
+        name="hello-to-node-ipc",
+        mistake="a client says hello to a program of node-ipc, though it was told not to",
+        file="pyipc/protocol/introducing.py",
+        old="        if self._role is Role.SERVER or not self._hello:\n",
+        new="        if self._role is Role.SERVER:\n",
+        caught_by="HINT:tests/protocol/test_control_frames.py tests/node_ipc/test_messages.py",
+    ),
+    Mutant(
+        name="ping-to-node-ipc",
+        mistake="frames of the protocol's own go to a peer that does not know them",
+        file="pyipc/protocol/outgoing.py",
+        old="""        return self._control(body) if self.protocol != "plain" else b""\n""",
+        new="        return self._control(body)\n",
+        caught_by="HINT:tests/protocol/test_control_frames.py",
+    ),
+    Mutant(
+        name="id-on-top",
+        mistake="a frame of the protocol's own has a field that node-ipc takes for one of its own",
+        file="pyipc/protocol/outgoing.py",
+        old="""_REPLY_START = b'{"type":"pyipc.reply","data":{"call":%d,"data":'\n""",
+        new="""_REPLY_START = b'{"type":"pyipc.reply","data":{"id":%d,"data":'\n""",
+        caught_by="HINT:tests/protocol/test_control_frames.py",
+    ),
+    Mutant(
+        name="deadly-names-sent",
+        mistake="an event goes out by a name that ends a program of node-ipc",
+        file="pyipc/protocol/outgoing.py",
+        old="        if self.is_risky(event):\n            raise InvalidEventName(\n",
+        new='        if self.is_risky(event) and not event:\n            raise InvalidEventName(\n',
+        caught_by="HINT:tests/protocol/test_conversation.py",
+    ),
+    Mutant(
+        name="too-large-for-the-peer",
+        mistake="a message is measured by this side's limit alone, and the peer ends the connection for it",
+        file="pyipc/protocol/introducing.py",
+        old="        self._send_limit = min(options.max_frame_size, limit)\n",
+        new="        self._send_limit = options.max_frame_size\n",
+        caught_by="HINT:tests/protocol/test_conversation.py",
+    ),
+    Mutant(
+        name="escapes-on-the-terminal",
+        mistake="what a peer says in parting reaches logs and terminals with its control characters",
+        file="pyipc/protocol/framed.py",
+        old="                events.append(Goodbye(one_line(code), one_line(message)))\n",
+        new="                events.append(Goodbye(code, message))\n",
+        caught_by="HINT:tests/protocol/test_control_frames.py",
+    ),
+)
