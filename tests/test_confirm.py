@@ -864,6 +864,19 @@ async def test_a_number_is_handled_once_and_answered_as_often_as_it_comes(
             assert seen == ["five", "six", "seven"]
 
 
+async def test_the_lowest_number_is_remembered_and_those_below_it_are_not(autojump_clock: trio.testing.MockClock) -> None:
+    router = pyipc.Router()
+    seen: list[Any] = []
+    router.on("n", lambda message: seen.append(message.data))
+    async with wired(router) as (_server, call):
+        peer, _ = await call()
+        await peer.send(deliver(1, "one"), deliver(2, "two"), deliver(3, "three", lowest=2))
+        await peer.send(deliver(1, "late"), deliver(2, "two", lowest=2), deliver(4, "four", lowest=2))
+        outcomes = [await peer.read_until("pyipc.outcome") for _ in range(5)]
+        assert [each["number"] for each in outcomes] == [1, 2, 3, 2, 4]
+        assert seen == ["one", "two", "three", "four"]
+
+
 async def test_a_session_outlives_its_connection_and_not_its_time(autojump_clock: trio.testing.MockClock) -> None:
     router = pyipc.Router()
     seen: list[Any] = []
