@@ -46,10 +46,22 @@ MUTANTS: Final = (
     ),
     Mutant(
         name="two-writers",
-        mistake="what is queued while a write waits for the link is written beside it",
+        mistake="a request goes to the link at once while another task waits there with the rest of a frame",
         file="pyipc/outbox.py",
-        old="        while self.frames and not self._writing and self._error is None:\n",
-        new="        while self.frames and self._error is None:\n",
+        old="""\
+        if self.frames:
+            self.frames.append(frame)
+            self.size += len(frame)
+            self.flush_nowait()
+            return
+""",
+        new="""\
+        if self.frames and not self._writing:
+            self.frames.append(frame)
+            self.size += len(frame)
+            self.flush_nowait()
+            return
+""",
         caught_by="HINT:tests/test_outbox.py",
     ),
     Mutant(
