@@ -864,7 +864,9 @@ async def test_a_number_is_handled_once_and_answered_as_often_as_it_comes(
             assert seen == ["five", "six", "seven"]
 
 
-async def test_the_lowest_number_is_remembered_and_those_below_it_are_not(autojump_clock: trio.testing.MockClock) -> None:
+async def test_the_lowest_number_is_remembered_and_those_below_it_are_not(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     router = pyipc.Router()
     seen: list[Any] = []
     router.on("n", lambda message: seen.append(message.data))

@@ -8,11 +8,11 @@ from __future__ import annotations
 import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 import trio
 
+from tests.conformance.sides import until
 from tests.conftest import CANNOT_RUN
 from tests.mutants import runner
 from tests.mutants.catalogue import CATALOGUE, MUTANTS
@@ -30,7 +30,8 @@ def test_every_mutant_fits_the_code() -> None:
 
 
 def test_every_mutant_is_to_be_caught_by_a_test_that_is_run() -> None:
-    assert [complaint("::".join(find_test(mutant))) for mutant in MUTANTS if complaint("::".join(find_test(mutant)))] == []
+    complaints = [complaint("::".join(find_test(mutant))) for mutant in MUTANTS]
+    assert [each for each in complaints if each is not None] == []
 
 
 def test_mutants_have_names_of_their_own() -> None:
@@ -157,8 +158,7 @@ async def test_a_run_that_is_cancelled_leaves_a_sound_tree(project: Path, tmp_pa
     slow = mutant(f"open({str(begun)!r}, 'w').close() or __import__('time').sleep(1000)")
     async with trio.open_nursery() as nursery:
         nursery.start_soon(runner.catch_all, [tree], [slow], print)
-        while not begun.exists():
-            await trio.sleep(0.01)
+        await until(begun.exists)
         assert (tree / slow.file).read_text() != SOUND
         nursery.cancel_scope.cancel()
     assert (tree / slow.file).read_text() == SOUND

@@ -1,8 +1,8 @@
 """Breaking one copy of the package after the other, and running the test that has to notice.
 
 The copies are in a temporary directory; the repository is not touched. Each process imports the package of its copy, or
-stops: what is installed is never tested by mistake. A mutant is caught when its test was run and failed. It is not caught by
-a test that could not run, by a build that does not even do what it is said to do wrong, or by one that never comes to an end.
+stops: what is installed is never tested by mistake. A mutant is caught when its test was run and failed. It is not caught
+by a test that could not run, by a build that does not even do what it is said to do wrong, or by one that comes to no end.
 """
 
 from __future__ import annotations
@@ -84,8 +84,8 @@ class Result:
 def copy_tree(root: Path, place: Path) -> Path:
     """Copy what the tests need of a repository to a new directory of ``place``.
 
-    Compiled files there are compared with their source by its hash: a file may be broken and mended within the second by
-    which Python tells times of files apart.
+    Compiled files there are compared with their source by its hash: a file may be broken and mended within one second,
+    and Python looks no closer at the times of files.
     """
     tree = place / f"tree{sum(1 for _ in place.iterdir())}"
     tree.mkdir()

@@ -14,11 +14,11 @@ MUTANTS: Final = (
         mistake="what has arrived of a frame when the connection ends is taken for all of it",
         file="pyipc/lifecycle.py",
         old="        if not chunk and self._link.reliable:\n",
-        new='''\
+        new="""\
         if not chunk and self._conversation.partial_size:
             chunk = b"\\f"
         if not chunk and self._link.reliable:
-''',
+""",
         caught_by="HINT:tests/conformance/test_ending.py tests/test_reader.py tests/test_dispatch.py",
     ),
     Mutant(
@@ -26,7 +26,7 @@ MUTANTS: Final = (
         mistake="what was read of the next frame is dropped with the frame before it",
         file="pyipc/protocol/frames.py",
         old="            self._pieces = [chunk[end:]]\n",
-        new="            self._pieces = [b""]\n",
+        new='            self._pieces = [b""]\n',
         caught_by="HINT:tests/protocol/test_frames.py",
     ),
     Mutant(
@@ -113,7 +113,7 @@ MUTANTS: Final = (
         mistake="an event goes out by a name that ends a program of node-ipc",
         file="pyipc/protocol/outgoing.py",
         old="        if self.is_risky(event):\n            raise InvalidEventName(\n",
-        new='        if self.is_risky(event) and not event:\n            raise InvalidEventName(\n',
+        new="        if self.is_risky(event) and not event:\n            raise InvalidEventName(\n",
         caught_by="HINT:tests/protocol/test_conversation.py",
     ),
     Mutant(
