@@ -18,10 +18,11 @@ COMMAND: Final = "python -m tests.mutants --markdown > docs/explanation/mutants.
 _ABOVE: Final = """\
 # Builds that are broken on purpose
 
-A suite of tests that passes says little of what it would notice. So CI also runs it against {count} builds of pyipc that
-are broken: each has one mistake that somebody could make, and each must be caught by the test that is named beside it. A
-build is caught when that test was run and failed. One that does not start, that does not even do what it is said to do
-wrong, or that comes to no end is a fault of the mutant, and fails as well. On the sound build all of these tests pass.
+A suite of tests that passes says little of what it would notice. So CI also runs it against {count} builds of pyipc
+that are broken: each has one mistake that somebody could make, and each must be caught by the test that is named
+beside it. A build is caught when that test was run and failed. One that does not start, that does not even do what it
+is said to do wrong, or that comes to no end is a fault of the mutant, and fails as well. On the sound build all of
+these tests pass.
 
 `./run mutants` tries all of them in two minutes, and `./run mutants dedupe-off` one.
 """

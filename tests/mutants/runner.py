@@ -1,8 +1,9 @@
 """Breaking one copy of the package after the other, and running the test that has to notice.
 
-The copies are in a temporary directory; the repository is not touched. Each process imports the package of its copy, or
-stops: what is installed is never tested by mistake. A mutant is caught when its test was run and failed. It is not caught
-by a test that could not run, by a build that does not even do what it is said to do wrong, or by one that comes to no end.
+The copies are in a temporary directory; the repository is not touched. Each process imports the package of its copy,
+or stops: what is installed is never tested by mistake. A mutant is caught when its test was run and failed. It is not
+caught by a test that could not run, by a build that does not even do what it is said to do wrong, or by one that
+comes to no end.
 """
 
 from __future__ import annotations
