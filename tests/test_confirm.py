@@ -825,22 +825,24 @@ async def wired(
 ) -> AsyncIterator[tuple[pyipc.Server, Callable[..., Any]]]:
     """A server, and what makes bare peers of it."""
     links: list[Any] = []
-    async with pyipc.Server(router=router, heartbeat_interval=None, **options) as server:
+    # The clock jumps there at once where nobody has anything to wait for.
+    with trio.fail_after(10_000):
+        async with pyipc.Server(router=router, heartbeat_interval=None, **options) as server:
 
-        async def call(session: str | None = "a" * 32, peer: Peer | None = None) -> tuple[WirePeer, Any]:
-            ours, theirs = pyipc.transports.memory_link_pair(right=peer)
-            links.append(ours)
-            server.adopt(theirs)
-            other = WirePeer(ours)
-            if session is None:
-                return other, None
-            said = {"versions": [1], "heartbeat": None, "features": ["confirm"], "session": session}
-            await other.send(frame("pyipc.hello", said))
-            return other, await other.read_until("pyipc.welcome")
+            async def call(session: str | None = "a" * 32, peer: Peer | None = None) -> tuple[WirePeer, Any]:
+                ours, theirs = pyipc.transports.memory_link_pair(right=peer)
+                links.append(ours)
+                server.adopt(theirs)
+                other = WirePeer(ours)
+                if session is None:
+                    return other, None
+                said = {"versions": [1], "heartbeat": None, "features": ["confirm"], "session": session}
+                await other.send(frame("pyipc.hello", said))
+                return other, await other.read_until("pyipc.welcome")
 
-        yield server, call
-        for link in links:
-            await link.aclose()
+            yield server, call
+            for link in links:
+                await link.aclose()
 
 
 def deliver(number: int, data: Any = None, event: str = "n", lowest: int = 1, **more: Any) -> bytes:

@@ -98,14 +98,6 @@ MUTANTS: Final = (
         caught_by="HINT:tests/test_confirm.py",
     ),
     Mutant(
-        name="shelter-for-ever",
-        mistake="the handler of a confirmed event is shielded even from the end of its server",
-        file="pyipc/shelter.py",
-        old="            self._sheltered[connection][0].shield = False\n",
-        new="            pass\n",
-        caught_by="HINT:tests/test_confirm.py",
-    ),
-    Mutant(
         name="unconfirmed-dropped-on-reconnect",
         mistake="what a lost connection left without an outcome is not sent again",
         file="pyipc/reconnecting.py",
@@ -144,11 +136,11 @@ MUTANTS: Final = (
         caught_by="HINT:tests/test_confirm.py",
     ),
     Mutant(
-        name="patience-without-end",
+        name="patience-too-long",
         mistake="a client sends again what the server may have forgotten by then",
         file="pyipc/resending.py",
-        old="        expires = connection._reader.time + life * _PATIENCE\n",
-        new="        expires = math.inf\n",
+        old="_PATIENCE = 0.75\n",
+        new="_PATIENCE = 1.5\n",
         caught_by="HINT:tests/test_confirm.py",
     ),
     Mutant(
