@@ -145,7 +145,7 @@ MUTANTS: Final = (
         mistake="datagrams of one peer wait without a bound",
         file="pyipc/transports/udp_listener.py",
         old="        if self._queue_size + weight > _MAX_QUEUE_SIZE:\n",
-        new="        if not data:\n",
+        new="        if weight < 0:\n",
         caught_by="HINT:tests/test_udp_transport.py tests/test_udp_hostile.py",
     ),
     Mutant(
