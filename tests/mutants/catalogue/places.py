@@ -75,7 +75,12 @@ MUTANTS: Final = (
         mistake="the lock is let go once the socket is bound",
         file=_SAFE_PATHS,
         old="        self._bound = _identity(info)\n",
-        new="        self._bound = _identity(info)\n        os.close(self._lock)\n",
+        new="""\
+        self._bound = _identity(info)
+        import fcntl
+
+        fcntl.flock(self._lock, fcntl.LOCK_UN)
+""",
         caught_by="HINT:tests/test_safe_paths.py tests/test_unix_transport.py",
     ),
     Mutant(
