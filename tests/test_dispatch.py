@@ -721,6 +721,10 @@ async def test_a_handler_that_fails_hurts_nobody_else(router: pyipc.Router, capl
         await trio.lowlevel.checkpoint()
         raise ValueError("later")
 
+    @router.on("fails alone")
+    def fails_alone(message: Message[Any]) -> None:
+        raise ValueError("alone")
+
     router.on("typed", lambda message: None)
 
     @router.on("fails")
@@ -731,15 +735,16 @@ async def test_a_handler_that_fails_hurts_nobody_else(router: pyipc.Router, capl
         async with pair(router) as (client, server):
             await client.emit("fails", 1)
             await client.emit("fails later", 2)
+            await client.emit("fails alone")
             await client.emit("fails", 3)
             with pytest.raises(pyipc.RemoteError, match="later") as caught:
                 await client.request("fails later")
             assert caught.value.code == "handler-failed"
             assert got == [1, 3]
-            assert the_connection(server).statistics().handler_errors == 4
+            assert the_connection(server).statistics().handler_errors == 5
             assert client.connected
     errors = [record for record in caplog.records if record.levelno == logging.ERROR]
-    assert len(errors) == 4
+    assert len(errors) == 5
     assert all(record.exc_info for record in errors)
 
 

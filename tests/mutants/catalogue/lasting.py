@@ -72,8 +72,8 @@ MUTANTS: Final = (
         name="no-hello-no-hurry",
         mistake="a peer that never introduces itself keeps its place",
         file="pyipc/vigil.py",
-        old="        if now >= self.began + timeout:\n",
-        new="        if now < self.began:\n",
+        old="        if timeout is None or not self.awaits_hello:\n",
+        new="        if timeout is None or self._require_hello:\n",
         caught_by="HINT:tests/test_vigil.py",
     ),
     Mutant(

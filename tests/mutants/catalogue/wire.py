@@ -38,8 +38,8 @@ MUTANTS: Final = (
         caught_by="HINT:tests/protocol/test_codec.py",
     ),
     Mutant(
-        name="nan-sent",
-        mistake="NaN is sent as such where text has half characters, and the peer cannot read it",
+        name="nan-refused",
+        mistake="data with NaN in it cannot be sent where its text has half characters",
         file="pyipc/protocol/codec.py",
         old="            return value if math.isfinite(value) else None\n",
         new="            return value\n",
