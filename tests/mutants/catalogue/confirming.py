@@ -15,7 +15,7 @@ MUTANTS: Final = (
         file="pyipc/delivering.py",
         old="    receipts.begin(number)\n",
         new="    receipts.begin(number)\n    _answer(connection, number, HANDLED)\n",
-        caught_by="HINT:tests/test_confirm.py",
+        caught_by="tests/test_confirm.py::test_what_went_wrong_is_raised_as_for_a_request",
     ),
     Mutant(
         name="failure-is-handled",
@@ -28,7 +28,7 @@ MUTANTS: Final = (
         new="""\
         self._dispatcher._report("a handler", self._delivery.type, error)
 """,
-        caught_by="HINT:tests/test_confirm.py",
+        caught_by="tests/test_confirm.py::test_what_went_wrong_is_raised_as_for_a_request",
     ),
     Mutant(
         name="dedupe-off",
@@ -36,7 +36,7 @@ MUTANTS: Final = (
         file="pyipc/sessions.py",
         old="return Standing.RUNNING if verdict is None else verdict\n",
         new="return Standing.NEW\n",
-        caught_by="HINT:tests/test_confirm.py",
+        caught_by="tests/test_confirm.py::test_a_number_is_handled_once_and_answered_as_often_as_it_comes",
     ),
     Mutant(
         name="duplicate-beside-its-original",
@@ -44,7 +44,7 @@ MUTANTS: Final = (
         file="pyipc/sessions.py",
         old="return Standing.RUNNING if verdict is None else verdict\n",
         new="return HANDLED if verdict is None else verdict\n",
-        caught_by="HINT:tests/test_confirm.py",
+        caught_by="tests/test_confirm.py::test_order_holds_across_connections",
     ),
     Mutant(
         name="forget-with-the-connection",
@@ -58,7 +58,7 @@ MUTANTS: Final = (
             return
         del self._sessions[session.key]
 """,
-        caught_by="HINT:tests/test_confirm.py",
+        caught_by="tests/test_confirm.py::test_a_session_outlives_its_connection_and_not_its_time",
     ),
     Mutant(
         name="forget-too-early",
@@ -66,7 +66,7 @@ MUTANTS: Final = (
         file="pyipc/sessions.py",
         old="while order and order[0] < lowest:\n",
         new="while order and order[0] <= lowest:\n",
-        caught_by="HINT:tests/test_confirm.py",
+        caught_by="tests/test_confirm.py::test_the_lowest_number_is_remembered_and_those_below_it_are_not",
     ),
     Mutant(
         name="sessions-for-ever",
@@ -74,7 +74,7 @@ MUTANTS: Final = (
         file="pyipc/sessions.py",
         old="while len(self._idle) > self._options.max_sessions or (\n",
         new="while (\n",
-        caught_by="HINT:tests/test_confirm.py",
+        caught_by="tests/test_confirm.py::test_sessions_without_a_connection_are_bounded",
     ),
     Mutant(
         name="session-of-anybody",
@@ -87,7 +87,7 @@ MUTANTS: Final = (
     """Who a peer is, as the kernel or TLS tells: what it must have in common with whom it was before."""
     return None
 ''',
-        caught_by="HINT:tests/test_confirm.py",
+        caught_by="tests/test_confirm.py::test_a_session_belongs_to_who_made_it",
     ),
     Mutant(
         name="cut-off-with-the-connection",
@@ -95,7 +95,7 @@ MUTANTS: Final = (
         file="pyipc/delivering.py",
         old="dispatcher._connection._owner.shelter if isinstance(receipts, Session) else None\n",
         new="None\n",
-        caught_by="HINT:tests/test_confirm.py",
+        caught_by="tests/test_confirm.py::test_a_connection_that_fails_on_this_side_does_not_stop_the_handler_either",
     ),
     Mutant(
         name="unconfirmed-dropped-on-reconnect",
@@ -103,7 +103,7 @@ MUTANTS: Final = (
         file="pyipc/reconnecting.py",
         old="        self.window.resend(connection)\n        send_all_kept(",
         new="        send_all_kept(",
-        caught_by="HINT:tests/test_confirm.py",
+        caught_by="tests/test_confirm.py::test_a_lost_connection_does_not_stop_the_handler_and_the_client_hears_of_it_over_the_next",
     ),
     Mutant(
         name="resend-after-newer",
@@ -117,7 +117,7 @@ MUTANTS: Final = (
         send_all_kept(connection, self.offline, self.window, self._drop)
         self.window.resend(connection)
 """,
-        caught_by="HINT:tests/test_confirm.py",
+        caught_by="tests/test_confirm.py::test_what_is_sent_again_goes_before_what_is_newer",
     ),
     Mutant(
         name="resend-to-who-has-forgotten",
@@ -125,7 +125,7 @@ MUTANTS: Final = (
         file="pyipc/resending.py",
         old="            elif _is_forgotten(unsettled, introduction):\n",
         new="            elif False:\n",
-        caught_by="HINT:tests/test_confirm.py",
+        caught_by="tests/test_confirm.py::test_what_the_server_forgot_is_not_sent_again",
     ),
     Mutant(
         name="redelivery-not-told",
@@ -133,7 +133,7 @@ MUTANTS: Final = (
         file="pyipc/resending.py",
         old="                unsettled.again = unsettled.again or place not in unsettled.places\n",
         new="",
-        caught_by="HINT:tests/test_confirm.py",
+        caught_by="tests/test_confirm.py::test_a_server_that_was_started_again_tells_its_handlers",
     ),
     Mutant(
         name="patience-too-long",
@@ -141,7 +141,7 @@ MUTANTS: Final = (
         file="pyipc/resending.py",
         old="_PATIENCE = 0.75\n",
         new="_PATIENCE = 1.5\n",
-        caught_by="HINT:tests/test_confirm.py",
+        caught_by="tests/test_confirm.py::test_the_client_gives_up_before_the_server_may_forget",
     ),
     Mutant(
         name="outcome-of-another-connection",
@@ -149,7 +149,7 @@ MUTANTS: Final = (
         file="pyipc/confirming.py",
         old="        if unsettled is None or unsettled.connection is not connection:\n",
         new="        if unsettled is None:\n",
-        caught_by="HINT:tests/test_confirm.py",
+        caught_by="tests/test_incarnations.py::test_an_outcome_counts_where_the_event_was_sent_and_nowhere_else",
     ),
     Mutant(
         name="unhandled-and-sure-of-it",
@@ -157,7 +157,7 @@ MUTANTS: Final = (
         file="pyipc/confirming.py",
         old="maybe_handled=unsettled.sent))",
         new="maybe_handled=False))",
-        caught_by="HINT:tests/test_confirm.py",
+        caught_by="tests/test_confirm.py::test_what_the_server_forgot_is_not_sent_again",
     ),
     Mutant(
         name="window-without-end",
@@ -165,7 +165,7 @@ MUTANTS: Final = (
         file="pyipc/confirming.py",
         old="            len(pending) >= options.max_unconfirmed\n            or ",
         new="            ",
-        caught_by="HINT:tests/test_confirm.py",
+        caught_by="tests/test_confirm.py::test_only_so_many_are_under_way_and_nobody_is_overtaken",
     ),
     Mutant(
         name="any-number-will-do",
@@ -173,6 +173,6 @@ MUTANTS: Final = (
         file="pyipc/settling.py",
         old="            if item.number - item.lowest >= connection._options.max_session_window:\n",
         new="            if item.number < item.lowest:\n",
-        caught_by="HINT:tests/test_confirm.py",
+        caught_by="tests/test_confirm.py::test_a_number_too_far_above_the_lowest_is_refused",
     ),
 )

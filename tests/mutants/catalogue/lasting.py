@@ -23,7 +23,7 @@ MUTANTS: Final = (
 
         now = time.time()
 """,
-        caught_by="HINT:tests/test_vigil.py",
+        caught_by="tests/test_vigil.py::test_the_peer_says_how_often_it_wants_to_hear",
     ),
     Mutant(
         name="silence-while-reading-is-paused",
@@ -34,7 +34,7 @@ MUTANTS: Final = (
             self._reader.time = now
 """,
         new="",
-        caught_by="HINT:tests/test_vigil.py",
+        caught_by="tests/test_vigil.py::test_a_paused_reader_judges_nobody",
     ),
     Mutant(
         name="blocked-loop-judges",
@@ -42,7 +42,7 @@ MUTANTS: Final = (
         file="pyipc/vigil.py",
         old="        if late > min(LAG, interval):\n",
         new="        if late < 0:\n",
-        caught_by="HINT:tests/test_vigil.py",
+        caught_by="tests/test_vigil.py::test_a_loop_that_was_blocked_judges_nobody",
     ),
     Mutant(
         name="silent-for-ever",
@@ -50,7 +50,7 @@ MUTANTS: Final = (
         file="pyipc/vigil.py",
         old="        self._expected_interval = self._options.heartbeat_interval\n",
         new="",
-        caught_by="HINT:tests/test_vigil.py",
+        caught_by="tests/test_vigil.py::test_any_byte_proves_life",
     ),
     Mutant(
         name="promise-broken",
@@ -58,7 +58,7 @@ MUTANTS: Final = (
         file="pyipc/vigil.py",
         old="        self._promised_interval = heartbeat\n",
         new="",
-        caught_by="HINT:tests/test_vigil.py",
+        caught_by="tests/test_vigil.py::test_pings_only_when_idle",
     ),
     Mutant(
         name="dribble-is-life",
@@ -66,7 +66,7 @@ MUTANTS: Final = (
         file="pyipc/vigil.py",
         old="        if self._dispatcher.paused or grown >= self._options.frame_progress_size:\n",
         new="        if self._dispatcher.paused or grown > 0:\n",
-        caught_by="HINT:tests/test_vigil.py",
+        caught_by="tests/test_vigil.py::test_dribble_does_not_buy_time",
     ),
     Mutant(
         name="no-hello-no-hurry",
@@ -74,7 +74,7 @@ MUTANTS: Final = (
         file="pyipc/vigil.py",
         old="        if timeout is None or not self.awaits_hello:\n",
         new="        if timeout is None or self._require_hello:\n",
-        caught_by="HINT:tests/test_vigil.py",
+        caught_by="tests/test_vigil.py::test_a_required_hello_has_its_time",
     ),
     Mutant(
         name="close-without-reading",
@@ -85,7 +85,7 @@ MUTANTS: Final = (
                         await self._reading_ended.wait()
 """,
         new="                    pass\n",
-        caught_by="HINT:tests/test_closing.py tests/test_dispatch.py tests/conformance/test_ending.py",
+        caught_by="tests/test_closing.py::test_a_link_that_could_lose_what_was_sent_is_read_until_the_peer_closes",
     ),
     Mutant(
         name="close-without-sending",
@@ -98,7 +98,7 @@ MUTANTS: Final = (
                         self._outbox.flush_nowait()
                     is_eof_sent""",
         new="                    is_eof_sent",
-        caught_by="HINT:tests/test_closing.py tests/test_dispatch.py tests/conformance/test_ending.py",
+        caught_by="tests/test_closing.py::test_nobody_waits_for_a_peer_that_is_not_told_of_the_end",
     ),
     Mutant(
         name="close-waits-for-ever",
@@ -106,7 +106,7 @@ MUTANTS: Final = (
         file="pyipc/lifecycle.py",
         old="            with trio.move_on_after(self._options.close_timeout):\n",
         new="            with trio.move_on_after(1e9):\n",
-        caught_by="HINT:tests/test_closing.py tests/test_dispatch.py tests/test_client.py",
+        caught_by="tests/test_closing.py::test_a_link_that_could_lose_what_was_sent_is_read_until_the_peer_closes",
     ),
     Mutant(
         name="goodbye-not-sent",
@@ -114,7 +114,7 @@ MUTANTS: Final = (
         file="pyipc/lifecycle.py",
         old="                        self._offer(self._conversation.goodbye(code, message))\n",
         new="                        pass\n",
-        caught_by="HINT:tests/test_server.py tests/test_client.py tests/test_dispatch.py tests/test_vigil.py",
+        caught_by="tests/test_server.py::test_a_client_that_closes_says_goodbye",
     ),
     Mutant(
         name="reason-not-told",
@@ -126,7 +126,7 @@ MUTANTS: Final = (
         self._outbox.end()
 """,
         new="        self._outbox.end()\n",
-        caught_by="HINT:tests/test_dispatch.py tests/test_vigil.py tests/test_server.py",
+        caught_by="tests/test_dispatch.py::test_with_a_wait_pending_the_hard_cap_closes_with_the_reason",
     ),
     Mutant(
         name="undelivered-not-told",
@@ -134,7 +134,7 @@ MUTANTS: Final = (
         file="pyipc/lifecycle.py",
         old="                undelivered = self._outbox.count_events()\n",
         new="                pass\n",
-        caught_by="HINT:tests/test_dispatch.py tests/test_client.py",
+        caught_by="tests/test_dispatch.py::test_what_could_not_be_delivered_is_counted",
     ),
     Mutant(
         name="end-before-what-arrived",
@@ -142,7 +142,7 @@ MUTANTS: Final = (
         file="pyipc/dispatch.py",
         old="        self._leader = self._leading_task = None\n        self._ended = self._responder.ended = True\n",
         new="        self._inbox.clear()\n        self._leader = self._leading_task = None\n        self._ended = self._responder.ended = True\n",
-        caught_by="HINT:tests/test_dispatch.py",
+        caught_by="tests/test_dispatch.py::test_what_arrived_before_the_end_of_the_stream_is_all_handled",
     ),
     Mutant(
         name="drain-waits-for-nothing",
@@ -150,7 +150,7 @@ MUTANTS: Final = (
         file="pyipc/finishing.py",
         old="    return asked + handlers + len(inbox.events) + len(inbox.requests)\n",
         new="    return asked\n",
-        caught_by="HINT:tests/test_draining.py tests/conformance/test_draining.py",
+        caught_by="tests/test_draining.py::test_a_plain_peer_gets_its_answers_and_then_the_end",
     ),
     Mutant(
         name="drain-without-a-word",
@@ -158,7 +158,7 @@ MUTANTS: Final = (
         file="pyipc/draining.py",
         old="                connection._outbox.push(connection._conversation.goaway(self._message))\n",
         new="                pass\n",
-        caught_by="HINT:tests/test_draining.py",
+        caught_by="tests/test_draining.py::test_a_peer_is_asked_with_the_reason_and_waited_for",
     ),
     Mutant(
         name="answers-lost-on-leaving",
@@ -166,7 +166,7 @@ MUTANTS: Final = (
         file="pyipc/reconnecting.py",
         old="        await depart(connection, expected, max(self._options.drain_timeout, self._options.close_timeout))\n",
         new='        connection.abort("left", "", linger=False)\n',
-        caught_by="HINT:tests/test_moving.py tests/test_draining.py",
+        caught_by="tests/test_moving.py::test_new_work_goes_to_a_new_connection_and_old_work_stays",
     ),
     Mutant(
         name="one-timer-stops-all",
@@ -174,7 +174,7 @@ MUTANTS: Final = (
         file="pyipc/timers.py",
         old='                logger.exception("a timer\'s action failed")\n',
         new="                raise\n",
-        caught_by="HINT:tests/test_timers.py tests/test_vigil.py",
+        caught_by="tests/test_timers.py::test_one_that_fails_does_not_stop_the_others",
     ),
     Mutant(
         name="handler-ends-connection",
@@ -190,6 +190,6 @@ MUTANTS: Final = (
                             self._report("a handler", name, error)
                             raise
 """,
-        caught_by="HINT:tests/test_dispatch.py",
+        caught_by="tests/test_dispatch.py::test_a_handler_that_fails_hurts_nobody_else",
     ),
 )

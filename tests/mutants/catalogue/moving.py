@@ -18,7 +18,7 @@ MUTANTS: Final = (
         reason = connection.reason
 """,
         new="        reason = connection.reason\n",
-        caught_by="HINT:tests/test_client.py",
+        caught_by="tests/test_client.py::test_unsent_events_go_over_the_next_connection_once",
     ),
     Mutant(
         name="half-sent-and-sent-again",
@@ -26,7 +26,7 @@ MUTANTS: Final = (
         file="pyipc/outbox.py",
         old="        begun = max(self._in_flight, 1 if self._head_sent else 0)\n",
         new="        begun = 0\n",
-        caught_by="HINT:tests/test_outbox.py tests/test_client.py",
+        caught_by="tests/test_outbox.py::test_what_was_not_begun_can_be_taken_back",
     ),
     Mutant(
         name="failed-write-sent-again",
@@ -34,7 +34,7 @@ MUTANTS: Final = (
         file="pyipc/outbox.py",
         old="                    self._drop(self._in_flight)\n",
         new="",
-        caught_by="HINT:tests/test_outbox.py tests/test_client.py",
+        caught_by="tests/test_outbox.py::test_frames_that_were_in_a_failed_write_are_not_taken_back",
     ),
     Mutant(
         name="queue-backwards",
@@ -42,7 +42,7 @@ MUTANTS: Final = (
         file="pyipc/offline.py",
         old="        self._frames.extendleft((None, frame, after) for frame in reversed(frames))\n",
         new="        self._frames.extend((None, frame, after) for frame in frames)\n",
-        caught_by="HINT:tests/test_client.py",
+        caught_by="tests/test_client.py::test_what_is_emitted_while_a_connection_ends_comes_after_what_that_has_left",
     ),
     Mutant(
         name="two-writers",
@@ -62,7 +62,7 @@ MUTANTS: Final = (
             self.flush_nowait()
             return
 """,
-        caught_by="HINT:tests/test_outbox.py",
+        caught_by="tests/test_outbox.py::test_what_goes_at_once_keeps_its_place_and_is_not_begun_anew",
     ),
     Mutant(
         name="partial-write-repeated",
@@ -70,7 +70,7 @@ MUTANTS: Final = (
         file="pyipc/outbox.py",
         old="            self._head_sent = sent\n            self.size += len(frame) - sent\n",
         new="            self.size += len(frame) - sent\n",
-        caught_by="HINT:tests/test_outbox.py",
+        caught_by="tests/test_outbox.py::test_what_goes_at_once_keeps_its_place_and_is_not_begun_anew",
     ),
     Mutant(
         name="partial-batch-repeated",
@@ -78,7 +78,7 @@ MUTANTS: Final = (
         file="pyipc/outbox.py",
         old="            self._head_sent = head\n",
         new="",
-        caught_by="HINT:tests/test_outbox.py",
+        caught_by="tests/test_outbox.py::test_what_was_not_begun_can_be_taken_back",
     ),
     Mutant(
         name="cancelled-and-sent",
@@ -86,7 +86,7 @@ MUTANTS: Final = (
         file="pyipc/connection.py",
         old="        await trio.lowlevel.checkpoint_if_cancelled()\n        if attachments is not NO_ATTACHMENTS and (buffers",
         new="        if attachments is not NO_ATTACHMENTS and (buffers",
-        caught_by="HINT:tests/test_containment.py tests/test_client.py tests/conformance/test_pressure.py tests/test_server.py",
+        caught_by="tests/conformance/test_pressure.py::test_a_call_cancelled_at_any_await_tears_nothing[client-memory]",
     ),
     Mutant(
         name="flush-waits-for-nothing",
@@ -94,7 +94,7 @@ MUTANTS: Final = (
         file="pyipc/outbox.py",
         old="        while self._error is None and self.frames and self._link.verified:\n",
         new="        while False:\n",
-        caught_by="HINT:tests/test_outbox.py",
+        caught_by="tests/test_outbox.py::test_flush_waits_for_the_last_byte",
     ),
     Mutant(
         name="no-jitter",
@@ -102,7 +102,7 @@ MUTANTS: Final = (
         file="pyipc/backoff.py",
         old="        return interval * self._draw() if options.reconnect_jitter else interval\n",
         new="        return interval\n",
-        caught_by="HINT:tests/test_client.py",
+        caught_by="tests/test_client.py::test_jitter_is_full",
     ),
     Mutant(
         name="no-backoff",
@@ -110,7 +110,7 @@ MUTANTS: Final = (
         file="pyipc/backoff.py",
         old="        self._interval = min(self._interval * options.reconnect_factor, options.reconnect_max_interval)\n",
         new="",
-        caught_by="HINT:tests/test_client.py",
+        caught_by="tests/test_client.py::test_back_off_doubles_up_to_a_limit",
     ),
     Mutant(
         name="success-at-once",
@@ -118,7 +118,7 @@ MUTANTS: Final = (
         file="pyipc/reconnecting.py",
         old="                            if heard or lasted:\n                                backoff.reset()\n",
         new="                            backoff.reset()\n",
-        caught_by="HINT:tests/test_client.py",
+        caught_by="tests/test_client.py::test_a_server_that_accepts_and_closes_is_no_success",
     ),
     Mutant(
         name="subscriptions-after-the-queue",
@@ -136,7 +136,7 @@ MUTANTS: Final = (
         if self.subscriptions:
             self.subscriptions.restore(connection)
 """,
-        caught_by="HINT:tests/test_subscribing.py tests/conformance/test_topics.py",
+        caught_by="tests/test_subscribing.py::test_it_is_restored_before_what_was_queued_is_published",
     ),
     Mutant(
         name="subscriptions-not-restored",
@@ -144,7 +144,7 @@ MUTANTS: Final = (
         file="pyipc/reconnecting.py",
         old="        if self.subscriptions:\n            self.subscriptions.restore(connection)\n",
         new="",
-        caught_by="HINT:tests/test_subscribing.py",
+        caught_by="tests/test_subscribing.py::test_it_is_restored_before_what_was_queued_is_published",
     ),
     Mutant(
         name="subscription-not-ended",
@@ -152,7 +152,7 @@ MUTANTS: Final = (
         file="pyipc/hub.py",
         old="        self._matches.remove(pattern, connection)\n",
         new="",
-        caught_by="HINT:tests/test_hub.py",
+        caught_by="tests/test_hub.py::test_a_plain_peer_subscribes_and_publishes_with_events",
     ),
     Mutant(
         name="gone-subscriber-kept",
@@ -160,7 +160,7 @@ MUTANTS: Final = (
         file="pyipc/hub.py",
         old="        for call in list(subscriber.patterns) if subscriber is not None else ():\n",
         new="        for call in ():\n",
-        caught_by="HINT:tests/test_hub.py",
+        caught_by="tests/test_hub.py::test_everything_of_a_connection_is_forgotten_with_it",
     ),
     Mutant(
         name="events-not-counted",
@@ -168,6 +168,6 @@ MUTANTS: Final = (
         file="pyipc/connection.py",
         old="            events_received=self._dispatcher.received + self._responder.received,\n",
         new="            events_received=self._responder.received,\n",
-        caught_by="HINT:tests/test_statistics.py tests/test_dispatch.py tests/test_server.py",
+        caught_by="tests/test_dispatch.py::test_events_without_a_handler_are_counted",
     ),
 )

@@ -17,7 +17,7 @@ MUTANTS: Final = (
         file=_SAFE_PATHS,
         old="            live = socket_is_live(self.path)\n",
         new="            live = False\n",
-        caught_by="HINT:tests/test_safe_paths.py tests/test_unix_transport.py",
+        caught_by="tests/test_safe_paths.py::test_a_live_server_without_a_lock_is_left_alone",
     ),
     Mutant(
         name="unlink-the-successor",
@@ -25,7 +25,7 @@ MUTANTS: Final = (
         file=_SAFE_PATHS,
         old="        if _identity(os.stat(name, dir_fd=directory, follow_symlinks=False)) == identity:\n",
         new="        if os.stat(name, dir_fd=directory, follow_symlinks=False):\n",
-        caught_by="HINT:tests/test_safe_paths.py tests/test_unix_transport.py",
+        caught_by="tests/test_safe_paths.py::test_the_first_server_never_removes_the_socket_of_the_second",
     ),
     Mutant(
         name="unlink-any-file",
@@ -36,7 +36,7 @@ MUTANTS: Final = (
             raise self._foreign(self._name, info)
 """,
         new="",
-        caught_by="HINT:tests/test_safe_paths.py tests/test_unix_transport.py",
+        caught_by="tests/test_safe_paths.py::test_what_is_no_socket_is_left_alone",
     ),
     Mutant(
         name="nothing-removed",
@@ -44,7 +44,7 @@ MUTANTS: Final = (
         file=_SAFE_PATHS,
         old="                    _remove(self._name, self._bound, directory)\n",
         new="                    pass\n",
-        caught_by="HINT:tests/test_safe_paths.py tests/test_unix_transport.py",
+        caught_by="tests/test_safe_paths.py::test_our_own_dead_socket_is_replaced",
     ),
     Mutant(
         name="fork-cleans-up",
@@ -52,7 +52,7 @@ MUTANTS: Final = (
         file=_SAFE_PATHS,
         old="            if lock >= 0 and self._process == os.getpid():\n",
         new="            if lock >= 0:\n",
-        caught_by="HINT:tests/test_safe_paths.py tests/test_unix_transport.py",
+        caught_by="tests/test_safe_paths.py::test_a_forked_copy_of_a_server_removes_nothing",
     ),
     Mutant(
         name="lock-shared",
@@ -60,7 +60,7 @@ MUTANTS: Final = (
         file=_SAFE_PATHS,
         old="                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)\n",
         new="                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)\n",
-        caught_by="HINT:tests/test_safe_paths.py tests/test_unix_transport.py",
+        caught_by="tests/test_safe_paths.py::test_a_live_server_with_a_lock_is_left_alone",
     ),
     Mutant(
         name="lock-of-a-file-that-is-gone",
@@ -68,7 +68,7 @@ MUTANTS: Final = (
         file=_SAFE_PATHS,
         old="            if now is not None and _identity(now) == _identity(info):\n",
         new="            if info is not None:\n",
-        caught_by="HINT:tests/test_safe_paths.py tests/test_unix_transport.py",
+        caught_by="tests/test_safe_paths.py::test_a_lock_that_is_removed_while_it_is_taken_proves_nothing",
     ),
     Mutant(
         name="lock-let-go",
@@ -81,7 +81,7 @@ MUTANTS: Final = (
 
         fcntl.flock(self._lock, fcntl.LOCK_UN)
 """,
-        caught_by="HINT:tests/test_safe_paths.py tests/test_unix_transport.py",
+        caught_by="tests/test_safe_paths.py::test_a_live_server_with_a_lock_is_left_alone",
     ),
     Mutant(
         name="symlink-followed",
@@ -89,7 +89,7 @@ MUTANTS: Final = (
         file=_SAFE_PATHS,
         old="        return os.open(name, _directory_flags() | os.O_NOFOLLOW, dir_fd=parent)\n",
         new="        return os.open(name, _directory_flags(), dir_fd=parent)\n",
-        caught_by="HINT:tests/test_safe_paths.py tests/test_unix_transport.py",
+        caught_by="tests/test_safe_paths.py::test_a_directory_that_is_a_link_is_refused",
     ),
     Mutant(
         name="lock-symlink-followed",
@@ -97,7 +97,7 @@ MUTANTS: Final = (
         file=_SAFE_PATHS,
         old="os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC",
         new="os.O_CREAT | os.O_CLOEXEC",
-        caught_by="HINT:tests/test_safe_paths.py tests/test_unix_transport.py",
+        caught_by="tests/test_safe_paths.py::test_a_lock_that_is_no_file_is_left_alone[dangling symlink]",
     ),
     Mutant(
         name="directory-of-anybody",
@@ -105,7 +105,7 @@ MUTANTS: Final = (
         file=_SAFE_PATHS,
         old="        if info.st_uid != os.geteuid():\n",
         new="        if info.st_uid < 0:\n",
-        caught_by="HINT:tests/test_safe_paths.py tests/test_unix_transport.py",
+        caught_by="tests/test_safe_paths.py::test_a_directory_of_somebody_else_is_refused[patched-448]",
     ),
     Mutant(
         name="directory-open-to-others",
@@ -113,7 +113,7 @@ MUTANTS: Final = (
         file=_SAFE_PATHS,
         old="        if info.st_mode & _OTHERS:\n",
         new="        if info.st_mode & _WRITABLE_BY_OTHERS:\n",
-        caught_by="HINT:tests/test_safe_paths.py tests/test_unix_transport.py",
+        caught_by="tests/test_safe_paths.py::test_a_private_directory_is_open_to_nobody_else",
     ),
     Mutant(
         name="directory-others-may-write",
@@ -121,7 +121,7 @@ MUTANTS: Final = (
         file=_SAFE_PATHS,
         old="    if info.st_mode & _WRITABLE_BY_OTHERS and not info.st_mode & stat.S_ISVTX:\n",
         new="    if info.st_mode & stat.S_IWGRP and info.st_mode & stat.S_ISVTX:\n",
-        caught_by="HINT:tests/test_safe_paths.py tests/test_unix_transport.py",
+        caught_by="tests/test_safe_paths.py::test_a_directory_in_which_others_may_write_is_refused",
     ),
     Mutant(
         name="socket-for-everybody",
@@ -129,7 +129,7 @@ MUTANTS: Final = (
         file="pyipc/transports/unix.py",
         old="_DEFAULT_MODE: Final = 0o600\n",
         new="_DEFAULT_MODE: Final = 0o666\n",
-        caught_by="HINT:tests/test_unix_transport.py",
+        caught_by="tests/test_unix_transport.py::test_an_explicit_path",
     ),
     Mutant(
         name="mode-not-set",
@@ -137,7 +137,7 @@ MUTANTS: Final = (
         file=_SAFE_PATHS,
         old="            os.chmod(self._name, mode, dir_fd=self._directory)\n",
         new="            pass\n",
-        caught_by="HINT:tests/test_safe_paths.py tests/test_unix_transport.py",
+        caught_by="tests/test_safe_paths.py::test_the_socket_has_the_mode_before_anybody_can_connect",
     ),
     Mutant(
         name="pipe-not-the-first",
@@ -145,7 +145,7 @@ MUTANTS: Final = (
         file="pyipc/transports/pipe_listener.py",
         old=" | (_FILE_FLAG_FIRST_PIPE_INSTANCE if first else 0),\n",
         new=",\n",
-        caught_by="HINT:tests/test_pipe_flags.py",
+        caught_by="tests/test_pipe_flags.py::test_a_name_that_is_taken",
     ),
     Mutant(
         name="pipe-for-the-network",
@@ -153,6 +153,6 @@ MUTANTS: Final = (
         file="pyipc/transports/pipe_listener.py",
         old="        _PIPE_REJECT_REMOTE_CLIENTS,\n        _PIPE_UNLIMITED",
         new="        0,\n        _PIPE_UNLIMITED",
-        caught_by="HINT:tests/test_pipe_flags.py",
+        caught_by="tests/test_pipe_flags.py::test_how_instances_are_created",
     ),
 )

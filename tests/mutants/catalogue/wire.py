@@ -19,7 +19,7 @@ MUTANTS: Final = (
             chunk = b"\\f"
         if not chunk and self._link.reliable:
 """,
-        caught_by="HINT:tests/conformance/test_ending.py tests/test_reader.py tests/test_dispatch.py",
+        caught_by="tests/test_reader.py::test_the_connection_ends_while_an_asker_reads[unix-_send_half_an_answer_and_close-eof-0.0]",
     ),
     Mutant(
         name="rest-of-a-chunk-dropped",
@@ -27,7 +27,7 @@ MUTANTS: Final = (
         file="pyipc/protocol/frames.py",
         old="            self._pieces = [chunk[end:]]\n",
         new='            self._pieces = [b""]\n',
-        caught_by="HINT:tests/protocol/test_frames.py",
+        caught_by="tests/protocol/test_frames.py::test_what_comes_out_is_what_went_in_up_to_the_last_delimiter",
     ),
     Mutant(
         name="nan-accepted",
@@ -35,7 +35,7 @@ MUTANTS: Final = (
         file="pyipc/protocol/codec.py",
         old="json.loads(text, parse_constant=_no_constant, parse_float=_finite_float)\n",
         new="json.loads(text)\n",
-        caught_by="HINT:tests/protocol/test_codec.py",
+        caught_by="tests/protocol/test_codec.py::test_inbound[NaN with a surrogate-Role.CLIENT]",
     ),
     Mutant(
         name="nan-refused",
@@ -43,7 +43,7 @@ MUTANTS: Final = (
         file="pyipc/protocol/codec.py",
         old="            return value if math.isfinite(value) else None\n",
         new="            return value\n",
-        caught_by="HINT:tests/protocol/test_codec.py",
+        caught_by="tests/protocol/test_codec.py::test_outbound[surrogate with NaN and dataclass-Role.CLIENT]",
     ),
     Mutant(
         name="two-frames-on-a-line",
@@ -51,7 +51,7 @@ MUTANTS: Final = (
         file="pyipc/protocol/codec.py",
         old="""    if complete[:1] != b"{" or complete.count(b"}" + delimiter + b"{") != count - 1 or complete[-2:-1] != b"}":\n""",
         new="""    if complete[:1] != b"{":\n""",
-        caught_by="HINT:tests/protocol/test_codec.py tests/protocol/test_fuzz.py",
+        caught_by="tests/protocol/test_codec.py::test_the_batch_is_left_where_it_could_differ",
     ),
     Mutant(
         name="reserved-name-heard",
@@ -63,7 +63,7 @@ MUTANTS: Final = (
         new="""\
         if name == CONTROL_PREFIX:
             raise RemoteProtocolError("name", f"the peer used""",
-        caught_by="HINT:tests/protocol/test_control_frames.py tests/protocol/test_parts.py",
+        caught_by="tests/protocol/test_control_frames.py::test_a_request_may_not_teach_us_a_reserved_name",
     ),
     Mutant(
         name="answer-to-nobody",
@@ -71,7 +71,7 @@ MUTANTS: Final = (
         file="pyipc/protocol/framed.py",
         old="        elif type(body) is not Cancel and not 0 < body.call <= self._last_call:\n",
         new="        elif type(body) is not Cancel and body.call < 0:\n",
-        caught_by="HINT:tests/protocol/test_control_frames.py",
+        caught_by="tests/protocol/test_control_frames.py::test_an_answer_to_a_call_that_was_never_made",
     ),
     Mutant(
         name="heard-after-an-error",
@@ -82,7 +82,7 @@ MUTANTS: Final = (
         events.append(Malformed(error, fatal=True))
 """,
         new="        events.append(Malformed(error, fatal=True))\n",
-        caught_by="HINT:tests/protocol/test_conversation.py",
+        caught_by="tests/protocol/test_conversation.py::test_nothing_is_heard_after_a_fatal_error",
     ),
     Mutant(
         name="hello-to-node-ipc",
@@ -90,7 +90,7 @@ MUTANTS: Final = (
         file="pyipc/protocol/introducing.py",
         old="        if self._role is Role.SERVER or not self._hello:\n",
         new="        if self._role is Role.SERVER:\n",
-        caught_by="HINT:tests/protocol/test_control_frames.py tests/node_ipc/test_messages.py",
+        caught_by="tests/protocol/test_control_frames.py::test_without_hello_a_side_keeps_quiet",
     ),
     Mutant(
         name="ping-to-node-ipc",
@@ -98,7 +98,7 @@ MUTANTS: Final = (
         file="pyipc/protocol/outgoing.py",
         old="""        return self._control(body) if self.protocol != "plain" else b""\n""",
         new="        return self._control(body)\n",
-        caught_by="HINT:tests/protocol/test_control_frames.py",
+        caught_by="tests/protocol/test_control_frames.py::test_a_plain_peer_gets_nothing_unasked",
     ),
     Mutant(
         name="id-on-top",
@@ -106,7 +106,7 @@ MUTANTS: Final = (
         file="pyipc/protocol/outgoing.py",
         old="""_REPLY_START = b'{"type":"pyipc.reply","data":{"call":%d,"data":'\n""",
         new="""_REPLY_START = b'{"type":"pyipc.reply","data":{"id":%d,"data":'\n""",
-        caught_by="HINT:tests/protocol/test_control_frames.py",
+        caught_by="tests/protocol/test_control_frames.py::test_no_frame_of_ours_has_what_node_ipc_takes_for_its_own",
     ),
     Mutant(
         name="deadly-names-sent",
@@ -114,7 +114,7 @@ MUTANTS: Final = (
         file="pyipc/protocol/outgoing.py",
         old="        if self.is_risky(event):\n            raise InvalidEventName(\n",
         new="        if self.is_risky(event) and not event:\n            raise InvalidEventName(\n",
-        caught_by="HINT:tests/protocol/test_conversation.py",
+        caught_by="tests/protocol/test_conversation.py::test_names_that_node_ipc_does_not_survive",
     ),
     Mutant(
         name="too-large-for-the-peer",
@@ -122,7 +122,7 @@ MUTANTS: Final = (
         file="pyipc/protocol/introducing.py",
         old="        self._send_limit = min(options.max_frame_size, limit)\n",
         new="        self._send_limit = options.max_frame_size\n",
-        caught_by="HINT:tests/protocol/test_conversation.py",
+        caught_by="tests/protocol/test_conversation.py::test_the_send_limit_is_the_smaller_of_both",
     ),
     Mutant(
         name="escapes-on-the-terminal",
@@ -130,6 +130,6 @@ MUTANTS: Final = (
         file="pyipc/protocol/framed.py",
         old="                events.append(Goodbye(one_line(code), one_line(message)))\n",
         new="                events.append(Goodbye(code, message))\n",
-        caught_by="HINT:tests/protocol/test_control_frames.py",
+        caught_by="tests/protocol/test_control_frames.py::test_what_a_peer_says_in_parting_is_one_line_with_an_end",
     ),
 )
