@@ -86,6 +86,19 @@ async def test_order_and_bytes_survive_a_link_that_takes_little() -> None:
         assert it.outbox.bytes_sent == total
 
 
+async def test_what_goes_at_once_keeps_its_place_and_is_not_begun_anew() -> None:
+    async with box(buffer=64) as it:
+        for one in (b"a" * 100, b"b" * 100):
+            it.outbox.push_now(one, trio.current_time())  # the link takes a part of the first one
+        it.outbox.push(b"c" * 100)
+        it.outbox.end()
+        received = bytearray()
+        while chunk := await it.peer.receive():
+            received += chunk
+        assert received == b"a" * 100 + b"b" * 100 + b"c" * 100
+        assert it.outbox.size == 0
+
+
 async def test_high_water_holds_senders_back() -> None:
     async with box() as it:
         it.outbox.push(b"x" * 300)
