@@ -7,6 +7,7 @@ handled there are chains, which client and server compare whenever a client is a
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
 import math
 import os
@@ -137,12 +138,13 @@ class Population:
         async with trio.open_nursery() as nursery:
             for number in range(self.count):
                 nursery.start_soon(self.live, f"{self.name}-{number}")
-            async for word in told():
-                if word == "go":
-                    self.over = True
-                    break
-                tell({"times": self.times, "faults": self.faults})
-                self.times = collections.Counter()
+            async with contextlib.aclosing(told()) as words:
+                async for word in words:
+                    if word == "go":
+                        break
+                    tell({"times": self.times, "faults": self.faults})
+                    self.times = collections.Counter()
+            self.over = True
         tell({"lives": self.lives, "settled": self.settled, "faults": self.faults})
 
     async def live(self, name: str) -> None:
