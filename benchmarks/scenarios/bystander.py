@@ -6,6 +6,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Self
 
+from scenarios.scenario import seconds
 from scenarios.stage import MARGIN
 
 if TYPE_CHECKING:
@@ -42,6 +43,13 @@ class Bystander:
         self.answered = 0
         self.errors: list[str] = []
         self.longest = 0.0
+
+    @property
+    def waited(self) -> str:
+        """How long it had to wait at most, for people."""
+        if self.errors:
+            return f"had no answer in {self._patience:g} s"
+        return f"waited {seconds(self.longest)}"
 
     def __enter__(self) -> Self:
         self._one(FIRST)  # connects, which is not what is looked at
