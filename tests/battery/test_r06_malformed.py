@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.battery.catalogue import hostile_server, runner
-from tests.battery.catalogue.page import CHAPTERS, PAGE, TO_CLIENTS, TO_UNIX, page
+from tests.battery.catalogue import hostile_server, plain_to_tls, runner
+from tests.battery.catalogue.page import ALL, CHAPTERS, PAGE, TO_CLIENTS, TO_TLS, TO_UNIX, page
 from tests.conformance.subjects import SUBJECTS
 from tests.conftest import CANNOT_RUN
 
@@ -49,6 +49,11 @@ async def test_descriptors_that_nobody_asked_for(tmp_path: Path, tally: Tally) -
     tally.add(cases=len(TO_UNIX.cases))
 
 
+async def test_plain_text_to_a_server_that_speaks_tls(tmp_path: Path, tally: Tally) -> None:
+    assert await plain_to_tls.complaints(SUBJECTS["tls"](tmp_path)) == []
+    tally.add(cases=len(TO_TLS.cases))
+
+
 @pytest.mark.parametrize("transport", TRANSPORTS)
 async def test_a_client_bears_any_server(transport: str, tmp_path: Path, tally: Tally) -> None:
     assert await hostile_server.complaints(SUBJECTS[transport](tmp_path), TO_CLIENTS) == []
@@ -56,10 +61,9 @@ async def test_a_client_bears_any_server(transport: str, tmp_path: Path, tally: 
 
 
 def test_there_are_enough_and_each_has_a_name_of_its_own() -> None:
-    chapters = (*CHAPTERS, TO_UNIX, TO_CLIENTS)
-    for chapter in chapters:
+    for chapter in ALL:
         assert len(chapter.cases) == sum(map(len, chapter.sections.values())), chapter.title
-    assert sum(len(chapter.cases) for chapter in chapters) >= 520
+    assert sum(len(chapter.cases) for chapter in ALL) >= 520
 
 
 def test_the_page_is_up_to_date() -> None:

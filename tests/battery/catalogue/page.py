@@ -15,6 +15,7 @@ from tests.battery.catalogue import (
     handshake,
     json_text,
     parts,
+    plain_to_tls,
     records,
     topics,
     truncation,
@@ -24,7 +25,7 @@ from tests.battery.catalogue.cases import HELLO, PLAIN, Case, House
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["CHAPTERS", "PAGE", "TO_CLIENTS", "TO_UNIX", "page"]
+__all__ = ["ALL", "CHAPTERS", "PAGE", "TO_CLIENTS", "TO_TLS", "TO_UNIX", "page"]
 
 PAGE: Final = Path(__file__).resolve().parents[3] / "docs" / "reference" / "malformed.md"
 #: What is sent to servers, over every transport that is a stream.
@@ -33,8 +34,11 @@ CHAPTERS: Final = tuple(
 )
 #: What is sent to servers at Unix sockets.
 TO_UNIX: Final = descriptors.CHAPTER
+#: What is sent to servers that speak TLS.
+TO_TLS: Final = plain_to_tls.CHAPTER
 #: What is sent to clients.
 TO_CLIENTS: Final = from_server.CHAPTER
+ALL: Final = (*CHAPTERS, TO_UNIX, TO_TLS, TO_CLIENTS)
 
 _HEAD = """\
 # What a peer may do wrong
@@ -109,9 +113,8 @@ def _escaped(text: str) -> str:
 
 def page() -> str:
     """The page as it should be."""
-    chapters = (*CHAPTERS, TO_UNIX, TO_CLIENTS)
-    text = [_HEAD.format(count=f"{sum(len(chapter.cases) for chapter in chapters):,}")]
-    for chapter in chapters:
+    text = [_HEAD.format(count=f"{sum(len(chapter.cases) for chapter in ALL):,}")]
+    for chapter in ALL:
         text.append(f"\n## {chapter.title}\n\n{chapter.about} {len(chapter.cases)} cases.\n\n")
         text.append("| What is sent | By | Outcome |\n|---|---|---|\n")
         for title, cases in chapter.sections.items():
