@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pyipc.connection import Connection
     from pyipc.options import Options
     from pyipc.protocol.messages import Introduced
+    from pyipc.seats import Strangers
 
 __all__ = ["Draining", "ServerOwner"]
 
@@ -179,7 +180,12 @@ class ServerOwner(Owner):
 
     Args:
         draining: Asks those to go elsewhere that introduce themselves late.
+
+    Attributes:
+        strangers: Are those no more that introduce themselves.
     """
+
+    strangers: Strangers | None = None
 
     def __init__(self, draining: Draining) -> None:
         self._draining = draining
@@ -192,6 +198,8 @@ class ServerOwner(Owner):
     def introduced(self, connection: Connection, introduction: Introduced) -> None:
         """The peer has introduced itself."""
         super().introduced(connection, introduction)
+        if self.strangers is not None:
+            self.strangers.leave(connection._link)
         if self._draining.begun:
             self._draining.tell(connection)
 

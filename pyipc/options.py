@@ -87,6 +87,7 @@ class Options:
     max_event_name_size: int = 256
     max_connections: int = 1_024
     max_connections_per_peer: int = 256
+    max_handshakes: int = 64
     max_concurrent_requests: int = 64
     max_pending_requests: int = 4_096
     max_unconfirmed: int = 4_096
@@ -167,6 +168,7 @@ class OptionOverrides(TypedDict, total=False):
     max_event_name_size: int
     max_connections: int
     max_connections_per_peer: int
+    max_handshakes: int
     max_concurrent_requests: int
     max_pending_requests: int
     max_unconfirmed: int

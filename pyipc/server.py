@@ -103,7 +103,14 @@ class Server(Handling, TopicServer):
         self._heard = watched(self._router, self._owner.watch)
         self._sessions = self._owner.sessions = Sessions(self._options, self._timers)
         self._shelter = self._owner.shelter = Shelter()
-        self._acceptor = Acceptor(self._endpoints, self._options, serve=self._start_serving, refuse=self._refuse)
+        self._acceptor = Acceptor(
+            self._endpoints,
+            self._options,
+            serve=self._start_serving,
+            refuse=self._refuse,
+            requires_hello=not plain_peers,
+        )
+        self._owner.strangers = self._acceptor.strangers
         self._audience = Audience(self._endpoints, self._options, self._owner.watch)
         self._hub = Hub(self._audience, self._options, may_subscribe=may_subscribe, may_publish=may_publish)
         self._owner.topics = self._hub
