@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
     from pyipc.connection import Connection
+    from pyipc.holdings import Holdings
     from pyipc.options import Options
     from pyipc.protocol.messages import Introduced
     from pyipc.seats import Strangers
@@ -180,15 +181,18 @@ class ServerOwner(Owner):
 
     Args:
         draining: Asks those to go elsewhere that introduce themselves late.
+        holdings: Bounds what is held for those that have one origin.
 
     Attributes:
-        strangers: Are those no more that introduce themselves.
+        holdings: As given.
+        strangers: Those that have not introduced themselves, where they must; set by the server.
     """
 
     strangers: Strangers | None = None
 
-    def __init__(self, draining: Draining) -> None:
+    def __init__(self, draining: Draining, holdings: Holdings) -> None:
         self._draining = draining
+        self.holdings: Holdings = holdings
 
     @property
     def is_draining(self) -> bool:
@@ -202,6 +206,15 @@ class ServerOwner(Owner):
             self.strangers.leave(connection._link)
         if self._draining.begun:
             self._draining.tell(connection)
+
+    def weigh(self, connection: Connection) -> None:
+        """More is held for the connection than usual."""
+        self.holdings.weigh(connection)
+
+    def ended(self, connection: Connection) -> None:
+        """The connection has ended; may be told more than once."""
+        super().ended(connection)
+        self.holdings.forget(connection)
 
 
 async def _wait_for_lane(connection: Connection) -> None:
