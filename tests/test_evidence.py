@@ -13,7 +13,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-MAPS = [ROOT / "docs" / "explanation" / name for name in ("evidence.md", "node-ipc-weaknesses.md")]
+MAPS = [ROOT / "docs" / "explanation" / name for name in ("evidence.md", "node-ipc-weaknesses.md", "security.md")]
+
+
+# By the numbers that the page on security gives them.
+THREATS = {f"S{number}" for number in range(1, 23)}
 
 
 def rows(page: str) -> list[tuple[str, list[str]]]:
@@ -62,6 +66,11 @@ def test_what_the_map_names_is_there(page: Path) -> None:
     for claim, evidence in table:
         assert evidence, f"nothing shows that {claim}"
         assert [complaint(each) for each in evidence if complaint(each)] == [], claim
+
+
+def test_every_threat_is_answered() -> None:
+    table = rows((ROOT / "docs" / "explanation" / "security.md").read_text("utf-8"))
+    assert {claim.split()[0] for claim, _ in table} >= THREATS
 
 
 def test_rows_are_read_as_written() -> None:

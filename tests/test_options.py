@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import typing
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+import pyipc
 from pyipc.options import UNSET, OptionOverrides, Options
+from tests.certificates import authority_file, leaf, leaf_file
+from tests.conftest import ROOT
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 DEFAULTS = {
     "connect_timeout": 10.0,
@@ -189,3 +196,14 @@ def test_a_heartbeat_that_no_peer_would_keep() -> None:
 
 def test_unset_shows_itself() -> None:
     assert repr(UNSET) == "UNSET"
+
+
+def test_the_server_on_the_page_on_security_can_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    leaf_file(tmp_path / "server.pem", leaf("localhost"))
+    authority_file(tmp_path).rename(tmp_path / "clients.pem")
+    page = (ROOT / "docs" / "explanation" / "security.md").read_text("utf-8")
+    (program,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    scope: dict[str, Any] = {}
+    exec(program, scope)
+    assert isinstance(scope["server"], pyipc.Server)
