@@ -307,6 +307,7 @@ class Dispatcher:
         more, and the connection stays. So it is while this side serves requests or streams of the peer, who may want
         to cancel them: that too stands behind the events. (Behind other requests it waits for less.)
         """
+        self._connection._owner.weigh(self._connection)
         while not self._must_read():
             inbox, has_requests = self._inbox, self._responder.has_requests
             inbox.room = self._high_water_size * (1 + has_requests)
@@ -409,10 +410,6 @@ class Dispatcher:
         self._greeting = None
         self._lane = task
         await self._drain()
-        self._lane = None
-        self._lane_busy = False
-        if self._connection._quiet is not None:
-            self._connection._note_quiet()
 
     def _call_handlers(
         self, event: Event | Arrival, handlers: Iterator[Handler], *, heard: bool = False
@@ -462,10 +459,6 @@ class Dispatcher:
         self._hand_over()
         await self._finish_handlers(event, waiting, others)
         await self._drain()
-        self._lane = None
-        self._lane_busy = False
-        if self._connection._quiet is not None:
-            self._connection._note_quiet()
 
     async def _finish_handlers(
         self, event: Event | Arrival, waiting: Waiting | None, others: Iterator[Handler]
@@ -476,6 +469,7 @@ class Dispatcher:
             waiting = self._call_handlers(event, others, heard=True)
 
     async def _drain(self) -> None:
+        """Finish all that queued behind an event, and leave the lane."""
         turn = 0
         inbox = self._inbox
         while inbox.events:
@@ -494,6 +488,10 @@ class Dispatcher:
             turn += 1
             if turn % _TURN == 0:
                 await trio.lowlevel.checkpoint()
+        self._lane = None
+        self._lane_busy = False
+        if self._connection._quiet is not None:
+            self._connection._note_quiet()
 
     def _report(self, what: str, name: str, error: Exception) -> None:
         self.failed += tell_of(error, f"{what} {name!r}", self._connection)

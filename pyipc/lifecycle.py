@@ -158,7 +158,7 @@ class Lifecycle:
             high_water_size=options.outbox_high_water_size,
             max_size=options.max_outbox_size if link.reliable else options.outbox_high_water_size,
             spawn=spawn,
-            broken=self._on_write_failure,
+            connection=connection,
         )
         self._calls = Calls(timers, self._on_abandoned_call)
         self._reader = Reader(link, connection)

@@ -17,7 +17,7 @@ from pyipc.flusher import Flusher
 from pyipc.outbox import Outbox
 from pyipc.testing import pair
 from pyipc.transports import Link, memory_link_pair
-from tests.wire import frame, hello, join
+from tests.wire import frame, hello, join, lone
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -39,7 +39,7 @@ class Box:
             high_water_size=high_water_size,
             max_size=max_size,
             spawn=nursery.start_soon,
-            broken=self.broken.append,
+            connection=lone(self.broken.append),
         )
 
     async def read(self, size: int) -> bytes:
@@ -251,7 +251,7 @@ class Counting(Link):
 
 async def test_writes_are_joined_up_to_a_size_and_large_frames_go_uncopied() -> None:
     link = Counting()
-    outbox = Outbox(link, Flusher(), high_water_size=1, max_size=2, spawn=lambda *_: None, broken=lambda _: None)
+    outbox = Outbox(link, Flusher(), high_water_size=1, max_size=2, spawn=lambda *_: None, connection=lone())
     for _ in range(10_000):
         outbox.push(b"x" * 100)
     outbox.push(b"y" * 1_000_000)

@@ -225,6 +225,9 @@ class Conversation(ABC):
         After a fatal `Malformed`, which is always the last, nothing more is reported.
         """
 
+    def discard(self) -> None:  # noqa: B027 - only what comes in frames comes in part
+        """Forget what has arrived of a frame that is not complete: nothing more is to be taken."""
+
     @abstractmethod
     def data_to_send(self) -> bytes:
         """Answers that the protocol itself gives; to be asked after a `receive_data` that left `has_data_to_send`."""

@@ -165,6 +165,12 @@ class JsonConversation(Introducing):
             self._reject(error, events)
         return events
 
+    def discard(self) -> None:
+        self._failed = True
+        self._buffer.take_back()
+        self._records = None
+        self.partial_size = 0
+
     def _begins_tls(self, data: bytes) -> bool:
         """Whether the peer's first byte is of TLS."""
         first = data[:1]
