@@ -35,11 +35,16 @@ __all__ = [
     "decode_frames",
     "encode",
     "encode_value",
+    "event_of",
     "event_prefix",
     "fast_item",
     "fast_json",
     "fast_reply",
     "fast_request",
+    "has_few_openers",
+    "has_pairs_within",
+    "nested_too_deep",
+    "read_json",
     "ready_json",
     "replaced",
     "too_deep",
@@ -250,18 +255,42 @@ def decode_call(frame: bytes) -> Request | Reply | None:
 
 def _decode_slowly(frame: bytes) -> Event:
     """Read a frame that the fast decoder refused: one with extra keys or lone surrogates, or a wrong one."""
+    return event_of(read_json(frame))
+
+
+def read_json(text: bytes) -> Any:
+    """Read any JSON text, whose depth has been checked.
+
+    Raises:
+        RemoteProtocolError: It is not JSON.
+    """
+    try:
+        return _any_decoder.decode(text)
+    except MALFORMED:
+        return _read_slowly(text)
+
+
+def _read_slowly(frame: bytes) -> Any:
+    """Read text with lone surrogates, or say what is wrong with it."""
     try:
         text = frame.decode("utf-8")
         if _SURROGATE_ESCAPE.search(frame):
-            value = json.loads(text, parse_constant=_no_constant, parse_float=_finite_float)
-        else:
-            value = _any_decoder.decode(text)
+            return json.loads(text, parse_constant=_no_constant, parse_float=_finite_float)
+        return _any_decoder.decode(text)
     except UnicodeDecodeError as error:
         raise RemoteProtocolError("utf8", f"the peer sent text that is not UTF-8: {error.reason}") from error
     except RecursionError as error:
         raise RemoteProtocolError("depth", "the peer sent JSON nested too deep to read") from error
     except (ValueError, msgspec.DecodeError) as error:
         raise RemoteProtocolError("json", f"the peer sent a frame that is not JSON: {error}") from error
+
+
+def event_of(value: Any) -> Event:
+    """The event that a frame is which has been read.
+
+    Raises:
+        RemoteProtocolError: It is none.
+    """
     if not isinstance(value, dict) or not isinstance(value.get("type"), str):
         raise RemoteProtocolError("envelope", 'the peer sent JSON that is not an event {"type": ..., "data": ...}')
     return Event(value["type"], value.get("data"))
@@ -325,23 +354,32 @@ def too_deep(frame: bytes, max_depth: int) -> bool:
     innermost pairs, so what is left after ``max_depth`` passes is deeper (or is not JSON at all,
     which decoding would have said too). All of it runs at the speed of memory.
     """
-    if _has_few_openers(frame, max_depth):
+    if has_few_openers(frame, max_depth):
         return False
     if b"\\" in frame:
         frame = frame.replace(b"\\\\", b"").replace(b'\\"', b"")
     outside = b"".join(frame.split(b'"')[::2])
-    brackets = outside.translate(_BRACES_AS_BRACKETS, _all_but(b"[]{}"))
+    return not has_pairs_within(outside.translate(_BRACES_AS_BRACKETS, _all_but(b"[]{}")), max_depth)
+
+
+def has_pairs_within(brackets: bytes, max_depth: int) -> bool:
+    """Whether square brackets are all in pairs, at most so many levels of them."""
     for _ in range(max_depth):
         if not brackets:
-            return False
+            return True
         shorter = brackets.replace(b"[]", b"")
         if len(shorter) == len(brackets):
-            return True
+            return False
         brackets = shorter
-    return bool(brackets)
+    return not brackets
 
 
-def _has_few_openers(frame: bytes, limit: int) -> bool:
+def nested_too_deep(max_depth: int) -> RemoteProtocolError:
+    """What is wrong with a frame that is `too_deep`."""
+    return RemoteProtocolError("depth", f"the peer sent JSON nested deeper than {max_depth} levels (max_depth)")
+
+
+def has_few_openers(frame: bytes, limit: int) -> bool:
     """Whether there are at most so many opening brackets in a frame, inside of strings or not."""
     if len(frame) < _LONG:
         return frame.count(b"[") + frame.count(b"{") <= limit
