@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn, TypeVar
 import msgspec
 
 from pyipc.errors import InvalidData, RemoteProtocolError, UnencodableData
+from pyipc.protocol.nesting import BRACES_AS_BRACKETS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,13 +42,9 @@ __all__ = [
     "fast_json",
     "fast_reply",
     "fast_request",
-    "has_few_openers",
-    "has_pairs_within",
-    "nested_too_deep",
     "read_json",
     "ready_json",
     "replaced",
-    "too_deep",
     "value_of",
 ]
 
@@ -329,7 +326,7 @@ def decode_frames(complete: bytes, delimiter: bytes, count: int, max_depth: int)
     if complete[:1] != b"{" or complete.count(b"}" + delimiter + b"{") != count - 1 or complete[-2:-1] != b"}":
         return None
     # More openers than max_depth between two delimiters is needed for a frame to be too deep.
-    openers = complete.translate(_BRACES_AS_BRACKETS, _all_but(b"[{" + delimiter))
+    openers = complete.translate(BRACES_AS_BRACKETS, _all_but(b"[{" + delimiter))
     if b"[" * (max_depth + 1) in openers:
         return None
     try:
@@ -339,63 +336,9 @@ def decode_frames(complete: bytes, delimiter: bytes, count: int, max_depth: int)
     return events if len(events) == count else None
 
 
-_BRACES_AS_BRACKETS = bytes.maketrans(b"{}", b"[]")
-
-
 @functools.cache
 def _all_but(keep: bytes) -> bytes:
     return bytes(byte for byte in range(256) if byte not in keep)
-
-
-def too_deep(frame: bytes, max_depth: int) -> bool:
-    """Whether JSON text is nested deeper than ``max_depth``, without reading it.
-
-    Strings are taken away first, then everything but brackets; every pass then removes the
-    innermost pairs, so what is left after ``max_depth`` passes is deeper (or is not JSON at all,
-    which decoding would have said too). All of it runs at the speed of memory.
-    """
-    if has_few_openers(frame, max_depth):
-        return False
-    if b"\\" in frame:
-        frame = frame.replace(b"\\\\", b"").replace(b'\\"', b"")
-    outside = b"".join(frame.split(b'"')[::2])
-    return not has_pairs_within(outside.translate(_BRACES_AS_BRACKETS, _all_but(b"[]{}")), max_depth)
-
-
-def has_pairs_within(brackets: bytes, max_depth: int) -> bool:
-    """Whether square brackets are all in pairs, at most so many levels of them."""
-    for _ in range(max_depth):
-        if not brackets:
-            return True
-        shorter = brackets.replace(b"[]", b"")
-        if len(shorter) == len(brackets):
-            return False
-        brackets = shorter
-    return not brackets
-
-
-def nested_too_deep(max_depth: int) -> RemoteProtocolError:
-    """What is wrong with a frame that is `too_deep`."""
-    return RemoteProtocolError("depth", f"the peer sent JSON nested deeper than {max_depth} levels (max_depth)")
-
-
-def has_few_openers(frame: bytes, limit: int) -> bool:
-    """Whether there are at most so many opening brackets in a frame, inside of strings or not."""
-    if len(frame) < _LONG:
-        return frame.count(b"[") + frame.count(b"{") <= limit
-    # `count` looks at one byte after the other, `find` at many at once.
-    for opener in (b"[", b"{"):
-        position = frame.find(opener)
-        while position >= 0:
-            limit -= 1
-            if limit < 0:
-                return False
-            position = frame.find(opener, position + 1)
-    return True
-
-
-# From this size on, in bytes, a loop around `find` is faster than `count`.
-_LONG = 4_096
 
 
 def convert(data: Any, kind: Any) -> Any:

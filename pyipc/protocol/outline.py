@@ -2,7 +2,7 @@
 
 A comma outside of strings stands between two complete values, whatever they are. So the text can be cut there, and each
 piece be read on its own, if it is known which containers are open at the cut. Strings and brackets are found as
-`codec.too_deep` does: in blocks, at the speed of memory, and no byte more than a fixed number of times.
+`nesting.too_deep` does: in blocks, at the speed of memory, and no byte more than a fixed number of times.
 """
 
 from __future__ import annotations
@@ -11,12 +11,17 @@ import codecs
 from typing import NamedTuple
 
 from pyipc.errors import RemoteProtocolError
-from pyipc.protocol.codec import has_few_openers, has_pairs_within, nested_too_deep
+from pyipc.protocol.nesting import (
+    brackets_outside_strings,
+    has_few_openers,
+    nested_too_deep,
+    without_escapes,
+)
 
 __all__ = ["Cut", "Outline"]
 
-_AS_SQUARE = bytes.maketrans(b"{}", b"[]")
-_NO_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
+# How often the innermost pairs are taken away before brackets are looked at one by one: few are left of most texts.
+_PASSES = 4
 
 
 class Cut(NamedTuple):
@@ -48,7 +53,6 @@ class Outline:
     __slots__ = (
         "_block_size",
         "_decoder",
-        "_depth",
         "_in_string",
         "_is_json",
         "_matches",
@@ -71,8 +75,7 @@ class Outline:
         self._not_utf8: RemoteProtocolError | None = None
         self._position = 0
         self._in_string = False
-        self._depth = 0
-        self._open = b""
+        self._open = bytearray()
         self._matches = True
         # Once it is known that the text is none, it remains to be found out if it is UTF-8 at least.
         self._is_json = True
@@ -109,53 +112,48 @@ class Outline:
                 self._not_utf8 = RemoteProtocolError("utf8", reason)
 
     def _look_at(self, block: bytes) -> None:
-        if b"\\" in block:
-            block = block.replace(b"\\\\", b"..").replace(b'\\"', b"..")
-        pieces = block.split(b'"')
-        first = int(self._in_string)  # every other piece is outside of strings, from this one on
-        self._in_string ^= len(pieces) % 2 == 0
-        outside = pieces[first::2]
-        index, comma = self._find_comma(pieces, first)
-        if index >= 0:
-            behind = pieces[index:]
-            position = self._position - sum(map(len, behind)) - len(behind) + 1 + comma
-            last = self.cuts[-1].position if self.cuts else 0
-            if position - last >= self._block_size // 2:  # nearer, a long string behind it would be copied for little
-                self._follow([*pieces[first:index:2], behind[0][:comma]])
-                self.cuts.append(Cut(position, self._open))
-                outside = [behind[0][comma:], *behind[2::2]]
-        self._follow(outside)
-
-    def _find_comma(self, pieces: list[bytes], first: int) -> tuple[int, int]:
-        """Which piece has the last comma outside of strings, and where; ``(-1, -1)`` if there is none."""
-        for index in range(len(pieces) - 1 - (len(pieces) - 1 - first) % 2, -1, -2):
-            comma = pieces[index].rfind(b",")
-            if comma >= 0:
-                return index, comma
-        return -1, -1
-
-    def _follow(self, outside: list[bytes]) -> None:
-        """Note which containers are open after what stands outside of strings."""
-        brackets = b"".join(outside).translate(None, _NO_BRACKETS)
-        if not brackets or not self._is_json:
+        plain = without_escapes(block)
+        was_in_string = self._in_string
+        self._in_string ^= plain.count(b'"') % 2 == 1
+        comma = _last_comma(plain, in_string=self._in_string)
+        position = self._position - len(plain) + comma
+        last = self.cuts[-1].position if self.cuts else 0
+        if comma < 0 or position - last < self._block_size // 2:  # so near, a long string behind it would be copied
+            self._follow(brackets_outside_strings(plain, in_string=was_in_string))
             return
-        square = brackets.translate(_AS_SQUARE)
-        depth = self._depth + square.count(b"[") - square.count(b"]")
-        if not has_pairs_within(b"[" * self._depth + square + b"]" * depth, self._max_depth):
-            self._refuse()
-        self._depth = depth
-        if self._matches:
-            self._open = _unpaired(self._open + brackets)
-            self._matches = not self._open.strip(b"[{")
+        self._follow(brackets_outside_strings(plain[:comma], in_string=was_in_string))
+        self.cuts.append(Cut(position, bytes(self._open)))
+        self._follow(brackets_outside_strings(plain[comma:]))
+
+    def _follow(self, brackets: bytes) -> None:
+        """Note which containers are open after some more brackets."""
+        left = brackets
+        for _ in range(_PASSES):
+            left = left.replace(b"[]", b"").replace(b"{}", b"")
+        opened, max_depth = self._open, self._max_depth
+        # Each of the passes may have taken two levels away, the innermost of one kind and then of the other.
+        if len(opened) + len(left) + 2 * _PASSES > max_depth:
+            left = brackets
+        for bracket in left:
+            if bracket in b"[{":
+                opened.append(bracket)
+                if len(opened) > max_depth:
+                    self._refuse()
+            elif opened:
+                self._matches &= opened.pop() == bracket - 2  # which is where ASCII has the partners
+            else:
+                self._refuse()
+            if not self._is_json:
+                return
 
     def _refuse(self) -> None:
-        """What is nested too deep, and what has brackets without a partner, are told apart as `codec.too_deep` does."""
+        """What is nested too deep, and what has brackets without a partner, are told apart as `nesting.too_deep` does."""
         if not has_few_openers(self._text, self._max_depth):
             raise nested_too_deep(self._max_depth)
         self._is_json = False
 
     def _finish(self) -> None:
-        if self._depth:
+        if self._open:
             self._refuse()
         if self._not_utf8 is not None:
             raise self._not_utf8
@@ -164,10 +162,15 @@ class Outline:
         self.is_complete = True
 
 
-def _unpaired(brackets: bytes) -> bytes:
-    """What is left when all pairs are taken away."""
-    size = -1
-    while size != len(brackets):
-        size = len(brackets)
-        brackets = brackets.replace(b"[]", b"").replace(b"{}", b"")
-    return brackets
+def _last_comma(plain: bytes, *, in_string: bool) -> int:
+    """Where the last comma outside of strings stands, -1 if there is none; ``in_string`` says how the block ends."""
+    end = len(plain)
+    while end >= 0:
+        quote = plain.rfind(b'"', 0, end)
+        if not in_string:
+            comma = plain.rfind(b",", quote + 1, end)
+            if comma >= 0:
+                return comma
+        end = quote
+        in_string = not in_string
+    return -1

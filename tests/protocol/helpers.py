@@ -64,7 +64,15 @@ def one_of_each(role: Role) -> tuple[JsonConversation, JsonConversation]:
 
 
 def receive(side: JsonConversation, chunks: Iterable[bytes]) -> list[Inbound]:
-    return [item for chunk in chunks for item in side.receive_data(chunk)]
+    return [item for chunk in chunks for item in received(side, chunk)]
+
+
+def received(side: JsonConversation, chunk: bytes) -> list[Inbound]:
+    """What bytes say, with all that has to be read in blocks."""
+    items = side.receive_data(chunk)
+    while side.is_busy:
+        items += side.go_on()
+    return items
 
 
 def cut(data: bytes, size: int) -> list[bytes]:

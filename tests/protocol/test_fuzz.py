@@ -14,7 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pyipc.errors import RemoteProtocolError
-from pyipc.protocol import codec
+from pyipc.protocol import codec, nesting
 from pyipc.protocol.codec import Event
 from pyipc.protocol.conversation import Role
 from pyipc.protocol.messages import Hello, Malformed
@@ -188,7 +188,7 @@ def test_any_bytes_at_all(role: Role, chunks: list[bytes]) -> None:
 def test_a_frame_is_an_event_or_an_error(text: bytes) -> None:
     event = second_opinion(text, LIMITS["max_depth"])
     try:
-        decoded = None if codec.too_deep(text, LIMITS["max_depth"]) else codec.decode(text)
+        decoded = None if nesting.too_deep(text, LIMITS["max_depth"]) else codec.decode(text)
     except RemoteProtocolError as error:
         assert error.code in {"json", "utf8", "envelope"}
         assert event is None
