@@ -1,16 +1,16 @@
 """Reading one large frame in blocks, so that nobody waits for the whole of it.
 
-What decodes JSON keeps the processor until it is done, in whatever thread it is called. So a large frame is first looked
-at for places where it can be cut (`outline`); then each block is decoded on its own, and what it says is put into the
-whole. To be read on its own, a block gets around it what it needs for that: in front of it the beginnings of the
-containers that are open there, the innermost with a value already, since a comma came before; and behind it a value more
-and the ends of those that are open then. So every byte is read where it stands, and a comma too many or too few, or a
-bracket of the wrong kind, is wrong here too.
+What decodes JSON keeps the processor until it is done, in whatever thread it is called. So a large frame is first
+looked at for places where it can be cut (`outline`); then each block is decoded on its own, and what it says is put
+into the whole. To be read on its own, a block gets around it what it needs for that: in front of it the beginnings of
+the containers that are open there, the innermost with a value already, since a comma came before; and behind it one
+more value and the ends of those that are open then. So every byte is read where it stands, and a comma too many or too
+few, or a bracket of the wrong kind, is wrong here too.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from pyipc.errors import RemoteProtocolError
 from pyipc.protocol import codec
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["BLOCK_SIZE", "LargeFrame"]
 
 #: Bytes that are dealt with at once: the worst that can stand in them takes some ten milliseconds.
-BLOCK_SIZE = 32_768
+BLOCK_SIZE: Final = 32_768
 
 _Container: TypeAlias = "list[Any] | dict[str, Any]"
 

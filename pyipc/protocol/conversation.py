@@ -227,14 +227,15 @@ class Conversation(ABC):
         After a fatal `Malformed`, which is always the last, nothing more is reported.
         """
 
+    @abstractmethod
     def go_on(self) -> list[Inbound]:
         """Read some more of a large frame, while `is_busy`: as much as takes a few milliseconds at most.
 
         Returns:
             As `receive_data`: nothing, or what the frame says and what is behind it.
         """
-        return []
 
+    @abstractmethod
     def give_up(self) -> None:
         """Read no more of a large frame, and forget what has arrived of it and behind it."""
 

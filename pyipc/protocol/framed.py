@@ -71,6 +71,7 @@ class JsonConversation(Introducing):
     # Records are kept until their frame is here, and a large frame, with the bytes behind it, until it has been read.
     _records: RecordBuffer | None = None
     _large: tuple[LargeFrame, bytes] | None = None
+    is_busy: bool = False
 
     def __init__(
         self,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from pyipc.errors import RemoteProtocolError
 
 __all__ = [
@@ -14,7 +16,7 @@ __all__ = [
 ]
 
 #: For `bytes.translate`: one kind of brackets in the place of two.
-BRACES_AS_BRACKETS = bytes.maketrans(b"{}", b"[]")
+BRACES_AS_BRACKETS: Final = bytes.maketrans(b"{}", b"[]")
 
 _ALL_BUT_BRACKETS_AND_QUOTES = bytes(byte for byte in range(256) if byte not in b'[]{}"')
 # From this size on, in bytes, a loop around `find` is faster than `count`.

@@ -147,7 +147,7 @@ class Outline:
                 return
 
     def _refuse(self) -> None:
-        """What is nested too deep, and what has brackets without a partner, are told apart as `nesting.too_deep` does."""
+        """Tell apart what is nested too deep and what has brackets without partners, as `nesting.too_deep` does."""
         if not has_few_openers(self._text, self._max_depth):
             raise nested_too_deep(self._max_depth)
         self._is_json = False
