@@ -18,7 +18,7 @@ from pyipc.protocol import codec, nesting
 from pyipc.protocol.codec import Event
 from pyipc.protocol.conversation import Role
 from pyipc.protocol.messages import Hello, Malformed
-from tests.protocol.helpers import FF, conversation, cut, frame, second_opinion, told
+from tests.protocol.helpers import FF, conversation, cut, frame, large_from, received, second_opinion, told
 
 if TYPE_CHECKING:
     from pyipc.protocol.framed import JsonConversation
@@ -118,7 +118,7 @@ def test_however_cut_it_says_the_same(
         reader = side(role, delimiter, malformed=malformed)
         items: list[Any] = []
         for chunk in chunks:
-            items += reader.receive_data(chunk)
+            items += received(reader, chunk)
         for item in items[:-1]:
             assert not (isinstance(item, Malformed) and item.fatal), "something was reported after a fatal error"
         if items and isinstance(items[-1], Malformed) and items[-1].fatal:
@@ -132,6 +132,11 @@ def test_however_cut_it_says_the_same(
         items, more_answers, same_protocol = read(chunks)
         assert told(items) == told(whole)
         assert (more_answers, same_protocol) == (answers, protocol)
+    with large_from(10):
+        for chunks in ([stream], cut(stream, 1), at_random):
+            items, more_answers, same_protocol = read(chunks)
+            assert told(items) == told(whole)
+            assert (more_answers, same_protocol) == (answers, protocol)
 
     said = expected(stream, delimiter, skip=malformed == "skip")
     assert without_codes(whole)[: len(said)] == said
