@@ -12,7 +12,7 @@ import pyipc
 from pyipc import pace
 from pyipc.protocol.blocks import BLOCK_SIZE
 from pyipc.testing import pair
-from tests.wire import frame, hello, join, stay
+from tests.wire import frame, hello, join, request, stay
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -210,15 +210,15 @@ async def test_a_peer_is_not_judged_while_its_frame_is_read(every_block: None, m
         server.on_disconnect(lambda reason: ended.append(reason.code))
         server.on("large", lambda message: got.append(trio.current_time()))
         peer = join(server)
-        await send_large(peer, server)
+        await peer.send(hello(), frame("large", numbers(MIB - 100)), b'{"type":')
+        await until(lambda: busy(server))
         began = trio.current_time()
         while not got and not ended:
             mock_clock.jump(0.25)
             await trio.lowlevel.checkpoint()
         assert ended == []
         assert got[0] - began > 5.0
-        # From now on it is: for what it promised, and for a frame that does not go on.
-        await peer.send(b'{"type":')
+        # From now on it is: for what it promised, and before that for the frame behind, which does not go on.
         while not ended and trio.current_time() < got[0] + 10.0:
             mock_clock.jump(0.25)
             await trio.testing.wait_all_tasks_blocked()
@@ -263,14 +263,32 @@ async def test_draining_waits_for_it(every_block: None, autojump_clock: MockCloc
     assert (answers, report.cut_off) == ([sum(numbers(MIB // 2))], 0)
 
 
-async def test_a_plain_peer_is_not_left_in_the_middle_of_it(every_block: None, autojump_clock: MockClock) -> None:
+@pytest.mark.parametrize("asks", [True, False])
+async def test_a_plain_peer_is_not_left_in_the_middle_of_it(
+    asks: bool, every_block: None, autojump_clock: MockClock
+) -> None:
     """It is sent away by half-closing, when nothing of its own is under way; a large frame that is being read is."""
+    got: list[int] = []
+    reports: list[pyipc.DrainReport] = []
+
+    def add(message: pyipc.Message[list[int]]) -> int:
+        got.append(sum(message.data))
+        return got[-1]
+
     async with pyipc.Server() as server, trio.open_nursery() as nursery:
-        server.on("sum", lambda message: sum(message.data))
+        server.on("sum", add)
         peer = join(server)
-        await peer.send(frame("pyipc.request", {"call": 1, "event": "sum", "data": numbers(MIB // 2)}))
+        data = numbers(MIB // 2)
+        await peer.send(frame("hi"), request(1, "sum", data) if asks else frame("sum", data))
         await until(lambda: busy(server))
-        nursery.start_soon(server.drain)
-        assert (await peer.read_until("pyipc.reply"))["data"] == sum(numbers(MIB // 2))
+
+        async def drain() -> None:
+            reports.append(await server.drain())
+
+        nursery.start_soon(drain)
+        if asks:
+            assert (await peer.read_until("pyipc.reply"))["data"] == sum(data)
         assert await peer.read() is None
         await peer.link.aclose()
+    assert got == [sum(data)]
+    assert reports == [pyipc.DrainReport(left=1)]

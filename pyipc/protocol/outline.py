@@ -55,7 +55,6 @@ class Outline:
         "_decoder",
         "_in_string",
         "_is_json",
-        "_matches",
         "_max_depth",
         "_not_utf8",
         "_open",
@@ -76,7 +75,6 @@ class Outline:
         self._position = 0
         self._in_string = False
         self._open = bytearray()
-        self._matches = True
         # Once it is known that the text is none, it remains to be found out if it is UTF-8 at least.
         self._is_json = True
         self.cuts: list[Cut] = []
@@ -140,7 +138,7 @@ class Outline:
                 if len(opened) > max_depth:
                     self._refuse()
             elif opened:
-                self._matches &= opened.pop() == bracket - 2  # which is where ASCII has the partners
+                opened.pop()  # whether it is of the same kind is seen when the block is read
             else:
                 self._refuse()
             if not self._is_json:
@@ -157,7 +155,7 @@ class Outline:
             self._refuse()
         if self._not_utf8 is not None:
             raise self._not_utf8
-        if not (self._is_json and self._matches and all(cut.open for cut in self.cuts)):
+        if not (self._is_json and all(cut.open for cut in self.cuts)):
             raise RemoteProtocolError("json", "the peer sent a frame that is not JSON: its brackets do not match")
         self.is_complete = True
 

@@ -151,6 +151,7 @@ def test_what_no_block_may_hide(data: bytes) -> None:
         (frame(b"[1,2" + b"}" * 70 + b"{" * 70), "depth"),
         (frame(b'["' + b"[" * 70 + b'",1'), "depth"),  # as at once: brackets in strings count where others do not match
         (frame(b'["' + b"[" * 40 + b'",1'), "json"),
+        (frame(b"[1,2}]"), "json"),
     ],
 )
 def test_the_first_of_several_faults(text: bytes, code: str) -> None:
@@ -164,6 +165,17 @@ def test_the_deepest_that_may_be(levels: int) -> None:
     stairs = b"[%b]" % b",".join([data] * 5)
     assert agree(frame(data), 64).startswith("Event(")
     assert agree(frame(stairs), 64, (7, 50, 200)).startswith("Event(" if levels == 62 else "depth")
+
+
+@pytest.mark.parametrize("levels", range(1, 20))
+def test_levels_of_both_kinds(levels: int) -> None:
+    """Pairs are taken away quickly where that cannot hide too many levels."""
+    text = b'[{"a":' * levels + b"[1,2]" + b"}]" * levels
+    assert agree(text, 2 * levels, (7, 1_000)) == "depth"
+    assert agree(text, 2 * levels + 1, (7, 1_000)) == "envelope"
+    text = b'{"a":[' * levels + b"1,2" + b"]}" * levels
+    assert agree(text, 2 * levels - 1, (7, 1_000)) == "depth"
+    assert agree(text, 2 * levels, (7, 1_000)) == "envelope"
 
 
 def test_the_last_of_equal_keys_counts_and_the_first_gives_the_place() -> None:
