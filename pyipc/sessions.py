@@ -40,6 +40,8 @@ _MAX_IDLE_NUMBERS = 1_000_000
 _MAX_IDLE_SIZE = 16 * 1024 * 1024
 # Identities whose terms are kept ready, so that idle connections of one user share them.
 _MAX_TERMS = 1_024
+# Who a peer is, and under which name it wants to be remembered.
+_Key = tuple[Any, str]
 # What a session counts for that is not without a connection.
 _NOT_IDLE = (0.0, 0, 0)
 
@@ -166,10 +168,10 @@ class Session(Receipts):
 
     __slots__ = ("_newest", "_resized", "connections", "incarnation", "key")
 
-    def __init__(self, key: object, resized: Callable[[Session], None]) -> None:
+    def __init__(self, key: _Key, resized: Callable[[Session], None]) -> None:
         super().__init__()
         self._resized = resized
-        self.key: object = key
+        self.key: _Key = key
         self.incarnation: str = secrets.token_hex(16)
         self.connections: list[Connection] = []
         # What has ended is not to be kept for as long as a session is.
@@ -211,10 +213,10 @@ class Sessions:
     def __init__(self, options: Options, timers: Timers) -> None:
         self._options = options
         self._timers = timers
-        self._sessions: dict[object, Session] = {}
+        self._sessions: dict[_Key, Session] = {}
         # Those without a connection: when each is to be forgotten, the next one first; how many numbers it had when its
         # last connection had ended, and how many bytes it counts for.
-        self._idle: dict[object, tuple[float, int, int]] = {}
+        self._idle: dict[_Key, tuple[float, int, int]] = {}
         self._idle_numbers = 0
         self._idle_size = 0
         self._terms: dict[object, SessionTerms] = {}
@@ -239,7 +241,7 @@ class Sessions:
             self._terms[identity] = terms
         return terms
 
-    def _open(self, key: object) -> Session:
+    def _open(self, key: _Key) -> Session:
         """The session of a peer that is about to enter it; until then it is one without a connection."""
         session = self._sessions.get(key)
         if session is None:
@@ -280,7 +282,7 @@ class Sessions:
         while len(self._idle) > self._options.max_sessions or (
             self._idle_numbers > _MAX_IDLE_NUMBERS and len(self._idle) > 1
         ):
-            self._forget_oldest()
+            self._forget_one_too_many()
         self._forget_later()
 
     def _recount(self, session: Session) -> None:
@@ -294,13 +296,20 @@ class Sessions:
         self._idle[session.key] = expires, numbers, session.size
         self._idle_size += session.size
 
-    def _take_from_idle(self, key: object) -> None:
+    def _take_from_idle(self, key: _Key) -> None:
         _, numbers, size = self._idle.pop(key, _NOT_IDLE)
         self._idle_numbers -= numbers
         self._idle_size -= size
 
-    def _forget_oldest(self) -> None:
-        key = next(iter(self._idle))
+    def _forget_one_too_many(self) -> None:
+        """Forget the oldest session of the peer that has most of them, or of their numbers: others pay for nobody."""
+        shares: collections.Counter[object] = collections.Counter()
+        for (identity, _), (_, numbers, _) in self._idle.items():
+            shares[identity] += 1 + numbers
+        ((greediest, _),) = shares.most_common(1)
+        self._forget(next(key for key in self._idle if key[0] == greediest))
+
+    def _forget(self, key: _Key) -> None:
         self._take_from_idle(key)
         del self._sessions[key]
 
@@ -312,7 +321,7 @@ class Sessions:
         self._timer = None
         now = trio.current_time()
         while self._idle and next(iter(self._idle.values()))[0] <= now:
-            self._forget_oldest()
+            self._forget(next(iter(self._idle)))
         self._forget_later()
 
 

@@ -181,6 +181,18 @@ def private_trio(module: str, source: str) -> list[str]:
     return [f"{module}:{line}: {name}" for line, name in names if re.match(r"trio\.(\w+\.)*_", name)]
 
 
+# Modules that know what the clock on the wall says. Somebody may set it at any time, so that nothing which waits may
+# look there: what needs the time below the applications has it from trio.
+WALL_CLOCKS = ("calendar", "datetime", "time")
+
+
+def wall_clocks(module: str, source: str) -> list[str]:
+    """Imports of what tells the time of day."""
+    if layer(module) == 3:
+        return []
+    return [f"{module}:{line}: {name}" for line, name in imports(module, ast.parse(source)) if name in WALL_CLOCKS]
+
+
 def unguarded_platform_imports(module: str, source: str) -> list[str]:
     """Imports that would make ``import pyipc`` fail on some operating system."""
     found: list[str] = []
@@ -201,11 +213,45 @@ def unguarded_platform_imports(module: str, source: str) -> list[str]:
     return found
 
 
+# What makes objects or runs code from bytes or text.
+REVIVERS = {"pickle", "marshal", "shelve", "dill", "cloudpickle", "xmlrpc", "yaml", "ctypes.util", "runpy", "code"}
+RUNNERS = {"eval", "exec", "compile", "__import__", "import_module", "load"}
+# Names here come from what is installed, or from a table in the module; never from a peer.
+MAY_IMPORT_BY_NAME = {"pyipc.transports.registry", "pyipc.cli.main"}
+
+
+def revived_code(module: str, source: str) -> list[str]:
+    """Ways in which what arrived could become code."""
+    tree = ast.parse(source)
+    found = [(line, name) for line, name in imports(module, tree) if any(within(name, each) for each in REVIVERS)]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            name = ast.unparse(node.func).rpartition(".")
+            is_known = isinstance(node.func, ast.Name) or name[0] in ("importlib", "builtins")
+            if name[2] in RUNNERS and is_known and module not in MAY_IMPORT_BY_NAME:
+                found.append((node.lineno, ast.unparse(node.func)))
+    return [f"{module}:{line}: {name}" for line, name in found]
+
+
+@pytest.mark.parametrize(
+    "source", ["import pickle", "from marshal import loads", "eval(x)", "importlib.import_module(x)"]
+)
+def test_code_that_revives_what_arrived_is_caught(source: str) -> None:
+    assert revived_code("pyipc.client", source) != []
+    assert revived_code("pyipc.client", "import re\nre.compile('x')\njson.load(file)") == []
+
+
+@pytest.mark.parametrize("module", SOURCES)
+def test_nothing_that_arrived_becomes_code(module: str) -> None:
+    assert revived_code(module, SOURCES[module].read_text("utf-8")) == []
+
+
 @pytest.mark.parametrize("module", SOURCES)
 def test_source_rules(module: str) -> None:
     source = SOURCES[module].read_text("utf-8")
     assert private_trio(module, source) == []
     assert unguarded_platform_imports(module, source) == []
+    assert wall_clocks(module, source) == []
     assert len(source.splitlines()) <= MAX_LINES, f"{module} is too long to hold in the head; split it"
 
 
@@ -222,6 +268,12 @@ def test_source_rules(module: str) -> None:
 def test_private_trio_is_caught(source: str) -> None:
     assert private_trio("pyipc.client", source) != []
     assert private_trio("pyipc.client", "import trio.lowlevel\ntrio.lowlevel.checkpoint()") == []
+
+
+@pytest.mark.parametrize("source", ["import time", "def f():\n    from time import monotonic", "import datetime as dt"])
+def test_a_clock_on_the_wall_is_caught(source: str) -> None:
+    assert wall_clocks("pyipc.vigil", source) != []
+    assert wall_clocks("pyipc.cli.certificates.issuing", source) == []
 
 
 @pytest.mark.parametrize("source", ["import fcntl", "from msvcrt import getch", "if True:\n    import pwd"])

@@ -6,6 +6,7 @@ That a test was not skipped where it could run is seen to in CI by the rule in c
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import shlex
 from pathlib import Path
@@ -13,7 +14,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-MAPS = [ROOT / "docs" / "explanation" / name for name in ("evidence.md", "node-ipc-weaknesses.md")]
+MAPS = [ROOT / "docs" / "explanation" / name for name in ("evidence.md", "node-ipc-weaknesses.md", "security.md")]
+
+
+# By the numbers that the page on security gives them.
+THREATS = {f"S{number}" for number in range(1, 23)}
 
 
 def rows(page: str) -> list[tuple[str, list[str]]]:
@@ -24,6 +29,7 @@ def rows(page: str) -> list[tuple[str, list[str]]]:
     ]
 
 
+@functools.cache
 def defined_tests(source: str) -> dict[str, list[str]]:
     """Every test of a module, ``name`` or ``Class::name``, with its decorators."""
     found = {}
@@ -62,6 +68,11 @@ def test_what_the_map_names_is_there(page: Path) -> None:
     for claim, evidence in table:
         assert evidence, f"nothing shows that {claim}"
         assert [complaint(each) for each in evidence if complaint(each)] == [], claim
+
+
+def test_every_threat_is_answered() -> None:
+    table = rows((ROOT / "docs" / "explanation" / "security.md").read_text("utf-8"))
+    assert {claim.split()[0] for claim, _ in table} >= THREATS
 
 
 def test_rows_are_read_as_written() -> None:

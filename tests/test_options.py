@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import typing
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+import pyipc
 from pyipc.options import UNSET, OptionOverrides, Options
+from tests.certificates import authority_file, leaf, leaf_file
+from tests.conftest import ROOT
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 DEFAULTS = {
     "connect_timeout": 10.0,
@@ -38,12 +45,15 @@ DEFAULTS = {
     "peer_idle_timeout": 60.0,
     "frame_timeout": 30.0,
     "frame_progress_size": 64 * 2**10,
+    "write_timeout": 3_600.0,
     "max_attachments_size": 4 * 2**20,
     "max_attachments": 64,
     "max_depth": 64,
     "max_event_name_size": 256,
     "max_connections": 1_024,
     "max_connections_per_peer": 256,
+    "max_handshakes": 64,
+    "max_held_size": 256 * 2**20,
     "max_concurrent_requests": 64,
     "max_pending_requests": 4_096,
     "max_unconfirmed": 4_096,
@@ -186,3 +196,14 @@ def test_a_heartbeat_that_no_peer_would_keep() -> None:
 
 def test_unset_shows_itself() -> None:
     assert repr(UNSET) == "UNSET"
+
+
+def test_the_server_on_the_page_on_security_can_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    leaf_file(tmp_path / "server.pem", leaf("localhost"))
+    authority_file(tmp_path).rename(tmp_path / "clients.pem")
+    page = (ROOT / "docs" / "explanation" / "security.md").read_text("utf-8")
+    (program,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    scope: dict[str, Any] = {}
+    exec(program, scope)
+    assert isinstance(scope["server"], pyipc.Server)

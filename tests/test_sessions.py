@@ -105,8 +105,8 @@ def test_beyond_the_bound_an_outcome_is_only_a_code() -> None:
 class Caller:
     """What a session needs of a connection."""
 
-    def __init__(self, name: str = "a") -> None:
-        self._link = types.SimpleNamespace(peer=Peer(address="unix:/x", uid=1))
+    def __init__(self, name: str = "a", peer: Peer = Peer(address="unix:/x", uid=1)) -> None:  # noqa: B008 - frozen
+        self._link = types.SimpleNamespace(peer=peer)
         self._receipts: Any = None
         self.aborted = ""
         self.name = name
@@ -145,6 +145,35 @@ async def test_many_numbers_of_clients_that_are_gone_are_bounded_in_all(
     again.leave(sessions)
     assert len(sessions) == 1
     assert sessions._idle_numbers == 199
+
+
+async def test_a_peer_that_makes_many_sessions_pushes_out_its_own(autojump_clock: trio.testing.MockClock) -> None:
+    sessions = Sessions(Options(max_sessions=5), Timers())
+    honest = [Caller(f"{name}", Peer(address="tcp:x", host=f"10.0.0.{name}")).enter(sessions) for name in range(3)]
+    kept = [each._receipts for each in honest]
+    for each in honest:
+        each.leave(sessions)
+    for name in range(100):
+        Caller(f"flood-{name}", Peer(address="tcp:x", host="10.9.9.9")).enter(sessions).leave(sessions)
+        assert len(sessions) <= 5
+    for name, session in enumerate(kept):
+        assert Caller(f"{name}", Peer(address="tcp:x", host=f"10.0.0.{name}")).enter(sessions)._receipts is session
+
+
+async def test_a_peer_with_many_numbers_pushes_out_its_own(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pyipc.sessions._MAX_IDLE_NUMBERS", 100)
+    sessions = Sessions(Options(), Timers())
+    honest = Caller("honest", Peer(address="tcp:x", host="10.0.0.1")).enter(sessions)
+    honest._receipts.begin(1)
+    honest.leave(sessions)
+    for name in range(5):
+        greedy = Caller(f"{name}", Peer(address="tcp:x", host="10.9.9.9")).enter(sessions)
+        for number in range(1, 61):
+            greedy._receipts.begin(number)
+        greedy.leave(sessions)
+    assert len(Caller("honest", Peer(address="tcp:x", host="10.0.0.1")).enter(sessions)._receipts) == 1
 
 
 async def test_a_session_does_not_keep_its_connections(autojump_clock: trio.testing.MockClock) -> None:

@@ -1099,6 +1099,24 @@ async def test_what_the_peer_says_about_itself_does_not_count(place: Path) -> No
                     assert "4242" not in server.peer.address
 
 
+async def test_descriptors_that_a_peer_passes_are_not_taken(place: Path) -> None:
+    """Nobody asks the kernel for them, so that it closes them: they take nothing of this process."""
+    with trio.fail_after(5):
+        listener = await UnixTransport().listen(parse_address(f"unix:{place}/s"), {})
+        async with closing(listener):
+            with call(place) as peer, socket.socket() as passed:
+                link = await listener.accept()
+                before = set(os.listdir("/dev/fd"))
+                async with closing(link):
+                    for number in range(3):
+                        socket.send_fds(peer, [b"%d" % number], [passed.fileno()] * 200)
+                    received = b""
+                    while len(received) < 3:
+                        received += await link.receive()
+                    assert received == b"012"
+                    assert set(os.listdir("/dev/fd")) == before
+
+
 # --- a full backlog ---------------------------------------------------------------------------------------------
 
 

@@ -157,6 +157,11 @@ class Introducing(OutgoingFrames):
         self._meet(version, hello, events, welcome.incarnation if isinstance(welcome, StreamWelcome) else "")
         self._answer(self._control(welcome))
 
+    def _refuse_hello(self, error: RemoteProtocolError) -> None:
+        """Tell a peer that means to introduce itself why it cannot; it is a plain one as yet, and hears nothing else."""
+        if self._role is Role.SERVER and self._hello and self.protocol == "plain":
+            self._answer(self._control(Goodbye(error.code, str(error)[:MAX_TEXT])))
+
     def _on_welcome(self, welcome: Welcome, events: list[Inbound]) -> None:
         if self._role is Role.SERVER or not self._hello or self.protocol != "plain":
             raise RemoteProtocolError("control", "the peer sent a welcome that nobody asked for")

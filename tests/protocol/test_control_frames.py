@@ -36,6 +36,7 @@ from tests.protocol.helpers import (
     frame,
     introduced,
     one_of_each,
+    received,
     told,
 )
 
@@ -118,7 +119,7 @@ def test_a_common_version_is_chosen_whatever_else_is_offered() -> None:
 @pytest.mark.parametrize(("versions", "offered"), [([], "none"), ([2, 3], "2, 3"), ([10**4000] * 50, "10000")])
 def test_without_a_common_version(versions: list[int], offered: str) -> None:
     server = conversation(agent="secret")
-    items = server.receive_data(control_frame(Hello(versions)) + FF + frame(b"1") + FF)
+    items = received(server, control_frame(Hello(versions)) + FF + frame(b"1") + FF)
     assert len(items) == 1
     assert code(items) == "version"
     answer = server.data_to_send()
@@ -181,6 +182,22 @@ def test_hello_twice() -> None:
     items = conversation().receive_data(HELLO + HELLO)
     assert items[0] == Introduced("pyipc/1", None, "")
     assert code(items) == "control"
+
+
+def test_a_hello_that_cannot_be_read_is_answered() -> None:
+    """Whoever writes a peer in another language sees what is wrong with its first words."""
+    server = conversation()
+    assert code(server.receive_data(frame(b'{"versions":["1"]}', b'"pyipc.hello"') + FF)) == "control"
+    (answer,) = conversation(Role.CLIENT).receive_data(server.data_to_send())
+    assert isinstance(answer, Goodbye)
+    assert answer.code == "control"
+    assert "$.versions[0]" in answer.message
+
+
+@pytest.mark.parametrize("side", [conversation(Role.CLIENT), conversation(hello=False), introduced()[1]])
+def test_a_hello_that_cannot_be_read_is_not_answered_by_others(side: JsonConversation) -> None:
+    assert code(side.receive_data(frame(b"1", b'"pyipc.hello"') + FF)) == "control"
+    assert side.data_to_send() == b""
 
 
 def test_hello_to_a_client() -> None:
