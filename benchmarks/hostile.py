@@ -81,7 +81,10 @@ def main(arguments: Sequence[str]) -> None:
     if sys.stderr.isatty():
         show_progress("")
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
-    run = Run(shlex.join(["./run", "hostile", *arguments]), today, about(), seconds, outcomes)
+    packages = [package for library in libraries for package in library.needs.values()]
+    releases = " and ".join(library.node for library in libraries if library.node)
+    command = shlex.join(["./run", "hostile", *arguments])
+    run = Run(command, today, about(packages, releases), seconds, outcomes)
     print(run.text(), end="")
     if parsed.json is not None:
         parsed.json.write_text(json.dumps(run.as_json(), indent=2, ensure_ascii=False) + "\n", "utf-8")

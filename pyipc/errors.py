@@ -277,6 +277,10 @@ class UnsupportedByTransport(PeerLacksFeature):
     """The transport or the framing of the connection cannot do what was asked, whoever is on the other side."""
 
 
+# Characters of a message that quotes the peer.
+_MAX_QUOTED: Final = 500
+
+
 class RemoteProtocolError(ProtocolError):
     """The peer sent something that the protocol does not allow.
 
@@ -288,7 +292,8 @@ class RemoteProtocolError(ProtocolError):
 
     def __init__(self, code: str, message: str) -> None:
         self.code = code
-        super().__init__(message)
+        # What it quotes, the peer chose: without an end it would fill logs, and the goodbye.
+        super().__init__(message if len(message) <= _MAX_QUOTED else f"{message[:_MAX_QUOTED]}...")
 
 
 # What the protocol itself says by a code. Nobody could tell that such a one came from a handler. (`not-allowed` is not

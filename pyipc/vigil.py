@@ -1,4 +1,4 @@
-"""Watching one connection for silence, dribble and a missing introduction.
+"""Watching one connection for silence, dribble, a missing introduction, and for a peer that takes nothing.
 
 Any byte is a sign of life. Each side says in its hello how often it wants to hear one, and each
 sends a ping when it has been silent that long; a side that has stopped reading, or whose event loop
@@ -26,12 +26,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Vigil"]
 
+# From how much of a frame that is not complete others are looked at as well.
+_LARGE = 64 * 1024
 # How much later than due a sign of life may come, at most.
 _TOLERANCE = 1.0
 
 
 class Vigil:
-    """Sends pings, and ends the connection when the peer is silent, dribbles or does not say hello.
+    """Sends pings, and ends the connection when the peer is silent, dribbles, takes nothing or does not say hello.
 
     Args:
         connection: What to end.
@@ -60,6 +62,7 @@ class Vigil:
         "_require_hello",
         "_timer",
         "_timers",
+        "_writing_since",
         "began",
     )
 
@@ -89,6 +92,7 @@ class Vigil:
         # When the incomplete frame last made progress, how much of it there was, and which one it is.
         self._mark: tuple[float, int, int] | None = None
         self._timer: Timer | None = None
+        self._writing_since: float = 0.0
 
     @property
     def awaits_hello(self) -> bool:
@@ -114,10 +118,19 @@ class Vigil:
 
     def watch_frame(self) -> None:
         """Bytes arrived, and the last of them are of a frame that is not complete."""
+        if self._conversation.partial_size >= _LARGE:
+            self._connection._owner.weigh(self._connection)
         if self._mark is None or self._mark[2] != self._conversation.frames_completed:
             self._set_mark(self._reader.time)
             if self._options.frame_timeout is not None:
                 self._wake_at(self._reader.time + self._options.frame_timeout)
+
+    def watch_writing(self) -> None:
+        """Bytes wait that the link did not take."""
+        timeout = self._options.write_timeout
+        if timeout is not None:
+            self._writing_since = trio.current_time()
+            self._wake_at(self._writing_since + timeout)
 
     def _set_mark(self, now: float) -> None:
         self._mark = (now, self._conversation.partial_size, self._conversation.frames_completed)
@@ -141,6 +154,7 @@ class Vigil:
             self._keep_promise(now),
             self._look_for_life(now, late),
             self._look_at_frame(now, late),
+            self._look_at_writing(now, late),
         )
 
     def _look_for_hello(self, now: float, late: float) -> float:
@@ -206,3 +220,19 @@ class Vigil:
             )
             return math.inf
         return since + timeout
+
+    def _look_at_writing(self, now: float, late: float) -> float:
+        timeout = self._options.write_timeout
+        if timeout is None or not self._outbox.is_waiting or not self._connection._link.reliable:
+            return math.inf
+        since = max(self._writing_since, self._outbox.last_sent)
+        if now < since + timeout:
+            return since + timeout
+        if late > min(LAG, timeout):
+            return now + min(GRACE, timeout)  # it was us: see what the link takes now
+        self._connection.abort(
+            "slow",
+            f"the peer took none of {self._outbox.size:,} bytes in {now - since:.0f} s (write_timeout)",
+            linger=False,
+        )
+        return math.inf

@@ -6,6 +6,9 @@ import threading
 import time
 from typing import TYPE_CHECKING, Self
 
+from scenarios.scenario import seconds
+from scenarios.stage import MARGIN
+
 if TYPE_CHECKING:
     from types import TracebackType
 
@@ -41,6 +44,13 @@ class Bystander:
         self.errors: list[str] = []
         self.longest = 0.0
 
+    @property
+    def waited(self) -> str:
+        """How long it had to wait at most, for people."""
+        if self.errors:
+            return f"had no answer in {self._patience:g} s"
+        return f"waited {seconds(self.longest)}"
+
     def __enter__(self) -> Self:
         self._one(FIRST)  # connects, which is not what is looked at
         self.longest = 0.0
@@ -61,7 +71,7 @@ class Bystander:
             time.sleep(PAUSE)
 
     def _one(self, number: int) -> None:
-        said, seconds = self._client.ask({"n": number}, self._patience + 5)
+        said, seconds = self._client.ask({"n": number}, self._patience + MARGIN)
         if "error" in said:
             self.errors.append(said["error"])
         else:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from harness.contender import NotMeasured
 from scenarios.scenario import Facts, Scenario, counted
-from scenarios.stage import Stage
+from scenarios.stage import MARGIN, Stage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -92,7 +92,7 @@ def _hand_out(library: Library, role: str, size: Mapping[str, float]) -> Ledger:
 
         def give() -> None:
             for number in range(count):
-                said, _ = boss.ask({"n": number}, size["patience"] + 5)
+                said, _ = boss.ask({"n": number}, size["patience"] + MARGIN)
                 if "error" in said:
                     ledger.errors[number] = said["error"]
                 else:

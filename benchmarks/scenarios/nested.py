@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from scenarios.bystander import Bystander
-from scenarios.scenario import Facts, Scenario, seconds
+from scenarios.scenario import Facts, Scenario
 from scenarios.stage import MIB, Stage
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["NESTED"]
 
-PATIENCE = 8.0
+PATIENCE = 15.0
 
 
 def play(library: Library, size: Mapping[str, float]) -> Facts:
@@ -49,7 +49,7 @@ def play(library: Library, size: Mapping[str, float]) -> Facts:
             cells.append("**the server has ended**")
         else:
             what = "handled" if handled else outcome
-            cells.append(f"{what}; others waited {seconds(bystander.longest)}, +{grown / MIB:,.0f} MiB")
+            cells.append(f"{what}; others {bystander.waited}, +{grown / MIB:,.0f} MiB")
     return Facts(cells, figures)
 
 

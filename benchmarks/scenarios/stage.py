@@ -24,12 +24,14 @@ if TYPE_CHECKING:
 
     from scenarios.libraries import Library
 
-__all__ = ["MIB", "Actor", "Stage"]
+__all__ = ["MARGIN", "MIB", "Actor", "Stage"]
 
 MIB = 1024**2
 VICTIMS = Path(__file__).resolve().parent.parent / "victims"
 #: Seconds in which a process starts, connects and says so.
 STARTING = 30.0
+#: Seconds beyond its patience in which a client says that it had no answer, unless it hangs.
+MARGIN = 2.0
 #: Seconds that a process gets to end after Ctrl-C.
 ENDING = 5.0
 #: Memory that no process may take: beyond it, it is ended.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from harness.contender import NotMeasured
 from scenarios.scenario import Facts, Scenario
-from scenarios.stage import Stage
+from scenarios.stage import MARGIN, Stage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -57,7 +57,7 @@ def play(library: Library, size: Mapping[str, float]) -> Facts:
 
 
 def _asks(client: Actor, number: int) -> str:
-    said, _ = client.ask({"n": number}, PATIENCE + 5)
+    said, _ = client.ask({"n": number}, PATIENCE + MARGIN)
     return str(said.get("by") or said["error"])
 
 

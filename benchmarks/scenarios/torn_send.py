@@ -40,16 +40,17 @@ def play(library: Library, size: Mapping[str, float]) -> Facts:
         handled = stage.journal("handled")
         noticed = [str(what) for what in stage.journal("noticed")]
         alive = server.is_alive
-    torn = handled.count(2)
+    whole, torn = handled.count(1), handled.count(2)
     return Facts(
         [
+            f"{whole} of {kills}" if library.wire.is_job else "not seen: they are pings",
             f"{torn} of {kills}",
             counted(noticed),
             "answered" if alive and not bystander.errors else f"not answered: {counted(bystander.errors)}",
         ],
         {
             "kills": kills,
-            "whole_handled": handled.count(1),
+            "whole_handled": whole,
             "torn_handled": torn,
             "noticed": noticed,
             "alive": alive,
@@ -63,7 +64,7 @@ TORN_SEND = Scenario(
     title="Killed while sending",
     about="{kills} peers, one after the other, send a message and a part of the next, of 3 KB, from its first byte to "
     "its last but one, and are then killed (SIGKILL).",
-    columns=("parts taken for a message", "what the server is told", "others meanwhile"),
+    columns=("whole messages handled", "parts taken for a message", "what the server is told", "others meanwhile"),
     play=play,
     size={"kills": 8},
     quick={"kills": 3},

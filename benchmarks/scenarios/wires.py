@@ -53,6 +53,7 @@ class Wire:
         message: The bytes of a message with this JSON as its data.
         claim: The beginning of a message of 4 GiB; ``None`` where messages end with a delimiter instead.
         endless: The beginning of a message without an end; empty where messages have lengths.
+        is_job: Whether its message is one that a program hears of.
         connect: Connects to a path, and says and hears what comes before the first message.
     """
 
@@ -60,6 +61,7 @@ class Wire:
     message: Callable[[bytes], bytes]
     claim: bytes | None = None
     endless: bytes = b""
+    is_job: bool = True
     connect: Callable[[str], socket.socket] = _connected
 
 
@@ -216,7 +218,7 @@ def _brine(data: bytes) -> bytes:
     return struct.pack("!LB", len(body), 0) + body + b"\n"
 
 
-BRINE = Wire(key="brine", message=_brine, claim=struct.pack("!LB", CLAIM_32 - 1, 0))
+BRINE = Wire(key="brine", message=_brine, claim=struct.pack("!LB", CLAIM_32 - 1, 0), is_job=False)
 
 #: By their keys.
 WIRES = {wire.key: wire for wire in (LINES, NODE_IPC, PYIPC, PICKLE, ZMTP, SP, WEBSOCKET, PYRO, BRINE)}

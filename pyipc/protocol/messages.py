@@ -243,3 +243,9 @@ class Malformed:
 
     error: RemoteProtocolError
     fatal: bool
+
+    def __post_init__(self) -> None:
+        # Whoever keeps the error, as in a list of what ended, must not keep the frame too, which all these hold.
+        error, cause = self.error, self.error.__cause__
+        error.__traceback__ = error.__context__ = None
+        error.__cause__ = None if cause is None else ValueError(str(cause))

@@ -20,8 +20,8 @@ from tests.battery.ledger import Entry, Ledger, digest_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-# Of so many messages of a sender one is a request, one a plain event, one takes the handler a moment before it is noted,
-# one after that, and one has an attachment: which, is said by what is left over.
+# Of so many messages of a sender one is a request, one a plain event, one takes the handler a moment before it is
+# noted, one after that, and one has an attachment: which, is said by what is left over.
 _ROUND, _ASK, _PLAIN, _BEFORE, _AFTER, _ATTACHED = 16, 3, 7, 9, 10, 13
 _MOMENT = 0.002
 _SENDERS = 8
@@ -177,7 +177,7 @@ def main() -> None:
     role, life, folder, *addresses = sys.argv[1:]
     ledger = Ledger(Path(folder) / life)
     if role == "consumer":
-        trio.run(consume, life, ledger, *addresses)
+        trio.run(consume, life, ledger, addresses[0])
     else:
         trio.run(Producer(life, ledger).run, addresses)
 

@@ -18,7 +18,7 @@ import pytest
 import trio
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 
 __all__ = ["Program", "needs_processes", "running", "tell", "told"]
 
@@ -101,7 +101,7 @@ def tell(word: object) -> None:
     print(json.dumps(word), flush=True)
 
 
-async def told() -> AsyncIterator[Any]:
+async def told() -> AsyncGenerator[Any, None]:
     """What the test says, until it has no more to say."""
     rest = bytearray()
     async with trio.lowlevel.FdStream(os.dup(sys.stdin.fileno())) as stream:

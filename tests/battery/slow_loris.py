@@ -15,11 +15,17 @@ import trio
 
 import pyipc
 from tests.battery.program import tell, told
+from tests.battery.sizes import FACTOR
 from tests.conformance.sides import until
 from tests.wire import frame, hello
 
-#: Seconds that the server gives everybody, far below what it does by default, so that waiting takes no longer.
-HANDSHAKE, FRAME, CLOSE = 3.0, 4.0, 0.5
+_DEFAULTS = pyipc.Options()
+#: Seconds that the server gives everybody: less than by default where not much time is there for all of it.
+HANDSHAKE, FRAME, CLOSE = (
+    (_DEFAULTS.handshake_timeout or 0, _DEFAULTS.frame_timeout or 0, _DEFAULTS.close_timeout)
+    if FACTOR >= 10
+    else (3.0, 4.0, 0.5)
+)
 
 
 def more_descriptors() -> None:

@@ -92,8 +92,9 @@ class Teller:
                         await self.tell_all(count)
                         tell({"memory": peak_memory(), **self.reported})
                     case "balance":
-                        while self.plan.policy == "close" and not self.lost:
-                            await self.hear()
+                        with trio.move_on_after(30):
+                            while self.plan.policy == "close" and not self.lost:
+                                await self.hear()
                         told_of = self.server.statistics()
                         dropped = [each.statistics().dropped for each in self.server.connections]
                         tell(

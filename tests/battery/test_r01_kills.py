@@ -1,14 +1,15 @@
-"""R1. Nothing that was confirmed is lost, whoever is killed.
+"""R1: nothing that was confirmed is lost, whoever is killed.
 
-Eight producers send to four servers, each in a process of its own, over Unix sockets and over TCP: half of what a producer
-sends goes to one server and the next that takes its place, half to whichever answers. While they work, one process after
-the other is ended with `kill -9` and started again. Every message is in a file before it is sent, when it was handled, and
-when it was confirmed. At the end all that was confirmed was handled, nothing was handled that nobody sent, no life of a
-server handled anything twice, what a later one handled again was marked as such, and the messages of each sender came in
-order. The same where a server is killed while it drains, with work in hand that will never be done.
+Eight producers send to four servers, each in a process of its own, over Unix sockets and over TCP: half of what a
+producer sends goes to one server and the next that takes its place, half to whichever answers. While they work, one
+process after the other is ended with `kill -9` and started again. Every message is in a file before it is sent, when
+it was handled, and when it was confirmed. At the end all that was confirmed was handled, nothing was handled that
+nobody sent, no life of a server handled anything twice, what a later one handled again was marked as such, and the
+messages of each sender came in order. The same where a server is killed while it drains, with work in hand that would
+never be done.
 
-A tenth of the messages are plain events among the confirmed ones, requests that may be handled twice, and topics: they may
-be lost, but nothing else may happen to them.
+Among them are plain events, requests that may be handled twice, and topics: those may be lost, but nothing else may
+happen to them.
 """
 
 from __future__ import annotations
@@ -143,7 +144,9 @@ class Scene:
     async def choose(self, kind: str) -> str:
         """The name of a process that has work in hand."""
         while True:
-            if working := sorted(name for name, life in self.lives.items() if name.startswith(kind) and life.is_working):
+            if working := sorted(
+                name for name, life in self.lives.items() if name.startswith(kind) and life.is_working
+            ):
                 return self._random.choice(working)
             await trio.sleep(0.01)
 
@@ -223,8 +226,8 @@ async def check(folder: Path, kind: str, seed: int, messages: int, deeds: list[s
     ]
     redelivered = sum(handling.redelivered for life in ledger.handled.values() for handling in life)
     print(
-        f"{kind}, seed {seed}: {balance.confirmed:,} confirmed, {len(deeds)} kills, {len(in_hand)} in hand of producers, "
-        f"{redelivered} redelivered, {balance.again} handled again by a later life"
+        f"{kind}, seed {seed}: {balance.confirmed:,} confirmed, {len(deeds)} kills, {len(in_hand)} in hand of "
+        f"producers, {redelivered} redelivered, {balance.again} handled again by a later life"
     )
     assert in_hand or "producer" not in deeds, "no producer was killed in the middle of its work"
     assert redelivered, "no server was killed in the middle of its work"

@@ -1,9 +1,10 @@
-"""R2. A peer that is killed in the middle of a frame hurts nobody.
+"""R2: a peer that is killed in the middle of a frame hurts nobody.
 
 A process writes the beginning of three frames and is ended with `kill -9`, once for every number of bytes from none to
-all: as a client of a server, as the server of a client, over Unix sockets and over TCP; of plain, confirmed and attached
-events, and of requests. Each time the frames that are whole are handled, of the one that is torn nothing is, there is one
-disconnect with the right reason, and the connection that comes next is as good as any: a peer that writes all three.
+all: as a client of a server and as the server of a client, over Unix sockets and over TCP; plain, confirmed and
+attached events, and requests. Each time the frames that are whole are handled, of the one that is torn nothing is,
+there is one disconnect with the right reason, and the connection that comes next is as good as any: that of a peer
+which writes all three.
 """
 
 from __future__ import annotations
@@ -15,12 +16,13 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import trio
 
 import pyipc
 from tests.battery import torn_writer
 from tests.battery.leaks import leak_gate
 from tests.battery.sizes import FACTOR, sized
-from tests.cli.processes import Program, eventually, start
+from tests.cli.processes import PATIENCE, Program, start
 from tests.conftest import CANNOT_RUN
 
 if TYPE_CHECKING:
@@ -38,7 +40,7 @@ FEATURES = ["attachments", "confirm"]
 HELLO = {"versions": [1], "features": FEATURES, "session": torn_writer.ANYBODY.decode()}
 WELCOME = {"version": 1, "features": FEATURES, "max_attachments_size": 1 << 20, "instance": "1", "session_timeout": 60}
 #: Bytes that would be a delimiter, the beginning of a record or the end of text anywhere else.
-TRICKY = b"\x0c\x01{\"}\x0c"
+TRICKY = b'\x0c\x01{"}\x0c'
 
 
 def frame(name: str, data: object) -> bytes:
@@ -120,23 +122,33 @@ class Side:
     def __init__(self) -> None:
         self.router = pyipc.Router()
         self.heard: list[tuple[str, object, tuple[bytes, ...]]] = []
-        self.ended: list[pyipc.Disconnected] = []
+        self._met = 0
+        self._ends: list[pyipc.Disconnected] = []
+        self._parted = trio.Event()
         for name in ("plain", "sure", "photo", "ask"):
             self.router.on(name, self._hear)
 
+    def part(self, end: pyipc.Disconnected) -> None:
+        """A connection has ended."""
+        self._ends.append(end)
+        self._parted.set()
+
     def _hear(self, message: pyipc.Message[Any]) -> Any:
-        self.heard.append((message.event, message.data, message.attachments))
+        self.heard.append((message.event, message.data, tuple(message.attachments)))
         return message.data
 
     async def meet(self, peers: Program, batch: Batch, length: int) -> None:
         """Have a peer write so much and be killed, and see what comes of it."""
-        before = len(self.ended)
+        self._parted = trio.Event()
+        self._met += 1
+        self._ends.clear()
         self.heard.clear()
         await peers.write(f"{length}\n")
-        await eventually(lambda: len(self.ended) > before, f"the end of the one that writes {length} bytes")
+        with trio.fail_after(PATIENCE):
+            await self._parted.wait()
         whole = batch.whole(length)
         assert self.heard == [(part.event, part.content, part.attachments) for part in whole], length
-        (end,) = self.ended[before:]
+        (end,) = self._ends
         # Who is killed before reading an answer leaves a connection that was reset.
         codes = {"eof", "lost"} if any(part.is_answered for part in whole) else {"eof"}
         assert end.code in codes, (length, end)
@@ -144,14 +156,12 @@ class Side:
 
     async def meet_all(self, peers: Program, batch: Batch, tally: Tally) -> None:
         """Meet a peer for each length, and after each one that writes everything."""
-        killed = 0
         for cut in batch.cuts():
             for length in (cut, len(batch.data)):
                 await self.meet(peers, batch, length)
-                killed += 1
         await peers.close_stdin()
-        assert (await peers.finish()).lines[-1:] == [f"killed {killed}"]
-        tally.add(kills=killed, lost=0)
+        assert (await peers.finish()).lines[-1:] == [f"killed {self._met}"]
+        tally.add(kills=self._met, lost=0)
 
 
 @asynccontextmanager
@@ -181,7 +191,7 @@ async def test_a_server_whose_client_is_killed_after_any_byte(
     async with leak_gate(sockets):
         server = pyipc.Server(f"unix:{sockets}/s" if kind == "unix" else "tcp://127.0.0.1:0", router=side.router)
         async with server, pyipc.connect(server.addresses[0]) as bystander:
-            server.on_disconnect(side.ended.append)
+            server.on_disconnect(side.part)
             place = f"{sockets}/s" if kind == "unix" else str(server.addresses[0].port)
             greeting = frame("pyipc.hello", HELLO)
             async with peers_that_are_killed(tmp_path, "connect", kind, place, greeting, batch) as peers:
@@ -205,5 +215,5 @@ async def test_a_client_whose_server_is_killed_after_any_byte(
         async with pyipc.connect(
             address, router=side.router, reconnect_interval=0.001, reconnect_max_interval=0.01
         ) as client:
-            client.on_disconnect(side.ended.append)
+            client.on_disconnect(side.part)
             await side.meet_all(peers, batch, tally)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.battery.catalogue import hostile_server, runner
-from tests.battery.catalogue.page import CHAPTERS, PAGE, TO_CLIENTS, TO_UNIX, page
+from tests.battery.catalogue import hostile_server, plain_to_tls, runner
+from tests.battery.catalogue.page import ALL, CHAPTERS, PAGE, TO_CLIENTS, TO_TLS, TO_UNIX, page
 from tests.conformance.subjects import SUBJECTS
 from tests.conftest import CANNOT_RUN
 
@@ -39,27 +39,31 @@ async def test_each_case_comes_out_as_documented(
         folder.mkdir()
         return SUBJECTS[transport](folder)
 
-    assert await runner.complaints(place, chapter.cases) == []
+    assert await runner.complaints(place, chapter) == []
     tally.add(cases=len(chapter.cases))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason=f"{CANNOT_RUN} descriptors are passed and counted as on Linux")
 async def test_descriptors_that_nobody_asked_for(tmp_path: Path, tally: Tally) -> None:
-    assert await runner.complaints(lambda name: SUBJECTS["unix"](tmp_path), TO_UNIX.cases) == []
+    assert await runner.complaints(lambda name: SUBJECTS["unix"](tmp_path), TO_UNIX) == []
     tally.add(cases=len(TO_UNIX.cases))
+
+
+async def test_plain_text_to_a_server_that_speaks_tls(tmp_path: Path, tally: Tally) -> None:
+    assert await plain_to_tls.complaints(SUBJECTS["tls"](tmp_path)) == []
+    tally.add(cases=len(TO_TLS.cases))
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
 async def test_a_client_bears_any_server(transport: str, tmp_path: Path, tally: Tally) -> None:
-    assert await hostile_server.complaints(SUBJECTS[transport](tmp_path), TO_CLIENTS.cases) == []
+    assert await hostile_server.complaints(SUBJECTS[transport](tmp_path), TO_CLIENTS) == []
     tally.add(cases=len(TO_CLIENTS.cases))
 
 
 def test_there_are_enough_and_each_has_a_name_of_its_own() -> None:
-    chapters = (*CHAPTERS, TO_UNIX, TO_CLIENTS)
-    for chapter in chapters:
-        assert len({case.name for case in chapter.cases}) == len(chapter.cases), chapter.title
-    assert sum(len(chapter.cases) for chapter in chapters) >= 520
+    for chapter in ALL:
+        assert len(chapter.cases) == sum(map(len, chapter.sections.values())), chapter.title
+    assert sum(len(chapter.cases) for chapter in ALL) >= 520
 
 
 def test_the_page_is_up_to_date() -> None:

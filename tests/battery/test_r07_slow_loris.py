@@ -1,4 +1,4 @@
-"""Slow loris: hundreds of connections that keep a server waiting.
+"""Slow loris: hundreds of connections keep a server waiting. All are thrown out in time, and nobody else is hurt.
 
 A hundred of them say nothing, a hundred say a byte a second, of their introduction or of an event, and forty begin a
 TLS handshake and do not go on. None of them closes, also when the server has. Meanwhile fifty honest clients, and

@@ -1,4 +1,4 @@
-"""Half-open connections: the other side is gone, and nothing says so.
+"""Half-open connections: the other side is gone, and nothing says so. Both notice in time, and nothing is lost.
 
 A client emits confirmed events without a pause, and then every byte between the two sides vanishes; or the process of
 one of them is stopped; or the network is unplugged. Both sides notice within ``heartbeat_interval`` times

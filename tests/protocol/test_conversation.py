@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -36,6 +37,7 @@ from tests.protocol.helpers import (
     one_of_each,
     other,
     receive,
+    received,
     told,
 )
 
@@ -194,7 +196,7 @@ def test_a_large_frame_in_pieces_and_what_follows_it(role: Role) -> None:
     side = conversation(role)
     whole = frame(f'"{LARGE}"'.encode()) + FF
     assert side.receive_data(whole[:70_000]) == []
-    assert side.receive_data(whole[70_000:] + b'{"type"') == [Event("e", LARGE)]
+    assert received(side, whole[70_000:] + b'{"type"') == [Event("e", LARGE)]
     assert (side.partial_size, side.frames_completed) == (7, 1)
     assert side.receive_data(b':"e","data":3}' + FF) == [Event("e", 3)]
 
@@ -212,7 +214,7 @@ def test_a_large_frame_that_is_refused(role: Role, data: str, code: str) -> None
     side = conversation(role)
     whole = frame(data.encode()) + FF + frame(b"2") + FF
     assert side.receive_data(whole[:70_000]) == []
-    (refused,) = side.receive_data(whole[70_000 : whole.index(FF) + 1])
+    (refused,) = received(side, whole[70_000 : whole.index(FF) + 1])
     assert isinstance(refused, Malformed)
     assert (refused.error.code, refused.fatal) == (code, True)
     assert side.receive_data(whole[whole.index(FF) + 1 :]) == []
@@ -381,3 +383,42 @@ def test_the_error_a_peer_makes_is_one_of_a_kind() -> None:
     assert isinstance(item, Malformed)
     assert isinstance(item.error, RemoteProtocolError)
     assert item.error.__cause__ is not None
+
+
+LONG = b"9" * 4_000
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        frame(b'["\\ud800",%b.5]' % LONG),
+        frame(b'{"call":%b}' % LONG, b'"pyipc.cancel"'),
+        frame(b'{"number":%b,"event":"e"}' % LONG, b'"pyipc.deliver"'),
+        frame(b'{"call":%b}' % LONG, b'"pyipc.end"'),
+        frame(b'{"versions":[%b]}' % LONG, b'"pyipc.hello"'),
+        frame(b'{"call":1,"event":"pyipc.%b"}' % LONG, b'"pyipc.request"'),
+    ],
+)
+def test_a_peer_is_quoted_in_short(text: bytes) -> None:
+    """What is wrong is told to logs and to the peer; neither is to be filled by what it sent."""
+    side = conversation()
+    (item,) = side.receive_data(text + FF)
+    assert isinstance(item, Malformed)
+    assert len(str(item.error)) <= 503
+    assert len(str(item.error.__cause__)) <= 503
+    assert len(side.data_to_send()) <= 400
+
+
+@pytest.mark.parametrize("text", [b'"%b\xff"', b'["\\ud800","%b" 1]', b'["%b",1e400]', b'{"%b":1e400,"\\ud800":1}'])
+def test_an_error_that_is_kept_does_not_keep_the_frame(text: bytes) -> None:
+    size = 200_000
+    side = conversation()
+    chunk = frame(text % (b"x" * size)) + FF
+    tracemalloc.start()
+    try:
+        items = side.receive_data(chunk)
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert isinstance(items[-1], Malformed)
+    assert kept < size // 10

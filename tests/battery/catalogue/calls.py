@@ -115,5 +115,11 @@ CHAPTER = Chapter(
     "Requests and answers",
     "A number belongs to one call as long as that is under way. An answer to a call that was never made is "
     "refused; one that nobody waits for any more is not.",
-    (*NUMBERS, *ANSWERS, *CANCELS, *REQUESTS, *ENDINGS),
+    {
+        "Numbers of requests": NUMBERS,
+        "Answers": ANSWERS,
+        "Cancels": CANCELS,
+        "Requests": REQUESTS,
+        "Endings, and signs of life": ENDINGS,
+    },
 )

@@ -114,12 +114,17 @@ class Chapter:
     Attributes:
         title: The heading.
         about: What the reader should know, in Markdown.
-        cases: All of them, each with a name of its own.
+        sections: The cases under their headings; each has a name of its own there.
     """
 
     title: str
     about: str
-    cases: tuple[Case, ...]
+    sections: dict[str, tuple[Case, ...]]
+
+    @property
+    def cases(self) -> dict[str, Case]:
+        """All of them, by heading and name."""
+        return {f"{title}: {case.name}": case for title, cases in self.sections.items() for case in cases}
 
 
 # --- cases ------------------------------------------------------------------------------------------------------

@@ -84,5 +84,5 @@ CHAPTER = Chapter(
     "Delimiters",
     "A frame ends with a form feed, `0x0C`, which can stand in no JSON text. However the bytes are cut on their "
     "way, the outcome is the same.",
-    (*MISSING, *DOUBLED, *INSIDE, *CUTS),
+    {"Missing": MISSING, "Doubled": DOUBLED, "Inside of a frame": INSIDE, "Reads and frames": CUTS},
 )

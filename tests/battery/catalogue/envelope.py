@@ -151,5 +151,5 @@ CHAPTER = Chapter(
     'A frame is `{"type": name, "data": any JSON}`. Names are texts without meaning, whatever they mean to Python '
     "or JavaScript; those that begin with `pyipc.` are the protocol's own, and unknown ones of them are ignored, "
     "since a later version may have them. *Small limits* are names of 16 bytes.",
-    (*SHAPE, *NAMES, *FIELDS),
+    {"The envelope": SHAPE, "Names": NAMES, "Fields": FIELDS},
 )

@@ -189,5 +189,10 @@ CHAPTER = Chapter(
     "A peer that says hello is a pyipc peer from then on; one that does not is a plain one, unless the server "
     "requires it (`plain_peers=False`). Fields of the hello that nobody knows, and features that do not exist, "
     "are ignored.",
-    (*VERSIONS, *FIELDS, *ORDER, *STRANGERS),
+    {
+        "Versions of a hello": VERSIONS,
+        "Other fields of a hello": FIELDS,
+        "When it comes": ORDER,
+        "Who else may come": STRANGERS,
+    },
 )

@@ -199,5 +199,5 @@ CHAPTER = Chapter(
     "JSON",
     "One strict reader: what `JSON.parse` refuses is refused, and so is what has no value of its own. The limits "
     "are 64 levels and 1 MiB a frame; *small limits* are 300 bytes.",
-    (*DEPTH, *SIZE, *NUMBERS, *TEXT, *STRUCTURE),
+    {"Depth": DEPTH, "Size": SIZE, "Numbers": NUMBERS, "Text": TEXT, "Structure": STRUCTURE},
 )

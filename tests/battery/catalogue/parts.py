@@ -236,5 +236,5 @@ CHAPTER = Chapter(
     "A number is handled once however often it comes, and credit is what the receiver says. What comes for a "
     "stream that is over is ignored; what cannot be meant is refused. *Small limits* are a window of 8 numbers, "
     "and 2 streams.",
-    (*CONFIRMED, *OUTCOMES, *STREAMS, *TRACES),
+    {"Confirmed events": CONFIRMED, "Outcomes": OUTCOMES, "Streams": STREAMS, "Traces": TRACES},
 )

@@ -122,5 +122,5 @@ CHAPTER = Chapter(
     "A record is the byte `0x01`, its length in eight bytes, and its content; the frame that it belongs to "
     "follows. A length is believed only as far as bytes arrive, and one beyond the limit is refused before any "
     "do. *Small limits* are 3 records of 100 bytes in all.",
-    (*LENGTHS, *COUNTS, *CUTS, *PLACES),
+    {"Lengths": LENGTHS, "Several records": COUNTS, "Cut on their way": CUTS, "In other places": PLACES},
 )

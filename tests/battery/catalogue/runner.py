@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 
     from pyipc.transports import Link
-    from tests.battery.catalogue.cases import Case, Heard, Told
+    from tests.battery.catalogue.cases import Case, Chapter, Heard, Told
     from tests.conformance.subjects import Subject
 
-__all__ = ["LAST_CALL", "FrameReader", "complaints", "differences", "farewell"]
+__all__ = ["LAST_CALL", "FrameReader", "complaints", "differences", "farewell", "try_each"]
 
 # The call by which a connection shows that it lives on; no case uses the number.
 LAST_CALL = 2**53 - 1
@@ -215,22 +215,28 @@ def differences(*looks: tuple[str, object, object]) -> list[str]:
     return [f"{what} {seen[:500]}, and not {wanted[:500]}" for what, seen, wanted in found if seen != wanted]
 
 
-async def complaints(make_subject: Callable[[str], Subject], cases: Iterable[Case]) -> list[str]:
-    """Try cases, those of one house at one server, and say what came out otherwise than it should.
+async def complaints(make_subject: Callable[[str], Subject], chapter: Chapter) -> list[str]:
+    """Try the cases of a chapter, those of one house at one server, and say what came out otherwise than it should.
 
     Args:
         make_subject: A transport at a place of its own, by the name of that place.
-        cases: What to try.
+        chapter: What to try.
     """
     found = []
-    by_house: dict[House, list[Case]] = {}
-    for case in cases:
-        by_house.setdefault(case.house, []).append(case)
-    for house, tried in by_house.items():
-        async with Stand(make_subject(house.name.lower()), house).open() as stand:
-            for case in tried:
-                with trio.move_on_after(10) as patience:
-                    found += [f"{case.name}: {complaint}" for complaint in await stand.check(case)]
-                if patience.cancelled_caught:
-                    found.append(f"{case.name}: nothing came of it for 10 s")
+    for house in House:
+        cases = {name: case for name, case in chapter.cases.items() if case.house is house}
+        if cases:
+            async with Stand(make_subject(house.name.lower()), house).open() as stand:
+                found += await try_each(stand.check, cases)
+    return found
+
+
+async def try_each(check: Callable[[Case], Awaitable[list[str]]], cases: dict[str, Case]) -> list[str]:
+    """Try cases one after the other; say of which what came out otherwise."""
+    found = []
+    for name, case in cases.items():
+        with trio.move_on_after(10) as patience:
+            found += [f"{name}: {complaint}" for complaint in await check(case)]
+        if patience.cancelled_caught:
+            found.append(f"{name}: nothing came of it for 10 s")
     return found

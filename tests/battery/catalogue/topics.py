@@ -187,5 +187,5 @@ CHAPTER = Chapter(
     "Topics",
     "A topic that is none, or may not be, is told to its sender, and the connection lives on; frames that cannot "
     "be meant end it. *Small limits* are 3 subscriptions, and 2 retained topics.",
-    (*PATTERNS, *SUBSCRIPTIONS, *PUBLISHED),
+    {"Patterns": PATTERNS, "Subscriptions": SUBSCRIPTIONS, "Something to publish": PUBLISHED},
 )

@@ -27,17 +27,19 @@ def _code(text: bytes) -> str:
 
 
 ENDED = tuple(
-    cut_off(f"{place} of 200 bytes, and the end of the stream", FRAME[:place], family="the end of the stream instead")
-    for place in range(200)
+    cut_off(
+        f"{place} of 200 bytes, and the end of the stream", FRAME[:place], family="a frame, by the end of the stream"
+    )
+    for place in range(1, 200)
 )
 GONE_ON = tuple(
     closed(
         f"{place} of 200 bytes, a delimiter, and a good frame",
         _code(FRAME[:place]),
         FRAME[:place] + FF + GOOD,
-        family=f"a delimiter and a good frame ({_code(FRAME[:place])})",
+        family="a frame, by a delimiter; a good one follows",
     )
-    for place in range(199)
+    for place in sorted(range(199), key=lambda place: _code(FRAME[:place]))
 )
 OTHERS = (
     cut_off("a request without its last byte", REQUEST[:-1]),
@@ -51,7 +53,7 @@ OTHERS = (
 
 CHAPTER = Chapter(
     "Truncated frames",
-    "A frame of 200 bytes stops after 0, 1, ... 199 of them. What is left when a stream ends is dropped, and the "
+    "A frame of 200 bytes stops after 1, 2, ... 199 of them. What is left when a stream ends is dropped, and the "
     "reason is `eof`; no handler ever gets a part of a frame.",
-    (*ENDED, *GONE_ON, *OTHERS),
+    {"Cut off by the end": ENDED, "Cut off by a delimiter": GONE_ON, "Others": OTHERS},
 )
