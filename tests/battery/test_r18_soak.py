@@ -57,7 +57,8 @@ class Course:
                 f"{(sample['at'] - self.began) / 60:.0f} min: {sample['messages']:,} messages, "
                 f"{sample['memory'] / MIB:.1f} MiB, {sample['connections']} connections "
                 f"and {sample['descriptors']} other descriptors, 99 % of requests "
-                f"{percentile(times, 0.99) * 1e3:.0f} ms"
+                f"{percentile(times, 0.99) * 1e3:.0f} ms",
+                flush=True,
             )
 
     @property
