@@ -19,7 +19,7 @@ from pyipc.protocol.messages import Malformed
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from pyipc.protocol.conversation import Inbound, SessionTerms
+    from pyipc.protocol.conversation import Conversation, Inbound, SessionTerms
 
 FF = b"\f"
 
@@ -71,7 +71,7 @@ def receive(side: JsonConversation, chunks: Iterable[bytes]) -> list[Inbound]:
     return [item for chunk in chunks for item in received(side, chunk)]
 
 
-def received(side: JsonConversation, chunk: bytes) -> list[Inbound]:
+def received(side: Conversation, chunk: bytes) -> list[Inbound]:
     """What bytes say, with all that has to be read in blocks."""
     items = side.receive_data(chunk)
     while side.is_busy:

@@ -416,7 +416,7 @@ def test_an_error_that_is_kept_does_not_keep_the_frame(text: bytes) -> None:
     chunk = frame(text % (b"x" * size)) + FF
     tracemalloc.start()
     try:
-        items = side.receive_data(chunk)
+        items = received(side, chunk)
         kept, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
