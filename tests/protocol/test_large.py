@@ -187,7 +187,11 @@ def test_records_before_and_behind(size: int) -> None:
     stream = SMALL + attached + record(b"\x01") + SMALL + LARGE + FF + attached + SMALL
     items = receive(side, cut(stream, size))
     assert [type(item) for item in items] == [Event, WithAttachments, WithAttachments, Event, WithAttachments, Event]
-    assert [item.attachments for item in items if isinstance(item, WithAttachments)] == [(b"a\fb",), (b"\x01",), (b"a\fb",)]
+    assert [item.attachments for item in items if isinstance(item, WithAttachments)] == [
+        (b"a\fb",),
+        (b"\x01",),
+        (b"a\fb",),
+    ]
 
 
 def test_a_large_hello_brings_records() -> None:
