@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.charts import bar_chart
+from harness.command import Marks, check_names, show_progress
 from harness.contender import Contender, NotMeasured
 from harness.contenders import CONTENDERS, other_pyipc
 from harness.environment import about
@@ -97,17 +98,6 @@ def chosen_contenders(names: Sequence[str] | None, against: Sequence[str], *, qu
     return chosen
 
 
-def check_names(names: Sequence[str] | None, known: Sequence[str], kind: str) -> None:
-    """Check that there is something of each name.
-
-    Raises:
-        SystemExit: There is not.
-    """
-    for name in names or ():
-        if name not in known:
-            sys.exit(f"there is no {kind} {name!r}; there are {', '.join(known)}")
-
-
 def show_list() -> None:
     """Print what can be measured."""
     print("Workloads (--only):")
@@ -118,45 +108,8 @@ def show_list() -> None:
         print(f"  {contender.key:<18} {contender.name}: {contender.promises}")
 
 
-def show_progress(text: str) -> None:
-    """Say what is measured now: in place on a terminal."""
-    if sys.stderr.isatty():
-        print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
-    else:
-        print(text, file=sys.stderr, flush=True)
-
-
-#: Between these a page has its tables; all else in it is kept.
-MARKS = ("<!-- what follows is made by ./run bench -->\n", "<!-- made by ./run bench until here -->")
-
-
-def around_tables(page: Path) -> tuple[str, str]:
-    """What stands before the first mark of a page and after the second; nothing if the page is to be made.
-
-    Raises:
-        SystemExit: The page is there, but without both marks, in order and once: its text would be lost.
-    """
-    if not page.exists():
-        return "", "\n"
-    text = page.read_text("utf-8")
-    before, _, rest = text.partition(MARKS[0])
-    _, end, after = rest.partition(MARKS[1])
-    if not end or any(text.count(mark) > 1 for mark in MARKS):
-        sys.exit(
-            f"{page} is there but does not have both marks, each once, and would be lost: give another file, or add "
-            f"the lines {MARKS[0].strip()!r} and {MARKS[1]!r} where the tables are to stand"
-        )
-    return before, after
-
-
-def place(tables: str, page: Path) -> None:
-    """Write tables into a page between its marks, or make the page.
-
-    Raises:
-        SystemExit: The page is there, but without both marks.
-    """
-    before, after = around_tables(page)
-    page.write_text(f"{before}{MARKS[0]}\n{tables}\n{MARKS[1]}{after}", "utf-8")
+#: Where a page has the tables.
+MARKS = Marks("./run bench")
 
 
 def write(run: Run, json_file: Path | None, markdown: Path | None, svg: Path | None) -> None:
@@ -169,7 +122,7 @@ def write(run: Run, json_file: Path | None, markdown: Path | None, svg: Path | N
             (svg / f"{result.workload.name}.svg").write_text(bar_chart(result), "utf-8")
     if markdown is not None:
         charts = None if svg is None else Path(os.path.relpath(svg, markdown.parent)).as_posix()
-        place(run.markdown(charts), markdown)
+        MARKS.place(run.markdown(charts), markdown)
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -179,7 +132,7 @@ def main(arguments: Sequence[str]) -> None:
         show_list()
         return
     if parsed.markdown is not None:
-        around_tables(parsed.markdown)  # before half an hour of measuring
+        MARKS.around(parsed.markdown)  # before half an hour of measuring
     rounds = parsed.rounds or (1 if parsed.quick else ROUNDS)
     workloads = chosen_workloads(parsed.only, quick=parsed.quick, every=parsed.every)
     contenders = chosen_contenders(parsed.peers, parsed.against, quick=parsed.quick)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from pyipc.errors import ConnectionClosed, HandshakeFailed, PeerNotAllowed
-from pyipc.seats import DatagramSeats, Seats
+from pyipc.seats import DatagramSeats, Seats, Strangers
 from pyipc.transports.registry import transport_for
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ logger: logging.Logger = logging.getLogger("pyipc.server")
 _ACCEPT_PAUSE = 0.1
 # A peer that is turned away may still be told why, but only so many at a time.
 _MAX_REFUSALS = 64
-# Seconds between two warnings that a datagram was turned away.
+# Seconds between two lines in the log of what peers could bring about as often as they like.
 _QUIET_TIME = 10.0
 
 
@@ -41,8 +41,10 @@ class Acceptor:
         serve: Called with each link that may be here and its endpoint. It must call `leave` when the connection that it
             returns has ended.
         refuse: Called with a link, its endpoint, and a code and the reason for people; it tells the peer.
+        requires_hello: Whether peers have to introduce themselves. Until they have they count as `strangers`.
 
     Attributes:
+        strangers: Those of whom it is not known yet who they are. Whoever serves a link says when it is.
         listeners: The listeners, once there are any; in the order of the endpoints.
         accepted: Links passed on.
         refused: Links turned away because of a limit.
@@ -58,11 +60,13 @@ class Acceptor:
         *,
         serve: Callable[[Link, Endpoint], Connection],
         refuse: Callable[[Link, Endpoint, str, str], Awaitable[None]],
+        requires_hello: bool = False,
     ) -> None:
         self._endpoints = endpoints
         self._options = options
         self._serve = serve
         self._refuse = refuse
+        self._requires_hello = requires_hello
         self._seats = Seats(options)
         self._datagram_seats = DatagramSeats(options)
         self._refusals = 0
@@ -70,6 +74,7 @@ class Acceptor:
         self._scope = trio.CancelScope()
         self._accepting: list[trio.CancelScope] = []
         self._nursery: trio.Nursery | None = None
+        self.strangers: Strangers = Strangers(options)
         self.listeners: list[Listener] = []
         self.accepted: int = 0
         self.refused: int = 0
@@ -134,6 +139,7 @@ class Acceptor:
             await self._accept_all(listener, endpoint)
 
     async def _accept_all(self, listener: Listener, endpoint: Endpoint) -> None:
+        trouble = _Trouble(listener.address.redacted)
         while True:
             try:
                 link = await listener.accept()
@@ -141,9 +147,10 @@ class Acceptor:
                 return
             except OSError as error:
                 self.accept_errors += 1
-                logger.error("cannot accept on %s for now: %s", listener.address.redacted, error)
+                trouble.note(error)
                 await trio.sleep(_ACCEPT_PAUSE)
             else:
+                trouble.note_end()
                 await self._let_in(link, endpoint)
 
     async def _let_in(self, link: Link, endpoint: Endpoint) -> None:
@@ -174,11 +181,19 @@ class Acceptor:
             if not link.reliable:
                 return False  # whoever sent a datagram may be somebody else than its source says
             self._nursery.start_soon(self._explain, link, endpoint, "full", refusal)
+        elif link.reliable and (refusal := self._estrange(link)) is not None:
+            self._log_refusal(link, refusal)
+            self._seats.leave(link.peer)
+            return False  # to tell it would take the very handshake of which there are too many
         elif link.needs_handshake:
             self._nursery.start_soon(self._meet, link, endpoint)
         else:
             self._pass_on(link, endpoint)
         return True
+
+    def _estrange(self, link: Link) -> str | None:
+        """Count a link among those whose peers are not known, if so it is; where there is no room, say why."""
+        return self.strangers.enter(link) if link.needs_handshake or self._requires_hello else None
 
     def _check(self, link: Link, endpoint: Endpoint) -> None:
         try:
@@ -189,16 +204,17 @@ class Acceptor:
 
     def _log_refusal(self, link: Link, refusal: str) -> None:
         self.refused += 1
-        logger.log(self._level(link), "turned away %s: %s", link.peer.address, refusal)
+        logger.log(self._level(), "turned away %s: %s", link.peer.address, refusal)
 
     def _log_denial(self, link: Link, error: PeerNotAllowed) -> None:
         # Where the function given as allow= failed, whoever wrote it needs the traceback.
-        logger.log(self._level(link), "turned away: %s", error, exc_info=error.__cause__)
+        level = logging.WARNING if link.reliable else self._level()
+        logger.log(level, "turned away: %s", error, exc_info=error.__cause__)
 
-    def _level(self, link: Link) -> int:
-        """How loudly to tell that a link was turned away: a datagram costs its sender nothing, and each may be one."""
+    def _level(self) -> int:
+        """How loudly to tell that somebody was turned away: for who comes again and again, it is always the same."""
         now = trio.current_time()
-        if not link.reliable and now < self._quiet_until:
+        if now < self._quiet_until:
             return logging.DEBUG
         self._quiet_until = now + _QUIET_TIME
         return logging.WARNING
@@ -214,6 +230,8 @@ class Acceptor:
                 if refusal is None:
                     counted_as = link.peer
                     admitted = not self._scope.cancel_called
+                    if not self._requires_hello:
+                        self.strangers.leave(link)
                 else:
                     self._log_refusal(link, refusal)
                     await self._explain(link, endpoint, "full", refusal)
@@ -263,6 +281,7 @@ class Acceptor:
             counted_as: Who it was when it was counted in, if that is not who it is known to be now.
         """
         if link.reliable:
+            self.strangers.leave(link)
             self._seats.leave(counted_as or link.peer)
         else:
             self._datagram_seats.leave(link)
@@ -272,6 +291,36 @@ class Acceptor:
         connection = self._serve(link, endpoint)
         if not link.reliable:
             self._datagram_seats.seat(link, connection)
+
+
+class _Trouble:
+    """Tells that accepting fails, and that it does so no more: once each, however often it is tried.
+
+    Args:
+        where: The address, for people.
+    """
+
+    def __init__(self, where: str) -> None:
+        self._where = where
+        self._failures = 0
+        self._is_told = False
+        self._quiet_until = -math.inf
+
+    def note(self, error: OSError) -> None:
+        """Accepting has failed."""
+        self._failures += 1
+        now = trio.current_time()
+        if not self._is_told and now >= self._quiet_until:
+            self._is_told = True
+            self._quiet_until = now + _QUIET_TIME
+            logger.error("cannot accept on %s for now, and goes on trying: %s", self._where, error)
+
+    def note_end(self) -> None:
+        """Somebody was accepted."""
+        if self._is_told:
+            logger.warning("accepts on %s again, after %s failed attempts", self._where, f"{self._failures:,}")
+            self._is_told = False
+        self._failures = 0
 
 
 def _denial(peer: Peer) -> str:

@@ -19,6 +19,7 @@ from pyipc.protocol.traces import check_traceparent
 from pyipc.reader import SOON
 from pyipc.slots import current_slot
 from pyipc.streams import Stream, Streams, StreamSource
+from pyipc.timers import GRACE, LAG
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -246,8 +247,12 @@ class Asking(Lifecycle, StreamSource):
         timeout = self._options.handshake_timeout
         if self._introduced is None:
             self._introduced = trio.Event()
-        with trio.move_on_after(math.inf if timeout is None else timeout):
+        with trio.move_on_after(math.inf if timeout is None else timeout) as patience:
             if self._conversation.awaits_welcome and self.is_open:
+                await self._introduced.wait()
+        if patience.cancelled_caught and self._now() > patience.deadline + LAG:
+            # It was us: the answer may have arrived long ago, and is read now.
+            with trio.move_on_after(GRACE):
                 await self._introduced.wait()
         if not self.is_open:
             raise self._gone()

@@ -257,6 +257,7 @@ class Connection(Asking):
         elif outbox.size + len(frame) <= outbox.max_size or outbox.takes_whole(frame):
             outbox.frames.append(frame)
             outbox.size += len(frame)
+            outbox.common += len(frame)
         else:
             self._dropped += 1
             if self._options.slow_peer == "close" and self._link.reliable:

@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import math
 
-from pyipc.timers import LAG
+from pyipc.timers import GRACE, LAG
 from pyipc.vigil import Vigil
 
 __all__ = ["DatagramVigil"]
 
 # Seconds until a hello is said again for the first time; then twice as long each time.
 _FIRST_PAUSE = 0.5
-# After the event loop was late, what has arrived meanwhile is read before anybody is judged.
-_GRACE = 1.0
 
 
 class DatagramVigil(Vigil):
@@ -64,6 +62,6 @@ class DatagramVigil(Vigil):
         if now < limit:
             return limit
         if late > LAG:
-            return now + _GRACE
+            return now + GRACE
         self._connection.abort("idle", f"the peer sent nothing for {timeout:g} s (peer_idle_timeout)")
         return math.inf

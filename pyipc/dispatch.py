@@ -21,6 +21,7 @@ import trio
 
 from pyipc.arrival import Arrival, FullRequest
 from pyipc.delivering import Delivery, deliver
+from pyipc.digesting import digest, digest_on
 from pyipc.errors import InvalidData
 from pyipc.lineage import descends_from
 from pyipc.message import Message
@@ -197,6 +198,7 @@ class Dispatcher:
                 return
         outbox, router, connection = self._outbox, self._router, self._connection
         reader, receive, responder = self._reader, self._link.receive, self._responder
+        conversation = connection._conversation
         while True:
             # What one name means is looked up once for as many of its events as come in a row.
             name, version, simple = "", -1, None
@@ -277,7 +279,9 @@ class Dispatcher:
                 outbox.flush_nowait()
             if self._inbox.size >= self._high_water_size:
                 await self._wait_for_room()
-            if reader.is_due and await reader.rest():
+            if conversation.is_busy:
+                items: list[Inbound] | None = await digest_on(connection)
+            elif reader.is_due and await reader.rest():
                 items, reader.passed = reader.passed, None
             else:
                 # Here and not in a method of the reader, as each level of coroutines is run through for every read.
@@ -287,7 +291,7 @@ class Dispatcher:
                     connection._on_broken_link(error)
                     items = None
                 else:
-                    items = connection._digest(chunk)
+                    items = digest(connection, chunk)
             if items is None:
                 self._end()
                 return
@@ -307,7 +311,8 @@ class Dispatcher:
         more, and the connection stays. So it is while this side serves requests or streams of the peer, who may want
         to cancel them: that too stands behind the events. (Behind other requests it waits for less.)
         """
-        while not self._must_read():
+        self._connection._owner.weigh(self._connection)
+        while not (self._discarding or self._connection.is_waiting):  # else it could be kept waiting for ever
             inbox, has_requests = self._inbox, self._responder.has_requests
             inbox.room = self._high_water_size * (1 + has_requests)
             if self.bystanders or (has_requests and self._lane_busy):
@@ -354,10 +359,6 @@ class Dispatcher:
     def handlers_at_work(self) -> int:
         """How many handlers are at work, also those that have lent their slots."""
         return self._lane_busy + self._responder.handlers_at_work
-
-    def _must_read(self) -> bool:
-        """Whether stopping to read could keep this side waiting for ever."""
-        return self._discarding or self._connection.is_waiting
 
     def _end(self) -> None:
         self._leader = self._leading_task = None
@@ -409,10 +410,6 @@ class Dispatcher:
         self._greeting = None
         self._lane = task
         await self._drain()
-        self._lane = None
-        self._lane_busy = False
-        if self._connection._quiet is not None:
-            self._connection._note_quiet()
 
     def _call_handlers(
         self, event: Event | Arrival, handlers: Iterator[Handler], *, heard: bool = False
@@ -462,10 +459,6 @@ class Dispatcher:
         self._hand_over()
         await self._finish_handlers(event, waiting, others)
         await self._drain()
-        self._lane = None
-        self._lane_busy = False
-        if self._connection._quiet is not None:
-            self._connection._note_quiet()
 
     async def _finish_handlers(
         self, event: Event | Arrival, waiting: Waiting | None, others: Iterator[Handler]
@@ -476,6 +469,7 @@ class Dispatcher:
             waiting = self._call_handlers(event, others, heard=True)
 
     async def _drain(self) -> None:
+        """Finish all that queued behind an event, and leave the lane."""
         turn = 0
         inbox = self._inbox
         while inbox.events:
@@ -494,6 +488,10 @@ class Dispatcher:
             turn += 1
             if turn % _TURN == 0:
                 await trio.lowlevel.checkpoint()
+        self._lane = None
+        self._lane_busy = False
+        if self._connection._quiet is not None:
+            self._connection._note_quiet()
 
     def _report(self, what: str, name: str, error: Exception) -> None:
         self.failed += tell_of(error, f"{what} {name!r}", self._connection)

@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
     from pyipc.connection import Connection
+    from pyipc.holdings import Holdings
     from pyipc.options import Options
     from pyipc.protocol.messages import Introduced
+    from pyipc.seats import Strangers
 
 __all__ = ["Draining", "ServerOwner"]
 
@@ -179,10 +181,18 @@ class ServerOwner(Owner):
 
     Args:
         draining: Asks those to go elsewhere that introduce themselves late.
+        holdings: Bounds what is held for those that have one origin.
+
+    Attributes:
+        holdings: As given.
+        strangers: Those that have not introduced themselves, where they must; set by the server.
     """
 
-    def __init__(self, draining: Draining) -> None:
+    strangers: Strangers | None = None
+
+    def __init__(self, draining: Draining, holdings: Holdings) -> None:
         self._draining = draining
+        self.holdings: Holdings = holdings
 
     @property
     def is_draining(self) -> bool:
@@ -192,8 +202,19 @@ class ServerOwner(Owner):
     def introduced(self, connection: Connection, introduction: Introduced) -> None:
         """The peer has introduced itself."""
         super().introduced(connection, introduction)
+        if self.strangers is not None:
+            self.strangers.leave(connection._link)
         if self._draining.begun:
             self._draining.tell(connection)
+
+    def weigh(self, connection: Connection) -> None:
+        """More is held for the connection than usual."""
+        self.holdings.weigh(connection)
+
+    def ended(self, connection: Connection) -> None:
+        """The connection has ended; may be told more than once."""
+        super().ended(connection)
+        self.holdings.forget(connection)
 
 
 async def _wait_for_lane(connection: Connection) -> None:

@@ -25,7 +25,7 @@ def under_way(connection: Connection) -> int:
     unconfirmed = 0 if connection._window is None else connection._window.count(connection)
     streams = 0 if connection._streams is None else len(connection._streams.open)
     asked = len(connection._calls.pending) + streams + unconfirmed
-    return asked + handlers + len(inbox.events) + len(inbox.requests)
+    return asked + handlers + len(inbox.events) + len(inbox.requests) + connection._conversation.is_busy
 
 
 async def wait_quiet(connection: Connection, besides: int = 0) -> None:

@@ -19,7 +19,7 @@ from pyipc.crew import Crew
 from pyipc.datagram_vigil import DatagramVigil
 from pyipc.dispatch import Dispatcher
 from pyipc.errors import ConnectionClosed, ConnectionLost, HandshakeFailed, PeerRefused, Undelivered
-from pyipc.finishing import end_of_stream, end_when_done
+from pyipc.finishing import end_when_done
 from pyipc.inbox import Inbox
 from pyipc.landmark import Landmark
 from pyipc.outbox import STREAM_WRITE_SIZE, Outbox
@@ -158,7 +158,7 @@ class Lifecycle:
             high_water_size=options.outbox_high_water_size,
             max_size=options.max_outbox_size if link.reliable else options.outbox_high_water_size,
             spawn=spawn,
-            broken=self._on_write_failure,
+            connection=connection,
         )
         self._calls = Calls(timers, self._on_abandoned_call)
         self._reader = Reader(link, connection)
@@ -239,30 +239,6 @@ class Lifecycle:
         else:
             self._end("lost", f"the connection broke: {error}", by_peer=True, error=error)
         self._reading_ended.set()
-
-    def _digest(self, chunk: bytes) -> list[Inbound] | None:
-        """What bytes that arrived say; ``None`` where they are the end."""
-        if not chunk and self._link.reliable:
-            end_of_stream(cast("Connection", self))
-            self._reading_ended.set()
-            return None
-        size = len(chunk)
-        self._bytes_received += size
-        if self._reason is not None or self._closing:
-            return []  # what comes after the end is read only so that the peer can finish in peace
-        conversation = self._conversation
-        held = conversation.partial_size
-        items = conversation.receive_data(chunk)
-        if conversation.has_data_to_send:
-            self._answer(conversation.data_to_send())
-        self._reader.time = self._now()
-        if conversation.partial_size or held:
-            size += held - conversation.partial_size
-            if conversation.partial_size:
-                self._vigil.watch_frame()
-        self._inbox.read_size = size
-        self._inbox.read = None
-        return items
 
     def _answer(self, frames: bytes) -> None:
         """Send what the protocol itself answers."""

@@ -81,12 +81,15 @@ class Options:
     peer_idle_timeout: float | None = 60.0
     frame_timeout: float | None = 30.0
     frame_progress_size: int = 64 * KIB
+    write_timeout: float | None = 3_600.0
     max_attachments_size: int = 4 * MIB
     max_attachments: int = 64
     max_depth: int = 64
     max_event_name_size: int = 256
     max_connections: int = 1_024
     max_connections_per_peer: int = 256
+    max_handshakes: int = 64
+    max_held_size: int = 256 * MIB
     max_concurrent_requests: int = 64
     max_pending_requests: int = 4_096
     max_unconfirmed: int = 4_096
@@ -161,12 +164,15 @@ class OptionOverrides(TypedDict, total=False):
     peer_idle_timeout: float | None
     frame_timeout: float | None
     frame_progress_size: int
+    write_timeout: float | None
     max_attachments_size: int
     max_attachments: int
     max_depth: int
     max_event_name_size: int
     max_connections: int
     max_connections_per_peer: int
+    max_handshakes: int
+    max_held_size: int
     max_concurrent_requests: int
     max_pending_requests: int
     max_unconfirmed: int

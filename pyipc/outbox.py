@@ -17,17 +17,18 @@ from typing import TYPE_CHECKING
 import trio
 
 from pyipc.errors import ConnectionLost
-from pyipc.protocol.parcels import JOINED_SIZE, Parcel, SmallParcel, with_frame
+from pyipc.protocol.parcels import JOINED_SIZE, Parcel, SmallParcel, is_control, with_frame
 from pyipc.protocol.traces import is_traced, untraced
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from pyipc.connection import Connection
     from pyipc.flusher import Flusher
     from pyipc.protocol.parcels import Frame
     from pyipc.transports.port import Link
 
-__all__ = ["SHARE_SIZE", "STREAM_WRITE_SIZE", "Outbox"]
+__all__ = ["SHARE_SIZE", "STREAM_WRITE_SIZE", "STRIDE", "Outbox"]
 
 logger: logging.Logger = logging.getLogger("pyipc.connection")
 
@@ -38,6 +39,10 @@ SHARE_SIZE = 2_048
 #: Frames are joined into writes of about this size on a stream. What is being written when a link breaks is lost, so a
 #: larger size would lose more. What has several parts is larger, and so is never joined.
 STREAM_WRITE_SIZE = JOINED_SIZE
+#: Of what the link has to be waited for, so many bytes at a time, so that it is seen whether the peer takes any.
+STRIDE = 256 * 1024
+# What a frame takes in the queue, be its bytes shared or not.
+_PLACE_SIZE = 8
 # What has never held anything: a deque takes most of a kilobyte as soon as it is made. This one stays empty.
 _NOTHING: collections.deque[Frame] = collections.deque(maxlen=0)
 
@@ -52,11 +57,12 @@ class Outbox:
         high_water_size: Bytes above which senders wait.
         max_size: Bytes above which what cannot wait is refused.
         spawn: Starts a task that lives as long as the connection.
-        broken: Called once, with the reason, when the link takes nothing more.
+        connection: Is told when the link takes nothing more, or nothing for now, and when much piles up.
 
     Attributes:
         frames: What waits, in order. While something does, a sender may append to it, and add to `size`, by itself.
         size: Bytes waiting.
+        common: How many of them, at most, are the same bytes in the outboxes of others: of what is sent to many.
         is_queued: Whether the flusher has it for the next turn.
         is_queued_later: Whether the flusher has it for one of the next.
         corked: Whether the owner will flush by itself before long.
@@ -68,7 +74,7 @@ class Outbox:
     """
 
     __slots__ = (
-        "_broken",
+        "_connection",
         "_error",
         "_flusher",
         "_head_sent",
@@ -81,6 +87,7 @@ class Outbox:
         "_write_size",
         "_writing",
         "bytes_sent",
+        "common",
         "corked",
         "direct",
         "finished",
@@ -103,12 +110,12 @@ class Outbox:
         high_water_size: int,
         max_size: int,
         spawn: Callable[..., None],
-        broken: Callable[[ConnectionLost], None],
+        connection: Connection,
     ) -> None:
         self._link = link
         self._flusher = flusher
         self._spawn = spawn
-        self._broken = broken
+        self._connection = connection
         self._write_size = write_size
         self._head_sent = 0
         self._in_flight = 0
@@ -121,6 +128,7 @@ class Outbox:
         self.high_water_size: int = high_water_size
         self.max_size: int = max_size
         self.size: int = 0
+        self.common: int = 0
         self.corked: bool = False
         self.direct: bool = False
         self.finished: bool = False
@@ -152,6 +160,7 @@ class Outbox:
         """Append a frame of which there are many for as many peers: it need not go at the next turn."""
         if self._error is not None:
             raise self._lost()
+        self.common += len(frame)
         if self.frames:
             self.frames.append(frame)
             self.size += len(frame)
@@ -224,9 +233,13 @@ class Outbox:
         Raises:
             ConnectionLost: Nothing more can be sent.
         """
-        if self.frames and self.size + len(frame) > self.max_size and not self.takes_whole(frame):
+        if not self.frames or self.size + len(frame) <= self.high_water_size:
+            self.push(frame)
+        elif self.size + len(frame) <= self.max_size or self.takes_whole(frame):
+            self.push(frame)
+            self._connection._owner.weigh(self._connection)
+        else:
             return False
-        self.push(frame)
         return True
 
     def takes_whole(self, frame: Frame) -> bool:
@@ -322,6 +335,7 @@ class Outbox:
     def _write_later(self) -> None:
         self._writing = True
         self._spawn(self._write)
+        self._connection._vigil.watch_writing()
 
     def _next_chunk(self) -> tuple[bytes | memoryview, int]:
         """Some bytes from the front, and how many frames end with them: none where it is a part of one."""
@@ -364,6 +378,9 @@ class Outbox:
         self.last_sent = self._flusher.now()
         self.bytes_sent += sent
         self.size -= sent
+        if self.common:
+            # As if that went first: so what is left is never thought to be common.
+            self.common = self.common - sent if self.common > sent else 0
         self._progress()
 
     async def _write(self) -> None:
@@ -373,6 +390,9 @@ class Outbox:
                 # What is joined would wait until the peer may be sent all of it.
                 chunk, count = self._next_chunk() if self._link.verified else (self.frames[0], 1)
                 self._in_flight = count or 1
+                size = len(chunk)
+                if size > STRIDE and self._link.reliable:
+                    chunk = memoryview(chunk)[:STRIDE]  # type: ignore[arg-type]  # where there are strides, it is bytes
                 try:
                     await self._link.send(chunk)  # type: ignore[arg-type]  # where not verified, nothing has parts
                 except Exception as error:
@@ -382,7 +402,7 @@ class Outbox:
                     self._fail_by(error)
                     return
                 self._in_flight = 0
-                self._sent(len(chunk), len(chunk), count)
+                self._sent(len(chunk), size, count)
         finally:
             self._writing = False
             if self._is_last:
@@ -391,7 +411,7 @@ class Outbox:
     def _drop(self, count: int) -> None:
         for _ in range(count):
             frame = self.frames.popleft()
-            self._lost_events += not _is_control(frame)
+            self._lost_events += not is_control(frame)
             self.size -= len(frame) - self._head_sent
             self._head_sent = 0
 
@@ -407,7 +427,7 @@ class Outbox:
         if self._error is None:
             self._error = error
             self._progress()
-            self._broken(error)
+            self._connection._on_write_failure(error)
 
     def _lost(self) -> ConnectionLost:
         assert self._error is not None
@@ -436,23 +456,34 @@ class Outbox:
 
     def count_events(self) -> int:
         """How many of a user's events were not sent, or not surely: they wait, or a write of them failed."""
-        return self._lost_events + sum(not _is_control(frame) for frame in self.frames)
+        return self._lost_events + sum(not is_control(frame) for frame in self.frames)
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether the link is waited for, since it has not taken all that there is."""
+        return self._writing
+
+    @property
+    def own_size(self) -> int:
+        """Bytes that wait here and nowhere else, and the places of all that waits."""
+        return max(0, self.size - self.common) + _PLACE_SIZE * len(self.frames)
+
+    def discard(self) -> None:
+        """Forget what waits, but for what is being written, of which the peer may have a part."""
+        begun = max(self._in_flight, 1 if self._head_sent else 0)
+        self.frames = collections.deque(itertools.islice(self.frames, begun))
+        self.size = sum(map(len, self.frames)) - self._head_sent
+        self.common = 0
 
     def reclaim_events(self) -> list[Frame]:
         """Take back a user's events of which nothing was sent, so that they may go another way."""
         frames = list(self.frames)
         begun = max(self._in_flight, 1 if self._head_sent else 0)
         busy, waiting = frames[:begun], frames[begun:]
-        events = [frame for frame in waiting if not _is_control(frame)]
-        self.frames = collections.deque(busy + [frame for frame in waiting if _is_control(frame)])
+        events = [frame for frame in waiting if not is_control(frame)]
+        self.frames = collections.deque(busy + [frame for frame in waiting if is_control(frame)])
         self.size -= sum(map(len, events))
         return [_for_any_peer(frame) for frame in events]
-
-
-def _is_control(frame: Frame) -> bool:
-    if isinstance(frame, Parcel | SmallParcel):
-        return frame.is_control
-    return frame.startswith(b'{"type":"pyipc.') and not (frame.startswith(_PUBLISHED) or is_traced(frame))
 
 
 def _for_any_peer(frame: Frame) -> Frame:
@@ -461,7 +492,3 @@ def _for_any_peer(frame: Frame) -> Frame:
         inner = frame.frame
         return with_frame(frame, untraced(inner)) if is_traced(inner) else frame
     return untraced(frame) if is_traced(frame) else frame
-
-
-# What somebody published is as much a user's as an event is, on its way to the server and from there.
-_PUBLISHED = b'{"type":"pyipc.publish'

@@ -73,12 +73,16 @@ class Owner:
 
     def ended(self, connection: Connection) -> None:
         """The connection has ended; may be told more than once."""
+        connection._conversation.discard()  # now, as the garbage collector may take its time
         if self.sessions is not None:
             self.sessions.leave(connection)
         if connection._window is not None:
             connection._window.lose(connection)
         if self.window is not None:
             self.window.part(connection)
+
+    def weigh(self, connection: Connection) -> None:
+        """More is held for the connection than usual, and what others hold may be too much with it."""
 
     def going_away(self, connection: Connection, message: str) -> None:
         """The peer will close before long, and asks for new work to go elsewhere."""

@@ -18,10 +18,10 @@ from pyipc.transports.registry import transport_for
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from pyipc.draining import ServerOwner
     from pyipc.endpoint import Endpoint
     from pyipc.hub import Hub
     from pyipc.options import Options
-    from pyipc.owner import Owner
     from pyipc.protocol.parcels import Buffer
     from pyipc.statistics import BroadcastReport
     from pyipc.subscription import Policy, Subscription
@@ -33,7 +33,7 @@ class TopicServer:
     """What a server can do with topics."""
 
     _hub: Hub
-    _owner: Owner
+    _owner: ServerOwner
     _endpoints: list[Endpoint]
     _options: Options
     # Whether a peer of this server can take part in topics, once that was looked up.

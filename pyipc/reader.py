@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
+from pyipc.digesting import digest
 from pyipc.errors import ConnectionLost
 from pyipc.protocol.messages import Reply
 
@@ -139,7 +140,7 @@ class Reader:
                 chunk = await self._link.receive()
             finally:
                 call.wake = None
-            items = self._connection._digest(chunk)
+            items = digest(self._connection, chunk)
         except trio.WouldBlock:
             self._recall()  # woken, since the call has ended in another way
         except ConnectionLost as error:
@@ -150,7 +151,8 @@ class Reader:
             self._recall()
             raise
         else:
-            if items is not None and len(items) == 1:
+            # The leader goes on with a large frame behind the answer.
+            if items is not None and len(items) == 1 and not self._connection._conversation.is_busy:
                 (item,) = items
                 if type(item) is Reply and item.call == call.number and calls.pending.pop(item.call, None) is not None:
                     if calls.pending:

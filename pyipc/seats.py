@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pyipc.options import Options
     from pyipc.transports.port import Link, Peer
 
-__all__ = ["DatagramSeats", "Seats"]
+__all__ = ["DatagramSeats", "Seats", "Strangers", "origin_of"]
 
 
 class Seats:
@@ -63,6 +63,41 @@ class Seats:
         self.taken -= 1
         origin = origin_of(peer)
         if origin is not None:
+            self._by_origin[origin] -= 1
+            if not self._by_origin[origin]:
+                del self._by_origin[origin]
+
+
+class Strangers:
+    """Counts those of whom it is not known yet who they are, so that by silence alone nobody takes every seat.
+
+    They have a seat as well, for as long as `handshake_timeout` lets them. Where they come from, they are told apart by
+    it; where that is not known either, as on a pipe of Windows, they all count as one.
+
+    Args:
+        options: The quota.
+    """
+
+    def __init__(self, options: Options) -> None:
+        self._limit_of_origin = options.max_handshakes
+        self._origins: dict[Link, object] = {}
+        self._by_origin: collections.Counter[object] = collections.Counter()
+
+    def enter(self, link: Link) -> str | None:
+        """Count one in, or say why there is no room for it."""
+        origin = origin_of(link.peer)
+        count = self._by_origin[origin]
+        if count >= self._limit_of_origin:
+            who = "peers of unknown origin have" if origin is None else f"{origin[0]} {origin[1]} has"
+            return f"{who} {count:,} connections already of which nobody knows who they are (max_handshakes)"
+        self._origins[link] = origin
+        self._by_origin[origin] += 1
+        return None
+
+    def leave(self, link: Link) -> None:
+        """Count one out: it is known now, or gone. Does nothing for one that is not counted."""
+        if link in self._origins:
+            origin = self._origins.pop(link)
             self._by_origin[origin] -= 1
             if not self._by_origin[origin]:
                 del self._by_origin[origin]

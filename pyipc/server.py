@@ -19,6 +19,7 @@ from pyipc.endpoint import Endpoint, as_endpoint
 from pyipc.errors import ConnectionClosed, Undelivered
 from pyipc.flusher import Flusher
 from pyipc.handling import Handling
+from pyipc.holdings import Holdings
 from pyipc.hub import Hub
 from pyipc.identity import AGENT
 from pyipc.nursery import hidden_nursery
@@ -98,12 +99,19 @@ class Server(Handling, TopicServer):
         self._timers = Timers()
         self._flusher = Flusher()
         self._draining = Draining(self._options, lambda: self._audience.connections)
-        self._owner = ServerOwner(self._draining)
+        self._owner = ServerOwner(self._draining, Holdings(self._options))
         self._owner.watch = None if instrument is None else Watch(instrument)
         self._heard = watched(self._router, self._owner.watch)
         self._sessions = self._owner.sessions = Sessions(self._options, self._timers)
         self._shelter = self._owner.shelter = Shelter()
-        self._acceptor = Acceptor(self._endpoints, self._options, serve=self._start_serving, refuse=self._refuse)
+        self._acceptor = Acceptor(
+            self._endpoints,
+            self._options,
+            serve=self._start_serving,
+            refuse=self._refuse,
+            requires_hello=not plain_peers,
+        )
+        self._owner.strangers = self._acceptor.strangers
         self._audience = Audience(self._endpoints, self._options, self._owner.watch)
         self._hub = Hub(self._audience, self._options, may_subscribe=may_subscribe, may_publish=may_publish)
         self._owner.topics = self._hub
@@ -156,6 +164,7 @@ class Server(Handling, TopicServer):
             denied=acceptor.denied,
             handshake_errors=acceptor.handshake_errors,
             accept_errors=acceptor.accept_errors,
+            outgrown=self._owner.holdings.outgrown,
             broadcasts=audience.broadcasts,
             broadcasts_dropped=audience.dropped,
             datagrams_dropped=sum(listener.dropped for listener in acceptor.listeners),
@@ -171,8 +180,6 @@ class Server(Handling, TopicServer):
             retained_size=hub.retained_size,
             draining=self.draining,
         )
-
-    # --- handlers ---
 
     # --- running ---
 

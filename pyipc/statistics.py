@@ -128,6 +128,7 @@ class ServerStatistics:
         denied: Connections turned away because of who it was.
         handshake_errors: Connections that never came to be, because their handshake failed or took too long.
         accept_errors: Times that accepting failed.
+        outgrown: Connections closed because too much was held for their user or network address (``max_held_size``).
         broadcasts: Broadcasts made.
         broadcasts_dropped: Copies of them that slow peers did not get.
         datagrams_dropped: Datagrams lost on this side that belong to no connection.
@@ -150,6 +151,7 @@ class ServerStatistics:
     denied: int
     handshake_errors: int
     accept_errors: int
+    outgrown: int
     broadcasts: int
     broadcasts_dropped: int
     datagrams_dropped: int

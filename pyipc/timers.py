@@ -16,12 +16,14 @@ import trio
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Timer", "Timers"]
+__all__ = ["GRACE", "LAG", "Timer", "Timers"]
 
 logger: logging.Logger = logging.getLogger("pyipc.timers")
 
 #: A loop that comes back later than this has been blocked, and says so.
 LAG = 1.0
+#: For so long, in seconds, it then reads what has arrived meanwhile, before it judges anybody.
+GRACE = 1.0
 # Cancelled timers are left in the heap and cleared out once they are most of it.
 _TIDY_ABOVE = 64
 

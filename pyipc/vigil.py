@@ -1,4 +1,4 @@
-"""Watching one connection for silence, dribble and a missing introduction.
+"""Watching one connection for silence, dribble, a missing introduction, and for a peer that takes nothing.
 
 Any byte is a sign of life. Each side says in its hello how often it wants to hear one, and each
 sends a ping when it has been silent that long; a side that has stopped reading, or whose event loop
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from pyipc.errors import ConnectionLost
-from pyipc.timers import LAG
+from pyipc.timers import GRACE, LAG
 
 if TYPE_CHECKING:
     from pyipc.connection import Connection
@@ -26,12 +26,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Vigil"]
 
+# From how much of a frame that is not complete others are looked at as well.
+_LARGE = 64 * 1024
 # How much later than due a sign of life may come, at most.
-_GRACE = 1.0
+_TOLERANCE = 1.0
 
 
 class Vigil:
-    """Sends pings, and ends the connection when the peer is silent, dribbles or does not say hello.
+    """Sends pings, and ends the connection when the peer is silent, dribbles, takes nothing or does not say hello.
 
     Args:
         connection: What to end.
@@ -60,6 +62,7 @@ class Vigil:
         "_require_hello",
         "_timer",
         "_timers",
+        "_writing_since",
         "began",
     )
 
@@ -89,6 +92,7 @@ class Vigil:
         # When the incomplete frame last made progress, how much of it there was, and which one it is.
         self._mark: tuple[float, int, int] | None = None
         self._timer: Timer | None = None
+        self._writing_since: float = 0.0
 
     @property
     def awaits_hello(self) -> bool:
@@ -114,10 +118,19 @@ class Vigil:
 
     def watch_frame(self) -> None:
         """Bytes arrived, and the last of them are of a frame that is not complete."""
+        if self._conversation.partial_size >= _LARGE:
+            self._connection._owner.weigh(self._connection)
         if self._mark is None or self._mark[2] != self._conversation.frames_completed:
             self._set_mark(self._reader.time)
             if self._options.frame_timeout is not None:
                 self._wake_at(self._reader.time + self._options.frame_timeout)
+
+    def watch_writing(self) -> None:
+        """Bytes wait that the link did not take."""
+        timeout = self._options.write_timeout
+        if timeout is not None:
+            self._writing_since = trio.current_time()
+            self._wake_at(self._writing_since + timeout)
 
     def _set_mark(self, now: float) -> None:
         self._mark = (now, self._conversation.partial_size, self._conversation.frames_completed)
@@ -137,14 +150,20 @@ class Vigil:
         """Do what is due; say when to look again."""
         now = trio.current_time()
         return min(
-            self._look_for_hello(now), self._keep_promise(now), self._look_for_life(now, late), self._look_at_frame(now)
+            self._look_for_hello(now, late),
+            self._keep_promise(now),
+            self._look_for_life(now, late),
+            self._look_at_frame(now, late),
+            self._look_at_writing(now, late),
         )
 
-    def _look_for_hello(self, now: float) -> float:
+    def _look_for_hello(self, now: float, late: float) -> float:
         timeout = self._options.handshake_timeout
         if timeout is None or not self.awaits_hello:
             return math.inf
         if now >= self.began + timeout:
+            if late > LAG:
+                return now + GRACE  # it was us: look again once what has arrived is read
             self._connection.abort(
                 "handshake", f"the peer did not introduce itself within {timeout:g} s (handshake_timeout)"
             )
@@ -171,16 +190,16 @@ class Vigil:
             return math.inf
         if self._dispatcher.paused or not self._connection._hears:
             self._reader.time = now
-        limit = interval * self._options.heartbeat_misses + min(_GRACE, interval)
+        limit = interval * self._options.heartbeat_misses + min(_TOLERANCE, interval)
         heard = max(self._reader.time, self._dispatcher.resumed_at)
         if now < heard + limit:
             return heard + limit
         if late > min(LAG, interval):
-            return now + min(_GRACE, interval)  # it was us: look again once what has arrived is read
+            return now + min(GRACE, interval)
         self._connection.abort("silent", f"the peer gave no sign of life for {now - heard:.1f} s", linger=False)
         return math.inf
 
-    def _look_at_frame(self, now: float) -> float:
+    def _look_at_frame(self, now: float, late: float) -> float:
         timeout = self._options.frame_timeout
         if self._mark is None or timeout is None:
             return math.inf
@@ -194,8 +213,26 @@ class Vigil:
             self._set_mark(now)
             return now + timeout
         if now >= since + timeout:
+            if late > LAG:
+                return now + GRACE
             self._connection.abort(
                 "slow", f"the peer sent only {grown:,} bytes of a frame in {now - since:.0f} s (frame_timeout)"
             )
             return math.inf
         return since + timeout
+
+    def _look_at_writing(self, now: float, late: float) -> float:
+        timeout = self._options.write_timeout
+        if timeout is None or not self._outbox.is_waiting or not self._connection._link.reliable:
+            return math.inf
+        since = max(self._writing_since, self._outbox.last_sent)
+        if now < since + timeout:
+            return since + timeout
+        if late > min(LAG, timeout):
+            return now + min(GRACE, timeout)  # it was us: see what the link takes now
+        self._connection.abort(
+            "slow",
+            f"the peer took none of {self._outbox.size:,} bytes in {now - since:.0f} s (write_timeout)",
+            linger=False,
+        )
+        return math.inf

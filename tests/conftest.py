@@ -1,6 +1,7 @@
 """The rules that every test lives under, and what tests of more than one file need.
 
-* Each test has a hard time bound of 60 seconds; ``@pytest.mark.time_limit(seconds)`` sets another.
+* Each test has a hard time bound of 60 seconds; ``@pytest.mark.time_limit(seconds)`` sets another, and
+  ``PYIPC_TEST_TIME_LIMIT`` another for those without that mark.
 * In CI a skip is a failure, unless its reason starts with ``cannot run here:`` - a promise that no
   installation step could have made it run, such as another operating system.
 * ``PYIPC_TEST_SCALE`` multiplies the work of tests that use `scale` and of hypothesis: 1 for every day,
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent.parent
 NODE_IPC_VERSIONS = ("9.2.1", "10.1.0")
 CANNOT_RUN = "cannot run here:"
-DEFAULT_TIME_LIMIT = 60.0
+DEFAULT_TIME_LIMIT = float(os.environ.get("PYIPC_TEST_TIME_LIMIT", "60"))
 SCALE = int(os.environ.get("PYIPC_TEST_SCALE", "1"))
 
 # Deadlines of hypothesis measure the machine, not the code. CI must fail for the same reason twice.

@@ -180,7 +180,8 @@ async def test_silence_in_the_handshake_ends_in_time(
         link = Guarded()
         server.adopt(link)
         began = trio.current_time()
-        assert await link.outside.read() is None
+        with trio.fail_after(60):
+            assert await link.outside.read() is None
         assert trio.current_time() - began == 3.0
         assert link.closed
         assert server.statistics().handshake_errors == 1
@@ -320,6 +321,80 @@ async def test_a_handshake_through_a_link_that_misbehaves() -> None:
         guarded.allowed.set()
         assert await answer(guarded.outside) == 7
     assert not faulty.needs_handshake
+
+
+# --- those who are not known yet ----------------------------------------------------------------------------------
+
+
+async def test_silent_handshakes_of_one_host_leave_room_for_all_others(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with serving(max_connections=40, max_connections_per_peer=20, max_handshakes=5) as server:
+        silent = [Guarded(host="192.0.2.1") for _ in range(100)]
+        for link in silent:
+            server.adopt(link)
+        await settle()
+        assert [link.closed for link in silent] == [False] * 5 + [True] * 95
+        assert server.statistics().refused == 95
+        other = Guarded(Peer(address="guarded:", uid=7, host="192.0.2.2"), host="192.0.2.2")
+        server.adopt(other)
+        other.allowed.set()
+        assert await answer(other.outside) == 7
+        # Those who are known count no more, and the silent are gone when their time is over.
+        for round_ in range(15):
+            link = Guarded(Peer(address="guarded:", uid=8, host="192.0.2.2"), host="192.0.2.2")
+            server.adopt(link)
+            link.allowed.set()
+            assert await answer(link.outside) == 8, round_
+        await trio.sleep(5.1)
+        assert all(link.closed for link in silent)
+        again = Guarded(Peer(address="guarded:", uid=9, host="192.0.2.1"), host="192.0.2.1")
+        server.adopt(again)
+        again.allowed.set()
+        assert await answer(again.outside) == 9
+    [told] = [record.getMessage() for record in caplog.records if "turned away" in record.message]
+    assert "host 192.0.2.1 has 5 connections already of which nobody knows who they are (max_handshakes)" in told
+
+
+async def test_those_who_must_introduce_themselves_count_until_they_have(autojump_clock: MockClock) -> None:
+    somebody, somebody_else = Peer(address="memory:", uid=1), Peer(address="memory:", uid=2)
+    async with serving(plain_peers=False, max_handshakes=3) as server:
+        silent = [join(server, somebody) for _ in range(5)]
+        await settle()
+        assert len(server.connections) == 3
+        for peer in silent[3:]:
+            assert await peer.read() is None
+        assert await answer(join(server, somebody_else)) == 2
+        await trio.sleep(5.1)
+        for peer in silent[:3]:
+            assert await peer.read() is None
+            await peer.link.aclose()
+        for _ in range(10):  # more than may be unknown
+            assert await answer(join(server, somebody)) == 1
+        assert server.statistics().refused == 2
+
+
+async def test_a_handshake_that_is_done_counts_until_the_introduction_where_that_is_asked_for() -> None:
+    async with serving(plain_peers=False, max_handshakes=1) as server:
+        first, second, third = (Guarded(Peer(address="guarded:", uid=7)) for _ in range(3))
+        for link in (first, second, third):
+            link.allowed.set()
+        server.adopt(first)
+        await settle()
+        server.adopt(second)
+        await settle()
+        assert (first.closed, second.closed) == (False, True)
+        assert await answer(first.outside) == 7
+        server.adopt(third)
+        assert await answer(third.outside) == 7
+
+
+async def test_where_nobody_has_to_say_who_he_is_any_number_may_be_silent() -> None:
+    async with serving(max_handshakes=1) as server:
+        for _ in range(20):
+            join(server, Peer(address="memory:", uid=1))
+        await settle()
+        assert len(server.connections) == 20
 
 
 # --- addresses --------------------------------------------------------------------------------------------------

@@ -113,7 +113,7 @@ def test_the_sentence_says_how_to_admit_it() -> None:
 
 
 @unix_only
-@pytest.mark.parametrize("address", ["world", "unix:/run/app.sock", "node-ipc:world"])
+@pytest.mark.parametrize("address", ["world", "unix:/run/app.sock", "unix:@world", "node-ipc:world"])
 @pytest.mark.parametrize(
     ("allow", "uid", "admitted"),
     [

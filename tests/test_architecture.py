@@ -181,6 +181,18 @@ def private_trio(module: str, source: str) -> list[str]:
     return [f"{module}:{line}: {name}" for line, name in names if re.match(r"trio\.(\w+\.)*_", name)]
 
 
+# Modules that know what the clock on the wall says. Somebody may set it at any time, so that nothing which waits may
+# look there: what needs the time below the applications has it from trio.
+WALL_CLOCKS = ("calendar", "datetime", "time")
+
+
+def wall_clocks(module: str, source: str) -> list[str]:
+    """Imports of what tells the time of day."""
+    if layer(module) == 3:
+        return []
+    return [f"{module}:{line}: {name}" for line, name in imports(module, ast.parse(source)) if name in WALL_CLOCKS]
+
+
 def unguarded_platform_imports(module: str, source: str) -> list[str]:
     """Imports that would make ``import pyipc`` fail on some operating system."""
     found: list[str] = []
@@ -239,6 +251,7 @@ def test_source_rules(module: str) -> None:
     source = SOURCES[module].read_text("utf-8")
     assert private_trio(module, source) == []
     assert unguarded_platform_imports(module, source) == []
+    assert wall_clocks(module, source) == []
     assert len(source.splitlines()) <= MAX_LINES, f"{module} is too long to hold in the head; split it"
 
 
@@ -255,6 +268,12 @@ def test_source_rules(module: str) -> None:
 def test_private_trio_is_caught(source: str) -> None:
     assert private_trio("pyipc.client", source) != []
     assert private_trio("pyipc.client", "import trio.lowlevel\ntrio.lowlevel.checkpoint()") == []
+
+
+@pytest.mark.parametrize("source", ["import time", "def f():\n    from time import monotonic", "import datetime as dt"])
+def test_a_clock_on_the_wall_is_caught(source: str) -> None:
+    assert wall_clocks("pyipc.vigil", source) != []
+    assert wall_clocks("pyipc.cli.certificates.issuing", source) == []
 
 
 @pytest.mark.parametrize("source", ["import fcntl", "from msvcrt import getch", "if True:\n    import pwd"])

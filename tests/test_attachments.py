@@ -23,7 +23,7 @@ from pyipc.testing import Faults, FaultyTransport, pair
 from pyipc.transports import Link, memory_link_pair
 from tests.conformance.sides import until
 from tests.conftest import SCALE
-from tests.wire import frame, hello, join
+from tests.wire import frame, hello, join, lone
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -364,7 +364,7 @@ async def test_parcels_leave_whole_and_in_order(at_once: int) -> None:
         frames.append(pack(EVENT, contents) if contents else EVENT)
     link = Counting(at_once=at_once)
     async with trio.open_nursery() as nursery:
-        outbox = Outbox(link, Flusher(), high_water_size=1, max_size=1, spawn=nursery.start_soon, broken=lambda _: None)
+        outbox = Outbox(link, Flusher(), high_water_size=1, max_size=1, spawn=nursery.start_soon, connection=lone())
         for each in frames:
             outbox.push(each)
         assert outbox.size == sum(map(len, frames))
@@ -378,7 +378,7 @@ async def test_parcels_leave_whole_and_in_order(at_once: int) -> None:
 async def test_what_is_large_is_handed_over_as_it_is() -> None:
     large = bytes(100_000)
     link = Counting(at_once=10**9)
-    outbox = Outbox(link, Flusher(), high_water_size=1, max_size=1, spawn=lambda *_: None, broken=lambda _: None)
+    outbox = Outbox(link, Flusher(), high_water_size=1, max_size=1, spawn=lambda *_: None, connection=lone())
     outbox.push(pack(EVENT, [large, b"small", large]))
     outbox.flush_nowait()
     assert [len(each) for each in link.taken] == [9, 100_000, 9 + 5 + 9, 100_000, len(EVENT)]
@@ -388,7 +388,7 @@ async def test_what_is_large_is_handed_over_as_it_is() -> None:
 async def test_what_can_be_taken_back_is_whole_and_the_rest_is_counted() -> None:
     link, peer = memory_link_pair(buffer_size=100_000)
     async with trio.open_nursery() as nursery:
-        outbox = Outbox(link, Flusher(), high_water_size=1, max_size=1, spawn=nursery.start_soon, broken=lambda _: None)
+        outbox = Outbox(link, Flusher(), high_water_size=1, max_size=1, spawn=nursery.start_soon, connection=lone())
         begun, small, control, large = (
             pack(EVENT, [bytes(70_000), bytes(70_000)]),
             pack(EVENT, [b"x"]),
@@ -412,7 +412,7 @@ async def test_what_can_be_taken_back_is_whole_and_the_rest_is_counted() -> None
 
 async def test_one_that_exceeds_the_cap_is_taken_where_little_waits() -> None:
     link = Counting(at_once=0)
-    outbox = Outbox(link, Flusher(), high_water_size=100, max_size=1_000, spawn=lambda *_: None, broken=lambda _: None)
+    outbox = Outbox(link, Flusher(), high_water_size=100, max_size=1_000, spawn=lambda *_: None, connection=lone())
     large = pack(EVENT, [bytes(70_000)])
     assert outbox.offer(b"x" * 50)
     assert outbox.offer(large)

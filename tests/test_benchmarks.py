@@ -40,7 +40,7 @@ from harness.workloads import OWN_WORKS, WORKLOADS, WORKS, Workload
 if TYPE_CHECKING:
     from tests.conftest import NodeModules
 
-BEGIN, END = compare.MARKS
+BEGIN, END = compare.MARKS.begin, compare.MARKS.end
 BY_NAME = {workload.name: workload for workload in WORKLOADS}
 PYIPC, NODE, ZMQ, BARE = (by_key(key) for key in ("pyipc", "node-ipc", "zmq", "bare-sockets"))
 
@@ -605,11 +605,11 @@ def test_a_run_tells_how_long_it_took(rounds: int, seconds: float, told: str) ->
 
 def test_tables_stand_between_the_marks_of_a_page(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
-    compare.place("tables\n", page)
+    compare.MARKS.place("tables\n", page)
     assert page.read_text("utf-8") == f"{BEGIN}\ntables\n\n{END}\n"
     page.write_text(f"before\n{BEGIN}old\n{END}\nafter\n", "utf-8")
     for tables in ("new\n", "newer\n"):
-        compare.place(tables, page)
+        compare.MARKS.place(tables, page)
         assert page.read_text("utf-8") == f"before\n{BEGIN}\n{tables}\n{END}\nafter\n"
 
 

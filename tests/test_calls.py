@@ -387,7 +387,9 @@ async def test_nothing_is_sent_after_the_goodbye(autojump_clock: MockClock) -> N
     assert frames[-1][0] == "pyipc.goodbye"
 
 
-async def test_the_same_number_twice_ends_the_connection(caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_same_number_twice_ends_the_connection(
+    caplog: pytest.LogCaptureFixture, autojump_clock: MockClock
+) -> None:
     router = pyipc.Router()
     router.on("never", stay)
     with trio.fail_after(5):

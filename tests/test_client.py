@@ -442,6 +442,27 @@ async def test_unsent_events_go_over_the_next_connection_once(autojump_clock: Mo
         assert 10 <= rest[0] <= 40
 
 
+async def test_what_is_emitted_while_a_connection_ends_comes_after_what_that_has_left(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    transport = Scripted()
+    transport.buffer_size = 10_000
+    async with pyipc.connect(transport.endpoint, outbox_high_water_size=1_000_000, reconnect_jitter=False) as client:
+        for n in range(10):
+            await client.emit("n", [n, "x" * 4_000])
+        await transport.peers[0].send(b"this is not JSON\f")
+        await trio.sleep(1)
+        for n in range(10, 13):
+            await client.emit("n", [n, ""])
+        transport.buffer_size = 1_000_000
+        await transport.peers[0].link.aclose()
+        await trio.sleep(5)
+        await client.flush()
+        rest = [data[0] for data in await events_of(transport.peers[1])]
+        assert rest == list(range(rest[0], 13))
+        assert 0 < rest[0] < 10
+
+
 async def test_unsent_events_of_a_trace_go_over_the_next_connection_as_plain_ones(autojump_clock: MockClock) -> None:
     """Nobody knows what the next peer understands. The trace may be lost, but not the event."""
     transport = Scripted()

@@ -16,7 +16,7 @@ from pyipc import Message
 from pyipc.flusher import Flusher
 from pyipc.outbox import Outbox
 from pyipc.transports import Link, Peer, memory_link_pair
-from tests.wire import WirePeer, frame, hello, join
+from tests.wire import WirePeer, frame, hello, join, lone
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -198,7 +198,7 @@ class Sink(Link):
 async def test_the_flusher_has_each_outbox_once() -> None:
     """However often somebody else flushes it in between: what is left over would keep others waiting."""
     flusher = Flusher()
-    outbox = Outbox(Sink(), flusher, high_water_size=1, max_size=1, spawn=lambda *_: None, broken=lambda _: None)
+    outbox = Outbox(Sink(), flusher, high_water_size=1, max_size=1, spawn=lambda *_: None, connection=lone())
     for _ in range(10):
         outbox.push(b"frame")
         outbox.flush_nowait()

@@ -6,6 +6,7 @@ That a test was not skipped where it could run is seen to in CI by the rule in c
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import shlex
 from pathlib import Path
@@ -28,6 +29,7 @@ def rows(page: str) -> list[tuple[str, list[str]]]:
     ]
 
 
+@functools.cache
 def defined_tests(source: str) -> dict[str, list[str]]:
     """Every test of a module, ``name`` or ``Class::name``, with its decorators."""
     found = {}

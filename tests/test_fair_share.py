@@ -16,6 +16,7 @@ from pyipc.flusher import Flusher
 from pyipc.outbox import Outbox
 from pyipc.protocol.addresses import parse_address
 from pyipc.transports import Link, Peer, memory_link_pair, transport_for
+from tests.wire import lone
 
 if TYPE_CHECKING:
     from trio.testing import MockClock
@@ -130,9 +131,7 @@ async def test_an_event_that_was_being_written_when_the_peer_left_is_reported(au
 
 async def test_a_frame_that_was_begun_is_not_taken_back() -> None:
     ours, theirs = memory_link_pair(buffer_size=10)
-    outbox = Outbox(
-        ours, Flusher(), high_water_size=1, max_size=1_000, spawn=lambda *_: None, broken=lambda error: None
-    )
+    outbox = Outbox(ours, Flusher(), high_water_size=1, max_size=1_000, spawn=lambda *_: None, connection=lone())
     for event in (b'{"type":"a"}\f', b'{"type":"b"}\f'):
         outbox.push(event)
     outbox.flush_nowait()  # ten bytes go, and the task for the rest has not run yet

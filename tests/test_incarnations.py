@@ -111,6 +111,38 @@ async def test_it_goes_only_to_who_remembers_it_or_never_had_it(
         nursery.cancel_scope.cancel()
 
 
+async def test_an_outcome_counts_where_the_event_was_sent_and_nowhere_else(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """A server that a client is leaving cannot know what became of an event that only its successor has got."""
+    calls = Calls()
+    confirmed: list[int] = []
+    async with (
+        pyipc.connect(pyipc.Endpoint("memory:a", transport=calls), wait=False, **FAST) as client,
+        trio.open_nursery() as nursery,
+    ):
+
+        async def emit(number: int) -> None:
+            await client.emit("paid", number, confirm=True)
+            confirmed.append(number)
+
+        nursery.start_soon(emit, 1)
+        old = await calls.welcome("A", "1")
+        assert (await old.read_until("pyipc.deliver"))["number"] == 1
+        await old.send(frame("pyipc.goaway", {"message": ""}))
+        new = await calls.welcome("B", "1")
+        nursery.start_soon(emit, 2)
+        assert (await new.read_until("pyipc.deliver"))["number"] == 2
+        await old.send(frame("pyipc.outcome", {"number": 2}))
+        await trio.sleep(1)
+        assert confirmed == []
+        await new.send(frame("pyipc.outcome", {"number": 2}))
+        await trio.sleep(1)
+        assert confirmed == [2]
+        await old.send(frame("pyipc.outcome", {"number": 1}))
+    assert confirmed == [2, 1]
+
+
 async def test_a_client_keeps_to_the_window_that_the_server_announces(autojump_clock: trio.testing.MockClock) -> None:
     calls = Calls()
     async with (

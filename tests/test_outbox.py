@@ -17,7 +17,7 @@ from pyipc.flusher import Flusher
 from pyipc.outbox import Outbox
 from pyipc.testing import pair
 from pyipc.transports import Link, memory_link_pair
-from tests.wire import frame, hello, join
+from tests.wire import frame, hello, join, lone
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -39,7 +39,7 @@ class Box:
             high_water_size=high_water_size,
             max_size=max_size,
             spawn=nursery.start_soon,
-            broken=self.broken.append,
+            connection=lone(self.broken.append),
         )
 
     async def read(self, size: int) -> bytes:
@@ -84,6 +84,19 @@ async def test_order_and_bytes_survive_a_link_that_takes_little() -> None:
         await trio.testing.wait_all_tasks_blocked()
         assert it.outbox.size == 0
         assert it.outbox.bytes_sent == total
+
+
+async def test_what_goes_at_once_keeps_its_place_and_is_not_begun_anew() -> None:
+    async with box(buffer=64) as it:
+        for one in (b"a" * 100, b"b" * 100):
+            it.outbox.push_now(one, trio.current_time())  # the link takes a part of the first one
+        it.outbox.push(b"c" * 100)
+        it.outbox.end()
+        received = bytearray()
+        while chunk := await it.peer.receive():
+            received += chunk
+        assert received == b"a" * 100 + b"b" * 100 + b"c" * 100
+        assert it.outbox.size == 0
 
 
 async def test_high_water_holds_senders_back() -> None:
@@ -238,7 +251,7 @@ class Counting(Link):
 
 async def test_writes_are_joined_up_to_a_size_and_large_frames_go_uncopied() -> None:
     link = Counting()
-    outbox = Outbox(link, Flusher(), high_water_size=1, max_size=2, spawn=lambda *_: None, broken=lambda _: None)
+    outbox = Outbox(link, Flusher(), high_water_size=1, max_size=2, spawn=lambda *_: None, connection=lone())
     for _ in range(10_000):
         outbox.push(b"x" * 100)
     outbox.push(b"y" * 1_000_000)

@@ -21,6 +21,7 @@ from trio.testing import MockClock
 
 import pyipc
 from pyipc import Message
+from pyipc.protocol import framed
 from pyipc.reader import REST, SOON
 from pyipc.testing import Faults, FaultyTransport
 from pyipc.transports import Link, Transport, transport_for
@@ -361,6 +362,28 @@ async def test_events_that_share_a_read_with_the_answer(tmp_path: Path, autojump
                 await trio.testing.wait_all_tasks_blocked()
         assert spy.readers.count(me()) == 2  # it was of no use, so it is tried only now and then
     assert log == [f"{when} {number}" for number in range(6) for when in ("before", "after")]
+
+
+@pytest.mark.parametrize("first", ["answer", "event"])
+async def test_a_large_event_that_shares_a_read_with_the_answer(
+    first: str, tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The leader goes on with it at once, whatever else the asker has read."""
+    monkeypatch.setattr(framed, "_LARGE", 2_000)
+    log: list[Any] = []
+    async with scripted(tmp_path) as (client, peer, spy):
+        client.on("large", lambda message: log.append(len(message.data)))
+
+        async def serve() -> None:
+            frames = [reply(await peer.take()), frame("large", "x" * 3_000)]
+            await peer.send(*(frames if first == "answer" else frames[::-1]))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(serve)
+            assert await client.request("echo") == ROW + 1
+        assert me() in spy.readers
+        await trio.testing.wait_all_tasks_blocked()
+        assert log == [3_000]
 
 
 async def test_an_answer_in_pieces(tmp_path: Path, autojump_clock: MockClock) -> None:

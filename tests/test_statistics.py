@@ -111,19 +111,22 @@ async def test_what_waits_for_a_connection_is_weighed() -> None:
 
 
 class Failing(Transport):
-    """Listens, but for want of something accepts nobody the first time."""
+    """Listens, but for want of something accepts nobody the first times."""
+
+    def __init__(self, failures: int = 1) -> None:
+        self._failures = failures
 
     async def connect(self, address: pyipc.Address, options: Mapping[str, object]) -> Link:
         raise AssertionError("nobody connects")
 
     async def listen(self, address: pyipc.Address, options: Mapping[str, object]) -> Listener:
-        return FailingListener(await transport_for("memory").listen(address, options))
+        return FailingListener(await transport_for("memory").listen(address, options), self._failures)
 
 
 class FailingListener(Listener):
-    def __init__(self, listener: Listener) -> None:
+    def __init__(self, listener: Listener, failures: int) -> None:
         self._listener = listener
-        self._failures = 1
+        self._failures = failures
 
     @property
     def address(self) -> pyipc.Address:
@@ -145,6 +148,16 @@ async def test_failures_to_accept_are_counted(autojump_clock: MockClock) -> None
         await trio.sleep(1)
         assert server.statistics().accept_errors == 1
         assert server.statistics().accepted == 1
+
+
+async def test_whoever_cannot_accept_tries_again_but_not_at_once(autojump_clock: MockClock) -> None:
+    """A server that has run out of descriptors must neither turn its whole time to that nor stay away for ever."""
+    endpoint = pyipc.Endpoint("memory:failing", transport=Failing(failures=100))
+    async with pyipc.Server(endpoint) as server, pyipc.connect("memory:failing") as client:
+        server.on("now", lambda message: trio.current_time())
+        began = trio.current_time()
+        assert 1 <= await client.request("now") - began <= 25
+        assert server.statistics().accept_errors == 100
 
 
 async def test_a_drain_says_what_could_not_be_sent(autojump_clock: MockClock) -> None:

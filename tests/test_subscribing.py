@@ -371,6 +371,27 @@ async def test_it_is_restored_and_a_refusal_then_ends_it(caplog: pytest.LogCaptu
     assert "the subscription to 'refused' could not be restored" in caplog.text
 
 
+async def test_it_is_restored_before_what_was_queued_is_published() -> None:
+    async with scripted() as (client, transport), trio.open_nursery() as nursery:
+        (peer,) = transport.peers
+        subscription = client.subscribe("t")
+        nursery.start_soon(subscription.__aenter__)
+        await peer.read_until("pyipc.subscribe")
+        await peer.send(reply(1), published("t", 0))
+        assert (await subscription.get()).data == 0
+        transport.error = pyipc.ConnectError("nobody there")
+        await peer.link.aclose()
+        await until(lambda: not client.connected)
+        await client.publish("t", 1)
+        transport.error = None
+        peer = await next_peer(transport, 2)
+        for expected in ("pyipc.subscribe", "pyipc.publish"):
+            read = await peer.read()
+            assert read is not None
+            assert read[0] == expected
+        subscription.close()
+
+
 async def test_after_coming_back_to_another_kind_of_server_it_ends(autojump_clock: MockClock) -> None:
     async with scripted(handshake_timeout=2) as (client, transport), trio.open_nursery() as nursery:
         (peer,) = transport.peers

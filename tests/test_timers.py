@@ -50,6 +50,23 @@ async def test_at_the_same_time_in_order_of_registration(autojump_clock: MockClo
     assert fired == list(range(100))
 
 
+async def test_one_that_fails_does_not_stop_the_others(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    fired: list[float] = []
+
+    def fail(late: float) -> None:
+        raise ValueError("a fault of ours")
+
+    async with running() as timers:
+        timers.call_at(1, fail)
+        timers.call_at(1, fired.append)
+        timers.call_at(2, fired.append)
+        await trio.sleep(3)
+    assert fired == [0.0, 0.0]
+    assert "a timer's action failed" in caplog.text
+
+
 async def test_an_earlier_one_while_it_sleeps(autojump_clock: MockClock) -> None:
     fired: list[float] = []
     async with running() as timers:

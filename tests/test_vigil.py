@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -193,6 +194,49 @@ async def test_one_blocked_loop_does_not_excuse_silence_for_ever(mock_clock: Moc
             await trio.testing.wait_all_tasks_blocked()
         assert [code for code, _ in ended] == ["silent"]
         await peer.link.aclose()
+
+
+@pytest.mark.parametrize("arrived", [b"", b'{"type":"x",'], ids=["hello", "frame"])
+async def test_a_loop_that_was_blocked_reads_on_before_it_judges(arrived: bytes, mock_clock: MockClock) -> None:
+    """What was due long ago has a little time to be read, and no more than that."""
+    async with pyipc.Server(plain_peers=bool(arrived), heartbeat_interval=None, close_timeout=0) as server:
+        ended = watch(server)
+        lucky, silent = join(server), join(server)
+        if arrived:
+            for peer in (lucky, silent):
+                await peer.send(arrived)
+        await trio.testing.wait_all_tasks_blocked()
+        mock_clock.jump(600)
+        await trio.testing.wait_all_tasks_blocked()
+        assert ended == []
+        await lucky.send(b'"data":1}\f' if arrived else hello())
+        await trio.testing.wait_all_tasks_blocked()
+        mock_clock.jump(1)
+        await trio.testing.wait_all_tasks_blocked()
+        assert [code for code, _ in ended] == ["slow" if arrived else "handshake"]
+        assert len(server.connections) == 1
+        for peer in (lucky, silent):
+            await peer.link.aclose()
+
+
+async def test_a_client_that_was_blocked_reads_the_welcome_before_it_takes_the_server_for_another_kind(
+    mock_clock: MockClock,
+) -> None:
+    got: list[int] = []
+    router = pyipc.Router()
+    router.on("e", lambda message: got.append(message.data))
+    transport = FaultyTransport(Faults(), inbound=Faults(coalesce=2, hold_interval=HOUR))
+    async with pair(router, faults=transport, client_options={"confirm_timeout": None}) as (client, _):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(partial(client.emit, "e", 1, confirm=True))
+            await trio.testing.wait_all_tasks_blocked()
+            assert got == []  # the welcome is on its way
+            mock_clock.jump(600)
+            await trio.testing.wait_all_tasks_blocked()
+            (link,) = transport.links
+            link.heal()
+        assert got == [1]
+        assert client.statistics().connects == 1
 
 
 async def test_without_heartbeats_silence_is_fine(autojump_clock: MockClock) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -10,7 +11,7 @@ import trio
 from pyipc.transports import memory_link_pair
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from pyipc import Server
     from pyipc.transports import Link, Peer
@@ -73,6 +74,19 @@ def join(server: Server, peer: Peer | None = None, *, buffer_size: int = 65_536)
     ours, theirs = memory_link_pair(right=peer, buffer_size=buffer_size)
     server.adopt(theirs)
     return WirePeer(ours)
+
+
+def lone(broken: Callable[[Any], None] = lambda error: None) -> Any:
+    """What stands for the connection of an outbox that is tested alone.
+
+    Args:
+        broken: Called with the error when the link takes nothing more.
+    """
+    return SimpleNamespace(
+        _on_write_failure=broken,
+        _owner=SimpleNamespace(weigh=lambda connection: None),
+        _vigil=SimpleNamespace(watch_writing=lambda: None),
+    )
 
 
 async def stay(about: object) -> None:

@@ -7,6 +7,7 @@
 ``measuring``           one measurement, and the rounds of all
 ``results``             what the rounds gave: medians, spreads, ratios within a round
 ``targets``             what pyipc is to reach, as data
+``command``             what this command and ``hostile.py`` have in common
 ``environment``         what was measured on what
 ``tables``, ``report``  for people: one table; all of them, as text and as Markdown
 ``charts``              for people: SVG

@@ -93,15 +93,15 @@ class Contender:
         return "crowd.py" if work == "idle" or (work in ("broadcast", "topic") and self.in_crowd) else self.peer
 
 
-def node_modules() -> Path:
-    """Where node finds node-ipc.
+def node_modules(version: str = NODE_IPC) -> Path:
+    """Where node finds that release of node-ipc.
 
     Raises:
         NotMeasured: It is not there.
     """
     if shutil.which("node") is None:
         raise NotMeasured("node is not installed")
-    modules = Path(os.environ.get("PYIPC_NODE_DIR") or ROOT / ".node") / NODE_IPC / "node_modules"
+    modules = Path(os.environ.get("PYIPC_NODE_DIR") or ROOT / ".node") / version / "node_modules"
     if not (modules / "node-ipc").is_dir():
-        raise NotMeasured(f"node-ipc {NODE_IPC} is not installed under PYIPC_NODE_DIR or .node (./run bench does that)")
+        raise NotMeasured(f"node-ipc {version} is not installed under PYIPC_NODE_DIR or .node (./run bench does that)")
     return modules

@@ -7,28 +7,36 @@ import platform
 import shutil
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
 
 from harness.contender import NODE_IPC
 from harness.contenders import CONTENDERS
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 __all__ = ["about"]
 
 
-def about() -> dict[str, str]:
-    """Names and versions of the machine, the languages and the packages that are here."""
-    packages = [
-        "pyipc-sockets",
-        "trio",
-        "msgspec",
-        *dict.fromkeys(package for each in CONTENDERS for package in each.needs.values()),
-    ]
+#: What `about` tells of, unless it is asked for others.
+MEASURED = tuple(dict.fromkeys(package for each in CONTENDERS for package in each.needs.values()))
+
+
+def about(others: Iterable[str] = MEASURED, node_ipc: str = NODE_IPC) -> dict[str, str]:
+    """Names and versions of the machine, the languages and the packages that are here.
+
+    Args:
+        others: The packages that take part beside pyipc and what it needs.
+        node_ipc: The releases of node-ipc that do.
+    """
+    packages = ["pyipc-sockets", "trio", "msgspec", *others]
     found = {package: number for package in packages if (number := _version(package))}
     return {
         "Python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
         "processors": str(os.cpu_count()),
         **({"node": node} if (node := _node()) else {}),
-        "node-ipc": NODE_IPC,
+        **({"node-ipc": node_ipc} if node_ipc else {}),
         **found,
     }
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn, TypeVar
 import msgspec
 
 from pyipc.errors import InvalidData, RemoteProtocolError, UnencodableData
+from pyipc.protocol.nesting import BRACES_AS_BRACKETS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,14 +36,15 @@ __all__ = [
     "decode_frames",
     "encode",
     "encode_value",
+    "event_of",
     "event_prefix",
     "fast_item",
     "fast_json",
     "fast_reply",
     "fast_request",
+    "read_json",
     "ready_json",
     "replaced",
-    "too_deep",
     "value_of",
 ]
 
@@ -250,18 +252,42 @@ def decode_call(frame: bytes) -> Request | Reply | None:
 
 def _decode_slowly(frame: bytes) -> Event:
     """Read a frame that the fast decoder refused: one with extra keys or lone surrogates, or a wrong one."""
+    return event_of(read_json(frame))
+
+
+def read_json(text: bytes) -> Any:
+    """Read any JSON text, whose depth has been checked.
+
+    Raises:
+        RemoteProtocolError: It is not JSON.
+    """
+    try:
+        return _any_decoder.decode(text)
+    except MALFORMED:
+        return _read_slowly(text)
+
+
+def _read_slowly(frame: bytes) -> Any:
+    """Read text with lone surrogates, or say what is wrong with it."""
     try:
         text = frame.decode("utf-8")
         if _SURROGATE_ESCAPE.search(frame):
-            value = json.loads(text, parse_constant=_no_constant, parse_float=_finite_float)
-        else:
-            value = _any_decoder.decode(text)
+            return json.loads(text, parse_constant=_no_constant, parse_float=_finite_float)
+        return _any_decoder.decode(text)
     except UnicodeDecodeError as error:
         raise RemoteProtocolError("utf8", f"the peer sent text that is not UTF-8: {error.reason}") from error
     except RecursionError as error:
         raise RemoteProtocolError("depth", "the peer sent JSON nested too deep to read") from error
     except (ValueError, msgspec.DecodeError) as error:
         raise RemoteProtocolError("json", f"the peer sent a frame that is not JSON: {error}") from error
+
+
+def event_of(value: Any) -> Event:
+    """The event that a frame is which has been read.
+
+    Raises:
+        RemoteProtocolError: It is none.
+    """
     if not isinstance(value, dict) or not isinstance(value.get("type"), str):
         raise RemoteProtocolError("envelope", 'the peer sent JSON that is not an event {"type": ..., "data": ...}')
     return Event(value["type"], value.get("data"))
@@ -300,7 +326,7 @@ def decode_frames(complete: bytes, delimiter: bytes, count: int, max_depth: int)
     if complete[:1] != b"{" or complete.count(b"}" + delimiter + b"{") != count - 1 or complete[-2:-1] != b"}":
         return None
     # More openers than max_depth between two delimiters is needed for a frame to be too deep.
-    openers = complete.translate(_BRACES_AS_BRACKETS, _all_but(b"[{" + delimiter))
+    openers = complete.translate(BRACES_AS_BRACKETS, _all_but(b"[{" + delimiter))
     if b"[" * (max_depth + 1) in openers:
         return None
     try:
@@ -310,54 +336,9 @@ def decode_frames(complete: bytes, delimiter: bytes, count: int, max_depth: int)
     return events if len(events) == count else None
 
 
-_BRACES_AS_BRACKETS = bytes.maketrans(b"{}", b"[]")
-
-
 @functools.cache
 def _all_but(keep: bytes) -> bytes:
     return bytes(byte for byte in range(256) if byte not in keep)
-
-
-def too_deep(frame: bytes, max_depth: int) -> bool:
-    """Whether JSON text is nested deeper than ``max_depth``, without reading it.
-
-    Strings are taken away first, then everything but brackets; every pass then removes the
-    innermost pairs, so what is left after ``max_depth`` passes is deeper (or is not JSON at all,
-    which decoding would have said too). All of it runs at the speed of memory.
-    """
-    if _has_few_openers(frame, max_depth):
-        return False
-    if b"\\" in frame:
-        frame = frame.replace(b"\\\\", b"").replace(b'\\"', b"")
-    outside = b"".join(frame.split(b'"')[::2])
-    brackets = outside.translate(_BRACES_AS_BRACKETS, _all_but(b"[]{}"))
-    for _ in range(max_depth):
-        if not brackets:
-            return False
-        shorter = brackets.replace(b"[]", b"")
-        if len(shorter) == len(brackets):
-            return True
-        brackets = shorter
-    return bool(brackets)
-
-
-def _has_few_openers(frame: bytes, limit: int) -> bool:
-    """Whether there are at most so many opening brackets in a frame, inside of strings or not."""
-    if len(frame) < _LONG:
-        return frame.count(b"[") + frame.count(b"{") <= limit
-    # `count` looks at one byte after the other, `find` at many at once.
-    for opener in (b"[", b"{"):
-        position = frame.find(opener)
-        while position >= 0:
-            limit -= 1
-            if limit < 0:
-                return False
-            position = frame.find(opener, position + 1)
-    return True
-
-
-# From this size on, in bytes, a loop around `find` is faster than `count`.
-_LONG = 4_096
 
 
 def convert(data: Any, kind: Any) -> Any:

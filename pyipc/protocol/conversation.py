@@ -85,8 +85,10 @@ class Role(enum.Enum):
 class Conversation(ABC):
     """What a connection needs of a protocol, whatever the framing."""
 
-    #: Bytes of a frame that has arrived in part.
+    #: Bytes that have arrived and are not reported: of a frame that is here in part, or is being read.
     partial_size: int
+    #: Whether a large frame is being read. Then `go_on` is to be called, and nothing received, until it has been.
+    is_busy: bool = False
     #: How far above the lowest number without an outcome the peer lets any other number be.
     session_window: int = MAX_WINDOW
     #: Grows whenever frames were completed.
@@ -224,6 +226,21 @@ class Conversation(ABC):
 
         After a fatal `Malformed`, which is always the last, nothing more is reported.
         """
+
+    def discard(self) -> None:  # noqa: B027 - only what comes in frames comes in part
+        """Forget what has arrived of a frame that is not complete: nothing more is to be taken."""
+
+    @abstractmethod
+    def go_on(self) -> list[Inbound]:
+        """Read some more of a large frame, while `is_busy`: as much as takes a few milliseconds at most.
+
+        Returns:
+            As `receive_data`: nothing, or what the frame says and what is behind it.
+        """
+
+    @abstractmethod
+    def give_up(self) -> None:
+        """Read no more of a large frame, and forget what has arrived of it and behind it."""
 
     @abstractmethod
     def data_to_send(self) -> bytes:

@@ -10,7 +10,8 @@ import typing
 from typing import TYPE_CHECKING, Any
 
 from pyipc.errors import RemoteProtocolError
-from pyipc.protocol import codec
+from pyipc.protocol import codec, nesting
+from pyipc.protocol.blocks import BLOCK_SIZE, LargeFrame
 from pyipc.protocol.conversation import Inbound, Role
 from pyipc.protocol.features import Item, OptionalPart, ReceivedItem
 from pyipc.protocol.frames import FrameBuffer
@@ -35,7 +36,7 @@ from pyipc.protocol.messages import (
 from pyipc.protocol.names import MAX_KNOWN_NAMES
 from pyipc.protocol.parcels import RECORD
 from pyipc.protocol.parts import MAX_NUMBER, check_number, check_part, name_in, never_made
-from pyipc.protocol.records import receive_records
+from pyipc.protocol.records import attach_records, receive_records
 
 if TYPE_CHECKING:
     from pyipc.options import Options
@@ -67,8 +68,10 @@ class JsonConversation(Introducing):
         terms: Server: what it remembers.
     """
 
-    # Records are kept until their frame is here.
+    # Records are kept until their frame is here, and a large frame, with the bytes behind it, until it has been read.
     _records: RecordBuffer | None = None
+    _large: tuple[LargeFrame, bytes] | None = None
+    is_busy: bool = False
 
     def __init__(
         self,
@@ -111,7 +114,8 @@ class JsonConversation(Introducing):
         if takes_records and (self._records is not None or _RECORD_CODE in data):
             return receive_records(self, data)
         buffer = self._buffer
-        if data and data.find(self._delimiter) == len(data) - 1 and not self.partial_size:
+        size = len(data)
+        if data and data.find(self._delimiter) == size - 1 and not self.partial_size and size <= _LARGE:
             # A single frame, whole: the usual case where each side waits for the other.
             self.frames_completed += 1
             call = self._usual_call(data)
@@ -122,18 +126,19 @@ class JsonConversation(Introducing):
         complete = buffer.feed(data)
         self.partial_size = buffer.partial_size
         if complete:
+            if len(complete) > _LARGE and (start := self._find_large(complete)) >= 0:
+                behind = buffer.take_back()
+                if start:
+                    return self.receive_data(complete[:start]) + self.receive_data(complete[start:] + behind)
+                self._begin_large(complete, behind, events)
+                return events
             self.frames_completed += 1
             first = complete.find(self._delimiter)
-            if first > _LARGE and first == len(complete) - 1:
-                if not self._take_large(complete, events):
-                    return events
-                complete = b""
             batch = None
             names: set[str] | frozenset[str] = _NO_NAMES
             # A batch must be small frames: to look at the whole of it several times costs more than it saves else.
             if (
-                complete
-                and first < _SMALL
+                first < _SMALL
                 and len(complete) <= self._options.max_frame_size
                 and not complete.startswith(_CALL_START)
             ):
@@ -148,10 +153,10 @@ class JsonConversation(Introducing):
                 for event in batch:
                     if not self._take(event, events):
                         return events
-            elif complete and self.protocol != "plain" and complete.startswith(_ITEM_TYPE):
+            elif self.protocol != "plain" and complete.startswith(_ITEM_TYPE):
                 if not self._take_items(complete, events):
                     return events
-            elif complete:
+            else:
                 rest = self._take_one_by_one(complete, events)
                 if rest is None:
                     return events
@@ -164,6 +169,12 @@ class JsonConversation(Introducing):
         except RemoteProtocolError as error:
             self._reject(error, events)
         return events
+
+    def discard(self) -> None:
+        self._failed = True
+        self._buffer.take_back()
+        self._records = None
+        self.partial_size = 0
 
     def _begins_tls(self, data: bytes) -> bool:
         """Whether the peer's first byte is of TLS."""
@@ -204,27 +215,79 @@ class JsonConversation(Introducing):
             return self._reject(error, events)
         return self._take(event, events)
 
-    def _take_large(self, complete: bytes, events: list[Inbound]) -> bool:
-        """Like `_take_frame`, for one frame with its delimiter, without a copy of it."""
+    def _find_large(self, complete: bytes) -> int:
+        """Where the first frame begins that is too large to be read at once; -1 if there is none."""
+        start = 0
+        while len(complete) - start > _LARGE:
+            border = complete.rfind(self._delimiter, start, start + _LARGE + 1)
+            if border < 0:
+                return start
+            start = border + 1
+        return -1
+
+    def _begin_large(self, complete: bytes, behind: bytes, events: list[Inbound]) -> None:
+        """Let a large frame, and what came behind it, be read by `go_on`."""
+        size = complete.index(self._delimiter)
+        if size + 1 < len(complete):
+            behind = complete[size + 1 :] + behind
+            complete = complete[: size + 1]
         try:
-            self._frame_size = size = len(complete) - 1
-            self._check_incoming(complete, size)
-            event = codec.decode(memoryview(complete)[:-1])
+            self._check_incoming_size(size)
         except RemoteProtocolError as error:
-            return self._reject(error, events)
-        return self._take(event, events)
+            self._reject(error, events)
+            return
+        self._large = LargeFrame(complete, size, self._options.max_depth, BLOCK_SIZE), behind
+        self.partial_size = len(complete) + len(behind)
+        self.is_busy = True
+
+    def _wait_behind(self, data: bytes) -> None:
+        """Let bytes wait behind the large frame that is being read."""
+        assert self._large is not None
+        large, behind = self._large
+        self._large = large, behind + data
+        self.partial_size += len(data)
+
+    def go_on(self) -> list[Inbound]:
+        events: list[Inbound] = []
+        if self._large is None:
+            return events
+        large, behind = self._large
+        try:
+            event = large.go_on()
+        except RemoteProtocolError as error:
+            self._reject(error, events)
+        else:
+            if event is None:
+                return events
+            self._frame_size = large.size
+            self._take(event, events)
+        self._end_large()
+        self.frames_completed += 1
+        if self._records is not None:
+            events = attach_records(self, events)
+        return events + self.receive_data(behind)
+
+    def give_up(self) -> None:
+        self._end_large()
+        self._records = None
+
+    def _end_large(self) -> None:
+        self._large = None
+        self.partial_size = 0
+        self.is_busy = False
 
     def _check_incoming(self, frame: bytes, size: int) -> None:
         """Refuse a frame that is too large, or nested too deep for anything recursive to look at."""
+        self._check_incoming_size(size)
+        if nesting.too_deep(frame, self._options.max_depth):
+            raise nesting.nested_too_deep(self._options.max_depth)
+
+    def _check_incoming_size(self, size: int) -> None:
         if size > self._options.max_frame_size:
             raise RemoteProtocolError(
                 "size",
                 f"the peer sent a frame of {size:,} bytes and the limit is "
                 f"{self._options.max_frame_size:,} (max_frame_size)",
-            )
-        if codec.too_deep(frame, self._options.max_depth):
-            raise RemoteProtocolError(
-                "depth", f"the peer sent JSON nested deeper than {self._options.max_depth} levels (max_depth)"
             )
 
     def _take_one_by_one(self, complete: bytes, events: list[Inbound]) -> bytes | None:
@@ -363,7 +426,7 @@ _REQUEST_TYPE = b'{"type":"pyipc.request"'
 _REPLY_TYPE = b'{"type":"pyipc.reply"'
 _ITEM_TYPE = b'{"type":"pyipc.item"'
 _CALL_START = (_REQUEST_TYPE, _REPLY_TYPE, _ITEM_TYPE)
-# Frames above this many bytes are not copied to take their delimiter off.
+# Frames above this many bytes are read in blocks.
 _LARGE = 65_536
 # What a record begins with, as a number: to look for that in bytes takes a tenth of the time.
 _RECORD_CODE = RECORD[0]

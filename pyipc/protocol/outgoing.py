@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pyipc.errors import InvalidEventName, LocalProtocolError, MessageTooLarge, PeerLacksFeature, UnencodableData
-from pyipc.protocol import codec
+from pyipc.protocol import codec, nesting
 from pyipc.protocol.conversation import Conversation, Role
 from pyipc.protocol.features import ATTACHMENTS, Item
 from pyipc.protocol.messages import MAX_TEXT, Cancel, ControlFrame, Failure, Goaway, Goodbye, Ping
@@ -96,7 +96,7 @@ class OutgoingFrames(Conversation):
             )
 
     def _check_depth(self, frame: bytes, what: str) -> None:
-        if codec.too_deep(frame, self._options.max_depth):
+        if nesting.too_deep(frame, self._options.max_depth):
             raise UnencodableData(
                 f"the data of {what!r} is nested deeper than {self._options.max_depth} levels (max_depth)"
             )

@@ -24,6 +24,7 @@ __all__ = [
     "Parcel",
     "SmallParcel",
     "freeze",
+    "is_control",
     "listed",
     "pack",
     "view_of",
@@ -193,7 +194,7 @@ def pack(frame: bytes, records: Iterable[bytes | memoryview]) -> SmallParcel | P
     parcel.attachments_count = count
     parcel.attachments_size = size
     parcel.frame_size = len(frame)
-    parcel.is_control = _is_control(frame)
+    parcel.is_control = is_control(frame)
     return parcel
 
 
@@ -207,10 +208,12 @@ def with_frame(parcel: SmallParcel | Parcel, frame: bytes) -> SmallParcel | Parc
     changed.attachments_count = parcel.attachments_count
     changed.attachments_size = parcel.attachments_size
     changed.frame_size = len(frame)
-    changed.is_control = _is_control(frame)
+    changed.is_control = is_control(frame)
     return changed
 
 
-def _is_control(frame: bytes) -> bool:
-    # What somebody published is as much a user's as an event is.
+def is_control(frame: Frame) -> bool:
+    """Whether a frame is pyipc's own; what somebody published is as much a user's as an event is."""
+    if isinstance(frame, Parcel | SmallParcel):
+        return frame.is_control
     return frame.startswith(_CONTROL_START) and not (frame.startswith(_PUBLISHED) or is_traced(frame))

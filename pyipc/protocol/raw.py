@@ -100,5 +100,11 @@ class RawConversation(Conversation):
     def receive_data(self, data: bytes) -> list[Inbound]:
         return [Event("data", data)]
 
+    def go_on(self) -> list[Inbound]:
+        return []
+
+    def give_up(self) -> None:
+        pass
+
     def data_to_send(self) -> bytes:
         return b""

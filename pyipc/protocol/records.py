@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pyipc.protocol.conversation import Inbound
     from pyipc.protocol.framed import JsonConversation
 
-__all__ = ["Attachable", "RecordBuffer", "WithAttachments", "receive_records"]
+__all__ = ["Attachable", "RecordBuffer", "WithAttachments", "attach_records", "receive_records"]
 
 #: The frames that may have records before them.
 Attachable = Event | Request | Reply | TracedEvent | Deliver | OpenStream | Item | Publish | Published
@@ -132,7 +132,7 @@ def receive_records(side: JsonConversation, data: bytes) -> list[Inbound]:
     records, side._records = side._records, None  # what lies between records goes the usual way
     side.partial_size = buffer.partial_size
     start = 0
-    while start < len(data) and not side._failed:
+    while start < len(data) and not side._failed and not side.is_busy:
         at_border = buffer.partial_size == 0
         if at_border and (data.startswith(RECORD, start) or (records is not None and records.is_open)):
             if records is None:
@@ -150,10 +150,12 @@ def receive_records(side: JsonConversation, data: bytes) -> list[Inbound]:
             items = _receive_frame(side, data[start:end])
             if side._failed:
                 events += items
-            elif not buffer.partial_size:
+            elif not buffer.partial_size and not side.is_busy:
                 _attach(side, items, records, events)
                 records = None
         start = end
+    if side.is_busy:
+        side._wait_behind(data[start:])
     if records is not None and not side._failed:
         side._records = records
         side.partial_size += records.size
@@ -179,6 +181,16 @@ def _receive_frame(side: JsonConversation, data: bytes) -> list[Inbound]:
 def _expect_refusal(side: JsonConversation) -> None:
     """The byte stands inside of a frame, which is therefore none. It will be refused when its end is here."""
     side._takes_records = False
+
+
+def attach_records(side: JsonConversation, items: list[Inbound]) -> list[Inbound]:
+    """Report the large frame that records belong to, and which has been read by now."""
+    records, side._records = side._records, None
+    if records is None or side._failed:
+        return items
+    events: list[Inbound] = []
+    _attach(side, items, records, events)
+    return events
 
 
 def _attach(side: JsonConversation, items: list[Inbound], records: RecordBuffer, events: list[Inbound]) -> None:

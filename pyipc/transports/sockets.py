@@ -27,9 +27,12 @@ if TYPE_CHECKING:
     from pyipc.protocol.addresses import Address
     from pyipc.transports.port import Peer
 
-__all__ = ["BACKLOG", "SocketLink", "SocketListener", "refuse_unknown_options"]
+__all__ = ["BACKLOG", "SHORTAGE", "SocketLink", "SocketListener", "refuse_unknown_options"]
 
 logger: logging.Logger = logging.getLogger("pyipc.transports")
+
+#: What is reported when this process, or this machine, has no descriptors left: nothing is wrong with the other side.
+SHORTAGE: Final = frozenset({errno.EMFILE, errno.ENFILE})
 
 #: Connections that the kernel keeps ready between two calls of `SocketListener.accept`.
 BACKLOG: Final = 1024

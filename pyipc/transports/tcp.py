@@ -21,7 +21,7 @@ import trio
 from pyipc.errors import ConnectError
 from pyipc.transports.binding import bind_host
 from pyipc.transports.port import Peer, Transport
-from pyipc.transports.sockets import BACKLOG, SocketLink, SocketListener, refuse_unknown_options
+from pyipc.transports.sockets import BACKLOG, SHORTAGE, SocketLink, SocketListener, refuse_unknown_options
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -155,6 +155,8 @@ def _nobody(address: Address, error: OSError) -> ConnectError:
     several = error.__cause__.exceptions if isinstance(error.__cause__, ExceptionGroup) else (error,)
     reasons = [_words(one.errno) if isinstance(one, OSError) and one.errno else str(one) for one in several]
     why = ", ".join(dict.fromkeys(reasons))
+    if any(isinstance(one, OSError) and one.errno in SHORTAGE for one in several):
+        return ConnectError(f"cannot connect to {address}: {why}; close some files, or raise the limit (ulimit -n)")
     return ConnectError(f"nobody answers on {address} ({why}); start the server there, or check host and port")
 
 

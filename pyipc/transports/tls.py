@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pyipc.errors import AddressError, ConnectError
 from pyipc.transports.port import Transport
-from pyipc.transports.sockets import SocketListener, refuse_unknown_options
+from pyipc.transports.sockets import SHORTAGE, SocketListener, refuse_unknown_options
 from pyipc.transports.tcp import bind, dial, peer_of, tune
 from pyipc.transports.tls_link import TlsLink
 from pyipc.transports.tls_settings import TLS, check_tls, client_context, server_context
@@ -53,6 +53,8 @@ class TlsTransport(Transport):
         try:
             client_context(tls)
         except ValueError as error:
+            if isinstance(error.__cause__, OSError) and error.__cause__.errno in SHORTAGE:
+                raise ConnectError(f"cannot connect to {address} for now: {error}") from error
             raise AddressError(f"{address}: {error}") from error
         sock = await dial(address)
         try:

@@ -28,7 +28,7 @@ from pyipc.transports.safe_paths import (
     open_socket_directory,
     socket_is_live,
 )
-from pyipc.transports.sockets import BACKLOG, SocketLink, SocketListener, refuse_unknown_options
+from pyipc.transports.sockets import BACKLOG, SHORTAGE, SocketLink, SocketListener, refuse_unknown_options
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -82,6 +82,8 @@ class UnixTransport(Transport):
             try:
                 sock = await _dial(target)
             except OSError as error:
+                if error.errno in SHORTAGE:
+                    raise ConnectError(f"cannot connect to {address}: {_reason(error)}") from error
                 raise ConnectError(f"nobody listens on {address}: {_reason(error)}; start the server") from error
         try:
             return unix_link(sock, str(address), platform=self._platform)
@@ -167,11 +169,14 @@ class UnixTransport(Transport):
                 refused.append(f"{os.path.dirname(path)!r} cannot be used: {error.strerror}")
                 continue
             claim = PathClaim(path, directory)
-            # A server that started while a better directory was missing keeps its clients.
-            for other in candidates[:place] + candidates[place + 1 :]:
-                if _is_live_elsewhere(other):
-                    claim.release()
-                    raise AddressInUse(f"another server listens on {other!r}; stop it, or use another name")
+            try:
+                # A server that started while a better directory was missing keeps its clients.
+                for other in candidates[:place] + candidates[place + 1 :]:
+                    if _is_live_elsewhere(other):
+                        raise AddressInUse(f"another server listens on {other!r}; stop it, or use another name")
+            except BaseException:
+                claim.release()
+                raise
             return claim
         text = f"no directory is safe for {address}: {'; '.join(refused)}; or use an explicit path, as in unix:/path"
         raise (UnsafePath(text) if unsafe is not None else ListenError(text)) from unsafe
@@ -272,7 +277,9 @@ def _is_live_elsewhere(path: str) -> bool:
     try:
         os.close(open_private_directory(os.path.dirname(path), create=False))
         return socket_is_live(path)
-    except (UnsafePath, OSError):
+    except (UnsafePath, OSError) as error:
+        if isinstance(error, OSError) and error.errno in SHORTAGE:
+            raise  # it could not be looked, and somebody may be there
         # Clients of ours do not go there either.
         return False
 
@@ -340,4 +347,6 @@ def _reason(error: OSError) -> str:
             return "its socket belongs to no running server"
         case errno.EACCES | errno.EPERM:
             return "we may not use it (its mode, or its directory's, does not let us)"
+        case errno.EMFILE | errno.ENFILE:
+            return "too many files are open here; close some, or raise the limit (ulimit -n)"
     return error.strerror or str(error)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pyipc.errors import AddressError, InvalidEventName, RemoteProtocolError
 from pyipc.options import Options
-from pyipc.protocol import codec
+from pyipc.protocol import codec, nesting
 from pyipc.protocol.addresses import parse_address
 from pyipc.protocol.codec import Event
 from pyipc.protocol.conversation import Role, SessionTerms
@@ -24,7 +24,7 @@ from pyipc.protocol.framing import Json
 from pyipc.protocol.messages import Malformed
 from pyipc.protocol.patterns import Pattern
 from pyipc.protocol.traces import usable_traceparent
-from tests.protocol.helpers import second_opinion, told
+from tests.protocol.helpers import received, second_opinion, told
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -200,7 +200,7 @@ _CHANGES: Final = (
 
 def feed(side: Conversation, chunks: Iterable[bytes]) -> list[Inbound]:
     """All that a conversation says of what arrives."""
-    return [item for chunk in chunks for item in side.receive_data(chunk)]
+    return [item for chunk in chunks for item in received(side, chunk)]
 
 
 def _server(seed: int) -> JsonConversation:
@@ -259,7 +259,7 @@ def _check(side: JsonConversation, items: Sequence[Inbound], data: bytes) -> Non
 def _converse_in_datagrams(seed: int, data: bytes) -> None:
     """Nothing ends it, and a good datagram is heard after any."""
     side = _datagrams(seed)
-    items = side.receive_data(data)
+    items = received(side, data)
     assert len(items) <= data.count(b"\f") + 1
     for item in items:
         if isinstance(item, Malformed):
@@ -276,7 +276,7 @@ def _decode(seed: int, data: bytes) -> None:
     depth = LIMITS["max_depth"]
     expected = second_opinion(frame, depth)
     try:
-        event = None if codec.too_deep(frame, depth) else codec.decode(frame)
+        event = None if nesting.too_deep(frame, depth) else codec.decode(frame)
     except RemoteProtocolError as error:
         assert error.code in {"json", "utf8", "envelope", "depth"}
         event = None

@@ -20,6 +20,8 @@ __all__ = ["Holdings", "LeakGate", "leak_gate", "resident_size"]
 
 # What is closed when a test ends may take the kernel, or a child that was killed, a moment.
 _PATIENCE = 10.0
+# Whether /proc tells about this process. Under Wine there is one too, which knows nothing of Windows.
+_HAS_PROC = sys.platform == "linux"
 # Memory comes from the system in pieces: of less, a tenth would be noise.
 _SMALL = 8 << 20
 
@@ -75,25 +77,23 @@ class Holdings:
 
 def _descriptors() -> frozenset[tuple[str, str]]:
     found = set()
-    with contextlib.suppress(FileNotFoundError):
-        for number in os.listdir("/proc/self/fd"):
-            with contextlib.suppress(FileNotFoundError):  # of the directory that was just read
-                found.add((number, os.readlink(f"/proc/self/fd/{number}")))
+    for number in os.listdir("/proc/self/fd") if _HAS_PROC else ():
+        with contextlib.suppress(FileNotFoundError):  # of the directory that was just read
+            found.add((number, os.readlink(f"/proc/self/fd/{number}")))
     return frozenset(found)
 
 
 def _sockets(folders: tuple[Path, ...]) -> frozenset[str]:
-    try:
-        lines = Path("/proc/net/unix").read_text("utf-8", "surrogateescape").splitlines()[1:]
-    except FileNotFoundError:
+    if not _HAS_PROC:
         return frozenset()
+    lines = Path("/proc/net/unix").read_text("utf-8", "surrogateescape").splitlines()[1:]
     names = {line.split(maxsplit=7)[7] for line in lines if len(line.split(maxsplit=7)) > 7}
     return frozenset(name for name in names if any(name.startswith(f"{folder}/") for folder in folders))
 
 
 def _children() -> frozenset[str]:
     found: set[str] = set()
-    for task in Path("/proc/self/task").glob("*/children"):
+    for task in Path("/proc/self/task").glob("*/children") if _HAS_PROC else ():
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
             found |= set(task.read_text().split())
     return frozenset(found)
@@ -101,7 +101,7 @@ def _children() -> frozenset[str]:
 
 def resident_size() -> int:
     """How much memory this process has, in bytes; 0 where the system does not tell."""
-    if sys.platform != "linux":
+    if not _HAS_PROC:
         return 0
     gc.collect()
     pages = int(Path("/proc/self/statm").read_text().split()[1])

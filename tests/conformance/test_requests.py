@@ -35,9 +35,8 @@ async def test_calls_a_hundred_deep_finish_with_one_slot(stage: Stage) -> None:
 
 
 @needs(Feature.CANCEL, Feature.DELIVERY)
-@pytest.mark.time_limit(120)
-async def test_twenty_thousand_requests_a_third_of_them_cancelled(stage: Stage) -> None:
-    total, at_once = 20_000, 50
+async def test_two_thousand_requests_a_third_of_them_cancelled(stage: Stage) -> None:
+    total, at_once = 2_000, 50  # ten times as many in tests/battery/test_r14_cancelled_requests.py
     theirs = pyipc.Router()
     draw = random.Random(7)
     answered = cancelled = 0

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from pyipc.options import Options
+from pyipc.protocol import framed
 from pyipc.protocol.conversation import Role
 from pyipc.protocol.framed import JsonConversation
 from pyipc.protocol.framing import Json
 from pyipc.protocol.messages import Malformed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
-    from pyipc.protocol.conversation import Inbound, SessionTerms
+    from pyipc.protocol.conversation import Conversation, Inbound, SessionTerms
 
 FF = b"\f"
 
@@ -51,8 +55,8 @@ def introduced(
     """Client and server after hello and welcome."""
     client = client or conversation(Role.CLIENT)
     server = server or conversation(Role.SERVER)
-    server.receive_data(client.open())
-    client.receive_data(server.data_to_send())
+    received(server, client.open())
+    received(client, server.data_to_send())
     assert client.protocol == server.protocol == "pyipc/1"
     return client, server
 
@@ -64,7 +68,24 @@ def one_of_each(role: Role) -> tuple[JsonConversation, JsonConversation]:
 
 
 def receive(side: JsonConversation, chunks: Iterable[bytes]) -> list[Inbound]:
-    return [item for chunk in chunks for item in side.receive_data(chunk)]
+    return [item for chunk in chunks for item in received(side, chunk)]
+
+
+def received(side: Conversation, chunk: bytes) -> list[Inbound]:
+    """What bytes say, with all that has to be read in blocks."""
+    items = side.receive_data(chunk)
+    while side.is_busy:
+        items += side.go_on()
+    return items
+
+
+@contextlib.contextmanager
+def large_from(size: int) -> Iterator[None]:
+    """Frames of more bytes than that are large, and read in blocks that are tiny."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(framed, "_LARGE", size)
+        patch.setattr(framed, "BLOCK_SIZE", 7)
+        yield
 
 
 def cut(data: bytes, size: int) -> list[bytes]:

@@ -16,12 +16,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyipc.errors import InvalidData, RemoteProtocolError, UnencodableData
-from pyipc.protocol import codec
+from pyipc.protocol import codec, nesting
 from pyipc.protocol.codec import Event
 from pyipc.protocol.conversation import Role
 from pyipc.protocol.features import Deliver
 from pyipc.protocol.messages import Hello, Request
-from tests.protocol.helpers import FF, conversation, cut, frame, nested, receive, told
+from tests.protocol.helpers import FF, conversation, cut, frame, nested, receive, received, told
 
 NAN = float("nan")
 INFINITY = float("inf")
@@ -285,12 +285,12 @@ def test_inbound(name: str, role: Role) -> None:
     before, after = frame(b"1", b'"before"'), frame(b"2", b'"after"')
     expected = [repr(Event("e", value)) if code == OK else f"{code} (fatal)"]
     # Alone, among others in one chunk (which is where a batch may be taken), and a few bytes at a time.
-    assert told(conversation(role).receive_data(wire + FF)) == expected
+    assert told(received(conversation(role), wire + FF)) == expected
     stream = before + FF + wire + FF + after + FF
     expected = [repr(Event("before", 1)), *expected]
     if code == OK:
         expected.append(repr(Event("after", 2)))
-    assert told(conversation(role).receive_data(stream)) == expected
+    assert told(received(conversation(role), stream)) == expected
     size = 1 if len(stream) < 10_000 else 997
     assert told(receive(conversation(role), cut(stream, size))) == expected
 
@@ -300,16 +300,16 @@ def test_inbound_is_skipped_on_request(name: str) -> None:
     wire, (code, value) = INBOUND[name]
     stream = frame(b"1") + FF + wire + FF + frame(b"2") + FF
     expected = [repr(Event("e", 1)), repr(Event("e", value)) if code == OK else code, repr(Event("e", 2))]
-    assert told(conversation(malformed="skip").receive_data(stream)) == expected
+    assert told(received(conversation(malformed="skip"), stream)) == expected
 
 
 def test_deeper_than_python_recurses() -> None:
     levels = 50_000
     wire = frame(nested(levels)) + FF
-    (item,) = told(conversation(max_depth=levels + 1).receive_data(wire))
+    (item,) = told(received(conversation(max_depth=levels + 1), wire))
     assert item == "depth (fatal)"
     wire = frame(b'["\\ud800",' + nested(levels) + b"]") + FF
-    (item,) = told(conversation(max_depth=levels + 2).receive_data(wire))
+    (item,) = told(received(conversation(max_depth=levels + 2), wire))
     assert item == "depth (fatal)"
 
 
@@ -330,7 +330,7 @@ def _depth(value: object) -> int:
 
 @given(_json, st.integers(1, 6))
 def test_too_deep_counts_as_a_parser_does(value: object, limit: int) -> None:
-    assert codec.too_deep(json.dumps(value).encode(), limit) is (_depth(value) > limit)
+    assert nesting.too_deep(json.dumps(value).encode(), limit) is (_depth(value) > limit)
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,7 @@ from tests.protocol.helpers import (
     frame,
     introduced,
     one_of_each,
+    received,
     told,
 )
 
@@ -118,7 +119,7 @@ def test_a_common_version_is_chosen_whatever_else_is_offered() -> None:
 @pytest.mark.parametrize(("versions", "offered"), [([], "none"), ([2, 3], "2, 3"), ([10**4000] * 50, "10000")])
 def test_without_a_common_version(versions: list[int], offered: str) -> None:
     server = conversation(agent="secret")
-    items = server.receive_data(control_frame(Hello(versions)) + FF + frame(b"1") + FF)
+    items = received(server, control_frame(Hello(versions)) + FF + frame(b"1") + FF)
     assert len(items) == 1
     assert code(items) == "version"
     answer = server.data_to_send()

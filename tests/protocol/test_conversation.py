@@ -37,6 +37,7 @@ from tests.protocol.helpers import (
     one_of_each,
     other,
     receive,
+    received,
     told,
 )
 
@@ -195,7 +196,7 @@ def test_a_large_frame_in_pieces_and_what_follows_it(role: Role) -> None:
     side = conversation(role)
     whole = frame(f'"{LARGE}"'.encode()) + FF
     assert side.receive_data(whole[:70_000]) == []
-    assert side.receive_data(whole[70_000:] + b'{"type"') == [Event("e", LARGE)]
+    assert received(side, whole[70_000:] + b'{"type"') == [Event("e", LARGE)]
     assert (side.partial_size, side.frames_completed) == (7, 1)
     assert side.receive_data(b':"e","data":3}' + FF) == [Event("e", 3)]
 
@@ -213,7 +214,7 @@ def test_a_large_frame_that_is_refused(role: Role, data: str, code: str) -> None
     side = conversation(role)
     whole = frame(data.encode()) + FF + frame(b"2") + FF
     assert side.receive_data(whole[:70_000]) == []
-    (refused,) = side.receive_data(whole[70_000 : whole.index(FF) + 1])
+    (refused,) = received(side, whole[70_000 : whole.index(FF) + 1])
     assert isinstance(refused, Malformed)
     assert (refused.error.code, refused.fatal) == (code, True)
     assert side.receive_data(whole[whole.index(FF) + 1 :]) == []
@@ -415,7 +416,7 @@ def test_an_error_that_is_kept_does_not_keep_the_frame(text: bytes) -> None:
     chunk = frame(text % (b"x" * size)) + FF
     tracemalloc.start()
     try:
-        items = side.receive_data(chunk)
+        items = received(side, chunk)
         kept, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

@@ -14,11 +14,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pyipc.errors import RemoteProtocolError
-from pyipc.protocol import codec
+from pyipc.protocol import codec, nesting
 from pyipc.protocol.codec import Event
 from pyipc.protocol.conversation import Role
 from pyipc.protocol.messages import Hello, Malformed
-from tests.protocol.helpers import FF, conversation, cut, frame, second_opinion, told
+from tests.protocol.helpers import FF, conversation, cut, frame, large_from, received, second_opinion, told
 
 if TYPE_CHECKING:
     from pyipc.protocol.framed import JsonConversation
@@ -118,7 +118,7 @@ def test_however_cut_it_says_the_same(
         reader = side(role, delimiter, malformed=malformed)
         items: list[Any] = []
         for chunk in chunks:
-            items += reader.receive_data(chunk)
+            items += received(reader, chunk)
         for item in items[:-1]:
             assert not (isinstance(item, Malformed) and item.fatal), "something was reported after a fatal error"
         if items and isinstance(items[-1], Malformed) and items[-1].fatal:
@@ -132,6 +132,11 @@ def test_however_cut_it_says_the_same(
         items, more_answers, same_protocol = read(chunks)
         assert told(items) == told(whole)
         assert (more_answers, same_protocol) == (answers, protocol)
+    with large_from(10):
+        for chunks in ([stream], cut(stream, 1), at_random):
+            items, more_answers, same_protocol = read(chunks)
+            assert told(items) == told(whole)
+            assert (more_answers, same_protocol) == (answers, protocol)
 
     said = expected(stream, delimiter, skip=malformed == "skip")
     assert without_codes(whole)[: len(said)] == said
@@ -188,7 +193,7 @@ def test_any_bytes_at_all(role: Role, chunks: list[bytes]) -> None:
 def test_a_frame_is_an_event_or_an_error(text: bytes) -> None:
     event = second_opinion(text, LIMITS["max_depth"])
     try:
-        decoded = None if codec.too_deep(text, LIMITS["max_depth"]) else codec.decode(text)
+        decoded = None if nesting.too_deep(text, LIMITS["max_depth"]) else codec.decode(text)
     except RemoteProtocolError as error:
         assert error.code in {"json", "utf8", "envelope"}
         assert event is None

@@ -23,7 +23,7 @@ from pyipc.protocol.messages import Hello, Introduced, Malformed, StreamHello, S
 from pyipc.protocol.parcels import JOINED_SIZE, Parcel, SmallParcel, pack
 from pyipc.protocol.raw import RawConversation
 from pyipc.protocol.records import WithAttachments
-from tests.protocol.helpers import FF, code, conversation, cut, introduced, one_of_each, other, receive
+from tests.protocol.helpers import FF, code, conversation, cut, introduced, large_from, one_of_each, other, receive
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -247,11 +247,15 @@ def test_any_bytes_say_the_same_however_cut(role: Role, stream: bytes, cuts: lis
     expected = told(whole.receive_data(stream))
     assert all(not (isinstance(item, tuple) and item[1] is True) for item in expected[:-1]), "something after the end"
     places = sorted({0, len(stream), *(place for place in cuts if place < len(stream))})
-    for chunks in (cut(stream, 1), [stream[start:end] for start, end in itertools.pairwise(places)]):
+    at_random = [stream[start:end] for start, end in itertools.pairwise(places)]
+    for chunks in ([stream], cut(stream, 1), at_random):
         side = receiver(role, **_LIMITS)
         assert told(receive(side, chunks)) == expected
         if not side._failed:
             assert side.partial_size == whole.partial_size or b"\x01" in stream
+        with large_from(10):
+            side = receiver(role, **_LIMITS)
+            assert told(receive(side, chunks)) == expected
     for item in receiver(role, **_LIMITS).receive_data(stream):
         assert not isinstance(item, Malformed) or isinstance(item.error, RemoteProtocolError)
 
@@ -261,8 +265,11 @@ def test_any_bytes_say_the_same_however_cut(role: Role, stream: bytes, cuts: lis
     st.lists(st.tuples(st.lists(_contents, max_size=3), st.sampled_from(["e", "f", "\x01", "\f"])), max_size=8),
     st.lists(st.integers(0, 1_000), max_size=8),
     st.sampled_from([b"\f", b"\n", b"\0", b"\x1e"]),
+    st.sampled_from([10, 65_536]),
 )
-def test_what_is_sent_arrives(messages: list[tuple[list[bytes], str]], cuts: list[int], delimiter: bytes) -> None:
+def test_what_is_sent_arrives(
+    messages: list[tuple[list[bytes], str]], cuts: list[int], delimiter: bytes, large: int
+) -> None:
     sender, taker = introduced(
         conversation(Role.CLIENT, delimiter=delimiter), conversation(Role.SERVER, delimiter=delimiter)
     )
@@ -273,7 +280,8 @@ def test_what_is_sent_arrives(messages: list[tuple[list[bytes], str]], cuts: lis
         event = repr(Event(name, number))
         expected.append((event, tuple(contents)) if contents else event)
     places = sorted({0, len(stream), *(place for place in cuts if place < len(stream))})
-    assert told(receive(taker, [stream[start:end] for start, end in itertools.pairwise(places)])) == expected
+    with large_from(large):
+        assert told(receive(taker, [stream[start:end] for start, end in itertools.pairwise(places)])) == expected
     assert taker.partial_size == 0
 
 

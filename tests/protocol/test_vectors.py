@@ -23,7 +23,7 @@ from pyipc.protocol.messages import (
     Request,
     Welcome,
 )
-from tests.protocol.helpers import FF, code, conversation, cut, receive
+from tests.protocol.helpers import FF, code, conversation, cut, receive, received
 
 VECTORS = Path(__file__).parent.parent / "vectors"
 FRAMES: dict[str, Any] = {
@@ -127,7 +127,7 @@ def test_the_limit_of_a_frame() -> None:
     """Too large for a file: 1,048,576 bytes of JSON text pass, its delimiter not counted, and one more does not."""
     head, tail = b'{"type":"message","data":"', b'"}'
     whole = head + b"a" * (1_048_576 - len(head + tail)) + tail
-    (item,) = conversation().receive_data(whole + FF)
+    (item,) = received(conversation(), whole + FF)
     assert isinstance(item, Event)
     assert code(conversation().receive_data(whole[:-2] + b"a" + tail + FF)) == "size"
     assert code(conversation().receive_data(b"a" * 1_048_577)) == "size"
