@@ -468,17 +468,20 @@ class Outbox:
         """Bytes that wait here and nowhere else, and the places of all that waits."""
         return max(0, self.size - self.common) + _PLACE_SIZE * len(self.frames)
 
+    def _count_begun(self) -> int:
+        """How many frames are being written, of which the peer may have a part."""
+        return max(self._in_flight, 1 if self._head_sent else 0)
+
     def discard(self) -> None:
         """Forget what waits, but for what is being written, of which the peer may have a part."""
-        begun = max(self._in_flight, 1 if self._head_sent else 0)
-        self.frames = collections.deque(itertools.islice(self.frames, begun))
+        self.frames = collections.deque(itertools.islice(self.frames, self._count_begun()))
         self.size = sum(map(len, self.frames)) - self._head_sent
         self.common = 0
 
     def reclaim_events(self) -> list[Frame]:
         """Take back a user's events of which nothing was sent, so that they may go another way."""
         frames = list(self.frames)
-        begun = max(self._in_flight, 1 if self._head_sent else 0)
+        begun = self._count_begun()
         busy, waiting = frames[:begun], frames[begun:]
         events = [frame for frame in waiting if not is_control(frame)]
         self.frames = collections.deque(busy + [frame for frame in waiting if is_control(frame)])

@@ -173,7 +173,8 @@ class JsonConversation(Introducing):
     def discard(self) -> None:
         self._failed = True
         self._buffer.take_back()
-        self._records = None
+        if self._records is not None:  # else each connection that ends would have one attribute more
+            self._records = None
         self.partial_size = 0
 
     def _begins_tls(self, data: bytes) -> bool:

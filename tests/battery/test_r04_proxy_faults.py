@@ -39,7 +39,7 @@ KEPT: tuple[int, ...] = ()
 
 #: Seconds of the system's own time for which nothing may happen before the clock of a test jumps. On Linux what is sent
 #: over the loopback has arrived when the call returns.
-THRESHOLD = 0.0 if sys.platform == "linux" else 0.02
+THRESHOLD = 0.0 if sys.platform == "linux" else 0.01
 
 
 def faults_of_streams(draw: random.Random, *, inbound: bool) -> Faults:

@@ -15,6 +15,7 @@ import trio
 import trio.testing
 
 import pyipc
+from pyipc.transports.unix import UnixTransport
 from tests.battery.leaks import leak_gate
 from tests.battery.sizes import sized
 from tests.certificates import authority_file, leaf, leaf_file
@@ -276,6 +277,29 @@ async def test_a_server_that_finds_none_when_it_starts_leaves_nothing(tmp_path: 
                     await pyipc.Server(address).run()
         async with pyipc.Server(f"unix:{tmp_path}/s"):
             pass
+
+
+async def test_a_name_is_not_taken_by_whoever_cannot_look_for_its_owner(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bare name may be in one of two directories. Its owner is in the second, where it could not be looked."""
+    folders = [tmp_path / "first", tmp_path / "second"]
+    for folder in folders:
+        folder.mkdir(mode=0o700)
+    owner = UnixTransport(directories=[str(folders[1])])
+    other = UnixTransport(directories=[str(folder) for folder in folders])
+
+    def none_left(path: str) -> bool:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    async with leak_gate(tmp_path), pyipc.Server(pyipc.Endpoint("shop", transport=owner)):
+        with monkeypatch.context() as patch:
+            patch.setattr("pyipc.transports.unix.socket_is_live", none_left)
+            with pytest.raises(pyipc.ListenError, match="oo many files"):
+                await pyipc.Server(pyipc.Endpoint("shop", transport=other)).run()
+        with pytest.raises(pyipc.AddressInUse, match="second"):
+            await pyipc.Server(pyipc.Endpoint("shop", transport=other)).run()
+        assert list(folders[0].iterdir()) == []
 
 
 @pytest.mark.parametrize("scheme", ["unix", "tcp"])

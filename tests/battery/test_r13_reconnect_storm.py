@@ -1,4 +1,4 @@
-"""R13: a server is started again with hundreds of clients. All are back before long, not in step, and nothing is lost."""
+"""R13: a server is started again with hundreds of clients. All are back before long, not in step; nothing is lost."""
 
 from __future__ import annotations
 
@@ -198,8 +198,8 @@ async def test_all_are_back_in_time(scheme: str, away: float, tmp_path: Path, ta
             peak = max(Counter(int((when - again) / 0.05) for when in shop.came).values())
             print(
                 f"{scheme}, {away:g} s away: {CLIENTS} clients are back, with what they had queued, in {seconds:.2f} s "
-                f"(promised: {PROMISED:g}); {peak} in the busiest 50 ms; {tries} attempts failed; a request of somebody "
-                f"else took {slowest * 1000:.0f} ms at most"
+                f"(promised: {PROMISED:g}); {peak} in the busiest 50 ms; {tries} attempts failed; "
+                f"a request of somebody else took {slowest * 1000:.0f} ms at most"
             )
             nursery.cancel_scope.cancel()
     # The subscription was there before what was queued: else nothing would have come for it.

@@ -62,13 +62,34 @@ _space = st.sampled_from([b"", b"", b"", b" ", b"\n", b" \t\r\n"])
 _scalar = st.sampled_from(
     [
         *(b"1", b"-2.5e3", b"-0", b"-0.0", b"1E5", b"9007199254740993", b"1" * 30, b"null", b"true", b"false"),
-        *(b'""', b'"a"', b'"a,]"', b'"{,["', b'"\\","', b'"\\\\"', b'"\\\\\\","', b'"\xc3\xa9,"', b'"\xf0\x9f\x98\x80"'),
+        *(
+            b'""',
+            b'"a"',
+            b'"a,]"',
+            b'"{,["',
+            b'"\\","',
+            b'"\\\\"',
+            b'"\\\\\\","',
+            b'"\xc3\xa9,"',
+            b'"\xf0\x9f\x98\x80"',
+        ),
         *(b'"\\ud800"', b'"\\ud83d\\ude00"', b'"\x7f"', b'"\x7f\x7f"', b'"\\u007f"', b'"' + b"x" * 40 + b'"'),
     ]
 )
 # Among them those that a block gets from us, which the peer may use like any other.
 _key = st.sampled_from(
-    [b'"a"', b'"b"', b'"c"', b'"type"', b'"data"', b'"\x7f"', b'"\\u007f"', b'"\x7f\x7f"', b'"\x7f\\u007f\x7f"', b'"\\""']
+    [
+        b'"a"',
+        b'"b"',
+        b'"c"',
+        b'"type"',
+        b'"data"',
+        b'"\x7f"',
+        b'"\\u007f"',
+        b'"\x7f\x7f"',
+        b'"\x7f\\u007f\x7f"',
+        b'"\\""',
+    ]
 )
 
 
@@ -130,8 +151,9 @@ def test_all_that_the_codec_is_tested_with(name: str) -> None:
         *(b"[1,]", b"[,1]", b"[1,,2]", b"[,]", b'{"a":1,}', b'{,"a":1}', b'{"a":1,,"b":2}', b"[1,2,}", b"[[1,2},3]"),
         *(b'{"a":1,2}', b'{1,"a":2}', b'["a":1,2]', b'[1,"a":2]', b'{"a",1}', b'{"a":,"b":1}', b'{"a":1,"b"}'),
         *(b"[1,2]]", b"[1,2", b"1,2", b'[1,2] , {"a":1}', b"[1 2,3]", b'["a" "b",1]', b"[1,2]}{", b"[1,tru,e]"),
-        *(b"[1,-,2]", b"[1,.5,2]", b"[1,2,\0]", b'["\n,",1]', b'["a,1]', b"[1,'a',2]", b"[1,\\,2]", b"[1,\xef\xbb\xbf2]"),
-        *(b"[NaN,1]", b"[1,1e400]", b"[1e400,\"\\ud800\"]", b'["\\ud800",01]', b'["\\x",1]', b'["\\u12,3"]'),
+        *(b"[1,-,2]", b"[1,.5,2]", b"[1,2,\0]", b'["\n,",1]', b'["a,1]', b"[1,'a',2]", b"[1,\\,2]"),
+        *(b"[1,\xef\xbb\xbf2]", b"[NaN,1]", b"[1,1e400]", b'[1e400,"\\ud800"]', b'["\\ud800",01]', b'["\\x",1]'),
+        b'["\\u12,3"]',
     ],
 )  # fmt: skip
 def test_what_no_block_may_hide(data: bytes) -> None:
@@ -185,16 +207,31 @@ def test_the_last_of_equal_keys_counts_and_the_first_gives_the_place() -> None:
     assert json.dumps(event.data) == '{"a": [5, {"c": [8, 9], "d": 7}], "b": [3, 4], "e": 10}'
 
 
+def test_a_container_whose_key_came_before_is_found_again() -> None:
+    """What is open at the end of a block is not behind all others then."""
+    open_again = b'"a":[[5,6],{"c":0,"d":[[8]],"c":{"e":[],"f":[9,10],"e":[11,12]},"g":13}]'
+    text = frame(b'{"a":1,"b":[[7],{},"x"],%b,"h":[{"a":[14],"i":[15],"a":[16,17]}]}' % open_again)
+    assert agree(text, 64, tuple(range(1, len(text)))).startswith("Event(")
+
+
 @given(st.integers(1, 40), st.integers(1, 40), st.booleans())
 def test_keys_that_look_like_ours(count: int, others: int, escaped: bool) -> None:
     deletes = (b"\\u007f" if escaped else b"\x7f") * count
-    data = b'{"%b":[1,2],"x":["%b",{"%b":3,"y":[4,"%b"]}],"%b":5}' % (deletes, deletes, deletes, deletes, b"\x7f" * others)
+    data = b'{"%b":[1,2],"x":["%b",{"%b":3,"y":[4,"%b"]}],"%b":5}' % (
+        deletes,
+        deletes,
+        deletes,
+        deletes,
+        b"\x7f" * others,
+    )
     assert agree(frame(data), 64).startswith("Event(")
 
 
 def test_what_is_wrong_and_where() -> None:
     text = frame(b"[" + b"1," * 50 + b"x," + b"2," * 50 + b"3]")
-    with pytest.raises(RemoteProtocolError, match="not JSON: JSON is malformed: invalid character, between byte 1") as caught:
+    with pytest.raises(
+        RemoteProtocolError, match="not JSON: JSON is malformed: invalid character, between byte 1"
+    ) as caught:
         list(events(text, 64, 20))
     words = str(caught.value).split()
     start, end = int(words[-4]), int(words[-1])
@@ -204,7 +241,7 @@ def test_what_is_wrong_and_where() -> None:
 
 # --- the work -----------------------------------------------------------------------------------------------------
 
-SIZE = 12 * BLOCK_SIZE
+SIZE = 6 * BLOCK_SIZE
 
 
 def many(unit: bytes) -> bytes:
@@ -262,7 +299,7 @@ def test_blocks_are_about_as_large_as_they_should_be(unit: bytes, monkeypatch: p
 
     monkeypatch.setattr(codec, "read_json", noting)
     assert in_blocks(many(unit), 64, BLOCK_SIZE) == at_once(many(unit), 64)
-    assert len(sizes) > 6
+    assert len(sizes) >= 4
     assert max(sizes) < 2 * BLOCK_SIZE
 
 
@@ -279,7 +316,7 @@ def test_large_random_frames() -> None:
     def value(levels: int) -> Any:
         kind = chance.randrange(8 if levels else 5)
         if kind < 5:
-            return (chance.random(), chance.randrange(10**6), "a,]\"\\é\x7f" * chance.randrange(5), None, True)[kind]
+            return (chance.random(), chance.randrange(10**6), 'a,]"\\é\x7f' * chance.randrange(5), None, True)[kind]
         if kind == 5:
             return {chance.choice("abcdefghij\x7f"): value(levels - 1) for _ in range(8)}
         return [value(levels - 1) for _ in range(8)]

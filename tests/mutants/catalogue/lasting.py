@@ -192,4 +192,46 @@ MUTANTS: Final = (
 """,
         caught_by="tests/test_dispatch.py::test_a_handler_that_fails_hurts_nobody_else",
     ),
+    Mutant(
+        name="stuck-for-ever",
+        mistake="a peer that takes nothing of what waits for it is waited for without end",
+        file="pyipc/vigil.py",
+        old="        if timeout is None or not self._outbox.is_waiting or not self._connection._link.reliable:\n",
+        new="        if timeout != 0:\n",
+        caught_by="tests/test_write_timeout.py::test_a_peer_that_takes_nothing_is_given_up",
+    ),
+    Mutant(
+        name="stuck-since-long-ago",
+        mistake="the time since something was last sent counts for a peer that has only now stopped to take anything",
+        file="pyipc/vigil.py",
+        old="        since = max(self._writing_since, self._outbox.last_sent)\n        if now < since + timeout:\n",
+        new="        since = self.began\n        if now < since + timeout:\n",
+        caught_by="tests/test_write_timeout.py::test_time_spent_waiting_before_does_not_count",
+    ),
+    Mutant(
+        name="large-message-looks-stuck",
+        mistake="of a large message it is not seen that the peer takes it bit by bit",
+        file="pyipc/outbox.py",
+        old="                if size > STRIDE and self._link.reliable:\n",
+        new="                if size < 0:\n",
+        caught_by="tests/test_write_timeout.py::test_whoever_takes_a_little_now_and_then_is_not",
+    ),
+    Mutant(
+        name="accept-spins",
+        mistake="a server without descriptors tries to accept again and again without a pause",
+        file="pyipc/accepting.py",
+        old="                await trio.sleep(_ACCEPT_PAUSE)\n",
+        new="                await trio.sleep(0)\n",
+        caught_by="tests/battery/test_r10_descriptors.py::"
+        "test_a_server_that_cannot_accept_waits_and_serves_those_it_has",
+    ),
+    Mutant(
+        name="back-in-step",
+        mistake="clients that have lost their server at one moment try again at the same moments",
+        file="pyipc/backoff.py",
+        old="        return interval * self._draw() if options.reconnect_jitter else interval\n",
+        new="        return interval\n",
+        caught_by="tests/battery/test_r13_reconnect_storm.py::"
+        "test_those_who_were_left_at_one_moment_do_not_try_in_step",
+    ),
 )

@@ -24,8 +24,8 @@ MUTANTS: Final = (
         name="half-sent-and-sent-again",
         mistake="an event of which a part was sent goes over the next connection as well, and may be handled twice",
         file="pyipc/outbox.py",
-        old="        begun = max(self._in_flight, 1 if self._head_sent else 0)\n",
-        new="        begun = 0\n",
+        old="        return max(self._in_flight, 1 if self._head_sent else 0)\n",
+        new="        return 0\n",
         caught_by="tests/test_outbox.py::test_what_was_not_begun_can_be_taken_back",
     ),
     Mutant(
