@@ -170,12 +170,6 @@ class JsonConversation(Introducing):
             self._reject(error, events)
         return events
 
-    def discard(self) -> None:
-        self._failed = True
-        self._buffer.take_back()
-        self._records = None
-        self.partial_size = 0
-
     def _begins_tls(self, data: bytes) -> bool:
         """Whether the peer's first byte is of TLS."""
         first = data[:1]
@@ -269,6 +263,7 @@ class JsonConversation(Introducing):
 
     def give_up(self) -> None:
         self._end_large()
+        self._buffer.take_back()
         self._records = None
 
     def _end_large(self) -> None:
