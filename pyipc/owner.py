@@ -73,7 +73,7 @@ class Owner:
 
     def ended(self, connection: Connection) -> None:
         """The connection has ended; may be told more than once."""
-        connection._conversation.discard()  # now, as the garbage collector may take its time
+        connection._conversation.give_up()  # now, as the garbage collector may take its time
         if self.sessions is not None:
             self.sessions.leave(connection)
         if connection._window is not None:

@@ -227,9 +227,6 @@ class Conversation(ABC):
         After a fatal `Malformed`, which is always the last, nothing more is reported.
         """
 
-    def discard(self) -> None:  # noqa: B027 - only what comes in frames comes in part
-        """Forget what has arrived of a frame that is not complete: nothing more is to be taken."""
-
     @abstractmethod
     def go_on(self) -> list[Inbound]:
         """Read some more of a large frame, while `is_busy`: as much as takes a few milliseconds at most.
@@ -240,7 +237,7 @@ class Conversation(ABC):
 
     @abstractmethod
     def give_up(self) -> None:
-        """Read no more of a large frame, and forget what has arrived of it and behind it."""
+        """Forget what has arrived of a frame that is not complete, or not read yet, and behind it."""
 
     @abstractmethod
     def data_to_send(self) -> bytes:

@@ -170,13 +170,6 @@ class JsonConversation(Introducing):
             self._reject(error, events)
         return events
 
-    def discard(self) -> None:
-        self._failed = True
-        self._buffer.take_back()
-        if self._records is not None:  # else each connection that ends would have one attribute more
-            self._records = None
-        self.partial_size = 0
-
     def _begins_tls(self, data: bytes) -> bool:
         """Whether the peer's first byte is of TLS."""
         first = data[:1]
@@ -269,8 +262,13 @@ class JsonConversation(Introducing):
         return events + self.receive_data(behind)
 
     def give_up(self) -> None:
-        self._end_large()
-        self._records = None
+        # Most conversations end with none of these; one attribute more for each would be memory of all that come later.
+        if self._large is not None:
+            self._end_large()
+        if self._records is not None:
+            self._records = None
+        self._buffer.take_back()
+        self.partial_size = 0
 
     def _end_large(self) -> None:
         self._large = None

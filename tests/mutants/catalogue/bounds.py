@@ -208,7 +208,7 @@ MUTANTS: Final = (
         name="closed-and-still-held",
         mistake="of a connection that has ended the beginning of a message is kept until the garbage is collected",
         file="pyipc/owner.py",
-        old="        connection._conversation.discard()  # now, as the garbage collector may take its time\n",
+        old="        connection._conversation.give_up()  # now, as the garbage collector may take its time\n",
         new="",
         caught_by="tests/test_holdings.py::test_memory_is_really_given_back",
     ),
