@@ -158,7 +158,7 @@ class Introducing(OutgoingFrames):
         self._answer(self._control(welcome))
 
     def _refuse_hello(self, error: RemoteProtocolError) -> None:
-        """Tell a peer that means to introduce itself why it cannot; it is a plain one as yet, and hears nothing else."""
+        """Tell a peer that means to introduce itself why it cannot; it is a plain one yet, and hears nothing else."""
         if self._role is Role.SERVER and self._hello and self.protocol == "plain":
             self._answer(self._control(Goodbye(error.code, str(error)[:MAX_TEXT])))
 

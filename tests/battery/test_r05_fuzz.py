@@ -17,9 +17,10 @@ from pyipc.protocol.conversation import Role
 from pyipc.protocol.framed import JsonConversation
 from pyipc.protocol.framing import Json
 from tests.battery import fuzzing
-from tests.battery.fuzzing import FRAMES, HELLO, TARGETS, feed, mutated, once_failed, try_input
+from tests.battery.fuzzing import FRAMES, HELLO, TARGETS, mutated, once_failed, try_input
 from tests.battery.sizes import sized
 from tests.conformance.sides import until
+from tests.protocol.helpers import receive
 from tests.wire import join, request
 
 if TYPE_CHECKING:
@@ -156,7 +157,7 @@ def _peak(frame: bytes) -> tuple[list[Any], float]:
     pieces = [frame[start : start + size] for start in range(0, len(frame), size)]
     tracemalloc.start()
     try:
-        items = feed(side, pieces)
+        items = receive(side, pieces)
         return items, tracemalloc.get_traced_memory()[1] / len(frame)
     finally:
         tracemalloc.stop()

@@ -70,7 +70,7 @@ OPTIONS: dict[House, dict[str, Any]] = {
     },
     House.STRICT: {"plain_peers": False},
     House.SKIPS: {"malformed": "skip"},
-    House.HURRIED: {"plain_peers": False, "handshake_timeout": 0.05, "frame_timeout": 0.05},
+    House.HURRIED: {"plain_peers": False, "handshake_timeout": 0.5, "frame_timeout": 0.5},
 }
 
 
