@@ -30,6 +30,8 @@ OTHERS = [library for library in LIBRARIES if not library.key.startswith("pyipc"
 linux_only = pytest.mark.skipif(
     sys.platform != "linux", reason="cannot run here: only Linux tells how much memory another process has"
 )
+#: For tests that start a dozen processes, which may have to share a processor with others.
+patient = pytest.mark.time_limit(120)
 #: As little of everything as shows that a scenario can be played with a library.
 TINY: dict[str, dict[str, float]] = {
     "slow-reader": {"count": 100, "bytes": 4_096, "rate": 1_000, "bystanders": 1, "patience": 1},
@@ -51,6 +53,7 @@ def figures(key: str, size: Mapping[str, float], library: str = "pyipc") -> dict
 
 
 @linux_only
+@patient
 def test_a_slow_reader_costs_nobody_else_a_message_and_the_server_little_memory() -> None:
     # More than max_outbox_size and the kernel take together, so slowly that a busy machine can keep up.
     size = {"count": 2_400, "bytes": 4_096, "rate": 800, "bystanders": 1, "patience": 6}
@@ -63,6 +66,7 @@ def test_a_slow_reader_costs_nobody_else_a_message_and_the_server_little_memory(
 
 
 @linux_only
+@patient
 def test_silent_connections_keep_nobody_from_an_answer() -> None:
     seen = figures("silent", {"few": 20, "many": 200, "patience": 20, "wait": 0})
     assert seen["answered_20"]
@@ -70,12 +74,14 @@ def test_silent_connections_keep_nobody_from_an_answer() -> None:
 
 
 @linux_only
+@patient
 def test_who_must_introduce_itself_and_does_not_is_closed() -> None:
     seen = figures("silent", {"few": 20, "many": 20, "patience": 20, "wait": 30}, "pyipc-strict")
     assert seen["connected_20"] == seen["closed"] == 20
 
 
 @linux_only
+@patient
 def test_a_live_socket_is_not_stolen() -> None:
     assert figures("theft", {"wait": 30}) == {
         "second_listens": False,
@@ -89,6 +95,7 @@ def test_a_live_socket_is_not_stolen() -> None:
 
 
 @linux_only
+@patient
 def test_a_killed_worker_costs_no_confirmed_job() -> None:
     seen = figures("killed-worker", {"jobs": 20, "work": 0.001, "patience": 40})
     assert seen["answered"] == 20
@@ -100,6 +107,7 @@ def test_a_killed_worker_costs_no_confirmed_job() -> None:
 
 
 @linux_only
+@patient
 def test_a_huge_message_is_refused_before_it_takes_memory() -> None:
     seen = figures("huge-frame", {"mebibytes": 16})
     for kind in ("claim", "endless"):
@@ -110,6 +118,7 @@ def test_a_huge_message_is_refused_before_it_takes_memory() -> None:
 
 
 @linux_only
+@patient
 def test_nested_json_ends_its_connection_alone() -> None:
     # So few levels that it is max_depth that refuses them, and not the decoder.
     seen = figures("nested", {"levels": 500, "small": 100_000, "large": 2_000_000})
@@ -122,6 +131,7 @@ def test_nested_json_ends_its_connection_alone() -> None:
 
 
 @linux_only
+@patient
 def test_a_peer_that_is_killed_while_it_sends_leaves_whole_messages() -> None:
     seen = figures("torn-send", {"kills": 4})
     assert seen["whole_handled"] == 4
@@ -138,7 +148,7 @@ def test_a_peer_that_is_killed_while_it_sends_leaves_whole_messages() -> None:
 @linux_only
 @pytest.mark.slow
 @pytest.mark.interop
-@pytest.mark.time_limit(120)
+@patient
 @pytest.mark.parametrize("key", BY_KEY)
 def test_every_library_gives_facts(key: str) -> None:
     small = dataclasses.replace(BY_KEY[key], quick=TINY[key])

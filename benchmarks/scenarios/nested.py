@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from typing import TYPE_CHECKING
 
@@ -18,6 +17,11 @@ if TYPE_CHECKING:
 __all__ = ["NESTED"]
 
 PATIENCE = 15.0
+#: Seconds that the server is listened to between two looks at what it has handled.
+LOOK = 0.3
+#: The number of the job that is sent.
+JOB = 1
+REFUSED = "refused, its connection closed"
 
 
 def play(library: Library, size: Mapping[str, float]) -> Facts:
@@ -33,13 +37,12 @@ def play(library: Library, size: Mapping[str, float]) -> Facts:
             server = stage.serve()
             server.remember_memory()
             with Bystander(stage, PATIENCE) as bystander:
-                outcome = _send(stage, library.wire.message(b'{"n": 1, "more": ' + text + b"}"))
+                outcome = _send(stage, library.wire.message(b'{"n": %d, "more": %b}' % (JOB, text)))
             alive = server.is_alive
-            handled = 1 in stage.journal("handled")
             grown = server.grown
         figures |= {
             f"{name}_alive": alive,
-            f"{name}_handled": handled,
+            f"{name}_handled": outcome == "handled",
             f"{name}_longest": bystander.longest,
             f"{name}_errors": bystander.errors,
             f"{name}_grown": grown,
@@ -48,8 +51,7 @@ def play(library: Library, size: Mapping[str, float]) -> Facts:
         if not alive:
             cells.append("**the server has ended**")
         else:
-            what = "handled" if handled else outcome
-            cells.append(f"{what}; others {bystander.waited}, +{grown / MIB:,.0f} MiB")
+            cells.append(f"{outcome}; others {bystander.waited}, +{grown / MIB:,.0f} MiB")
     return Facts(cells, figures)
 
 
@@ -59,26 +61,31 @@ def _bomb(size: int) -> bytes:
 
 
 def _send(stage: Stage, message: bytes) -> str:
-    """Send it, and wait for what becomes of it."""
-    with stage.library.wire.connect(stage.place) as sock, contextlib.suppress(TimeoutError):
+    """Send it, and wait until it is handled, refused, or answered otherwise; what became of it."""
+    with stage.library.wire.connect(stage.place) as sock:
         sock.settimeout(PATIENCE)
         try:
             sock.sendall(message)
-            deadline = time.monotonic() + PATIENCE
-            said = b""
-            while time.monotonic() < deadline:
-                sock.settimeout(0.3 if said else PATIENCE)
-                try:
-                    chunk = sock.recv(65_536)
-                except TimeoutError:
-                    return "answered with an error" if said else "no answer"
-                if not chunk:
-                    break
-                said += chunk
+        except TimeoutError:
+            return "not taken"
         except ConnectionError:
-            pass
-        return "refused, its connection closed"
-    return "not taken"
+            return REFUSED
+        sock.settimeout(LOOK)
+        deadline = time.monotonic() + PATIENCE
+        has_said = False
+        while time.monotonic() < deadline:
+            if JOB in stage.journal("handled"):
+                return "handled"
+            try:
+                if not sock.recv(65_536):
+                    return REFUSED
+                has_said = True
+            except TimeoutError:
+                if has_said:  # and does not close
+                    return "answered with an error"
+            except ConnectionError:
+                return REFUSED
+    return "no answer"
 
 
 NESTED = Scenario(
