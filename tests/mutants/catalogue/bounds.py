@@ -28,7 +28,7 @@ MUTANTS: Final = (
     Mutant(
         name="no-depth-check",
         mistake="JSON may be nested as deep as the peer likes",
-        file="pyipc/protocol/codec.py",
+        file="pyipc/protocol/nesting.py",
         old="    return bool(brackets)\n",
         new="    return False\n",
         caught_by="tests/protocol/test_codec.py::test_too_deep_counts_as_a_parser_does",

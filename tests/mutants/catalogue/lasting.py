@@ -148,8 +148,8 @@ MUTANTS: Final = (
         name="drain-waits-for-nothing",
         mistake="a connection is ended in a drain although something that has arrived is being handled",
         file="pyipc/finishing.py",
-        old="    return asked + handlers + len(inbox.events) + len(inbox.requests)\n",
-        new="    return asked\n",
+        old="    return asked + handlers + len(inbox.events) + len(inbox.requests) +",
+        new="    return asked +",
         caught_by="tests/test_draining.py::test_a_plain_peer_gets_its_answers_and_then_the_end",
     ),
     Mutant(
