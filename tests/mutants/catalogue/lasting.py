@@ -69,6 +69,14 @@ MUTANTS: Final = (
         caught_by="tests/test_vigil.py::test_dribble_does_not_buy_time",
     ),
     Mutant(
+        name="written-to-for-ever",
+        mistake="what a peer does not take is kept for it for ever",
+        file="pyipc/vigil.py",
+        old="        if timeout is None or not self._outbox.is_waiting or not self._connection._link.reliable:\n",
+        new="        if timeout is None or self._outbox.is_waiting:\n",
+        caught_by="tests/test_write_timeout.py::test_a_peer_that_takes_nothing_is_given_up",
+    ),
+    Mutant(
         name="no-hello-no-hurry",
         mistake="a peer that never introduces itself keeps its place",
         file="pyipc/vigil.py",
