@@ -69,6 +69,14 @@ MUTANTS: Final = (
         caught_by="tests/test_vigil.py::test_dribble_does_not_buy_time",
     ),
     Mutant(
+        name="written-to-for-ever",
+        mistake="what a peer does not take is kept for it for ever",
+        file="pyipc/vigil.py",
+        old="        if timeout is None or not self._outbox.is_waiting or not self._connection._link.reliable:\n",
+        new="        if timeout is None or self._outbox.is_waiting:\n",
+        caught_by="tests/test_write_timeout.py::test_a_peer_that_takes_nothing_is_given_up",
+    ),
+    Mutant(
         name="no-hello-no-hurry",
         mistake="a peer that never introduces itself keeps its place",
         file="pyipc/vigil.py",
@@ -148,8 +156,8 @@ MUTANTS: Final = (
         name="drain-waits-for-nothing",
         mistake="a connection is ended in a drain although something that has arrived is being handled",
         file="pyipc/finishing.py",
-        old="    return asked + handlers + len(inbox.events) + len(inbox.requests)\n",
-        new="    return asked\n",
+        old="    return asked + handlers + len(inbox.events) + len(inbox.requests) +",
+        new="    return asked +",
         caught_by="tests/test_draining.py::test_a_plain_peer_gets_its_answers_and_then_the_end",
     ),
     Mutant(

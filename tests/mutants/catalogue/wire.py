@@ -12,12 +12,12 @@ MUTANTS: Final = (
     Mutant(
         name="half-a-frame-at-the-end",
         mistake="what has arrived of a frame when the connection ends is taken for all of it",
-        file="pyipc/lifecycle.py",
-        old="        if not chunk and self._link.reliable:\n",
+        file="pyipc/digesting.py",
+        old="    if not chunk and connection._link.reliable:\n",
         new="""\
-        if not chunk and self._conversation.partial_size:
-            chunk = b"\\f"
-        if not chunk and self._link.reliable:
+    if not chunk and connection._conversation.partial_size:
+        chunk = b"\\f"
+    if not chunk and connection._link.reliable:
 """,
         caught_by="tests/test_reader.py::test_the_connection_ends_while_an_asker_reads[unix-_send_half_an_answer_and_close-eof-0.0]",
     ),
