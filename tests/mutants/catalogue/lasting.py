@@ -225,7 +225,7 @@ MUTANTS: Final = (
         caught_by="tests/test_write_timeout.py::test_whoever_takes_a_little_now_and_then_is_not",
     ),
     Mutant(
-        name="accept-spins",
+        name="accept-without-a-pause",
         mistake="a server without descriptors tries to accept again and again without a pause",
         file="pyipc/accepting.py",
         old="                await trio.sleep(_ACCEPT_PAUSE)\n",
