@@ -733,9 +733,9 @@ async def test_a_handler_that_fails_hurts_nobody_else(router: pyipc.Router, capl
 
     with trio.fail_after(5):
         async with pair(router) as (client, server):
+            await client.emit("fails alone")
             await client.emit("fails", 1)
             await client.emit("fails later", 2)
-            await client.emit("fails alone")
             await client.emit("fails", 3)
             with pytest.raises(pyipc.RemoteError, match="later") as caught:
                 await client.request("fails later")

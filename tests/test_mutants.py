@@ -88,6 +88,7 @@ def project(tmp_path: Path) -> Path:
 
 
 @posix_only
+@pytest.mark.slow
 async def test_only_a_test_that_was_run_and_failed_catches_a_build(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -59,9 +59,9 @@ class Outcome:
         return [*lines, *table.notes]
 
     def markdown(self) -> list[str]:
-        """Lines for a page."""
+        """Lines for a page, below a heading of the third level."""
         heading, blank, *rest = self.table().markdown()
-        return [heading, blank, *textwrap.wrap(self.about, TEXT_WIDTH), "", *rest]
+        return [f"#{heading}", blank, *textwrap.wrap(self.about, TEXT_WIDTH), "", *rest]
 
     def as_json(self) -> dict[str, Any]:
         """For programs."""

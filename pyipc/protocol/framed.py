@@ -262,9 +262,13 @@ class JsonConversation(Introducing):
         return events + self.receive_data(behind)
 
     def give_up(self) -> None:
-        self._end_large()
+        # Each connection that ends comes here: where there is nothing, it is not to get more attributes than it has.
+        if self._large is not None:
+            self._end_large()
+        if self._records is not None:
+            self._records = None
         self._buffer.take_back()
-        self._records = None
+        self.partial_size = 0
 
     def _end_large(self) -> None:
         self._large = None

@@ -51,7 +51,7 @@ TOKENS: Final = (
     *(b"\f", b"\f\f", b"\n", b"\r", b"\t", b" ", b"\0", b"\x01", b"\x15", b"\x16", b"\x1e", b"\x7f"),
     *(b"\xff", b"\xc0\x80", b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"\xef\xbb\xbf", b"\xc3\xa9", b"\xe2\x98"),
     *("😀".encode(), "\u2028".encode()),
-    b"9" * 900 + b".5",
+    *(b"9" * 900 + b".5", b'["\\ud800",1e400]', b'["\\ud800",NaN]'),
     *(b"\\ud800", b"\\udc00", b"\\ud83d\\ude00", b"\\u0000", b"\\f", b"\\\\", b'\\"', b"\\x41"),
     *(b'"type"', b'"data"', b'"call"', b'"event"', b'"number"', b'"lowest"', b'"versions"', b'"version"', b'"pattern"'),
     *(b'"pyipc.', b'"pyipc.hello"', b'"pyipc.reply"', b'"pyipc.item"', b'"__proto__"', b'"*"', b'"a.**"', b'"a*"'),
@@ -150,6 +150,13 @@ def _copy(chance: random.Random, data: bytes) -> bytes:
     return data[:place] + data[start : start + chance.choice((1, 3, 10, 100))] + data[place:]
 
 
+def _move_delimiter(chance: random.Random, data: bytes) -> bytes:
+    """As many frames as before, with other borders."""
+    head, delimiter, tail = data.partition(b"\f")
+    place = _place(chance, tail)
+    return head + tail[:place] + delimiter + tail[place:]
+
+
 def _change_number(chance: random.Random, data: bytes) -> bytes:
     return _replace(chance, data, _NUMBER, b"%d" % chance.choice(NUMBERS))
 
@@ -174,7 +181,18 @@ def _replace(chance: random.Random, data: bytes, kind: re.Pattern[bytes], other:
     return data[: one.start()] + other + data[one.end() :]
 
 
-_CHANGES: Final = (_flip, _insert, _overwrite, _cut, _leave_out, _copy, _change_number, _change_text, _nest)
+_CHANGES: Final = (
+    _flip,
+    _insert,
+    _overwrite,
+    _cut,
+    _leave_out,
+    _copy,
+    _move_delimiter,
+    _change_number,
+    _change_text,
+    _nest,
+)
 
 
 # --- the targets ------------------------------------------------------------------------------------------------

@@ -53,6 +53,7 @@ def main() -> None:
                 for thread in threads:
                     thread.join()
                 print(json.dumps("stopped"), flush=True)
+    stop.set()
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import logging
+import random
 import sys
 import time
 
@@ -37,9 +38,15 @@ def more_descriptors() -> None:
 
 
 class Victim:
-    """The server."""
+    """The server.
 
-    def __init__(self, address: str, certificate: str) -> None:
+    Args:
+        address: Where it listens, beside an address of TLS.
+        certificate: The file of its certificate there.
+        limits: How many connections there may be, of all kinds; those of the options where it is ``None``.
+    """
+
+    def __init__(self, address: str, certificate: str, limits: int | None = None) -> None:
         secure = pyipc.Endpoint("tls://127.0.0.1:0", tls=pyipc.TLS(cert=certificate))
         self.server = pyipc.Server(
             address,
@@ -48,8 +55,9 @@ class Victim:
             handshake_timeout=HANDSHAKE,
             frame_timeout=FRAME,
             close_timeout=CLOSE,
-            max_connections=4_096,
-            max_connections_per_peer=4_096,
+            max_connections=limits or _DEFAULTS.max_connections,
+            max_connections_per_peer=limits or _DEFAULTS.max_connections_per_peer,
+            max_handshakes=limits or _DEFAULTS.max_handshakes,
         )
         self.ends: collections.Counter[str] = collections.Counter()
         self.server.on("double", lambda message: 2 * message.data)
@@ -60,16 +68,18 @@ class Victim:
 
     @property
     def thrown_out(self) -> int:
-        """How many did not leave by themselves."""
-        return sum(self.ends.values()) - self.ends["goodbye"] + self.server.statistics().handshake_errors
+        """How many did not leave by themselves, or were not let in."""
+        known = self.server.statistics()
+        return sum(self.ends.values()) - self.ends["goodbye"] + known.handshake_errors + known.refused
 
     async def run(self) -> None:
         async with self.server:
             tell([str(address) for address in self.server.addresses])
             async for count in told():
                 await until(lambda: self.thrown_out >= count)  # noqa: B023 - it is over when this is
-                errors = self.server.statistics().handshake_errors
-                tell({"at": time.monotonic(), "ends": self.ends, "handshake_errors": errors})
+                known = self.server.statistics()
+                errors = {"handshake_errors": known.handshake_errors, "refused": known.refused}
+                tell({"at": time.monotonic(), "ends": self.ends, **errors})
 
 
 class Attack:
@@ -78,12 +88,14 @@ class Attack:
     Args:
         address: Where everybody is welcome that introduces itself.
         secure: Where that takes TLS.
+        source: Where it comes from, where that is a host.
         silent: How many say nothing.
         dribbling: How many say a byte a second: half of them of their hello, and half of an event.
         stuck: How many begin a TLS handshake: half of them with a few bytes, and half with none.
     """
 
-    def __init__(self, address: str, secure: str, silent: int, dribbling: int, stuck: int) -> None:
+    def __init__(self, address: str, secure: str, source: str, silent: int, dribbling: int, stuck: int) -> None:
+        self.source = source
         half, rest = dribbling // 2, dribbling - dribbling // 2
         self.plans: list[tuple[str, bytes, bytes]] = [
             *[(address, b"", b"")] * silent,
@@ -92,6 +104,7 @@ class Attack:
             *[(secure, b"", b"")] * (stuck // 2),
             *[(secure, b"\x16\x03\x01\x02\x00\x01", b"")] * (stuck - stuck // 2),
         ]
+        random.Random(7).shuffle(self.plans)
 
     async def run(self) -> None:
         """Connect all of them whenever there is a word, and let go of them at the next."""
@@ -106,21 +119,21 @@ class Attack:
             tell("let go")
 
     async def one(self, address: str, at_once: bytes, slowly: bytes, *, task_status: trio.TaskStatus[None]) -> None:
-        async with await connect(address) as stream:
-            await stream.send_all(at_once)
+        async with await connect(address, self.source) as stream:
             task_status.started()
             with contextlib.suppress(trio.BrokenResourceError):
+                await stream.send_all(at_once)
                 for place in range(len(slowly)):
                     await stream.send_all(slowly[place : place + 1])
                     await trio.sleep(1)
             await trio.sleep_forever()
 
 
-async def connect(address: str) -> trio.SocketStream:
+async def connect(address: str, source: str) -> trio.SocketStream:
     where = pyipc.parse_address(address)
     if where.scheme == "unix":
         return await trio.open_unix_socket(where.name)
-    return await trio.open_tcp_stream(where.host, where.port)
+    return await trio.open_tcp_stream(where.host, where.port, local_address=source)
 
 
 class Askers:
@@ -176,10 +189,11 @@ if __name__ == "__main__":
     logging.getLogger("pyipc").setLevel(logging.ERROR)  # each that is thrown out is worth a warning
     role, *words = sys.argv[1:]
     if role == "serve":
-        trio.run(Victim(*words).run)
+        at, certificate, *limits = words
+        trio.run(Victim(at, certificate, *map(int, limits)).run)
     elif role == "attack":
-        at, secure, *numbers = words
-        trio.run(Attack(at, secure, *map(int, numbers)).run)
+        at, secure, source, *numbers = words
+        trio.run(Attack(at, secure, source, *map(int, numbers)).run)
     else:
         at, secure, authority, count = words
         trio.run(Askers(at, secure, authority, int(count)).run)

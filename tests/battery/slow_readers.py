@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from typing import Any
+from typing import Any, Literal
 
 import trio
 
@@ -38,20 +38,19 @@ class Plan:
         readers: How many take them, of one topic each.
     """
 
-    verb: str
-    policy: str
+    verb: Literal["publish", "broadcast"]
+    policy: Literal["drop", "close"]
     size: int
     topics: int
     readers: int
 
     @classmethod
-    def of(cls, words: list[str]) -> Plan:
-        """As on the command line."""
-        verb, policy, *numbers = words
+    def of(cls, verb: Any, policy: Any, *numbers: str) -> Plan:
+        """From the words of the command line."""
         return cls(verb, policy, *map(int, numbers))
 
     def words(self) -> list[object]:
-        """As on the command line."""
+        """For the command line."""
         return list(dataclasses.astuple(self))
 
 
@@ -60,12 +59,19 @@ class Teller:
 
     def __init__(self, address: str, plan: Plan) -> None:
         self.plan = plan
-        self.server = pyipc.Server(address, slow_peer=plan.policy, heartbeat_interval=None, close_timeout=2)  # type: ignore[arg-type]
+        self.server = pyipc.Server(
+            address,
+            slow_peer=plan.policy,
+            heartbeat_interval=None,
+            # Who is to be closed need not be waited for; who is not gets the time to read what there is.
+            close_timeout=2 if plan.policy == "close" else 30,
+        )
         self.progress: dict[pyipc.Connection, int] = {}
         self.news = trio.Event()
         self.sent = [Chain() for _ in range(plan.topics)]
         self.reported = {"sent": 0, "dropped": 0}
-        self.lost: dict[str, dict[str, Any]] = {}
+        # Of those who did not leave by themselves: why, and how much they did not get.
+        self.thrown_out: dict[str, int] = {}
         self.server.on("far", self.far)
         self.server.on_disconnect(self.gone)
 
@@ -78,7 +84,7 @@ class Teller:
         connection = reason.connection
         assert isinstance(connection, pyipc.Connection)
         if reason.code not in {"goodbye", "eof"}:
-            self.lost[reason.code] = {"dropped": connection.statistics().dropped}
+            self.thrown_out[reason.code] = connection.statistics().dropped
         self.progress.pop(connection, None)
         self.news.set()
 
@@ -92,19 +98,19 @@ class Teller:
                         await self.tell_all(count)
                         tell({"memory": peak_memory(), **self.reported})
                     case "balance":
-                        with trio.move_on_after(30):
-                            while self.plan.policy == "close" and not self.lost:
-                                await self.hear()
-                        told_of = self.server.statistics()
-                        dropped = [each.statistics().dropped for each in self.server.connections]
-                        tell(
-                            {
-                                "chains": [dataclasses.astuple(each) for each in self.sent],
-                                "statistics": dataclasses.asdict(told_of),
-                                "by_connection": sorted(dropped),
-                                "lost": self.lost,
-                            }
-                        )
+                        tell(await self.balance())
+
+    async def balance(self) -> dict[str, Any]:
+        """What was sent, and what became of it."""
+        with trio.move_on_after(30):
+            while self.plan.policy == "close" and not self.thrown_out:
+                await self.hear()
+        return {
+            "chains": [dataclasses.astuple(each) for each in self.sent],
+            "statistics": dataclasses.asdict(self.server.statistics()),
+            "by_connection": sorted(each.statistics().dropped for each in self.server.connections),
+            "thrown_out": self.thrown_out,
+        }
 
     async def tell_all(self, count: int) -> None:
         plan = self.plan
@@ -183,6 +189,6 @@ async def read(address: str, plan: Plan) -> None:
 if __name__ == "__main__":
     role, at, *words = sys.argv[1:]
     if role == "serve":
-        trio.run(Teller(at, Plan.of(words)).run)
+        trio.run(Teller(at, Plan.of(*words)).run)
     else:
-        trio.run(read, at, Plan.of(words))
+        trio.run(read, at, Plan.of(*words))

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 pytestmark = [
     pytest.mark.skipif(sys.platform == "win32", reason=f"{CANNOT_RUN} Windows has neither SIGKILL nor fork"),
-    pytest.mark.time_limit(120),
+    pytest.mark.time_limit(240),
 ]
 
 FEATURES = ["attachments", "confirm"]

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 HOUR, MIB = 3600.0, 1 << 20
 #: What memory may grow by in an hour; and within any time, since it comes from the system in pieces.
-PROMISED, PIECE = 1 * MIB, 2 * MIB
+PROMISED, PIECE = 1 * MIB, 3 * MIB
 #: For what part of the time a server only gets what it keeps, such as what it remembers of those who have gone.
 WARMING_UP = 1 / 2
 #: Within less time, in seconds, it does not get everything that it keeps.
@@ -57,7 +57,8 @@ class Course:
                 f"{(sample['at'] - self.began) / 60:.0f} min: {sample['messages']:,} messages, "
                 f"{sample['memory'] / MIB:.1f} MiB, {sample['connections']} connections "
                 f"and {sample['descriptors']} other descriptors, 99 % of requests "
-                f"{percentile(times, 0.99) * 1e3:.0f} ms"
+                f"{percentile(times, 0.99) * 1e3:.0f} ms",
+                flush=True,
             )
 
     @property

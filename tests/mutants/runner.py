@@ -37,10 +37,10 @@ __all__ = ["Result", "Verdict", "catch_all", "check_sound", "copy_tree"]
 #: Mutants that are tried at the same time.
 WORKERS: Final = 2
 #: Seconds that one test has, beside which a mutant costs the start of an interpreter.
-TEST_TIME_LIMIT: Final = 15
+TEST_TIME_LIMIT: Final = 30
 #: Seconds after which a run that goes on although its test has no time left is ended.
-_RUN_TIME_LIMIT: Final = 60
-_SOUND_TIME_LIMIT: Final = 300
+_RUN_TIME_LIMIT: Final = 120
+_SOUND_TIME_LIMIT: Final = 600
 
 _COPIED: Final = ("pyipc", "tests", "pyproject.toml")
 #: Runs pytest with the package in the current directory, and with no other.

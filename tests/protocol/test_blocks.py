@@ -151,8 +151,9 @@ def test_all_that_the_codec_is_tested_with(name: str) -> None:
         *(b"[1,]", b"[,1]", b"[1,,2]", b"[,]", b'{"a":1,}', b'{,"a":1}', b'{"a":1,,"b":2}', b"[1,2,}", b"[[1,2},3]"),
         *(b'{"a":1,2}', b'{1,"a":2}', b'["a":1,2]', b'[1,"a":2]', b'{"a",1}', b'{"a":,"b":1}', b'{"a":1,"b"}'),
         *(b"[1,2]]", b"[1,2", b"1,2", b'[1,2] , {"a":1}', b"[1 2,3]", b'["a" "b",1]', b"[1,2]}{", b"[1,tru,e]"),
-        *(b"[1,-,2]", b"[1,.5,2]", b"[1,2,\0]", b'["\n,",1]', b'["a,1]', b"[1,'a',2]", b"[1,\\,2]", b"[1,\xef\xbb\xbf2]"),
-        *(b"[NaN,1]", b"[1,1e400]", b"[1e400,\"\\ud800\"]", b'["\\ud800",01]', b'["\\x",1]', b'["\\u12,3"]'),
+        *(b"[1,-,2]", b"[1,.5,2]", b"[1,2,\0]", b'["\n,",1]', b'["a,1]', b"[1,'a',2]", b"[1,\\,2]"),
+        *(b"[1,\xef\xbb\xbf2]", b"[NaN,1]", b"[1,1e400]", b'[1e400,"\\ud800"]', b'["\\ud800",01]', b'["\\x",1]'),
+        b'["\\u12,3"]',
     ],
 )  # fmt: skip
 def test_what_no_block_may_hide(data: bytes) -> None:
@@ -206,6 +207,13 @@ def test_the_last_of_equal_keys_counts_and_the_first_gives_the_place() -> None:
     assert json.dumps(event.data) == '{"a": [5, {"c": [8, 9], "d": 7}], "b": [3, 4], "e": 10}'
 
 
+def test_a_container_whose_key_came_before_is_found_again() -> None:
+    """What is open at the end of a block is not behind all others then."""
+    open_again = b'"a":[[5,6],{"c":0,"d":[[8]],"c":{"e":[],"f":[9,10],"e":[11,12]},"g":13}]'
+    text = frame(b'{"a":1,"b":[[7],{},"x"],%b,"h":[{"a":[14],"i":[15],"a":[16,17]}]}' % open_again)
+    assert agree(text, 64, tuple(range(1, len(text)))).startswith("Event(")
+
+
 @given(st.integers(1, 40), st.integers(1, 40), st.booleans())
 def test_keys_that_look_like_ours(count: int, others: int, escaped: bool) -> None:
     deletes = (b"\\u007f" if escaped else b"\x7f") * count
@@ -233,7 +241,7 @@ def test_what_is_wrong_and_where() -> None:
 
 # --- the work -----------------------------------------------------------------------------------------------------
 
-SIZE = 12 * BLOCK_SIZE
+SIZE = 6 * BLOCK_SIZE
 
 
 def many(unit: bytes) -> bytes:
@@ -291,7 +299,7 @@ def test_blocks_are_about_as_large_as_they_should_be(unit: bytes, monkeypatch: p
 
     monkeypatch.setattr(codec, "read_json", noting)
     assert in_blocks(many(unit), 64, BLOCK_SIZE) == at_once(many(unit), 64)
-    assert len(sizes) > 6
+    assert len(sizes) >= 4
     assert max(sizes) < 2 * BLOCK_SIZE
 
 

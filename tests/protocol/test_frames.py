@@ -16,7 +16,6 @@ from pyipc.protocol.frames import FrameBuffer
 from pyipc.protocol.framing import Json, Raw
 from tests.protocol.helpers import cut
 
-
 # Of bytes that are all as likely, hardly any would be a delimiter.
 _FEW_BYTES = st.lists(st.sampled_from(b"\f\n\0ab"), max_size=20).map(bytes)
 

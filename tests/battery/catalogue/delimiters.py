@@ -47,6 +47,8 @@ DOUBLED = (
 )
 INSIDE = (
     closed("in a string", "json", event(b'"x\fy"')),
+    closed("in one frame, and missing in the next", "json", b'{"type":"e"\f}\f{"type":"e"}{"type":"e"}\f'),
+    closed("moved into the next frame", "json", b'{"type":"e"}{"type":\f"e"}\f'),
     closed("in the name", "json", event(b"1", b"e\f")),
     closed("in a key", "json", event(b'{"a\fb":1}')),
     closed("as white space between values", "json", event(b"[1,\f2]")),

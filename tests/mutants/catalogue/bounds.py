@@ -165,7 +165,7 @@ MUTANTS: Final = (
         caught_by="tests/test_udp_transport.py::test_the_stranger_that_was_silent_for_longest_makes_room",
     ),
     Mutant(
-        name="strangers-without-end",
+        name="silence-takes-every-seat",
         mistake="connections that say nothing may take every seat of their host",
         file="pyipc/seats.py",
         old="        if count >= self._limit_of_origin:\n            who",
