@@ -18,6 +18,7 @@ from pyipc.protocol.framed import JsonConversation
 from pyipc.protocol.framing import Json
 from tests.battery import fuzzing
 from tests.battery.fuzzing import FRAMES, HELLO, TARGETS, mutated, once_failed, try_input
+from tests.battery.leaks import leak_gate
 from tests.battery.sizes import sized
 from tests.conformance.sides import until
 from tests.protocol.helpers import receive
@@ -92,7 +93,7 @@ async def test_a_server_bears_all_of_it(
     server = pyipc.Server(router=router, **fuzzing.LIMITS)
     server.on_disconnect(lambda reason: reasons.append(reason.code))
     count = sized(TO_A_SERVER)
-    async with server:
+    async with leak_gate(), server:
         for seed in range(count):
             peer = join(server)
             await peer.send(mutated(seed, FRAMES, HELLO) or b" ")

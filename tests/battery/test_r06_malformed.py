@@ -10,6 +10,7 @@ import pytest
 
 from tests.battery.catalogue import hostile_server, plain_to_tls, runner
 from tests.battery.catalogue.page import ALL, CHAPTERS, PAGE, TO_CLIENTS, TO_TLS, TO_UNIX, page
+from tests.battery.leaks import leak_gate
 from tests.conformance.subjects import SUBJECTS
 from tests.conftest import CANNOT_RUN
 
@@ -39,24 +40,29 @@ async def test_each_case_comes_out_as_documented(
         folder.mkdir()
         return SUBJECTS[transport](folder)
 
-    assert await runner.complaints(place, chapter) == []
+    watched = () if transport == "tls" else (tmp_path,)  # where certificates are made, which stay
+    async with leak_gate(*watched):
+        assert await runner.complaints(place, chapter) == []
     tally.add(cases=len(chapter.cases))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason=f"{CANNOT_RUN} descriptors are passed and counted as on Linux")
 async def test_descriptors_that_nobody_asked_for(tmp_path: Path, tally: Tally) -> None:
-    assert await runner.complaints(lambda name: SUBJECTS["unix"](tmp_path), TO_UNIX) == []
+    async with leak_gate(tmp_path):
+        assert await runner.complaints(lambda name: SUBJECTS["unix"](tmp_path), TO_UNIX) == []
     tally.add(cases=len(TO_UNIX.cases))
 
 
 async def test_plain_text_to_a_server_that_speaks_tls(tmp_path: Path, tally: Tally) -> None:
-    assert await plain_to_tls.complaints(SUBJECTS["tls"](tmp_path)) == []
+    async with leak_gate():
+        assert await plain_to_tls.complaints(SUBJECTS["tls"](tmp_path)) == []
     tally.add(cases=len(TO_TLS.cases))
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
 async def test_a_client_bears_any_server(transport: str, tmp_path: Path, tally: Tally) -> None:
-    assert await hostile_server.complaints(SUBJECTS[transport](tmp_path), TO_CLIENTS) == []
+    async with leak_gate():
+        assert await hostile_server.complaints(SUBJECTS[transport](tmp_path), TO_CLIENTS) == []
     tally.add(cases=len(TO_CLIENTS.cases))
 
 

@@ -20,6 +20,7 @@ import trio.testing
 import pyipc
 from pyipc.testing import Faults, FaultyTransport, pair
 from tests.battery.conversation import QUICK, Conversation
+from tests.battery.leaks import leak_gate
 from tests.battery.sizes import sized
 
 if TYPE_CHECKING:
@@ -88,7 +89,8 @@ def test_a_conversation_goes_on_whatever_the_time_of_day(wall: Wall, tally: Tall
 
         conversation = Conversation(seed)
         transport = FaultyTransport(faults(), inbound=faults())
-        async with conversation.server(f"memory:wall-{seed}") as server, trio.open_nursery() as nursery:
+        server = conversation.server(f"memory:wall-{seed}")
+        async with leak_gate(), server, trio.open_nursery() as nursery:
             nursery.start_soon(heal, transport)
             await conversation.hold(server, pyipc.Endpoint(server.addresses[0], transport=transport))
             nursery.cancel_scope.cancel()
@@ -178,7 +180,10 @@ async def test_after_standing_still_for_ten_minutes_all_goes_on(seed: int, mock_
     both: dict[str, Any] = {"heartbeat_interval": 1.0, "frame_timeout": 5.0, "handshake_timeout": 5.0}
     transport = FaultyTransport(faults(), inbound=faults())
     with trio.fail_after(10_000):
-        async with pair(router, faults=transport, client_options=both, server_options=both) as (client, server):
+        async with (
+            leak_gate(),
+            pair(router, faults=transport, client_options=both, server_options=both) as (client, server),
+        ):
             server.on_disconnect(ended.append)
             suspensions = {draw.randrange(10, 100) for _ in range(3)}
             async with trio.open_nursery() as nursery:

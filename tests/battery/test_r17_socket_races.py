@@ -196,7 +196,7 @@ def clear(folder: Path) -> None:
 @needs_unix
 @pytest.mark.time_limit(120)
 async def test_of_fifty_servers_exactly_one_gets_the_path(place: Path, tally: Tally) -> None:
-    rounds, draw = sized(140, least=8), random.Random(17)
+    rounds, draw = sized(150, least=8), random.Random(17)
     winners: set[int] = set()
     path = place / "s"
     async with leak_gate(place), racers(PROCESSES, THREADS) as field:
