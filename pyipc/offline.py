@@ -64,20 +64,21 @@ class OfflineQueue:
         self._frames.append((event, frame, after))
         self.size += len(frame)
 
-    def put_back(self, frames: Iterable[tuple[Frame, int]]) -> None:
+    def put_back(self, frames: Iterable[Frame], after: int = 0) -> None:
         """Keep what a broken connection left unsent, before everything else and whatever the bounds.
 
         It was accepted once, when it counted against the outbox.
 
         Args:
-            frames: What it left, in order; each with what `put` calls ``after``.
+            frames: What it left, in order.
+            after: As for `put`.
         """
         frames = list(frames)
         if self._options.offline != "queue":
             self.dropped += len(frames)
             return
-        self._frames.extendleft((None, frame, after) for frame, after in reversed(frames))
-        self.size += sum(len(frame) for frame, _ in frames)
+        self._frames.extendleft((None, frame, after) for frame in reversed(frames))
+        self.size += sum(map(len, frames))
 
     def names(self) -> Iterator[str | None]:
         """The names of the events that wait, where they are still to be checked."""
@@ -135,7 +136,7 @@ def send_kept(connection: Connection, event: str | None, frame: Frame) -> None:
 def send_all_kept(
     connection: Connection, offline: OfflineQueue, window: Resending, drop: Callable[[LocalProtocolError], None]
 ) -> None:
-    """Put what was kept, or is sent again, into a new connection, in order, before anything else gets there.
+    """Put what was kept into a new connection, in order, before anything else gets there.
 
     Args:
         connection: The new one.
@@ -144,18 +145,13 @@ def send_all_kept(
         drop: Called with the reason for each that this server cannot take.
     """
     confirmed = window.kept()
-    last = 0
     for event, frame, after in offline.take_all():
-        if after > last:
-            window.resend(connection, after)
-            window.send_kept(connection, confirmed, after)
-            last = after
+        window.send_kept(connection, confirmed, after)
         try:
             send_kept(connection, event, frame)
         except LocalProtocolError as error:
             drop(error)
         except ConnectionClosed:
-            offline.put_back([(frame, after)])
+            offline.put_back([frame], after)
             return
-    window.resend(connection)
     window.send_kept(connection, confirmed)

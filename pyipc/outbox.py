@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from pyipc.errors import ConnectionLost
-from pyipc.protocol.parcels import JOINED_SIZE, Parcel, SmallParcel, is_control, with_frame, with_next_deliveries
+from pyipc.protocol.parcels import JOINED_SIZE, Parcel, SmallParcel, is_control, with_frame
 from pyipc.protocol.traces import is_traced, untraced
 
 if TYPE_CHECKING:
@@ -480,16 +480,13 @@ class Outbox:
 
     def reclaim_events(self) -> list[Frame]:
         """Take back a user's events of which nothing was sent, so that they may go another way."""
-        return [frame for frame, _ in self.reclaim_in_order()]
-
-    def reclaim_in_order(self) -> list[tuple[Frame, int | None]]:
-        """As `reclaim_events`; each with the number of the next one behind it that is to be confirmed, and stays."""
-        frames, begun = list(self.frames), self._count_begun()
-        waiting = with_next_deliveries(frames[begun:])
-        events = [(frame, number) for frame, number in waiting if not is_control(frame)]
-        self.frames = collections.deque(frames[:begun] + [frame for frame, _ in waiting if is_control(frame)])
-        self.size -= sum(len(frame) for frame, _ in events)
-        return [(_for_any_peer(frame), number) for frame, number in events]
+        frames = list(self.frames)
+        begun = self._count_begun()
+        busy, waiting = frames[:begun], frames[begun:]
+        events = [frame for frame in waiting if not is_control(frame)]
+        self.frames = collections.deque(busy + [frame for frame in waiting if is_control(frame)])
+        self.size -= sum(map(len, events))
+        return [_for_any_peer(frame) for frame in events]
 
 
 def _for_any_peer(frame: Frame) -> Frame:

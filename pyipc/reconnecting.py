@@ -357,7 +357,7 @@ class Reconnecting:
                 self._leave_behind(connection)
                 return None, True
             await connection.wait_lost()
-        self.offline.put_back(self.window.in_order(connection._outbox.reclaim_in_order()))
+        self.offline.put_back(connection._outbox.reclaim_events())
         reason = connection.reason
         assert reason is not None
         self._on_loss(ConnectionLost(reason.message, maybe_handled=True), False)
@@ -377,6 +377,7 @@ class Reconnecting:
         """Send over a new connection what has to come before anything else; the last of it is what was kept."""
         if self.subscriptions:
             self.subscriptions.restore(connection)
+        self.window.resend(connection)
         send_all_kept(connection, self.offline, self.window, self._drop)
 
     # --- moving on ---
@@ -429,7 +430,7 @@ class Reconnecting:
         await connection.wait_lost()
         self.departing.pop(connection, None)
         if not self._stopped:  # else whoever closes it counts what it has not sent
-            await self._take_over(self.window.in_order(connection._outbox.reclaim_in_order()))
+            await self._take_over(connection._outbox.reclaim_events())
         present = self.connection
         if self.window.pending and present is not None:
             with contextlib.suppress(ConnectionClosed):
@@ -440,14 +441,14 @@ class Reconnecting:
         expected.fail(ConnectionLost(connection.reason.message, maybe_handled=True))
         self.tell()
 
-    async def _take_over(self, frames: list[tuple[Frame, int]]) -> None:
+    async def _take_over(self, frames: list[Frame]) -> None:
         """Send what a connection has left unsent over the present one, or keep it for the next."""
         try:
-            if self.connection is not None and any(needs_feature(frame) for frame, _ in frames):
+            if self.connection is not None and any(map(needs_feature, frames)):
                 await self.connection.know_peer()
             while frames and self.connection is not None:
                 try:
-                    send_kept(self.connection, None, frames[0][0])
+                    send_kept(self.connection, None, frames[0])
                 except LocalProtocolError as error:
                     self._drop(error)
                 del frames[0]

@@ -25,12 +25,10 @@ from pyipc.errors import (
 from pyipc.protocol.features import CONFIRM, Deliver
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from pyipc.connection import Connection
     from pyipc.options import Options, Unset
     from pyipc.protocol.messages import Introduced
-    from pyipc.protocol.parcels import Buffer, Frame
+    from pyipc.protocol.parcels import Buffer
     from pyipc.reconnecting import Reconnecting
     from pyipc.timers import Timer, Timers
 
@@ -190,15 +188,6 @@ class Resending(Window):
     def _without_connection(self) -> list[Unsettled]:
         return [each for each in self.pending.values() if each.connection is None and each.sent]
 
-    def in_order(self, frames: Iterable[tuple[Frame, int | None]]) -> list[tuple[Frame, int]]:
-        """What a connection has left unsent, each with the number of the last event before it that is to be confirmed.
-
-        Args:
-            frames: What it left; each with the number of the next such event behind it, if one waited there.
-        """
-        last = max((each.number for each in self.pending.values() if each.sent), default=0)
-        return [(frame, last if number is None else number - 1) for frame, number in frames]
-
     @property
     def is_owed(self) -> bool:
         """Whether a server has got events of which it has not told the outcome, over a connection that is no more."""
@@ -212,11 +201,11 @@ class Resending(Window):
                 self._give_up(unsettled, "lost", f"there was no connection for too long ({self._up.why_not})")
         self._wait_patiently()
 
-    def resend(self, connection: Connection, last: float = math.inf) -> None:
-        """Send again what earlier connections left open, up to a number."""
+    def resend(self, connection: Connection) -> None:
+        """Send again what earlier connections left open, over a new one that nothing else was sent over."""
         introduction = self._introductions.get(connection)
         for unsettled in self._without_connection():
-            if unsettled.number > last or not connection.is_open:
+            if not connection.is_open:
                 break
             if unsettled.connection is not None or unsettled.number not in self.pending:
                 continue  # giving up another has made room for this one, or ended it

@@ -14,7 +14,6 @@ from pyipc.protocol.codec import Item as Item  # there are many of them; the cod
 __all__ = [
     "ATTACHMENTS",
     "CONFIRM",
-    "DELIVER_START",
     "FEATURES",
     "PUBLISH_START",
     "STREAMS",
@@ -83,10 +82,6 @@ class Deliver(ControlStruct):
     lowest: int = 0
     again: bool = False
     traceparent: str = ""
-
-
-#: How the frame of a `Deliver` begins; its number follows, and then a comma.
-DELIVER_START: Final = b'{"type":"pyipc.deliver","data":{"number":'
 
 
 class Outcome(ControlStruct):

@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
 from pyipc.errors import UnencodableData
-from pyipc.protocol.features import DELIVER_START
 from pyipc.protocol.traces import is_traced
 
 if TYPE_CHECKING:
@@ -218,15 +217,3 @@ def is_control(frame: Frame) -> bool:
     if isinstance(frame, Parcel | SmallParcel):
         return frame.is_control
     return frame.startswith(_CONTROL_START) and not (frame.startswith(_PUBLISHED) or is_traced(frame))
-
-
-def with_next_deliveries(frames: Sequence[Frame]) -> list[tuple[Frame, int | None]]:
-    """Frames, each with the number of the first event behind it that is to be confirmed, if there is one."""
-    found: list[tuple[Frame, int | None]] = []
-    number: int | None = None
-    for frame in reversed(frames):
-        found.append((frame, number))
-        inner = frame.frame if isinstance(frame, Parcel | SmallParcel) else frame
-        if inner.startswith(DELIVER_START):
-            number = int(inner[len(DELIVER_START) : inner.index(b",", len(DELIVER_START))])
-    return found[::-1]

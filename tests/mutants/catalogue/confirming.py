@@ -100,26 +100,24 @@ MUTANTS: Final = (
     Mutant(
         name="unconfirmed-dropped-on-reconnect",
         mistake="what a lost connection left without an outcome is not sent again",
-        file="pyipc/offline.py",
-        old="    window.resend(connection)\n    window.send_kept(connection, confirmed)\n",
-        new="    window.send_kept(connection, confirmed)\n",
+        file="pyipc/reconnecting.py",
+        old="        self.window.resend(connection)\n        send_all_kept(",
+        new="        send_all_kept(",
         caught_by="tests/test_confirm.py::test_a_lost_connection_does_not_stop_the_handler_and_the_client_hears_of_it_over_the_next",
     ),
     Mutant(
         name="resend-after-newer",
         mistake="what is sent again comes after what was emitted later",
-        file="pyipc/offline.py",
-        old="            window.resend(connection, after)\n",
-        new="",
+        file="pyipc/reconnecting.py",
+        old="""\
+        self.window.resend(connection)
+        send_all_kept(connection, self.offline, self.window, self._drop)
+""",
+        new="""\
+        send_all_kept(connection, self.offline, self.window, self._drop)
+        self.window.resend(connection)
+""",
         caught_by="tests/test_confirm.py::test_what_is_sent_again_goes_before_what_is_newer",
-    ),
-    Mutant(
-        name="resend-before-older",
-        mistake="what is sent again comes before what was emitted earlier, and had not left either",
-        file="pyipc/resending.py",
-        old="last if number is None else number - 1",
-        new="last",
-        caught_by="tests/test_incarnations.py::test_what_a_connection_left_unsent_keeps_its_order",
     ),
     Mutant(
         name="resend-to-who-has-forgotten",
