@@ -116,7 +116,7 @@ async def close_all(connections: Collection[Connection], offline: OfflineQueue) 
             undelivered += error.count
         else:
             if had_ended:
-                offline.put_back(connection._outbox.reclaim_events())
+                offline.put_back([(frame, 0) for frame in connection._outbox.reclaim_events()])
 
     async with trio.open_nursery() as nursery:
         for connection in connections:

@@ -357,7 +357,7 @@ class Reconnecting:
                 self._leave_behind(connection)
                 return None, True
             await connection.wait_lost()
-        self.offline.put_back(connection._outbox.reclaim_events())
+        self.offline.put_back(self.window.take_back(connection._outbox))
         reason = connection.reason
         assert reason is not None
         self._on_loss(ConnectionLost(reason.message, maybe_handled=True), False)
@@ -377,7 +377,6 @@ class Reconnecting:
         """Send over a new connection what has to come before anything else; the last of it is what was kept."""
         if self.subscriptions:
             self.subscriptions.restore(connection)
-        self.window.resend(connection)
         send_all_kept(connection, self.offline, self.window, self._drop)
 
     # --- moving on ---
@@ -430,31 +429,31 @@ class Reconnecting:
         await connection.wait_lost()
         self.departing.pop(connection, None)
         if not self._stopped:  # else whoever closes it counts what it has not sent
-            await self._take_over(connection._outbox.reclaim_events())
+            await self._take_over(self.window.take_back(connection._outbox))
         present = self.connection
         if self.window.pending and present is not None:
             with contextlib.suppress(ConnectionClosed):
                 await present.know_peer()
                 if self.connection is present:  # else the next one will see to it
-                    self.window.resend(present)  # what was to be confirmed, and was not
+                    self.window.resend(present, self.window.owed())  # what was to be confirmed, and was not
         assert connection.reason is not None
         expected.fail(ConnectionLost(connection.reason.message, maybe_handled=True))
         self.tell()
 
-    async def _take_over(self, frames: list[Frame]) -> None:
+    async def _take_over(self, left: list[tuple[Frame, int]]) -> None:
         """Send what a connection has left unsent over the present one, or keep it for the next."""
         try:
-            if self.connection is not None and any(map(needs_feature, frames)):
+            if self.connection is not None and any(needs_feature(frame) for frame, _ in left):
                 await self.connection.know_peer()
-            while frames and self.connection is not None:
+            while left and self.connection is not None:
                 try:
-                    send_kept(self.connection, None, frames[0])
+                    send_kept(self.connection, None, left[0][0])
                 except LocalProtocolError as error:
                     self._drop(error)
-                del frames[0]
+                del left[0]
         except ConnectionClosed:
             pass  # its end is still being read; what is kept now goes to the next
-        self.offline.put_back(frames)
+        self.offline.put_back(left)
 
     # --- ending ---
 
