@@ -42,8 +42,6 @@ _MAX_IDLE_SIZE = 16 * 1024 * 1024
 _MAX_TERMS = 1_024
 # Who a peer is, and under which name it wants to be remembered.
 _Key = tuple[Any, str]
-# What a session counts for that is not without a connection.
-_NOT_IDLE = (0.0, 0, 0)
 
 
 class Standing(enum.Enum):
@@ -219,6 +217,9 @@ class Sessions:
         self._idle: dict[_Key, tuple[float, int, int]] = {}
         self._idle_numbers = 0
         self._idle_size = 0
+        # How many of them each peer has, and how many of their numbers.
+        self._sessions_of: collections.Counter[object] = collections.Counter()
+        self._numbers_of: collections.Counter[object] = collections.Counter()
         self._terms: dict[object, SessionTerms] = {}
         self._timer: Timer | None = None
         self.instance: str = secrets.token_hex(16)
@@ -278,11 +279,13 @@ class Sessions:
         self._take_from_idle(session.key)
         self._idle[session.key] = (trio.current_time() + self._options.session_timeout, len(session), 0)
         self._idle_numbers += len(session)
+        self._sessions_of[session.key[0]] += 1
+        self._numbers_of[session.key[0]] += len(session)
         self._recount(session)
-        while len(self._idle) > self._options.max_sessions or (
-            self._idle_numbers > _MAX_IDLE_NUMBERS and len(self._idle) > 1
-        ):
-            self._forget_one_too_many()
+        while len(self._idle) > self._options.max_sessions:
+            self._forget_one_of(self._sessions_of)
+        while self._idle_numbers > _MAX_IDLE_NUMBERS and len(self._idle) > 1:
+            self._forget_one_of(self._numbers_of)
         self._forget_later()
 
     def _recount(self, session: Session) -> None:
@@ -297,16 +300,20 @@ class Sessions:
         self._idle_size += session.size
 
     def _take_from_idle(self, key: _Key) -> None:
-        _, numbers, size = self._idle.pop(key, _NOT_IDLE)
+        if key not in self._idle:
+            return
+        identity = key[0]
+        _, numbers, size = self._idle.pop(key)
         self._idle_numbers -= numbers
         self._idle_size -= size
+        self._sessions_of[identity] -= 1
+        self._numbers_of[identity] -= numbers
+        if not self._sessions_of[identity]:
+            del self._sessions_of[identity], self._numbers_of[identity]
 
-    def _forget_one_too_many(self) -> None:
-        """Forget the oldest session of the peer that has most of them, or of their numbers: others pay for nobody."""
-        shares: collections.Counter[object] = collections.Counter()
-        for (identity, _), (_, numbers, _) in self._idle.items():
-            shares[identity] += 1 + numbers
-        ((greediest, _),) = shares.most_common(1)
+    def _forget_one_of(self, shares: collections.Counter[object]) -> None:
+        """Forget the oldest session of the peer that has most of what there is too much of: others pay for nobody."""
+        greediest = max(shares, key=shares.__getitem__)
         self._forget(next(key for key in self._idle if key[0] == greediest))
 
     def _forget(self, key: _Key) -> None:

@@ -176,6 +176,34 @@ async def test_a_peer_with_many_numbers_pushes_out_its_own(
     assert len(Caller("honest", Peer(address="tcp:x", host="10.0.0.1")).enter(sessions)._receipts) == 1
 
 
+async def test_a_peer_with_many_numbers_does_not_pay_for_many_sessions(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    sessions = Sessions(Options(max_sessions=5), Timers())
+    honest = Caller("honest", Peer(address="tcp:x", host="10.0.0.1")).enter(sessions)
+    for number in range(1, 61):
+        honest._receipts.begin(number)
+    honest.leave(sessions)
+    for name in range(10):
+        Caller(f"flood-{name}", Peer(address="tcp:x", host="10.9.9.9")).enter(sessions).leave(sessions)
+    assert len(Caller("honest", Peer(address="tcp:x", host="10.0.0.1")).enter(sessions)._receipts) == 60
+
+
+async def test_what_peers_have_is_counted_as_long_as_they_are_remembered(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    sessions = Sessions(Options(max_sessions=5), Timers())
+    for name in range(20):
+        caller = Caller(f"{name}", Peer(address="tcp:x", host=f"10.0.0.{name % 3}")).enter(sessions)
+        caller._receipts.begin(1)
+        caller.leave(sessions)
+    assert sum(sessions._sessions_of.values()) == sum(sessions._numbers_of.values()) == len(sessions) == 5
+    for (host, _), session in list(sessions._idle):
+        Caller(session, Peer(address="tcp:x", host=host)).enter(sessions)
+    assert not sessions._sessions_of
+    assert not sessions._numbers_of
+
+
 async def test_a_session_does_not_keep_its_connections(autojump_clock: trio.testing.MockClock) -> None:
     sessions = Sessions(Options(), Timers())
     first, second = Caller().enter(sessions), Caller().enter(sessions)

@@ -72,8 +72,8 @@ MUTANTS: Final = (
         name="sessions-for-ever",
         mistake="sessions without a connection are kept for ever, however many there are",
         file="pyipc/sessions.py",
-        old="while len(self._idle) > self._options.max_sessions or (\n",
-        new="while (\n",
+        old="while len(self._idle) > self._options.max_sessions:\n",
+        new="while False:\n",
         caught_by="tests/test_confirm.py::test_sessions_without_a_connection_are_bounded",
     ),
     Mutant(
