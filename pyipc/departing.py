@@ -1,13 +1,15 @@
-"""Leaving a connection behind because its server asked for that, while what is under way on it goes on."""
+"""Leaving a connection behind: because its server asked for that, while what is under way goes on, or is silent."""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import logging
 from typing import TYPE_CHECKING
 
 import trio
 
-from pyipc.errors import Undelivered
+from pyipc.errors import HandshakeFailed, PeerRefused, Undelivered
 from pyipc.finishing import finish
 from pyipc.owner import Owner
 
@@ -15,10 +17,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
     from pyipc.connection import Connection
+    from pyipc.endpoint import Endpoint
     from pyipc.listening import Expected
     from pyipc.offline import OfflineQueue
+    from pyipc.statistics import Disconnected
 
-__all__ = ["ClientOwner", "close_all", "depart"]
+__all__ = ["ClientOwner", "close_all", "depart", "give_back"]
+
+logger: logging.Logger = logging.getLogger("pyipc.client")
 
 
 async def depart(connection: Connection, expected: Expected, timeout: float) -> None:
@@ -43,6 +49,27 @@ async def depart(connection: Connection, expected: Expected, timeout: float) -> 
             await trio.sleep(timeout)
         await _close(connection)
         nursery.cancel_scope.cancel()
+
+
+async def give_back(connection: Connection, endpoint: Endpoint) -> Disconnected:
+    """End a connection whose server should have answered the introduction, and did not; nobody was told of it.
+
+    Returns:
+        Why it ended; the error is the one of an attempt to connect.
+
+    Cancellation: the connection is ended all the same.
+    """
+    connection.abort("handshake", "the server did not answer the introduction", linger=False)
+    await connection.aclose()
+    reason = connection.reason
+    assert reason is not None
+    error = reason.error
+    if not isinstance(error, PeerRefused | HandshakeFailed):
+        code = "timeout" if reason.code == "handshake" else "closed"
+        error = HandshakeFailed(code, f"{endpoint.parsed.redacted} speaks pyipc/1, but {reason.message}")
+        reason = dataclasses.replace(reason, error=error)
+    logger.info("could not connect to %s: %s", endpoint.parsed.redacted, error)
+    return reason
 
 
 class ClientOwner(Owner):
@@ -89,7 +116,7 @@ async def close_all(connections: Collection[Connection], offline: OfflineQueue) 
             undelivered += error.count
         else:
             if had_ended:
-                offline.put_back(connection._outbox.reclaim_events())
+                offline.put_back([(frame, 0) for frame in connection._outbox.reclaim_events()])
 
     async with trio.open_nursery() as nursery:
         for connection in connections:

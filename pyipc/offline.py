@@ -11,7 +11,7 @@ from pyipc.protocol.features import PUBLISH_START, TOPICS
 from pyipc.protocol.parcels import Parcel, SmallParcel
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from pyipc.connection import Connection
     from pyipc.options import Options
@@ -64,21 +64,19 @@ class OfflineQueue:
         self._frames.append((event, frame, after))
         self.size += len(frame)
 
-    def put_back(self, frames: Iterable[Frame], after: int = 0) -> None:
+    def put_back(self, left: Sequence[tuple[Frame, int]]) -> None:
         """Keep what a broken connection left unsent, before everything else and whatever the bounds.
 
         It was accepted once, when it counted against the outbox.
 
         Args:
-            frames: What it left, in order.
-            after: As for `put`.
+            left: What it left, in order: of each event the bytes, and what comes before, as for `put`.
         """
-        frames = list(frames)
         if self._options.offline != "queue":
-            self.dropped += len(frames)
+            self.dropped += len(left)
             return
-        self._frames.extendleft((None, frame, after) for frame in reversed(frames))
-        self.size += sum(map(len, frames))
+        self._frames.extendleft((None, frame, after) for frame, after in reversed(left))
+        self.size += sum(len(frame) for frame, _ in left)
 
     def names(self) -> Iterator[str | None]:
         """The names of the events that wait, where they are still to be checked."""
@@ -136,7 +134,7 @@ def send_kept(connection: Connection, event: str | None, frame: Frame) -> None:
 def send_all_kept(
     connection: Connection, offline: OfflineQueue, window: Resending, drop: Callable[[LocalProtocolError], None]
 ) -> None:
-    """Put what was kept into a new connection, in order, before anything else gets there.
+    """Put what was kept, and what has no outcome, into a new connection, in order, before anything else gets there.
 
     Args:
         connection: The new one.
@@ -144,14 +142,16 @@ def send_all_kept(
         window: What else was kept, since it is to be confirmed.
         drop: Called with the reason for each that this server cannot take.
     """
-    confirmed = window.kept()
+    owed, confirmed = window.owed(), window.kept()
     for event, frame, after in offline.take_all():
+        window.resend(connection, owed, after)
         window.send_kept(connection, confirmed, after)
         try:
             send_kept(connection, event, frame)
         except LocalProtocolError as error:
             drop(error)
         except ConnectionClosed:
-            offline.put_back([frame], after)
+            offline.put_back([(frame, after)])
             return
+    window.resend(connection, owed)
     window.send_kept(connection, confirmed)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import logging
 import math
 from typing import TYPE_CHECKING
@@ -14,7 +13,7 @@ from pyipc.attaching import pack_kept
 from pyipc.attendance import Attendance
 from pyipc.backoff import Backoff
 from pyipc.callbacks import Callbacks
-from pyipc.departing import ClientOwner, depart
+from pyipc.departing import ClientOwner, depart, give_back
 from pyipc.destinations import Destinations
 from pyipc.errors import (
     AddressError,
@@ -127,6 +126,8 @@ class Reconnecting:
         self._nursery: trio.Nursery | None = None
         self._supervision = trio.CancelScope()
         self._stopped = False
+        # Until when a server that does not introduce itself is taken for the one before, which did.
+        self._known_until = -math.inf
         self.running: Attendance = Attendance()
         self.now: Callable[[], float] = trio.current_time
         self.connection: Connection | None = None
@@ -320,7 +321,8 @@ class Reconnecting:
             if not is_promised:  # else once it has introduced itself
                 self._owner.connected(connection)
             await self._nursery.start(self._run, connection, is_promised)
-            if is_promised or self._needs_to_know_peer():
+            matters = is_promised or self._needs_to_know_peer()
+            if matters:
                 try:
                     await connection.know_peer()
                 except ConnectionClosed:
@@ -328,10 +330,14 @@ class Reconnecting:
         except trio.Cancelled:
             await connection.aclose()  # stopped just now: nobody else knows this connection
             raise
-        # A server that has got events to confirm, and is slow or stopped for a while, is still the one that knows what
-        # became of them.
-        if connection.peer.protocol == "plain" and (is_promised or self.window.is_owed):
-            return await self._give_back(connection, endpoint), False
+        # A server that spoke our protocol a while ago, and is silent, is not another one but slow, or stopped: it still
+        # knows what became of events that are to be confirmed, and will have the subscriptions back.
+        is_owed = is_promised or self.window.is_owed or trio.current_time() < self._known_until
+        if matters and is_owed and connection.peer.protocol == "plain":
+            silence = await give_back(connection, endpoint)
+            assert isinstance(silence.error, IPCError)
+            await self._on_failed_attempt(silence.error)
+            return silence, False
         self.connects += 1
         if self._sent_away is not connection:
             self._let_go()
@@ -340,6 +346,8 @@ class Reconnecting:
             self.tell()
             with trio.CancelScope() as self._staying:
                 await connection.wait_lost()
+            if connection.peer.protocol != "plain":
+                self._known_until = connection._reader.time + self._options.session_timeout
             if self._keeps_for_now(connection):
                 return None, True
             self.connection = None
@@ -349,7 +357,7 @@ class Reconnecting:
                 self._leave_behind(connection)
                 return None, True
             await connection.wait_lost()
-        self.offline.put_back(connection._outbox.reclaim_events())
+        self.offline.put_back(self.window.take_back(connection._outbox))
         reason = connection.reason
         assert reason is not None
         self._on_loss(ConnectionLost(reason.message, maybe_handled=True), False)
@@ -369,7 +377,6 @@ class Reconnecting:
         """Send over a new connection what has to come before anything else; the last of it is what was kept."""
         if self.subscriptions:
             self.subscriptions.restore(connection)
-        self.window.resend(connection)
         send_all_kept(connection, self.offline, self.window, self._drop)
 
     # --- moving on ---
@@ -422,48 +429,33 @@ class Reconnecting:
         await connection.wait_lost()
         self.departing.pop(connection, None)
         if not self._stopped:  # else whoever closes it counts what it has not sent
-            await self._take_over(connection._outbox.reclaim_events())
+            await self._take_over(self.window.take_back(connection._outbox))
         present = self.connection
         if self.window.pending and present is not None:
             with contextlib.suppress(ConnectionClosed):
                 await present.know_peer()
                 if self.connection is present:  # else the next one will see to it
-                    self.window.resend(present)  # what was to be confirmed, and was not
+                    self.window.resend(present, self.window.owed())  # what was to be confirmed, and was not
         assert connection.reason is not None
         expected.fail(ConnectionLost(connection.reason.message, maybe_handled=True))
         self.tell()
 
-    async def _take_over(self, frames: list[Frame]) -> None:
+    async def _take_over(self, left: list[tuple[Frame, int]]) -> None:
         """Send what a connection has left unsent over the present one, or keep it for the next."""
         try:
-            if self.connection is not None and any(map(needs_feature, frames)):
+            if self.connection is not None and any(needs_feature(frame) for frame, _ in left):
                 await self.connection.know_peer()
-            while frames and self.connection is not None:
+            while left and self.connection is not None:
                 try:
-                    send_kept(self.connection, None, frames[0])
+                    send_kept(self.connection, None, left[0][0])
                 except LocalProtocolError as error:
                     self._drop(error)
-                del frames[0]
+                del left[0]
         except ConnectionClosed:
             pass  # its end is still being read; what is kept now goes to the next
-        self.offline.put_back(frames)
+        self.offline.put_back(left)
 
     # --- ending ---
-
-    async def _give_back(self, connection: Connection, endpoint: Endpoint) -> Disconnected:
-        """End a connection whose server did not keep its promise to answer; nobody was told of it. Say why."""
-        connection.abort("handshake", "the server did not answer the introduction", linger=False)
-        await connection.aclose()
-        reason = connection.reason
-        assert reason is not None
-        error = reason.error
-        if not isinstance(error, PeerRefused | HandshakeFailed):
-            code = "timeout" if reason.code == "handshake" else "closed"
-            error = HandshakeFailed(code, f"{endpoint.parsed.redacted} speaks pyipc/1, but {reason.message}")
-            reason = dataclasses.replace(reason, error=error)
-        logger.info("could not connect to %s: %s", endpoint.parsed.redacted, error)
-        await self._on_failed_attempt(error)
-        return reason
 
     async def _run(
         self,

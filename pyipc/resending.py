@@ -23,12 +23,14 @@ from pyipc.errors import (
     UnsupportedByTransport,
 )
 from pyipc.protocol.features import CONFIRM, Deliver
+from pyipc.protocol.parcels import delivered_number, is_control
 
 if TYPE_CHECKING:
     from pyipc.connection import Connection
     from pyipc.options import Options, Unset
+    from pyipc.outbox import Outbox
     from pyipc.protocol.messages import Introduced
-    from pyipc.protocol.parcels import Buffer
+    from pyipc.protocol.parcels import Buffer, Frame
     from pyipc.reconnecting import Reconnecting
     from pyipc.timers import Timer, Timers
 
@@ -201,12 +203,33 @@ class Resending(Window):
                 self._give_up(unsettled, "lost", f"there was no connection for too long ({self._up.why_not})")
         self._wait_patiently()
 
-    def resend(self, connection: Connection) -> None:
-        """Send again what earlier connections left open, over a new one that nothing else was sent over."""
+    def take_back(self, outbox: Outbox) -> list[tuple[Frame, int]]:
+        """Take back the plain events that a connection has left unsent, in order.
+
+        Returns:
+            Of each the bytes, and the number of the last event before it that is to be confirmed.
+        """
+        after = max((each.number for each in self.pending.values() if each.sent), default=0)
+        places = []
+        for frame in reversed(outbox.frames):
+            if not is_control(frame):
+                places.append(after)
+            elif (number := delivered_number(frame)) is not None:
+                after = number - 1
+        frames = outbox.reclaim_events()
+        return list(zip(frames, reversed(places[: len(frames)]), strict=True))
+
+    def owed(self) -> collections.deque[Unsettled]:
+        """What was sent over connections that are no more, and has no outcome, in order."""
+        return collections.deque(self._without_connection())
+
+    def resend(self, connection: Connection, owed: collections.deque[Unsettled], last: float = math.inf) -> None:
+        """Send again what earlier connections left open, up to a number, over one that nothing newer was sent over."""
+        if not owed or owed[0].number > last:
+            return
         introduction = self._introductions.get(connection)
-        for unsettled in self._without_connection():
-            if not connection.is_open:
-                break
+        while owed and owed[0].number <= last and connection.is_open:
+            unsettled = owed.popleft()
             if unsettled.connection is not None or unsettled.number not in self.pending:
                 continue  # giving up another has made room for this one, or ended it
             if introduction is None or CONFIRM not in connection._conversation.features:
@@ -241,7 +264,7 @@ class Resending(Window):
         connection = self._up.connection
         if connection is not None and connection in self._introductions:
             self._are_held = False
-            self.resend(connection)
+            self.resend(connection, self.owed())
             self.send_kept(connection, self.kept())
 
     def _has_sent(self, connection: Connection, unsettled: Unsettled) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -278,6 +279,43 @@ async def test_what_is_sent_again_goes_before_what_is_newer(autojump_clock: trio
             async with emitting(client, "new"):
                 pass
     assert seen == ["first", "sent", "plain", "new"]
+
+
+async def test_what_a_connection_had_not_sent_keeps_its_place_among_what_is_sent_again() -> None:
+    """Plain events and others by turns, all of them queued behind something that the server does not take."""
+    router = pyipc.Router()
+    seen: list[str] = []
+    stuck = trio.Event()
+
+    @router.on("**")
+    def note(message: Message[Any]) -> None:
+        seen.append(message.event)
+
+    @router.on("stuck")
+    async def wait(message: Message[Any]) -> None:
+        await stuck.wait()
+
+    links = FaultyTransport(Faults())
+    patient = {**FAST, "outbox_high_water_size": 1 << 30, "max_outbox_size": 1 << 30}
+    server = {"inbox_high_water_size": 1}
+    with trio.fail_after(20):
+        async with (
+            pair(router, faults=links, client_options=patient, server_options=server) as (client, _),
+            trio.open_nursery() as nursery,
+        ):
+            await client.emit("first", confirm=True)
+            await client.emit("stuck")
+            nursery.start_soon(functools.partial(client.emit, "sent", confirm=True, timeout=None))
+            await trio.testing.wait_all_tasks_blocked()
+            await client.emit("large", "x" * 1_000_000)
+            for number in range(3):
+                await client.emit(f"plain-{number}")
+                nursery.start_soon(functools.partial(client.emit, f"sure-{number}", confirm=True, timeout=None))
+                await trio.testing.wait_all_tasks_blocked()
+            await links.links[-1].reset()
+            stuck.set()
+    assert seen[0] == "first"
+    assert seen[-7:] == ["sent", "plain-0", "sure-0", "plain-1", "sure-1", "plain-2", "sure-2"]
 
 
 async def test_a_client_that_keeps_nothing_hears_that_it_may_have_been_handled(

@@ -287,3 +287,38 @@ async def test_what_is_kept_for_the_next_connection_keeps_its_order(autojump_clo
             await client.wait_connected()
             await trio.sleep(1)
             assert seen == list(range(10))
+
+
+async def test_what_a_connection_left_unsent_keeps_its_order(autojump_clock: trio.testing.MockClock) -> None:
+    calls, room = Calls(), 4 << 20
+    async with (
+        pyipc.connect(
+            pyipc.Endpoint("memory:a", transport=calls), wait=False, outbox_high_water_size=room, **FAST
+        ) as client,
+        trio.open_nursery() as nursery,
+    ):
+
+        async def confirmed(number: int) -> None:
+            await client.emit("n", number, confirm=True)
+
+        first = await calls.welcome("A", "1")
+        await client.wait_connected()
+        nursery.start_soon(confirmed, 0)
+        assert (await first.read_until("pyipc.deliver"))["data"] == 0
+        await client.emit("large", "x" * 900_000)  # fills the link: nothing behind it is sent
+        for number in range(1, 10):
+            if number % 3 == 0:
+                nursery.start_soon(confirmed, number)
+                await trio.testing.wait_all_tasks_blocked()
+            else:
+                client.emit_nowait("n", number)
+        await first.link.aclose()
+        second = await calls.welcome("A", "1")
+        seen: list[int] = []
+        while len(seen) < 10:
+            read = await second.read()
+            assert read is not None
+            name, data = read
+            seen.append(data["data"] if name == "pyipc.deliver" else data)
+        assert seen == list(range(10))
+        nursery.cancel_scope.cancel()

@@ -393,7 +393,7 @@ async def test_it_is_restored_before_what_was_queued_is_published() -> None:
 
 
 async def test_after_coming_back_to_another_kind_of_server_it_ends(autojump_clock: MockClock) -> None:
-    async with scripted(handshake_timeout=2) as (client, transport), trio.open_nursery() as nursery:
+    async with scripted(handshake_timeout=2, session_timeout=1) as (client, transport), trio.open_nursery() as nursery:
         (peer,) = transport.peers
         subscription = client.subscribe("a")
         nursery.start_soon(subscription.__aenter__)
@@ -407,6 +407,22 @@ async def test_after_coming_back_to_another_kind_of_server_it_ends(autojump_cloc
         # Whatever else the client has to say goes on.
         await client.emit("e", 1)
         assert await transport.peers[1].read_until("e") == 1
+
+
+async def test_a_server_that_is_only_slow_to_answer_does_not_end_it(autojump_clock: MockClock) -> None:
+    """It was stopped, say: it takes connections, and says nothing for a while."""
+    async with scripted(handshake_timeout=2) as (client, transport), trio.open_nursery() as nursery:
+        (peer,) = transport.peers
+        subscription = client.subscribe("a")
+        nursery.start_soon(subscription.__aenter__)
+        await peer.read_until("pyipc.subscribe")
+        await peer.send(reply(1))
+        await until(lambda: client.statistics().subscriptions == 1)
+        await peer.link.aclose()
+        peer = await next_peer(transport, 4)  # two were silent
+        await peer.read_until("pyipc.subscribe")
+        await peer.send(reply(1), published("a", 3))
+        assert (await subscription.get()).data == 3
 
 
 async def test_a_connection_that_breaks_before_the_welcome_does_not_end_it() -> None:

@@ -103,6 +103,6 @@ SILENT = Scenario(
     "again and again for {patience:g} s if need be. The same with {many:,}.",
     columns=("an answer with {few:,}", "an answer with {many:,}", "of {few:,} closed within {wait:g} s"),
     play=play,
-    size={"few": 90, "many": 600, "patience": 15, "wait": 8},
+    size={"few": 90, "many": 600, "patience": 15, "wait": 35},
     quick={"few": 90, "many": 300, "patience": 2, "wait": 1},
 )

@@ -6,6 +6,7 @@ several parts.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
 from pyipc.errors import UnencodableData
@@ -23,6 +24,7 @@ __all__ = [
     "Frame",
     "Parcel",
     "SmallParcel",
+    "delivered_number",
     "freeze",
     "is_control",
     "listed",
@@ -41,6 +43,7 @@ JOINED_SIZE: Final = 65_536
 NO_ATTACHMENTS: Final[tuple[()]] = ()
 
 _CONTROL_START = b'{"type":"pyipc.'
+_DELIVERED: Final = re.compile(rb'\{"type":"pyipc\.deliver","data":\{"number":(\d+)')
 _PUBLISHED = b'{"type":"pyipc.publish'
 
 
@@ -217,3 +220,9 @@ def is_control(frame: Frame) -> bool:
     if isinstance(frame, Parcel | SmallParcel):
         return frame.is_control
     return frame.startswith(_CONTROL_START) and not (frame.startswith(_PUBLISHED) or is_traced(frame))
+
+
+def delivered_number(frame: Frame) -> int | None:
+    """The number of an event that is to be confirmed, if that is what a frame of our own delivers."""
+    found = _DELIVERED.match(frame.frame if isinstance(frame, Parcel | SmallParcel) else frame)
+    return None if found is None else int(found[1])

@@ -197,14 +197,6 @@ MUTANTS: Final = (
         caught_by="tests/test_udp_transport.py::test_the_stranger_that_was_silent_for_longest_makes_room",
     ),
     Mutant(
-        name="silence-takes-all-seats",
-        mistake="connections that say nothing may take every seat of their host",
-        file="pyipc/seats.py",
-        old="        if count >= self._limit_of_origin:\n            who",
-        new="        if count > 10**9:\n            who",
-        caught_by="tests/test_accepting.py::test_silent_handshakes_of_one_host_leave_room_for_all_others",
-    ),
-    Mutant(
         name="strangers-for-ever",
         mistake="who has introduced itself still counts as unknown",
         file="pyipc/draining.py",

@@ -100,24 +100,26 @@ MUTANTS: Final = (
     Mutant(
         name="unconfirmed-dropped-on-reconnect",
         mistake="what a lost connection left without an outcome is not sent again",
-        file="pyipc/reconnecting.py",
-        old="        self.window.resend(connection)\n        send_all_kept(",
-        new="        send_all_kept(",
+        file="pyipc/offline.py",
+        old="    window.resend(connection, owed)\n",
+        new="",
         caught_by="tests/test_confirm.py::test_a_lost_connection_does_not_stop_the_handler_and_the_client_hears_of_it_over_the_next",
     ),
     Mutant(
         name="resend-after-newer",
         mistake="what is sent again comes after what was emitted later",
-        file="pyipc/reconnecting.py",
-        old="""\
-        self.window.resend(connection)
-        send_all_kept(connection, self.offline, self.window, self._drop)
-""",
-        new="""\
-        send_all_kept(connection, self.offline, self.window, self._drop)
-        self.window.resend(connection)
-""",
+        file="pyipc/offline.py",
+        old="        window.resend(connection, owed, after)\n",
+        new="",
         caught_by="tests/test_confirm.py::test_what_is_sent_again_goes_before_what_is_newer",
+    ),
+    Mutant(
+        name="resend-before-older",
+        mistake="what is sent again overtakes plain events that were emitted before it and not sent",
+        file="pyipc/offline.py",
+        old="        window.resend(connection, owed, after)\n",
+        new="        window.resend(connection, owed)\n",
+        caught_by="tests/test_confirm.py::test_what_a_connection_had_not_sent_keeps_its_place_among_what_is_sent_again",
     ),
     Mutant(
         name="resend-to-who-has-forgotten",

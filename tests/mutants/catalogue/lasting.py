@@ -225,15 +225,6 @@ MUTANTS: Final = (
         caught_by="tests/test_write_timeout.py::test_whoever_takes_a_little_now_and_then_is_not",
     ),
     Mutant(
-        name="accept-without-a-pause",
-        mistake="a server without descriptors tries to accept again and again without a pause",
-        file="pyipc/accepting.py",
-        old="                await trio.sleep(_ACCEPT_PAUSE)\n",
-        new="                await trio.sleep(0)\n",
-        caught_by="tests/battery/test_r10_descriptors.py::"
-        "test_a_server_that_cannot_accept_waits_and_serves_those_it_has",
-    ),
-    Mutant(
         name="back-in-step",
         mistake="clients that have lost their server at one moment try again at the same moments",
         file="pyipc/backoff.py",

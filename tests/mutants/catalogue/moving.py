@@ -14,7 +14,7 @@ MUTANTS: Final = (
         mistake="events that a broken connection has not sent are gone, instead of going over the next",
         file="pyipc/reconnecting.py",
         old="""\
-        self.offline.put_back(connection._outbox.reclaim_events())
+        self.offline.put_back(self.window.take_back(connection._outbox))
         reason = connection.reason
 """,
         new="        reason = connection.reason\n",
@@ -40,8 +40,8 @@ MUTANTS: Final = (
         name="queue-backwards",
         mistake="what a broken connection left unsent is put behind what was queued after it",
         file="pyipc/offline.py",
-        old="        self._frames.extendleft((None, frame, after) for frame in reversed(frames))\n",
-        new="        self._frames.extend((None, frame, after) for frame in frames)\n",
+        old="        self._frames.extendleft((None, frame, after) for frame, after in reversed(left))\n",
+        new="        self._frames.extend((None, frame, after) for frame, after in left)\n",
         caught_by="tests/test_client.py::test_what_is_emitted_while_a_connection_ends_comes_after_what_that_has_left",
     ),
     Mutant(
@@ -127,11 +127,9 @@ MUTANTS: Final = (
         old="""\
         if self.subscriptions:
             self.subscriptions.restore(connection)
-        self.window.resend(connection)
         send_all_kept(connection, self.offline, self.window, self._drop)
 """,
         new="""\
-        self.window.resend(connection)
         send_all_kept(connection, self.offline, self.window, self._drop)
         if self.subscriptions:
             self.subscriptions.restore(connection)
