@@ -131,7 +131,12 @@ class Acceptor:
                 finally:
                     await listener.aclose()
                 for link in waiting:
+                    if self._scope.cancel_called:
+                        await link.aclose()
+                        continue
                     await self._let_in(link, endpoint)
+                    # What it has sent is read before the next one comes: all at once they would be too many strangers.
+                    await trio.lowlevel.checkpoint()
 
     async def _accept(self, listener: Listener, endpoint: Endpoint) -> None:
         with trio.CancelScope() as scope:

@@ -54,6 +54,7 @@ class Draining:
         # Those of which only a handler that waits for the drain itself is still at work.
         self._excused: set[Connection] = set()
         self._callers: dict[Connection, bool] = {}
+        self._is_over = False
         self.begun: bool = False
         self.waiting: bool = False
         self.left: int = 0
@@ -90,6 +91,7 @@ class Draining:
                     await self._changed.wait()
                 self._nursery.cancel_scope.cancel()
         self._nursery = None
+        self._is_over = True
         self.waiting = False
         self.cut_off = len(set(self._connections()) - self._excused)
         self.left += len(self._excused.intersection(self._connections()))
@@ -120,7 +122,7 @@ class Draining:
 
     def leave(self) -> None:
         """A connection has ended."""
-        if self._nursery is not None:
+        if self.begun and not self._is_over:
             self.left += 1
             self._change()
 

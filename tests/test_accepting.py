@@ -397,6 +397,60 @@ async def test_where_nobody_has_to_say_who_he_is_any_number_may_be_silent() -> N
         assert len(server.connections) == 20
 
 
+class Line(Transport, Listener):
+    """Peers that have come, of whom none is let in before the listener retires."""
+
+    address = pyipc.parse_address("memory:line")
+
+    def __init__(self, links: Sequence[Link]) -> None:
+        self._links = links
+
+    async def connect(self, address: Address, options: Mapping[str, object]) -> Link:
+        raise pyipc.ConnectError("they have come already")
+
+    async def listen(self, address: Address, options: Mapping[str, object]) -> Listener:
+        return self
+
+    async def accept(self) -> Link:
+        await trio.sleep_forever()
+        raise AssertionError
+
+    def retire(self) -> Sequence[Link]:
+        return self._links
+
+    async def aclose(self) -> None:
+        pass
+
+
+async def test_of_those_who_wait_in_line_when_a_server_drains_none_is_one_too_many() -> None:
+    pairs = [memory_link_pair(right=Peer(address="memory:", uid=1)) for _ in range(20)]
+    line = pyipc.Endpoint("memory:line", transport=Line([theirs for _, theirs in pairs]))
+    server = pyipc.Server(line, plain_peers=False, max_handshakes=3)
+    server.on("who", lambda message: message.connection.peer.uid)
+    for ours, _ in pairs:
+        await WirePeer(ours).send(hello(), request(1, "who"))
+        ours.send_eof()
+    async with server:
+        await server.drain(timeout=5)
+    for ours, _ in pairs:
+        assert await WirePeer(ours).read_until("pyipc.reply") == {"call": 1, "data": 1}
+    assert server.statistics().refused == 0
+
+
+async def test_a_server_that_is_closed_while_it_drains_lets_in_nobody_more() -> None:
+    pairs = [memory_link_pair(right=Peer(address="memory:", uid=1)) for _ in range(20)]
+    line = pyipc.Endpoint("memory:line", transport=Line([theirs for _, theirs in pairs]))
+    server = pyipc.Server(line, close_timeout=0.05)
+    async with server, trio.open_nursery() as nursery:
+        nursery.start_soon(server.drain)
+        while not server.connections:
+            await trio.lowlevel.checkpoint()
+        await server.aclose()
+    assert 0 < server.statistics().accepted < len(pairs)
+    for ours, _ in pairs:
+        assert await ours.receive() == b""
+
+
 # --- addresses --------------------------------------------------------------------------------------------------
 
 
