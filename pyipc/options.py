@@ -89,7 +89,7 @@ class Options:
     max_connections: int = 1_024
     max_connections_per_peer: int = 256
     max_handshakes: int = 64
-    max_held_size: int = 256 * MIB
+    max_held_size: int = 1024 * MIB
     max_concurrent_requests: int = 64
     max_pending_requests: int = 4_096
     max_unconfirmed: int = 4_096

@@ -53,7 +53,7 @@ DEFAULTS = {
     "max_connections": 1_024,
     "max_connections_per_peer": 256,
     "max_handshakes": 64,
-    "max_held_size": 256 * 2**20,
+    "max_held_size": 2**30,
     "max_concurrent_requests": 64,
     "max_pending_requests": 4_096,
     "max_unconfirmed": 4_096,

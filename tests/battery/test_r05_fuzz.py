@@ -11,6 +11,7 @@ import trio
 import trio.testing
 
 import pyipc
+from pyipc.errors import MessageTooLarge
 from pyipc.options import Options
 from pyipc.protocol.codec import Event
 from pyipc.protocol.conversation import Role
@@ -108,7 +109,9 @@ async def test_a_server_bears_all_of_it(
         assert server.statistics().subscriptions == 0
     assert len(reasons) == count + 1
     assert "failed" not in reasons
-    assert caplog.records == []
+    # Who says that it takes ten bytes a frame can have no answer; that is told once in a while.
+    unexpected = [each for each in caplog.records if not isinstance((each.exc_info or ((), ()))[1], MessageTooLarge)]
+    assert unexpected == []
     tally.add(inputs=count)
 
 

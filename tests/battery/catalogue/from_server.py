@@ -23,7 +23,7 @@ from tests.battery.catalogue.cases import (
     says,
 )
 
-__all__ = ["CHAPTER", "WELCOME_FRAME"]
+__all__ = ["CHAPTER", "CREDIT", "WELCOME_FRAME"]
 
 #: The first frame of a server that can do everything.
 WELCOME_FRAME = control(
@@ -37,6 +37,8 @@ WELCOME_FRAME = control(
 )
 GOOD = frame("e", 1)
 HEARD = (("e", 1),)
+#: For how many items of a stream the client gives credit: so few that all, and one more, come in one read.
+CREDIT = 8
 ASK, ROWS, SUBSCRIPTION = 1, 2, 3  # the calls of the client, of which it waits for an answer
 NEW: dict[str, Any] = {"first": PLAIN}
 
@@ -166,7 +168,7 @@ ANSWERS = (
         item(ROWS, 1) + control("error", call=ROWS, code="busy"),
         hears=(("rows", "RemoteError busy"),),
     ),
-    ends("one item more than there is credit for", "control", item(ROWS) * 257),
+    ends("one item more than there is credit for", "control", item(ROWS) * (CREDIT + 1)),
     ends("more bytes than there is credit for", "control", item(ROWS, "x" * 262_144) + item(ROWS)),
     lives(
         "one item that takes more than all credit",

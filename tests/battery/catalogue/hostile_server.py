@@ -10,8 +10,8 @@ import trio
 import pyipc
 from pyipc.transports import Link, transport_for
 from tests.battery.catalogue.cases import request
-from tests.battery.catalogue.from_server import WELCOME_FRAME
-from tests.battery.catalogue.runner import LAST_CALL, FrameReader, differences, farewell, try_each
+from tests.battery.catalogue.from_server import CREDIT, WELCOME_FRAME
+from tests.battery.catalogue.runner import LAST_CALL, FrameReader, differences, farewell, patience_for, try_each
 from tests.conformance.sides import greet, until
 
 if TYPE_CHECKING:
@@ -71,6 +71,7 @@ class _HostileServer:
     def __init__(self, subject: Subject, listener: Listener, nursery: trio.Nursery) -> None:
         self._nursery = nursery
         self._where = subject.client_endpoint(listener.address)
+        self._patience = patience_for(subject)
         self._listener = listener
         self._send, self._accepted = trio.open_memory_channel[Link](1_000)
 
@@ -88,6 +89,8 @@ class _HostileServer:
                 on_connect=asking.connections.append,
                 on_disconnect=asking.endings.append,
                 reconnect_interval=0.001,
+                max_stream_items=CREDIT,
+                **self._patience,
             ) as client,
             trio.open_nursery() as nursery,
         ):

@@ -12,6 +12,7 @@ import pyipc
 from tests.battery.catalogue.cases import ANSWER, FF, OPTIONS, House, request
 from tests.battery.catalogue.descriptors import PassingLink, open_count
 from tests.conformance.sides import dial_link, until
+from tests.conformance.subjects import Feature
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from tests.battery.catalogue.cases import Case, Chapter, Heard, Told
     from tests.conformance.subjects import Subject
 
-__all__ = ["LAST_CALL", "FrameReader", "complaints", "differences", "farewell", "try_each"]
+__all__ = ["LAST_CALL", "FrameReader", "complaints", "differences", "farewell", "patience_for", "try_each"]
 
 # The call by which a connection shows that it lives on; no case uses the number.
 LAST_CALL = 2**53 - 1
@@ -63,13 +64,19 @@ def _router(heard: list[Heard], wait: Callable[[], Awaitable[None]]) -> pyipc.Ro
     return router
 
 
+def patience_for(subject: Subject) -> dict[str, Any]:
+    """Options for transports on which neither side sees an end before the other closes: they wait for it in vain."""
+    return {} if Feature.HALF_CLOSE in subject.promises else {"close_timeout": 0.02}
+
+
 class Stand:
     """A server, a client of it that means well, and what was seen of both."""
 
     def __init__(self, subject: Subject, house: House) -> None:
         self._subject = subject
         self.heard: list[Heard] = []
-        self.server = pyipc.Server(subject.server_endpoint(), router=_router(self.heard, self._wait), **OPTIONS[house])
+        options = {**OPTIONS[house], **patience_for(subject)}
+        self.server = pyipc.Server(subject.server_endpoint(), router=_router(self.heard, self._wait), **options)
         self._is_over = trio.Event()
         self._endings: dict[pyipc.Connection, pyipc.Disconnected] = {}
         self.server.on_disconnect(self._note_end)
