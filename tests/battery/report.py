@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import collections
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -76,9 +77,11 @@ def _name(file: str) -> str:
 
 
 def _story(path: Path) -> str:
-    """The first paragraph of what a test says of itself."""
+    """The first paragraph of what a test says of itself, without its number."""
     story = ast.get_docstring(ast.parse(path.read_text("utf-8"))) or ""
-    return " ".join(story.partition("\n\n")[0].split()).replace("|", "\\|")
+    words = " ".join(story.partition("\n\n")[0].split()).replace("|", "\\|")
+    words = re.sub(r"^R\d+: ", "", words)
+    return words[:1].upper() + words[1:]
 
 
 def _time(seconds: float) -> str:

@@ -17,7 +17,7 @@ def note(test: str, seconds: float, *, passed: bool = True, **counts: int) -> di
 
 
 def test_figures_are_summed_by_row(tmp_path: Path) -> None:
-    (tmp_path / "test_r01_kills.py").write_text('"""Processes are\nkilled.\n\nMore."""\n')
+    (tmp_path / "test_r01_kills.py").write_text('"""R1: processes are\nkilled.\n\nMore."""\n')
     (tmp_path / "test_r18_soak.py").write_text('"""On and on."""\n')
     notes = [
         note("test_r18_soak.py::test_a", 700, messages=1_000),
