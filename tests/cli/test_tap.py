@@ -347,7 +347,7 @@ async def test_it_can_be_ended_while_its_display_stands_still(directory: Path) -
 async def test_a_target_that_is_not_there_costs_that_client_alone(address: str, spied: str) -> None:
     async with start("tap", spied, address) as tap:
         await tap.listening()
-        # Whether it sees a connection that ends at once, or none, is a matter of the moment; each has a time of its own.
+        # Whether it sees a connection that ends at once, or none, is a matter of the moment; each has its own time.
         refused = await run("request", spied, "add", "1", "--connect-timeout", "1", "--timeout", "2")
         assert refused.status != 0
         await tap.line(r"^pyipc: #1 could not be passed on: nobody listens on .*; start the server$", stream="err")
