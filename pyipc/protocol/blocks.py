@@ -10,6 +10,7 @@ few, or a bracket of the wrong kind, is wrong here too.
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from pyipc.errors import RemoteProtocolError
@@ -46,10 +47,11 @@ class LargeFrame:
         size: Bytes of the frame.
     """
 
-    __slots__ = ("_cut", "_frame", "_open", "_outline", "_spine", "_start", "size")
+    __slots__ = ("_block_size", "_cut", "_frame", "_open", "_outline", "_spine", "_start", "size")
 
     def __init__(self, frame: bytes, size: int, max_depth: int, block_size: int) -> None:
         self._frame = memoryview(frame)
+        self._block_size = block_size
         self._outline = Outline(frame, size, max_depth, block_size)
         # How many cuts are behind us, where the next block starts, and what is open there: as brackets, and as what has
         # been read of it.
@@ -71,6 +73,8 @@ class LargeFrame:
         outline = self._outline
         if not outline.is_complete:
             outline.go_on()
+            if outline.is_complete and self._is_nearly_one_block():
+                outline.cuts.clear()  # it would be copied, and others would wait as long
             return None
         if not outline.cuts:
             return codec.decode(self._frame[: self.size])
@@ -80,6 +84,12 @@ class LargeFrame:
             self._cut += 1
             return None
         return codec.event_of(self._read(self.size, b""))
+
+    def _is_nearly_one_block(self) -> bool:
+        """Whether a single text, say, is nearly all of the frame."""
+        borders = [0, *(cut.position for cut in self._outline.cuts), self.size]
+        widest = max(end - start for start, end in itertools.pairwise(borders))
+        return self.size - widest <= self._block_size
 
     def _read(self, end: int, open_then: bytes) -> Any:
         """Read the block up to there; return the whole, as far as it is known by then."""

@@ -96,13 +96,14 @@ class Outline:
             block = self._text[start:end]
         self._position = end
         self._check_utf8(block, is_last=end == size)
-        if self._is_json:
+        # Of a long string most blocks have nothing but its text: then to look for more would take longer than decoding.
+        if self._is_json and not (self._in_string and b'"' not in block):
             self._look_at(block)
         if end == size:
             self._finish()
 
     def _check_utf8(self, block: bytes, *, is_last: bool) -> None:
-        if self._not_utf8 is None:
+        if self._not_utf8 is None and not (block.isascii() and not self._decoder.getstate()[0]):
             try:
                 self._decoder.decode(block, is_last)
             except UnicodeDecodeError as error:

@@ -327,3 +327,18 @@ def test_large_random_frames() -> None:
         assert len(text) > 3 * BLOCK_SIZE
         *_, event = events(text, 64, BLOCK_SIZE)
         assert event == Event("e", data)
+
+
+def test_a_text_that_is_nearly_all_of_it_is_not_copied_in_front_of_a_late_comma() -> None:
+    text = b'{"type":"a","data":{"n":1,"s":"%b","f":1.5}}' % (b"x" * 300_000)
+    frame = LargeFrame(text, len(text), 64, BLOCK_SIZE)
+    while (event := frame.go_on()) is None:
+        pass
+    assert event.data == {"n": 1, "s": "x" * 300_000, "f": 1.5}
+    assert frame._outline.cuts == []
+    # But what would take others' time is read in blocks, however long the text before it is.
+    text = b'["%b",%b]' % (b"x" * 300_000, b",".join([b"[]"] * 30_000))
+    frame = LargeFrame(text, len(text), 64, BLOCK_SIZE)
+    while not frame._outline.is_complete:
+        frame.go_on()
+    assert len(frame._outline.cuts) > 1
