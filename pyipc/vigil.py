@@ -232,7 +232,7 @@ class Vigil:
             return now + min(GRACE, timeout)  # it was us: see what the link takes now
         self._connection.abort(
             "slow",
-            f"the peer took none of {self._outbox.size:,} bytes in {now - since:.0f} s (write_timeout)",
+            f"the peer took too little of {self._outbox.size:,} bytes in {now - since:.0f} s (write_timeout)",
             linger=False,
         )
         return math.inf
