@@ -198,7 +198,15 @@ class Acceptor:
 
     def _estrange(self, link: Link) -> str | None:
         """Count a link among those whose peers are not known, if so it is; where there is no room, say why."""
-        return self.strangers.enter(link) if link.needs_handshake or self._requires_hello else None
+        if not (link.needs_handshake or self._requires_hello):
+            return None
+        refusal = self.strangers.enter(link)
+        if refusal is not None and (overdue := self.strangers.overdue(link.peer)) is not None:
+            assert self._nursery is not None
+            self.strangers.leave(overdue)
+            self._nursery.start_soon(overdue.aclose)
+            refusal = self.strangers.enter(link)
+        return refusal
 
     def _check(self, link: Link, endpoint: Endpoint) -> None:
         try:
@@ -259,6 +267,8 @@ class Acceptor:
                     await link.handshake()
                 return True
             raise HandshakeFailed("timeout", f"no handshake within {timeout:g} s (handshake_timeout)")
+        except ConnectionClosed:
+            logger.info("%s made room for another before it was known", link.peer.address)
         except HandshakeFailed as error:
             logger.warning("%s could not connect: %s", link.peer.address, error)
         except Exception as error:  # what a third party's link raises must not end more than its connection

@@ -6,7 +6,9 @@ import collections
 import functools
 import itertools
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
+
+import trio
 
 if TYPE_CHECKING:
     from pyipc.connection import Connection
@@ -14,6 +16,9 @@ if TYPE_CHECKING:
     from pyipc.transports.port import Link, Peer
 
 __all__ = ["DatagramSeats", "Seats", "Strangers", "origin_of"]
+
+# After so many seconds whoever means to say who it is has done so, unless this side is very busy.
+_LONG: Final = 1.0
 
 
 class Seats:
@@ -71,8 +76,9 @@ class Seats:
 class Strangers:
     """Counts those of whom it is not known yet who they are, so that by silence alone nobody takes every seat.
 
-    They have a seat as well, for as long as `handshake_timeout` lets them. Where they come from, they are told apart by
-    it; where that is not known either, as on a pipe of Windows, they all count as one.
+    They have a seat as well, for as long as `handshake_timeout` lets them, or until another needs it after a while: so
+    many that come at once are served one after the other, and those who are silent keep nobody out for long. Where they
+    come from, they are told apart by it; where that is not known either, as on a pipe of Windows, they all count as one.
 
     Args:
         options: The quota.
@@ -80,7 +86,8 @@ class Strangers:
 
     def __init__(self, options: Options) -> None:
         self._limit_of_origin = options.max_handshakes
-        self._origins: dict[Link, object] = {}
+        # Of each where it comes from, and since when it is there; oldest first.
+        self._origins: dict[Link, tuple[object, float]] = {}
         self._by_origin: collections.Counter[object] = collections.Counter()
 
     def enter(self, link: Link) -> str | None:
@@ -90,14 +97,20 @@ class Strangers:
         if count >= self._limit_of_origin:
             who = "peers of unknown origin have" if origin is None else f"{origin[0]} {origin[1]} has"
             return f"{who} {count:,} connections already of which nobody knows who they are (max_handshakes)"
-        self._origins[link] = origin
+        self._origins[link] = origin, trio.current_time()
         self._by_origin[origin] += 1
         return None
+
+    def overdue(self, peer: Peer) -> Link | None:
+        """Who of the same origin has said nothing for longest, if others would have been known long ago."""
+        origin = origin_of(peer)
+        link, since = next(((link, since) for link, (where, since) in self._origins.items() if where == origin))
+        return link if trio.current_time() - since >= _LONG else None
 
     def leave(self, link: Link) -> None:
         """Count one out: it is known now, or gone. Does nothing for one that is not counted."""
         if link in self._origins:
-            origin = self._origins.pop(link)
+            origin, _ = self._origins.pop(link)
             self._by_origin[origin] -= 1
             if not self._by_origin[origin]:
                 del self._by_origin[origin]

@@ -356,6 +356,41 @@ async def test_silent_handshakes_of_one_host_leave_room_for_all_others(
     assert "host 192.0.2.1 has 5 connections already of which nobody knows who they are (max_handshakes)" in told
 
 
+async def test_who_is_silent_in_the_handshake_makes_room_after_a_while(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with serving(max_handshakes=3) as server:
+        silent = [Guarded(host="192.0.2.1") for _ in range(3)]
+        for link in silent:
+            server.adopt(link)
+        await trio.sleep(0.9)
+        early = Guarded(Peer(address="guarded:", uid=7, host="192.0.2.1"), host="192.0.2.1")
+        server.adopt(early)
+        await settle()
+        assert early.closed  # they may still be about to say something
+        await trio.sleep(0.2)
+        again = Guarded(Peer(address="guarded:", uid=7, host="192.0.2.1"), host="192.0.2.1")
+        server.adopt(again)
+        again.allowed.set()
+        assert await answer(again.outside) == 7
+        assert [link.closed for link in silent] == [True, False, False]
+        assert server.statistics().refused == 1
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+async def test_who_does_not_say_hello_makes_room_after_a_while(autojump_clock: MockClock) -> None:
+    somebody = Peer(address="memory:", uid=1)
+    async with serving(plain_peers=False, max_handshakes=3) as server:
+        silent = [join(server, somebody) for _ in range(3)]
+        await trio.sleep(1.1)
+        assert await answer(join(server, somebody)) == 1
+        assert await silent[0].read() is None
+        # Each who comes takes the place of one, and whoever has said who it is makes room for nobody.
+        assert await answer(join(server, somebody)) == 1
+        assert len(server.connections) == 4
+        assert server.statistics().refused == 0
+
+
 async def test_those_who_must_introduce_themselves_count_until_they_have(autojump_clock: MockClock) -> None:
     somebody, somebody_else = Peer(address="memory:", uid=1), Peer(address="memory:", uid=2)
     async with serving(plain_peers=False, max_handshakes=3) as server:
