@@ -77,8 +77,8 @@ class Strangers:
     """Counts those of whom it is not known yet who they are, so that by silence alone nobody takes every seat.
 
     They have a seat as well, for as long as `handshake_timeout` lets them, or until another needs it after a while: so
-    many that come at once are served one after the other, and those who are silent keep nobody out for long. Where they
-    come from, they are told apart by it; where that is not known either, as on a pipe of Windows, they all count as one.
+    many that come at once are served one after the other, and those who are silent keep nobody out for long. They are
+    told apart by where they come from; where that is not known either, as on a pipe of Windows, they all count as one.
 
     Args:
         options: The quota.
