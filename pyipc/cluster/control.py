@@ -29,7 +29,8 @@ TAKING: Final = "taking"
 PULSE: Final = "pulse"
 #: Its program failed, and why, in a line for people.
 FAILED: Final = "failed"
-#: A request: it is going to end, and wants that to be known as meant.
+#: A request: it has nothing under way of its own, and is going to end. Data: whether it is not to be started again. It
+#: is answered when the primary's program waits for nothing any more, with how many events and requests were sent.
 LEAVE: Final = "leave"
 
 # From the primary.

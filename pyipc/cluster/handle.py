@@ -212,7 +212,7 @@ class WorkerHandle:
 
         Cancellation: a cancelled emit has sent nothing, unless it was waiting to be confirmed.
         """
-        connection = await self._connection()
+        _, connection = await self._connection()
         await connection.emit(event, data, attachments=list(attachments), confirm=confirm)
 
     async def request(
@@ -236,15 +236,10 @@ class WorkerHandle:
 
         Cancellation: the worker is told, and cancels its handler.
         """
-        connection = await self._connection()
-        process = self.current
-        assert process is not None
+        process, connection = await self._connection()
         typed: dict[str, Any] = {} if result is None else {"result": result}
-        process.in_flight += 1
-        try:
+        with process.waited_for():
             return await connection.request(event, data, attachments=list(attachments), timeout=timeout, **typed)
-        finally:
-            process.in_flight -= 1
 
     def stream(self, event: str, data: object = None, **how: Any) -> AbstractAsyncContextManager[pyipc.Stream[Any]]:
         """Ask it for a stream. See `pyipc.Connection.stream`.
@@ -256,22 +251,23 @@ class WorkerHandle:
 
     @contextlib.asynccontextmanager
     async def _stream(self, event: str, data: object, how: dict[str, Any]) -> AsyncIterator[pyipc.Stream[Any]]:
-        connection = await self._connection()
-        async with connection.stream(event, data, **how) as stream:
-            yield stream
+        process, connection = await self._connection()
+        with process.waited_for():
+            async with connection.stream(event, data, **how) as stream:
+                yield stream
 
-    async def _connection(self) -> pyipc.Connection:
-        """The connection with its process, once that listens to messages."""
+    async def _connection(self) -> tuple[WorkerProcess, pyipc.Connection]:
+        """Its process and the connection with it, once that listens to messages."""
         process = self.current
         if process is not None and not process.taking.is_set():
             await process.taking.wait()
         else:
             await trio.lowlevel.checkpoint_if_cancelled()
-        if process is None or process.messages is None or not process.messages.is_open:
+        if process is None or process.messages is None or not process.messages.is_open or process.is_closed:
             raise pyipc.ConnectionLost(
                 f"worker {self.id!r} has no process that could be talked to (it is {self.state}); nothing was sent"
             )
-        return process.messages
+        return process, process.messages
 
     # --- its end ---
 

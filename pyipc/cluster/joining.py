@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import signal
 import socket
 import sys
@@ -86,10 +87,12 @@ async def join(*, router: pyipc.Router | None = None) -> AsyncIterator[Worker]:
             await control_client.emit(control.ONLINE)
             yield worker
             nursery.cancel_scope.cancel()
+        if not worker.draining:
+            worker.exited_after_disconnect = True
+        with suppress(pyipc.ConnectionClosed), trio.move_on_after(_patience(worker)):
+            await worker.leave()
         with suppress(pyipc.ConnectionClosed):
             await messages.aclose()
-            if worker.exited_after_disconnect:
-                await control_client.request(control.LEAVE, timeout=ORPHAN_TIMEOUT)
 
 
 def channel_options_of(invited: Invitation) -> dict[str, Any]:
@@ -118,6 +121,13 @@ async def primary_links(
         socket_link(socket.socket(fileno=descriptor), "primary") for descriptor in (invited.control, invited.messages)
     ]
     yield given_endpoint("control", links[0]), given_endpoint("messages", links[1])
+
+
+def _patience(worker: Worker) -> float:
+    """Seconds until what the primary's program waits for is cut off."""
+    if worker.draining:
+        return max(0.0, worker.drain_deadline - trio.current_time())
+    return math.inf if worker.default_drain_timeout is None else worker.default_drain_timeout
 
 
 async def _watch_primary(orphaned: trio.Event, worker: Worker) -> None:
@@ -152,7 +162,6 @@ async def _work(main: Callable[[Worker], Awaitable[object]], router: pyipc.Route
             with trio.CancelScope() as scope:
                 nursery.start_soon(_cancel_when_done, worker, scope)
                 await main(worker)
-                worker.exited_after_disconnect = True
         except Exception as error:
             with suppress(pyipc.IPCError):
                 await worker.tell_failure(error)
@@ -161,7 +170,10 @@ async def _work(main: Callable[[Worker], Awaitable[object]], router: pyipc.Route
 
 async def _cancel_when_done(worker: Worker, scope: trio.CancelScope) -> None:
     await worker.drain()
-    scope.cancel()
+    if worker.is_run:
+        scope.deadline = worker.drain_deadline  # it goes on behind `Worker.run`, to end by itself
+    else:
+        scope.cancel()
 
 
 async def _handle_signals(worker: Worker, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:

@@ -401,7 +401,7 @@ class Cluster:
         router.on(control.READY, lambda message: process_of(message).on_ready())
         router.on(control.PULSE, lambda message: process_of(message).on_pulse(message.data))
         router.on(control.FAILED, lambda message: process_of(message).on_failed(str(message.data)))
-        router.on(control.LEAVE, lambda message: process_of(message).on_leave())
+        router.on(control.LEAVE, lambda message: process_of(message).on_leave(voluntary=bool(message.data)))
         router.on(
             control.LISTENING,
             lambda message: process_of(message).on_listening(pyipc.parse_address(message.data)),

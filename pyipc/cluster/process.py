@@ -17,6 +17,8 @@ from pyipc.cluster.events import WorkerEvent
 from pyipc.cluster.spawning import spawn
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from pyipc.cluster.environment import Invitation
     from pyipc.cluster.events import EventQueue
     from pyipc.cluster.handle import WorkerHandle
@@ -66,7 +68,8 @@ class WorkerProcess:
         messages: The connection for what programs say to each other.
         pulse: What it last told of how it is.
         heard: When that was, in trio's time.
-        in_flight: Requests of the primary's program, and jobs, that it has not answered.
+        in_flight: Requests and streams of the primary's program, and jobs, that are under way there.
+        is_closed: Whether nothing more is to be sent to it.
         online: Is set when it is online, or gone.
         taking: Is set when it takes messages, or is gone.
         settled: Is set when it is ready, or gone.
@@ -91,6 +94,7 @@ class WorkerProcess:
         self._told_online: trio.Event | None = None
         self._open_connections = 0
         self._disconnected = trio.Event()
+        self._has_answered = trio.Event()
         self.state: ProcessState = ProcessState.STARTING
         self.started: float = trio.current_time()
         self.pid: int | None = None
@@ -103,6 +107,7 @@ class WorkerProcess:
         self.pulse: dict[str, Any] = {}
         self.heard: float = self.started
         self.in_flight: int = 0
+        self.is_closed: bool = False
         self.online: trio.Event = trio.Event()
         self.taking: trio.Event = trio.Event()
         self.settled: trio.Event = trio.Event()
@@ -274,10 +279,35 @@ class WorkerProcess:
         """Its program failed."""
         self.failure = failure
 
-    def on_leave(self) -> None:
-        """It is about to end on purpose."""
-        self.voluntary = True
+    async def on_leave(self, *, voluntary: bool) -> int:
+        """It is about to end, and has nothing under way of its own: let the program's requests come to their end.
+
+        Args:
+            voluntary: Whether it means to end for good.
+
+        Returns:
+            How many events and requests were sent to it; there will be no more.
+
+        Cancellation: it is talked to no more all the same.
+        """
+        self.voluntary |= voluntary
         self.on_leaving()
+        self.is_closed = True
+        while self.in_flight:
+            self._has_answered = trio.Event()
+            await self._has_answered.wait()
+        return 0 if self.messages is None else self.messages.statistics().events_sent
+
+    @contextlib.contextmanager
+    def waited_for(self) -> Iterator[None]:
+        """A block in which the primary's program waits for an answer of it."""
+        self.in_flight += 1
+        try:
+            yield
+        finally:
+            self.in_flight -= 1
+            if not self.in_flight:
+                self._has_answered.set()
 
     def on_leaving(self) -> None:
         """It takes no more work: it was asked to leave, or does so by itself."""

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import logging
 import traceback
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import trio
 
+import pyipc
 from pyipc.cluster import control
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from contextlib import AbstractAsyncContextManager
 
-    import pyipc
     from pyipc.cluster.environment import Invitation
 
 __all__ = ["Worker"]
 
 logger: logging.Logger = logging.getLogger("pyipc.cluster")
+
+# Seconds between two looks at how much has arrived.
+_GLANCE = 0.005
 
 
 class Worker:
@@ -35,6 +38,8 @@ class Worker:
         id: Its id.
         role: Its role; may be empty.
         generation: How many processes this worker has had, this one included.
+        exited_after_disconnect: Whether it is to end for good, because it wants to.
+        is_run: Whether its program waits in `run`, or has done so to the end.
     """
 
     def __init__(self, invitation: Invitation, control_client: pyipc.Client, messages: pyipc.Client) -> None:
@@ -52,7 +57,9 @@ class Worker:
         self._idle.set()
         self._is_taking = False
         self._is_ready = False
+        self._has_left = False
         self.exited_after_disconnect: bool = False
+        self.is_run: bool = False
 
     def __repr__(self) -> str:
         role = f" ({self.role})" if self.role else ""
@@ -105,7 +112,12 @@ class Worker:
         """
         if not self._invitation.wait_ready:
             await self.ready()
-        await self._left.wait()
+        self.is_run = True
+        try:
+            await self._left.wait()
+        except trio.Cancelled:
+            self.is_run = False
+            raise
 
     @asynccontextmanager
     async def busy(self) -> AsyncIterator[None]:
@@ -250,14 +262,34 @@ class Worker:
         Cancellation: nothing is changed by it.
         """
         await self._draining.wait()
-        with trio.move_on_at(self._drain_deadline):
+        with trio.move_on_at(self._drain_deadline), suppress(pyipc.ConnectionClosed):
             await self._finish()
+            await self.leave()
         self._left.set()
 
     async def _finish(self) -> None:
-        """Let what is under way come to its end."""
+        """Let what is under way here come to its end."""
         while self._busy:
             await self._idle.wait()
+
+    async def leave(self) -> None:
+        """Have the primary send nothing more, and wait until all that it has sent is handled.
+
+        Raises:
+            ConnectionClosed: The primary is gone.
+
+        Cancellation: nothing more may be sent.
+        """
+        if self._has_left:
+            await trio.lowlevel.checkpoint()
+            return
+        self._has_left = True
+        sent = await self._control.request(control.LEAVE, self.exited_after_disconnect)
+        while (connection := self._messages.statistics().connection) is not None:
+            await self._messages.wait_handled()
+            if connection.events_received + connection.unheard >= sent:
+                return
+            await trio.sleep(_GLANCE)  # the answer has overtaken what was sent before it, over another connection
 
 
 def one_line(error: BaseException) -> str:
