@@ -7,6 +7,7 @@ system are imported when they are first used. Nothing in here knows messages or 
 
 from __future__ import annotations
 
+from pyipc.transports.credentials import peer_credentials as peer_credentials
 from pyipc.transports.memory import memory_link_pair as memory_link_pair
 from pyipc.transports.port import Certificate as Certificate
 from pyipc.transports.port import Link as Link
@@ -29,6 +30,7 @@ __all__ = [
     "SocketListener",
     "Transport",
     "memory_link_pair",
+    "peer_credentials",
     "refuse_unknown_options",
     "transport_for",
 ]
