@@ -8,7 +8,7 @@
     thumbs (image): ready, SIZE=64
     mailer-2 takes from the queue bulk
     thumbs makes pictures of 64 pixels
-    after scaling: mailer-1, mailer-2, 1, thumbs
+    after scaling: mailer-1, mailer-2, 1
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import os
 
 import trio
 
-import pyipc
 from pyipc import cluster
 
 
@@ -32,7 +31,7 @@ async def main() -> None:
         print(await primary.worker("mailer-2").request("describe"))
         print(await primary.worker("thumbs").request("describe"))
         await primary.scale("mail", 3)
-        print("after scaling:", ", ".join(sorted(primary.workers, key=lambda id: primary.worker(id).role, reverse=True)))
+        print("after scaling:", ", ".join(id for id, worker in primary.workers.items() if worker.role == "mail"))
 
 
 async def mail(worker: cluster.Worker) -> None:

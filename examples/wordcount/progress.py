@@ -1,4 +1,4 @@
-"""How far everybody is: a table that is drawn anew on a terminal; elsewhere, such as in a log, a line for every tenth."""
+"""How far everybody is: a table on a terminal, drawn again and again; elsewhere, as in a log, a line per tenth."""
 
 from __future__ import annotations
 
@@ -31,6 +31,8 @@ class Progress:
         self.started = 0.0
         self.tenths = 0
         self.height = 0
+        self.news = ""
+        self.goals: list[tuple[int, trio.Event]] = []
         primary.router.on("counted", self.on_counted)
         primary.router.on("answered", self.on_answered)
 
@@ -43,6 +45,9 @@ class Progress:
 
     def on_answered(self, message: pyipc.Message[None]) -> None:
         self.answered[self.primary.worker_of(message).id] += 1
+        for goal, reached in self.goals:
+            if self.done >= goal:
+                reached.set()
         tenths = 10 * self.done // self.total
         if tenths > self.tenths and not sys.stdout.isatty():
             self.tenths = tenths
@@ -52,6 +57,18 @@ class Progress:
     def done(self) -> int:
         """How many files were answered."""
         return self.answered.total()
+
+    async def wait_done(self, files: int) -> None:
+        """Wait until so many files were answered."""
+        reached = trio.Event()
+        self.goals.append((files, reached))
+        await reached.wait()
+
+    def tell(self, news: str) -> None:
+        """Say something that stays below the table, or in the log."""
+        self.news = news
+        if not sys.stdout.isatty():
+            print(news, flush=True)
 
     def speed(self, words: float) -> float:
         return words / max(time.monotonic() - self.started, 0.001) if self.started else 0
@@ -80,7 +97,7 @@ class Progress:
         """Draw the table on the terminal, ten times a second, until cancelled."""
         while sys.stdout.isatty():
             filled = 40 * self.done // self.total
-            self.draw([*self.table(), "", f"[{'#' * filled}{'.' * (40 - filled)}] {self.line()}"])
+            self.draw([*self.table(), "", f"[{'#' * filled}{'.' * (40 - filled)}] {self.line()}", self.news])
             await trio.sleep(0.1)
 
     def draw(self, lines: list[str]) -> None:

@@ -22,7 +22,8 @@ async def main(worker: cluster.Worker) -> None:
         await worker.emit("counted", sum(counted["words"].values()))  # for the primary's table
         return counted
 
-    await server.run()  # until the primary lets the worker go: then clients are sent on to other workers first
+    async with server:
+        await worker.run()  # until the primary lets the worker go
 
 
 cluster.run_worker(main)
