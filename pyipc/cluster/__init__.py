@@ -1,0 +1,1 @@
+"""Workers: processes that are forked onto pyipc, share addresses, and are kept alive."""
