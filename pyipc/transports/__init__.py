@@ -10,6 +10,7 @@ from __future__ import annotations
 from pyipc.transports.claims import ClaimListener as ClaimListener
 from pyipc.transports.claims import SocketClaim as SocketClaim
 from pyipc.transports.claims import socket_adopter as socket_adopter
+from pyipc.transports.credentials import peer_credentials as peer_credentials
 from pyipc.transports.memory import memory_link_pair as memory_link_pair
 from pyipc.transports.pipe_instance import PipeInstance as PipeInstance
 from pyipc.transports.port import Carrier as Carrier
@@ -40,6 +41,7 @@ __all__ = [
     "SocketListener",
     "Transport",
     "memory_link_pair",
+    "peer_credentials",
     "refuse_unknown_options",
     "socket_adopter",
     "transport_for",
