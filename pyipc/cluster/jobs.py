@@ -316,25 +316,24 @@ class Jobs:
         if self._nursery is None:
             return None
         found = [
-            (desk.worker.in_flight + desk.starting, desk.latest, index)
+            (desk.worker.in_flight + len(desk.given), desk.latest, index)
             for index, desk in enumerate(line.desks)
             if self._has_place(desk)
         ]
         return line.desks[min(found)[2]] if found else None
 
     def _start(self, job: Job[Any], desk: Desk) -> None:
-        """Give a job that does not wait any more to a runner that does."""
+        """Let somebody see to a job at a desk that has a place."""
         self._given += 1
+        desk.give(job, self._given)
         if self._idle:
             runner = self._idle.pop()
-            runner.give(job, desk, self._given)
+            runner.desk = desk
             assert runner.task is not None
             trio.lowlevel.reschedule(runner.task)
         else:
             assert self._nursery is not None
-            runner = Runner()
-            runner.give(job, desk, self._given)
-            self._context.run(self._nursery.start_soon, self._see_to_jobs, runner)
+            self._context.run(self._nursery.start_soon, self._see_to_jobs, Runner(desk))
 
     def _start_waiting(self) -> None:
         """Give away what waits and what there are places for, the oldest first."""
@@ -352,7 +351,7 @@ class Jobs:
         while True:
             with runner.scope:
                 while not runner.scope.cancel_called:
-                    if runner.job is None:
+                    if runner.desk is None:
                         await self._wait_for_job(runner)
                     await self._see_to_job(runner)
             # Its job was taken away from it, just now or when it had the answer already.
@@ -368,13 +367,14 @@ class Jobs:
         await trio.lowlevel.wait_task_rescheduled(abort)
 
     async def _see_to_job(self, runner: Runner) -> None:
-        job, desk = runner.job, runner.desk
-        assert job is not None
+        """Ask a worker, and note what came of it. Then there may be another job at the same desk."""
+        desk = runner.desk
         assert desk is not None
-        desk.starting -= 1
+        job = desk.given.popleft()
         try:
-            if job.done:  # before this task's turn came
+            if job.done:  # it was cancelled before this turn came
                 return
+            job._runner = runner
             job.attempts += 1
             job.worker = desk.worker.id
             try:
@@ -390,12 +390,12 @@ class Jobs:
                 self._settle(job, answer, None)
         finally:
             desk.running -= 1
-            runner.job = None
-            if self._has_place(desk):
-                line = desk.next_line()
-                if line is not None:
-                    self._given += 1
-                    runner.give(line.take(), desk, self._given)
+            line = desk.next_line() if self._has_place(desk) else None
+            if line is None:
+                runner.desk = None
+            else:
+                self._given += 1
+                desk.give(line.take(), self._given)
 
     # --- ending ---
 
@@ -418,15 +418,16 @@ class Jobs:
         self._retried += 1
         other = self._least_loaded(line)
         if other is None:
+            job._is_waiting = True
             line.add_again(job)
         else:
             self._start(job, other)
 
     def _end_early(self, job: Job[Any], error: Exception) -> None:
         """Let a job end before any worker has answered."""
-        if job._runner is None:
+        if job._is_waiting:
             job._line.remove(job)
-        else:
+        elif job._runner is not None:
             job._runner.scope.cancel()
         self._settle(job, None, error)
 
