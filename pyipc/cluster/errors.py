@@ -63,32 +63,32 @@ class JobCancelled(ClusterError):
 
 
 class WorkerFailed(ClusterError):
-    """A worker did not start, or ended before it was ready.
+    """A worker did not start, or ended before it was ready, or was started again too often.
 
     Attributes:
         worker: Its id.
         code: The exit code of its process; ``None`` if it has none.
-        signal: The name of the signal that ended it, such as ``"SIGKILL"``; ``None`` if none did.
+        signal: The number of the signal that ended it; ``None`` if none did.
     """
 
-    def __init__(self, worker: str, message: str, *, code: int | None = None, signal: str | None = None) -> None:
+    def __init__(self, worker: str, message: str, *, code: int | None = None, signal: int | None = None) -> None:
         self.worker = worker
         self.code = code
         self.signal = signal
-        super().__init__(f"worker {worker!r} {message}")
+        super().__init__(message)
 
 
 class ReloadFailed(ClusterError):
     """A reload was given up, because new workers did not become ready. The old ones go on serving.
 
     Attributes:
-        reasons: Why not, by the ids of the workers.
+        reasons: Why not, in words, by the ids of the workers.
     """
 
-    def __init__(self, reasons: Mapping[str, Exception]) -> None:
-        self.reasons = reasons
-        listed = "; ".join(str(reason) for reason in reasons.values())
-        super().__init__(f"the reload failed and the workers from before go on: {listed}")
+    def __init__(self, reasons: Mapping[str, str]) -> None:
+        self.reasons = dict(reasons)
+        listed = "; ".join(f"worker {worker!r}: {reason}" for worker, reason in self.reasons.items())
+        super().__init__(f"the reload failed, and the workers from before go on ({listed})")
 
 
 class UnknownWorker(ClusterError, LookupError):

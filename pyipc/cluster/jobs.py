@@ -81,6 +81,7 @@ class Jobs:
         self._by_worker: dict[str, Line] = {}
         self._open: dict[int, Job[Any]] = {}  # all that are accepted and have not ended, by their numbers
         self._accepted = self._given = self._done = self._failed = self._cancelled = self._retried = 0
+        self._all_done = trio.Event()
         self._idle: list[Runner] = []
         self._nursery: trio.Nursery | None = None
         self._context = contextvars.Context()
@@ -240,6 +241,21 @@ class Jobs:
                     self._expire()
             finally:
                 self.close()
+
+    def worker_changed(self, process: object) -> None:
+        """The state of a worker's process has changed: `workers_changed`, as what a `WorkerHandle` tells."""
+        if not self._is_closed:
+            self.workers_changed()
+
+    async def wait_done(self) -> None:
+        """Wait until every job that was accepted has an outcome, or there is no worker that could have one.
+
+        Cancellation: nothing is changed by it.
+        """
+        await trio.lowlevel.checkpoint()
+        while self._open and self._workers:
+            self._all_done = trio.Event()
+            await self._all_done.wait()
 
     def close(self) -> None:
         """Accept no more jobs, and end those that are not done. May be called more than once."""
@@ -443,6 +459,8 @@ class Jobs:
         else:
             self._failed += 1
         job._settle(answer, error)
+        if not self._open:
+            self._all_done.set()
 
     def _watch_deadline(self, job: Job[Any]) -> None:
         if len(self._deadlines) > 2 * len(self._open) + _TIDY_ABOVE:
