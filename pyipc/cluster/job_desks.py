@@ -50,6 +50,11 @@ class JobWorker(Protocol):
         ...
 
     @property
+    def is_leaving(self) -> bool:
+        """Whether it will never take jobs again. Where that becomes true, `Jobs.workers_changed` is called too."""
+        ...
+
+    @property
     def in_flight(self) -> int:
         """How many requests it has that are not answered, whoever made them."""
         ...

@@ -34,6 +34,7 @@ class FakeWorker:
         self.role = role
         self.generation = 0
         self.takes_jobs = False
+        self.is_leaving = False
         self.others = 0  # requests that somebody else has made
         self.dead = trio.Event()  # whether the latest process is
         self._router = router

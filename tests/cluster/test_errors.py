@@ -27,11 +27,11 @@ from pyipc.cluster.errors import (
         (JobFailed("resize", 3, "w1"), "was started 3 times and lost its worker each time, the last one was 'w1'", {}),
         (JobCancelled("resize"), "the job 'resize' was cancelled", {"event": "resize"}),
         (
-            WorkerFailed("w1", "ended before it was ready", code=1),
+            WorkerFailed("w1", "worker 'w1' ended before it was ready", code=1),
             "worker 'w1' ended before it was ready",
             {"worker": "w1", "code": 1, "signal": None},
         ),
-        (WorkerFailed("w1", "was ended", signal="SIGKILL"), "worker 'w1' was ended", {"signal": "SIGKILL"}),
+        (WorkerFailed("w1", "was ended", signal=9), "was ended", {"code": None, "signal": 9}),
         (UnknownWorker("w9"), "there is no worker 'w9'", {"id": "w9"}),
     ],
 )
@@ -42,12 +42,12 @@ def test_what_they_know_and_say(error: ClusterError, text: str, attributes: dict
 
 
 def test_a_reload_that_failed_says_why() -> None:
-    reasons = {id: WorkerFailed(id, "ended before it was ready", code=1) for id in ("w1", "w2")}
+    reasons = {"w1": "it exited with code 1", "w2": "it was not ready within 5 s"}
     error = ReloadFailed(reasons)
     assert error.reasons == reasons
     assert str(error) == (
-        "the reload failed and the workers from before go on: worker 'w1' ended before it was ready; "
-        "worker 'w2' ended before it was ready"
+        "the reload failed, and the workers from before go on "
+        "(worker 'w1': it exited with code 1; worker 'w2': it was not ready within 5 s)"
     )
 
 

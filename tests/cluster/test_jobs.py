@@ -354,7 +354,8 @@ async def test_the_next_process_of_a_worker_does_not_wait_for_the_jobs_of_the_on
         assert [await job.result() for job in [*old, new]] == [0, 1, 2]
 
 
-async def test_a_worker_that_is_gone_for_good_takes_its_jobs_along() -> None:
+@pytest.mark.parametrize("how", ["leaves", "is not in the table"])
+async def test_a_worker_that_leaves_for_good_takes_the_jobs_along_that_wait_for_it(how: str) -> None:
     work = Work()
     a = work.worker("a")
     refused: list[Exception] = []
@@ -371,14 +372,53 @@ async def test_a_worker_that_is_gone_for_good_takes_its_jobs_along() -> None:
             nursery.start_soon(submit, jobs)
             nursery.start_soon(submit, jobs)
             await settle()
-            del table["a"]
+            if how == "leaves":
+                a.is_leaving = True
+            else:
+                del table["a"]
             jobs.workers_changed()
         assert len(refused) == 2
         assert isinstance(await error_of(waiting), UnknownWorker)
+        with pytest.raises(UnknownWorker):
+            await jobs.submit("stay", 4, worker="a")
         assert not at_work.done
         await a.die()
         assert isinstance(await error_of(at_work), UnknownWorker)
         assert jobs.statistics().running == 0
+
+
+async def test_waiting_until_all_is_done_that_somebody_can_do() -> None:
+    work = Work()
+    a = work.worker("a", "mail")
+    done: list[str] = []
+
+    async def wait(jobs: Jobs, name: str) -> None:
+        await jobs.wait_done()
+        done.append(name)
+
+    async with running(a, jobs_per_worker=1) as (jobs, _), trio.open_nursery() as nursery:
+        await jobs.wait_done()
+        for number in range(2):
+            await jobs.submit("stay", number, role="mail")
+        await jobs.submit("stay", 2, role="nobody has this one")
+        nursery.start_soon(wait, jobs, "first")
+        nursery.start_soon(wait, jobs, "second")
+        for number in range(2):
+            await settle()
+            assert done == []
+            work.gate(number).set()
+        await settle()
+        assert sorted(done) == ["first", "second"]
+        await jobs.submit("stay", 3)
+        await jobs.submit("stay", 4)
+        nursery.start_soon(wait, jobs, "third")
+        a.is_leaving = True
+        jobs.workers_changed()
+        await settle()
+        assert len(done) == 2  # it has a job, though it gets no more
+        work.gate(3).set()
+        await settle()
+        assert done[2:] == ["third"]
 
 
 # --- errors of the handler, and time-outs -----------------------------------------------------------------------

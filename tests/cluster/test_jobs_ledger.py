@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from pyipc.cluster.job import Job
 
-pytestmark = [pytest.mark.slow, pytest.mark.time_limit(180)]
+pytestmark = [pytest.mark.slow, pytest.mark.time_limit(300)]
 
 SUBMITTERS, EACH = 3, 12
 
