@@ -206,7 +206,7 @@ async def test_a_full_courier_says_so_and_goes_on_when_there_is_room() -> None:
 @pytest.mark.parametrize("which", ["courier", "mailbox"])
 async def test_closing_wakes_who_receives(which: str) -> None:
     async with ends() as (courier, mailbox):
-        end = {"courier": courier, "mailbox": mailbox}[which]
+        end = courier if which == "courier" else mailbox
 
         async def read() -> None:
             with pytest.raises(trio.ClosedResourceError):
