@@ -39,6 +39,8 @@ from pyipc.errors import Undelivered as Undelivered
 from pyipc.errors import UnencodableData as UnencodableData
 from pyipc.errors import UnsafePath as UnsafePath
 from pyipc.errors import UnsupportedByTransport as UnsupportedByTransport
+from pyipc.hosting import Host as Host
+from pyipc.hosting import hosted_by as hosted_by
 from pyipc.instrument import Instrument as Instrument
 from pyipc.listening import EventStream as EventStream
 from pyipc.message import Message as Message
@@ -86,6 +88,7 @@ __all__ = [
     "Endpoint",
     "EventStream",
     "HandshakeFailed",
+    "Host",
     "IPCError",
     "InsecureAddress",
     "Instrument",
@@ -123,5 +126,6 @@ __all__ = [
     "UnsupportedByTransport",
     "__version__",
     "connect",
+    "hosted_by",
     "parse_address",
 ]

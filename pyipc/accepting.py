@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from pyipc.connection import Connection
     from pyipc.endpoint import Endpoint
+    from pyipc.hosting import Host
     from pyipc.options import Options
     from pyipc.transports.port import Link, Listener, Peer
 
@@ -82,8 +83,11 @@ class Acceptor:
         self.handshake_errors: int = 0
         self.accept_errors: int = 0
 
-    async def listen(self) -> None:
+    async def listen(self, host: Host | None = None) -> None:
         """Take all addresses.
+
+        Args:
+            host: Through whom, if not by ourselves.
 
         Raises:
             AddressInUse, ListenError, AddressError: As `Transport.listen`. What was taken is released by `stop`.
@@ -92,7 +96,8 @@ class Acceptor:
         # Whoever opened an inherited socket did so once: it is taken when nothing else can go wrong any more.
         for place in sorted(range(len(self._endpoints)), key=lambda place: self._endpoints[place].is_inherited):
             endpoint = self._endpoints[place]
-            transport = endpoint.transport or transport_for(endpoint.parsed.scheme)
+            hosts = None if host is None or endpoint.transport is not None else host.transport(endpoint)
+            transport = hosts or endpoint.transport or transport_for(endpoint.parsed.scheme)
             taken[place] = listener = await transport.listen(endpoint.parsed, endpoint.listen_options)
             self.listeners = [taken[place] for place in sorted(taken)]
             logger.info("listening on %s", listener.address)

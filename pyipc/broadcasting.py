@@ -7,6 +7,8 @@ import contextlib
 import logging
 from typing import TYPE_CHECKING
 
+import trio
+
 from pyipc.attaching import frozen, send_parcel
 from pyipc.connection import Connection
 from pyipc.endpoint import Endpoint
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
 
     from pyipc.attaching import Records
+    from pyipc.hosting import Hosting
     from pyipc.options import Options
     from pyipc.protocol.conversation import Conversation
     from pyipc.protocol.features import Published
@@ -33,7 +36,7 @@ if TYPE_CHECKING:
     from pyipc.transports.port import Link
     from pyipc.watch import Watch
 
-__all__ = ["Audience", "note_unsuited"]
+__all__ = ["Audience", "BroadcastServer", "note_unsuited"]
 
 logger: logging.Logger = logging.getLogger("pyipc.server")
 
@@ -228,6 +231,91 @@ class Audience:
             else:
                 dropped += 1
         return BroadcastReport(sent, dropped)
+
+
+class BroadcastServer:
+    """What a server can send to all its clients."""
+
+    _audience: Audience
+    # Brings it to other servers, too.
+    _hosting: Hosting | None = None
+
+    async def broadcast(
+        self,
+        event: str,
+        data: object = None,
+        *,
+        attachments: Iterable[Buffer] = NO_ATTACHMENTS,
+        exclude: Connection | Collection[Connection] | None = None,
+        where: Callable[[Connection], bool] | None = None,
+        traceparent: str = "",
+    ) -> BroadcastReport:
+        """Send an event to every client on every address.
+
+        It is encoded once, and nobody waits for the slowest: a client whose outbox is full is
+        closed, or misses this event, as the option ``slow_peer`` says.
+
+        Args:
+            event: The name.
+            data: Anything that has a JSON form.
+            attachments: Buffers of bytes; see `Connection.emit`. Clients that take none do not get the event, which is
+                logged, and they count as those for which it was dropped.
+            exclude: Connections that do not get it.
+            where: Only connections for which this is true get it.
+            traceparent: As for `Connection.emit`.
+
+        Returns:
+            To how many it was sent, and for how many it was dropped.
+
+        Raises:
+            LocalProtocolError: The name, the data or the attachments cannot be sent; nothing was.
+
+        Cancellation: a cancelled broadcast has sent nothing. Always a schedule point.
+        """
+        await trio.lowlevel.checkpoint()
+        return self.broadcast_nowait(
+            event, data, attachments=attachments, exclude=exclude, where=where, traceparent=traceparent
+        )
+
+    def broadcast_nowait(
+        self,
+        event: str,
+        data: object = None,
+        *,
+        attachments: Iterable[Buffer] = NO_ATTACHMENTS,
+        exclude: Connection | Collection[Connection] | None = None,
+        where: Callable[[Connection], bool] | None = None,
+        traceparent: str = "",
+    ) -> BroadcastReport:
+        """Like `broadcast`, for plain functions: without giving way to other tasks.
+
+        Raises:
+            LocalProtocolError: The name or the data cannot be sent; nothing was.
+        """
+        if self._hosting is None or where is not None:
+            return self._audience.broadcast(event, data, exclude, where, attachments, traceparent)
+        buffers = listed(attachments)
+        report = self._audience.broadcast(event, data, exclude, None, buffers, traceparent)
+        self._hosting.broadcast(event, data, buffers, traceparent)
+        return report
+
+    def hand_in_broadcast(
+        self, event: str, data: object, *, attachments: Iterable[Buffer] = NO_ATTACHMENTS, traceparent: str = ""
+    ) -> BroadcastReport:
+        """Send an event to every client that another server has broadcast: for the `Host` of both.
+
+        Like `broadcast_nowait`, except that the host is not told of it again.
+
+        Args:
+            event: The name.
+            data: Anything that has a JSON form.
+            attachments: Buffers of bytes.
+            traceparent: As for `Connection.emit`.
+
+        Raises:
+            LocalProtocolError: The name or the data cannot be sent; nothing was.
+        """
+        return self._audience.broadcast(event, data, None, None, attachments, traceparent)
 
 
 def note_unsuited(connection: Connection, name: str, error: LocalProtocolError) -> None:

@@ -17,6 +17,7 @@ from pyipc.errors import (
     RequestTimeout,
     Undelivered,
 )
+from pyipc.finishing import wait_handled
 from pyipc.handling import Handling
 from pyipc.listening import EventStream, EventStreams
 from pyipc.options import UNSET, Options, Unset, check_timeout
@@ -390,6 +391,18 @@ class Client(Handling, StreamSource, TopicClient):
             self._check_usable()
             raise ConnectionLost(f"not connected ({self._up.why_not})")
         await self._up.connection.flush()
+
+    async def wait_handled(self) -> None:
+        """Wait until nothing that has arrived is still to be handled: before a program ends, say.
+
+        Not to be called by a handler of what the server sends, which would wait for itself.
+
+        Cancellation: nothing is changed by it.
+        """
+        if self._up.connection is None:
+            await trio.lowlevel.checkpoint()
+        else:
+            await wait_handled(self._up.connection)
 
     def _check_usable(self) -> None:
         if self._closing:

@@ -11,7 +11,7 @@ from pyipc.errors import ConnectionLost
 if TYPE_CHECKING:
     from pyipc.connection import Connection
 
-__all__ = ["check_hears", "end_of_stream", "end_when_done", "finish", "under_way", "wait_quiet"]
+__all__ = ["check_hears", "end_of_stream", "end_when_done", "finish", "under_way", "wait_handled", "wait_quiet"]
 
 
 def under_way(connection: Connection) -> int:
@@ -47,6 +47,18 @@ async def wait_quiet(connection: Connection, besides: int = 0) -> None:
             if connection._quiet is None:
                 connection._quiet = trio.lowlevel.ParkingLot()
             await connection._quiet.park()
+
+
+async def wait_handled(connection: Connection) -> None:
+    """Wait until nothing that has arrived is still to be handled, or the connection has ended. Always a schedule point.
+
+    Cancellation: changes nothing.
+    """
+    await trio.lowlevel.checkpoint()
+    while connection._reason is None and (_is_handling(connection) or connection._conversation.is_busy):
+        if connection._quiet is None:
+            connection._quiet = trio.lowlevel.ParkingLot()
+        await connection._quiet.park()
 
 
 async def finish(connection: Connection) -> bool:

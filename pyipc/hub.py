@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import dataclasses
 import logging
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -24,6 +23,7 @@ from pyipc.protocol.names import check_event_name, check_topic
 from pyipc.protocol.parcels import pack
 from pyipc.protocol.patterns import Pattern
 from pyipc.protocol.traces import check_traceparent, usable_traceparent
+from pyipc.retaining import Retention
 from pyipc.rounds import is_round
 from pyipc.router import Handler
 from pyipc.subscription import Held, Subscription
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from pyipc.attaching import Records
     from pyipc.broadcasting import Audience
+    from pyipc.hosting import Hosting
     from pyipc.options import Options
     from pyipc.protocol.features import TopicFrame
     from pyipc.protocol.parcels import Frame
@@ -66,16 +67,6 @@ class _OwnMessage(FullMessage[Any]):
     def __repr__(self) -> str:
         publisher = "this program" if self.connection is _NOBODY else self.connection.peer.address
         return f"<Message {self.event!r} from {publisher}>"
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Retained:
-    """The last message of a topic: its data as JSON that can be put into a frame, its attachments, what both weigh."""
-
-    data: Any
-    records: Records
-    size: int
-    is_own: bool
 
 
 class _Subscriber:
@@ -122,7 +113,8 @@ class Hub:
         subscriptions: Subscriptions now.
         subscriptions_refused: Subscriptions that peers did not get.
         publishes_refused: Messages that peers could not publish.
-        retained_size: Bytes of the messages that are kept.
+        retained: The messages that are kept.
+        hosting: Is told what was published here, for others to have it too.
     """
 
     def __init__(
@@ -145,9 +137,6 @@ class Hub:
         # What each connection has subscribed to, by the numbers of its calls.
         self._subscribers: dict[Connection, _Subscriber] = {}
         self._own: set[Subscription] = set()
-        self._retained: dict[str, _Retained] = {}
-        self._own_topics = 0
-        self._own_size = 0
         self._loads: dict[Connection, _Load] = {}
         self._work = 0
         self._is_closed = False
@@ -158,12 +147,8 @@ class Hub:
         self.subscriptions: int = 0
         self.subscriptions_refused: int = 0
         self.publishes_refused: int = 0
-        self.retained_size: int = 0
-
-    @property
-    def retained_topics(self) -> int:
-        """How many topics there are of which the last message is kept."""
-        return len(self._retained)
+        self.retained: Retention = Retention(options)
+        self.hosting: Hosting | None = None
 
     # --- what peers ask for ---
 
@@ -300,18 +285,11 @@ class Hub:
         for call in list(subscriber.patterns) if subscriber is not None else ():
             self._unsubscribe(connection, call)
 
-    def _kept_for(self, pattern: Pattern) -> list[tuple[str, _Retained]]:
-        """What is kept of the topics that match."""
-        if pattern.is_literal:
-            kept = self._retained.get(pattern.text)
-            return [] if kept is None else [(pattern.text, kept)]
-        return [(topic, kept) for topic, kept in self._retained.items() if pattern.matches(topic)]
-
     def _send_retained(self, connection: Connection, call: int, pattern: Pattern) -> int:
         """Send what is kept to who has just subscribed; say how much work it was."""
         say = connection._conversation.say
-        found = self._kept_for(pattern)
-        work = len(found) if pattern.is_literal else len(self._retained)
+        found = self.retained.find(pattern)
+        work = len(found) if pattern.is_literal else len(self.retained)
         for count, (topic, kept) in enumerate(found):
             work += _WORK_OF_SENDING
             try:
@@ -345,11 +323,11 @@ class Hub:
             return 0
         try:
             data, records = codec.ready_json(frame.data, frame.topic), message.attachments
-            if why := self._why_not_kept(frame.topic, data, records, is_own=False) if frame.retain else "":
+            if why := self.retained.why_not(frame.topic, data, records, is_own=False) if frame.retain else "":
                 self._refuse_publish(connection, frame.topic, "too-many", why)
                 return 0
             span = usable_traceparent(frame.traceparent)
-            report = self._send(frame.topic, data, records, retain=frame.retain, source=connection, traceparent=span)
+            report = self._send(frame.topic, data, records, frame.retain, span, source=connection, is_own=False)
         except LocalProtocolError as error:
             self._refuse_publish(connection, frame.topic, "too-large", str(error))
             return 0
@@ -363,20 +341,39 @@ class Hub:
 
     # --- publishing ---
 
-    def publish(self, topic: str, data: object, records: Records, *, retain: bool, traceparent: str) -> BroadcastReport:
-        """Publish something of this program's own; see `Server.publish`."""
+    def publish(
+        self,
+        topic: str,
+        data: object,
+        records: Records,
+        *,
+        retain: bool,
+        traceparent: str,
+        is_own: bool = True,
+        is_new: bool = True,
+    ) -> BroadcastReport:
+        """Publish something of this program's own, or what was published elsewhere; see `Server.publish`."""
         check_topic(topic, self._options.max_event_name_size)
         if traceparent:
             check_traceparent(traceparent)
         ready = codec.ready_json(data, topic)
-        if why := self._why_not_kept(topic, ready, records, is_own=True) if retain else "":
+        if why := self.retained.why_not(topic, ready, records, is_own=is_own) if retain else "":
             raise LocalProtocolError(f"{topic!r} cannot be retained: {why}")
-        return self._send(topic, ready, records, retain=retain, source=_NOBODY, traceparent=traceparent)
+        return self._send(topic, ready, records, retain, traceparent, is_own=is_own, is_new=is_new)
 
     def _send(
-        self, topic: str, data: Any, records: Records, *, retain: bool, source: Connection, traceparent: str
+        self,
+        topic: str,
+        data: Any,
+        records: Records,
+        retain: bool,
+        traceparent: str,
+        *,
+        source: Connection = _NOBODY,
+        is_own: bool,
+        is_new: bool = True,
     ) -> BroadcastReport:
-        """Send what is published to all who have subscribed to it.
+        """Send what is published to all who have subscribed to it; and to other servers, if it is new.
 
         Raises:
             LocalProtocolError: It cannot be sent; nothing was, and nothing is kept.
@@ -385,53 +382,22 @@ class Hub:
         subscribers = [holder for holder in holders if isinstance(holder, Connection)]
         report = self._audience.publish(Published(topic, data, traceparent=traceparent), subscribers, records)
         if retain:
-            self._keep(topic, data, records, is_own=source is _NOBODY)
+            self.retained.keep(topic, data, records, is_own=is_own)
         for holder in holders:
             if isinstance(holder, Subscription):
                 holder._put(Held(topic, data, source, tuple(map(bytes, records)), traceparent))
         self.publishes += 1
         self.dropped += report.dropped
+        if is_new and self.hosting is not None:
+            self.hosting.publish(topic, data, records, retain=retain, by_peer=not is_own, traceparent=traceparent)
         return report
 
-    # --- what is kept ---
-
-    def _why_not_kept(self, topic: str, data: Any, records: Records, *, is_own: bool) -> str:
-        """Why a message cannot be kept; empty if it can.
-
-        What peers keep leaves room for all that this program may, but not the other way round.
-        """
-        options = self._options
-        before = self._retained.get(topic)
-        if before is not None and is_own and not before.is_own:
-            before = None  # it counts for the peers
-        count = self._own_topics if is_own else len(self._retained)
-        if before is None and count >= options.max_retained_topics:
-            return f"{options.max_retained_topics:,} topics are retained already (max_retained_topics)"
-        size = (self._own_size if is_own else self.retained_size) - (before.size if before else 0)
-        size += _size_of(topic, data, records)
-        if size > options.max_retained_size:
-            return f"that would be {size:,} bytes of retained messages (max_retained_size)"
-        return ""
-
-    def _keep(self, topic: str, data: Any, records: Records, *, is_own: bool) -> None:
-        self.forget_retained(topic)
-        size = _size_of(topic, data, records)
-        self._retained[topic] = _Retained(data, records, size, is_own)
-        self.retained_size += size
-        if is_own:
-            self._own_topics += 1
-            self._own_size += size
-
-    def forget_retained(self, pattern: str) -> int:
-        """Keep no longer what matches; say how many messages that were."""
-        gone = self._kept_for(Pattern(pattern))
-        for topic, kept in gone:
-            del self._retained[topic]
-            self.retained_size -= kept.size
-            if kept.is_own:
-                self._own_topics -= 1
-                self._own_size -= kept.size
-        return len(gone)
+    def forget(self, pattern: str, *, is_new: bool = True) -> int:
+        """Keep no longer what matches; see `Server.forget`."""
+        count = self.retained.forget(pattern)
+        if is_new and self.hosting is not None:
+            self.hosting.forget(pattern)
+        return count
 
     # --- this program's own subscriptions ---
 
@@ -448,7 +414,7 @@ class Hub:
         self._matches.add(subscription._parsed, subscription)
         self.subscriptions += 1
         if subscription._retained:
-            for topic, kept in self._kept_for(subscription._parsed):
+            for topic, kept in self.retained.find(subscription._parsed):
                 records = tuple(map(bytes, kept.records))
                 subscription._put(Held(topic, kept.data, _NOBODY, records, retained=True))
         if self._is_closed:
@@ -482,7 +448,3 @@ class Hub:
 
 async def _give_way() -> None:
     await trio.lowlevel.checkpoint()
-
-
-def _size_of(topic: str, data: Any, records: Records) -> int:
-    return len(topic.encode()) + (0 if data is None else len(data)) + sum(map(len, records))

@@ -94,6 +94,38 @@ class TopicServer:
         records = () if attachments is NO_ATTACHMENTS else frozen(listed(attachments))
         return self._hub.publish(topic, data, records, retain=retain, traceparent=traceparent)
 
+    def hand_in_published(
+        self,
+        topic: str,
+        data: object,
+        *,
+        attachments: Iterable[Buffer] = NO_ATTACHMENTS,
+        retain: bool = False,
+        by_peer: bool = False,
+        traceparent: str = "",
+    ) -> BroadcastReport:
+        """Publish what was published at another server: for the `Host` of both.
+
+        Like `publish_nowait`, except that the host is not told of it again.
+
+        Args:
+            topic: The name.
+            data: Anything that has a JSON form.
+            attachments: Buffers of bytes.
+            retain: Whether to keep it for those who subscribe later.
+            by_peer: Whether a client of the other server did it. What clients have kept leaves room for all that the
+                program itself may.
+            traceparent: Which span of a trace it comes from.
+
+        Raises:
+            LocalProtocolError: The name, the data or the attachments cannot be sent, or there is no room to keep them;
+                nothing was sent.
+        """
+        records = frozen(listed(attachments))
+        return self._hub.publish(
+            topic, data, records, retain=retain, traceparent=traceparent, is_own=not by_peer, is_new=False
+        )
+
     def subscribe(
         self,
         pattern: str,
@@ -142,7 +174,23 @@ class TopicServer:
         Raises:
             InvalidEventName: The pattern is not valid.
         """
-        return self._hub.forget_retained(pattern)
+        return self._hub.forget(pattern)
+
+    def hand_in_forgotten(self, pattern: str) -> int:
+        """Let go of what another server's program has let go of: for the `Host` of both.
+
+        Like `forget`, except that the host is not told of it again.
+
+        Args:
+            pattern: A topic, or a pattern for many.
+
+        Returns:
+            How many retained messages there were.
+
+        Raises:
+            InvalidEventName: The pattern is not valid.
+        """
+        return self._hub.forget(pattern, is_new=False)
 
     def _check_topics(self) -> None:
         """Raise if no peer of this server can ever take part in topics."""

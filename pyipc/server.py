@@ -10,7 +10,7 @@ import trio
 
 from pyipc.accepting import Acceptor
 from pyipc.attendance import Attendance
-from pyipc.broadcasting import Audience
+from pyipc.broadcasting import Audience, BroadcastServer
 from pyipc.callbacks import Callbacks
 from pyipc.connection import Connection
 from pyipc.dialing import call
@@ -20,30 +20,29 @@ from pyipc.errors import ConnectionClosed, Undelivered
 from pyipc.flusher import Flusher
 from pyipc.handling import Handling
 from pyipc.holdings import Holdings
+from pyipc.hosting import current_host, hosting
 from pyipc.hub import Hub
 from pyipc.identity import AGENT
 from pyipc.nursery import hidden_nursery
 from pyipc.options import UNSET, OptionOverrides, Options, Unset, check_timeout
 from pyipc.protocol.addresses import parse_address
 from pyipc.protocol.conversation import Role
-from pyipc.protocol.parcels import NO_ATTACHMENTS
 from pyipc.publishing import TopicServer
 from pyipc.router import Router
 from pyipc.sessions import Sessions
 from pyipc.shelter import Shelter
 from pyipc.slots import current_slot
-from pyipc.statistics import BroadcastReport, Disconnected, DrainReport, ServerStatistics
+from pyipc.statistics import Disconnected, DrainReport, ServerStatistics
 from pyipc.timers import Timers
 from pyipc.watch import Watch
 from pyipc.watched import connection_class, watched
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Collection, Iterable
+    from collections.abc import AsyncIterator, Callable
 
     from pyipc.instrument import Instrument
     from pyipc.message import Message
     from pyipc.protocol.addresses import Address
-    from pyipc.protocol.parcels import Buffer
     from pyipc.transports.port import Link, Peer
 
 __all__ = ["Server"]
@@ -52,7 +51,7 @@ F = TypeVar("F", bound="Callable[[Message[Any]], object]")
 logger: logging.Logger = logging.getLogger("pyipc.server")
 
 
-class Server(Handling, TopicServer):
+class Server(Handling, BroadcastServer, TopicServer):
     """Serves every client of its addresses.
 
     Run it with ``trio.run(server.run)``, with ``await nursery.start(server.run)``, which returns
@@ -176,8 +175,8 @@ class Server(Handling, TopicServer):
             publishes=hub.publishes,
             publishes_dropped=hub.dropped,
             publishes_refused=hub.publishes_refused,
-            retained_topics=hub.retained_topics,
-            retained_size=hub.retained_size,
+            retained_topics=len(hub.retained),
+            retained_size=hub.retained.size,
             draining=self.draining,
         )
 
@@ -219,17 +218,19 @@ class Server(Handling, TopicServer):
             self._nursery.start_soon(self._flusher.run)
             try:
                 # Only when all addresses are taken is anybody served: a server runs as a whole or not at all.
-                await self._acceptor.listen()
+                host = current_host()
+                await self._acceptor.listen(host)
                 await self._nursery.start(self._acceptor.run)
-                try:
-                    yield
-                except Exception:
+                with hosting(host, self):
                     try:
-                        await self.aclose()
-                    except Undelivered as undelivered:
-                        logger.warning("%s", undelivered)
-                    raise
-                await self.aclose()
+                        yield
+                    except Exception:
+                        try:
+                            await self.aclose()
+                        except Undelivered as undelivered:
+                            logger.warning("%s", undelivered)
+                        raise
+                    await self.aclose()
             finally:
                 self._closing = True
                 self._stopped.set()
@@ -344,59 +345,7 @@ class Server(Handling, TopicServer):
     async def _refuse(self, link: Link, endpoint: Endpoint, code: str, why: str) -> None:
         await self._connection(link, endpoint, (code, why)).run()
 
-    # --- sending ---
-
-    async def broadcast(
-        self,
-        event: str,
-        data: object = None,
-        *,
-        attachments: Iterable[Buffer] = NO_ATTACHMENTS,
-        exclude: Connection | Collection[Connection] | None = None,
-        where: Callable[[Connection], bool] | None = None,
-        traceparent: str = "",
-    ) -> BroadcastReport:
-        """Send an event to every client on every address.
-
-        It is encoded once, and nobody waits for the slowest: a client whose outbox is full is
-        closed, or misses this event, as the option ``slow_peer`` says.
-
-        Args:
-            event: The name.
-            data: Anything that has a JSON form.
-            attachments: Buffers of bytes; see `Connection.emit`. Clients that take none do not get the event, which is
-                logged, and they count as those for which it was dropped.
-            exclude: Connections that do not get it.
-            where: Only connections for which this is true get it.
-            traceparent: As for `Connection.emit`.
-
-        Returns:
-            To how many it was sent, and for how many it was dropped.
-
-        Raises:
-            LocalProtocolError: The name, the data or the attachments cannot be sent; nothing was.
-
-        Cancellation: a cancelled broadcast has sent nothing. Always a schedule point.
-        """
-        await trio.lowlevel.checkpoint()
-        return self._audience.broadcast(event, data, exclude, where, attachments, traceparent)
-
-    def broadcast_nowait(
-        self,
-        event: str,
-        data: object = None,
-        *,
-        attachments: Iterable[Buffer] = NO_ATTACHMENTS,
-        exclude: Connection | Collection[Connection] | None = None,
-        where: Callable[[Connection], bool] | None = None,
-        traceparent: str = "",
-    ) -> BroadcastReport:
-        """Like `broadcast`, for plain functions: without giving way to other tasks.
-
-        Raises:
-            LocalProtocolError: The name or the data cannot be sent; nothing was.
-        """
-        return self._audience.broadcast(event, data, exclude, where, attachments, traceparent)
+    # --- leaving ---
 
     async def drain(self, timeout: float | Unset | None = UNSET, message: str = "") -> DrainReport:
         """Close once every client has left by itself, having lost nothing: for a successor to take over.

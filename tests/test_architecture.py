@@ -49,7 +49,9 @@ PURE_STDLIB = frozenset(
 APPLICATIONS = ("pyipc.cli", "pyipc.cluster", "pyipc.manager", "pyipc.node_ipc", "pyipc.testing", "pyipc.__main__")
 # All that the transports may know of the layer below: how to read an address and how to fail.
 BELOW_TRANSPORTS = ("pyipc.errors", "pyipc.options", "pyipc.protocol.addresses")
-PUBLIC_TO_APPLICATIONS = ("pyipc", "pyipc.errors", "pyipc.transports")
+PUBLIC_TO_APPLICATIONS = ("pyipc", "pyipc.errors", "pyipc.nursery", "pyipc.transports")
+# What one application may know of another: the cluster is what the manager and the command line start.
+OPEN_APPLICATIONS = ("pyipc.cluster",)
 
 
 def within(module: str, *packages: str) -> bool:
@@ -101,7 +103,8 @@ def _why_not(module: str, name: str) -> str | None:
     if here == 3:
         # `python -m pyipc` is the door of the command line.
         own = "pyipc.cli" if module == "pyipc.__main__" else ".".join(module.split(".")[:2])
-        if within(name, "pyipc") and name not in PUBLIC_TO_APPLICATIONS and not within(name, own):
+        public = (*PUBLIC_TO_APPLICATIONS, *OPEN_APPLICATIONS)
+        if within(name, "pyipc") and name not in public and not within(name, own):
             return "applications are built from the public names of " + ", ".join(PUBLIC_TO_APPLICATIONS)
         return None
     if within(name, "pyipc"):
@@ -144,6 +147,7 @@ def test_imports_point_down(module: str) -> None:
         ("pyipc.testing", "from pyipc.router import Router"),
         ("pyipc.testing", "from pyipc import router"),
         ("pyipc.cluster.pool", "from pyipc.manager import Manager"),
+        ("pyipc.cli.run", "from pyipc.cluster.keeper import Keeper"),
     ],
 )
 def test_an_import_that_points_up_is_caught(module: str, source: str) -> None:
@@ -217,7 +221,7 @@ def unguarded_platform_imports(module: str, source: str) -> list[str]:
 REVIVERS = {"pickle", "marshal", "shelve", "dill", "cloudpickle", "xmlrpc", "yaml", "ctypes.util", "runpy", "code"}
 RUNNERS = {"eval", "exec", "compile", "__import__", "import_module", "load"}
 # Names here come from what is installed, or from a table in the module; never from a peer.
-MAY_IMPORT_BY_NAME = {"pyipc.transports.registry", "pyipc.cli.main"}
+MAY_IMPORT_BY_NAME = {"pyipc.transports.registry", "pyipc.cli.main", "pyipc.cluster.__main__"}
 
 
 def revived_code(module: str, source: str) -> list[str]:
@@ -476,7 +480,7 @@ def rooms(page: str) -> set[str]:
 
 def test_the_page_on_architecture_has_a_place_for_every_module() -> None:
     page = (ROOT / "docs" / "explanation" / "architecture.md").read_text("utf-8")
-    whole = ("pyipc.cli", "pyipc.node_ipc", "pyipc.testing")  # rooms that are shown as one
+    whole = ("pyipc.cli", "pyipc.cluster", "pyipc.node_ipc", "pyipc.testing")  # rooms that are shown as one
     modules = {
         module for module, path in SOURCES.items() if not path.name.startswith("__") and not within(module, *whole)
     }

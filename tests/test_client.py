@@ -823,3 +823,38 @@ async def test_repr_shows_the_state(autojump_clock: MockClock) -> None:
         await client.flush()
         await transport.peers[0].link.aclose()
     assert "closed" in repr(client)
+
+
+async def test_waiting_until_all_that_has_arrived_is_handled(autojump_clock: trio.testing.MockClock) -> None:
+    """Events in line, requests beside them and streams count; what this side asks for does not."""
+    at_work = 0
+    done: list[object] = []
+    router = pyipc.Router()
+
+    @router.on("event")
+    @router.on("ask")
+    async def handle(message: pyipc.Message[object]) -> str:
+        nonlocal at_work
+        at_work += 1
+        await trio.sleep(1)
+        at_work -= 1
+        done.append(message.data)
+        return "done"
+
+    server_router = pyipc.Router()
+    server_router.on("never", lambda message: trio.sleep_forever())
+    async with (
+        pyipc.testing.pair(server_router, client_router=router) as (client, server),
+        trio.open_nursery() as nursery,
+    ):
+        await client.wait_handled()  # nothing has come yet
+        [connection] = server.connections
+        nursery.start_soon(client.request, "never")
+        nursery.start_soon(connection.request, "ask", 3)
+        for number in (1, 2):
+            await connection.emit("event", number)
+        await trio.testing.wait_all_tasks_blocked()
+        assert at_work == 2
+        await client.wait_handled()
+        assert (at_work, sorted(done, key=repr)) == (0, [1, 2, 3])
+        nursery.cancel_scope.cancel()

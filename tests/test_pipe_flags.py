@@ -26,8 +26,9 @@ from pyipc.errors import (
     ListenError,
 )
 from pyipc.transports.pipe import PipeTransport
+from pyipc.transports.pipe_backlog import BACKLOG
 from pyipc.transports.pipe_link import PipeLink
-from pyipc.transports.pipe_listener import BACKLOG, PipeListener
+from pyipc.transports.pipe_listener import PipeListener
 from pyipc.transports.port import Peer
 from pyipc.transports.windows_api import WindowsApi
 from tests.conftest import CANNOT_RUN

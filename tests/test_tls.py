@@ -19,7 +19,8 @@ import pyipc
 from pyipc import TLS, Endpoint
 from pyipc.errors import AddressError, AddressInUse, ConnectError, HandshakeFailed
 from pyipc.transports import Peer, transport_for
-from pyipc.transports.tls import TlsTransport, client_link, server_link, tls_listener
+from pyipc.transports.claims import ClaimListener, SocketClaim
+from pyipc.transports.tls import TlsTransport, client_link, server_link
 from pyipc.transports.tls_link import _name, _verifiable
 from tests.certificates import authority, authority_file, leaf, leaf_file
 from tests.conformance.sides import until
@@ -428,7 +429,7 @@ async def test_a_connection_that_is_cancelled_leaves_nothing(client_tls: TLS) ->
 async def test_sockets_that_listen_already(server_tls: TLS, client_tls: TLS) -> None:
     listening = socket.create_server(("127.0.0.1", 0))
     address = pyipc.parse_address(f"tls://127.0.0.1:{listening.getsockname()[1]}")
-    listener = tls_listener([listening], address, server_tls)
+    listener = ClaimListener(SocketClaim([listening], address), TRANSPORT.adopter(address, {"tls": server_tls}))
     client, server = await both_ends(listener, address, client_tls)
     await server.send(b"hello")
     assert await client.receive() == b"hello"

@@ -534,7 +534,7 @@ async def test_a_peer_is_not_left_hanging_when_the_program_is_interrupted(place:
         raise KeyboardInterrupt
 
     _, plain = faulty_listener(place)
-    listener = SocketListener(plain._sockets, plain.address, adopt=adopt)
+    listener = SocketListener(plain._claim.sockets, plain.address, adopt=adopt)
     async with closing(listener):
         with call(place) as caller, trio.fail_after(5):
             with pytest.raises(KeyboardInterrupt):
@@ -583,7 +583,7 @@ async def test_closing_a_listener_wakes_whoever_accepts(place: Path, count: int)
         with pytest.raises(ConnectionClosed):
             await listener.accept()
     assert released == [True]  # once, while the sockets were open
-    assert repr(listener) == "<SocketListener on unix:/s, closed>"
+    assert repr(listener) == "<SocketListener of <SocketClaim of unix:/s, closed>>"
 
 
 async def test_a_cancelled_close_of_a_listener_closes(place: Path) -> None:

@@ -7,9 +7,15 @@ system are imported when they are first used. Nothing in here knows messages or 
 
 from __future__ import annotations
 
+from pyipc.transports.claims import ClaimListener as ClaimListener
+from pyipc.transports.claims import SocketClaim as SocketClaim
+from pyipc.transports.claims import socket_adopter as socket_adopter
 from pyipc.transports.credentials import peer_credentials as peer_credentials
 from pyipc.transports.memory import memory_link_pair as memory_link_pair
+from pyipc.transports.pipe_instance import PipeInstance as PipeInstance
+from pyipc.transports.port import Carrier as Carrier
 from pyipc.transports.port import Certificate as Certificate
+from pyipc.transports.port import Claim as Claim
 from pyipc.transports.port import Link as Link
 from pyipc.transports.port import Listener as Listener
 from pyipc.transports.port import Peer as Peer
@@ -21,16 +27,22 @@ from pyipc.transports.sockets import SocketListener as SocketListener
 from pyipc.transports.sockets import refuse_unknown_options as refuse_unknown_options
 
 __all__ = [
+    "Carrier",
     "Certificate",
+    "Claim",
+    "ClaimListener",
     "Link",
     "Listener",
     "Peer",
+    "PipeInstance",
     "Place",
+    "SocketClaim",
     "SocketLink",
     "SocketListener",
     "Transport",
     "memory_link_pair",
     "peer_credentials",
     "refuse_unknown_options",
+    "socket_adopter",
     "transport_for",
 ]

@@ -7,6 +7,7 @@ from there on it is like one of ours, but nobody here unlinks it, and it cannot 
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import sys
 from typing import TYPE_CHECKING, Any, Final
@@ -16,6 +17,7 @@ import trio
 from pyipc.errors import AddressError, ConnectionClosed
 from pyipc.protocol.addresses import is_loopback
 from pyipc.transports.activation import passed_descriptors
+from pyipc.transports.claims import SocketClaim, socket_adopter
 from pyipc.transports.inspecting import SocketKind, is_unix, kind_of, local_address, open_descriptor
 from pyipc.transports.port import Listener, Place, Transport
 from pyipc.transports.sockets import SocketListener, refuse_unknown_options
@@ -24,10 +26,10 @@ from pyipc.transports.unix import unix_link
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from pyipc.protocol.addresses import Address
-    from pyipc.transports.port import Link
+    from pyipc.transports.port import Carrier, Link
 
 __all__ = ["InheritedTransport"]
 
@@ -103,13 +105,50 @@ class InheritedTransport(Transport):
         tls = options.get("tls")
         with self._taking(address) as (kind, sockets):
             if tls is not None:
-                _check_tls(address, kind, sockets, tls)
+                _check_tls(address, tls, is_tcp=kind is not SocketKind.DATAGRAMS and not any(map(is_unix, sockets)))
             if kind is SocketKind.CONNECTED:
                 return _SinglePeerListener(address, _connected(sockets[0], address, tls))
             reached_at = local_address(sockets[0], tls=tls is not None) or address
             if kind is SocketKind.DATAGRAMS:
                 return _datagram_listener(sockets, reached_at)
             return SocketListener(sockets, reached_at, adopt=lambda sock: _link(sock, reached_at, tls))
+
+    async def claim(self, address: Address, options: Mapping[str, object]) -> SocketClaim:
+        """Take the sockets that were inherited, if they listen.
+
+        Options: ``tls``, for TCP sockets. Certificates are for whoever makes the links; here it only tells that there
+        will be some.
+
+        Raises:
+            AddressError: There is no such socket, or it does not listen.
+            TypeError: An option does not exist.
+
+        Cancellation: nothing stays open.
+        """
+        refuse_unknown_options(options, ("tls",), f"listening on {address}")
+        await trio.lowlevel.checkpoint()
+        with self._taking(address) as (kind, sockets):
+            if kind is not SocketKind.LISTENING:
+                raise AddressError(
+                    f"{address} cannot be shared between processes: its socket does not listen, but is connected or "
+                    "for datagrams; let one process have it"
+                )
+            return SocketClaim(sockets, local_address(sockets[0], tls="tls" in options) or address)
+
+    def adopter(self, address: Address, options: Mapping[str, object]) -> Callable[[Carrier], Link]:
+        """How links are made of sockets that were accepted on ``address``, or on what it turned out to be.
+
+        Options: ``tls``, with a certificate, for TCP sockets.
+
+        Raises:
+            AddressError: The certificate cannot be used, or it is for a Unix socket.
+            TypeError: An option does not exist.
+        """
+        refuse_unknown_options(options, ("tls",), f"listening on {address}")
+        tls = options.get("tls")
+        if tls is not None:
+            _check_tls(address, tls, is_tcp=address.scheme != "unix")
+        return socket_adopter(functools.partial(_link, address=address, tls=tls), address)
 
     def places(self, address: Address) -> Sequence[Place]:
         """The sockets that ``address`` stands for, and what is wrong with them if anything is.
@@ -216,10 +255,10 @@ def _common_kind(address: Address, sockets: Sequence[socket.socket]) -> SocketKi
     return kinds[0]
 
 
-def _check_tls(address: Address, kind: SocketKind, sockets: Sequence[socket.socket], tls: Any) -> None:
+def _check_tls(address: Address, tls: Any, *, is_tcp: bool) -> None:
     from pyipc.transports.tls_settings import server_context  # brings ssl along
 
-    if kind is SocketKind.DATAGRAMS or any(map(is_unix, sockets)):
+    if not is_tcp:
         raise AddressError(
             f"{address} cannot be used with tls=, which is for TCP sockets and not for UDP or Unix ones; leave it out"
         )
@@ -239,6 +278,8 @@ def _connected(sock: socket.socket, address: Address, tls: Any = None) -> Link:
 
 def _link(sock: socket.socket, address: Address, tls: Any) -> Link:
     if is_unix(sock):
+        if tls is not None:  # of an address that does not tell what it is
+            _check_tls(address, tls, is_tcp=False)
         return unix_link(sock, str(address))
     if tls is None:
         return tcp_link(sock)

@@ -10,6 +10,7 @@ pipe, reports the pipe's owner, and lets nobody there act in its name.
 
 from __future__ import annotations
 
+import functools
 import re
 import sys
 from collections.abc import Collection
@@ -18,8 +19,11 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from pyipc.errors import AddressError, AddressInUse, ConnectError, ListenError
+from pyipc.transports.pipe_backlog import create_instance
+from pyipc.transports.pipe_claim import PipeClaim
+from pyipc.transports.pipe_instance import PipeInstance
 from pyipc.transports.pipe_link import PipeLink
-from pyipc.transports.pipe_listener import PipeListener, create_instance
+from pyipc.transports.pipe_listener import PipeListener
 from pyipc.transports.port import Peer, Place, Transport
 from pyipc.transports.sockets import refuse_unknown_options
 from pyipc.transports.windows_api import WindowsApi, error_code
@@ -28,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from pyipc.protocol.addresses import Address
-    from pyipc.transports.port import Link, Listener
+    from pyipc.transports.port import Carrier, Claim, Link, Listener
     from pyipc.transports.windows_api import Security
 
 __all__ = ["PipeTransport"]
@@ -101,7 +105,21 @@ class PipeTransport(Transport):
             raise
 
     async def listen(self, address: Address, options: Mapping[str, object]) -> Listener:
-        """Listen on the pipe of ``address``.
+        """Listen on the pipe of ``address``; see `claim` and `adopter`.
+
+        Raises:
+            AddressInUse, ListenError, AddressError, TypeError, ValueError: As `claim`.
+
+        Cancellation: nothing stays open.
+        """
+        windows, name, security = self._prepare(address, options)
+        make = functools.partial(_make_link, windows, address, _identifier(windows, address, options))
+        await trio.lowlevel.checkpoint()
+        first = await _take(windows, address, name, security, registers=True)
+        return PipeListener(windows, address, name, security, first=first, make=make)
+
+    async def claim(self, address: Address, options: Mapping[str, object]) -> Claim:
+        """Take the pipe of ``address``.
 
         Option: ``allow``, security identifiers of users whom Windows is to let in beside our own. Without it every
         peer's ``sid`` is ours, as Windows lets in nobody else; with it, it is the one that Windows tells, if it does.
@@ -115,30 +133,37 @@ class PipeTransport(Transport):
 
         Cancellation: nothing stays open.
         """
+        windows, name, security = self._prepare(address, options)
+        await trio.lowlevel.checkpoint()
+        first = await _take(windows, address, name, security, registers=False)
+        try:
+            return PipeClaim(windows, address, name, security, first=first)
+        except BaseException:
+            windows.close_handle(first)
+            raise
+
+    def adopter(self, address: Address, options: Mapping[str, object]) -> Callable[[Carrier], Link]:
+        """How links are made of instances that were accepted on ``address``.
+
+        Option: ``allow``, as for `claim`.
+
+        Raises:
+            AddressError: The address cannot be used on this system.
+            TypeError, ValueError: An option does not exist, or has a wrong value.
+        """
         refuse_unknown_options(options, ("allow",), f"listening on {address}")
         windows = self._on_windows(address)
-        name = _name_of(address, windows)
-        own = windows.own_sid()
-        others = _users(options.get("allow"))
-        # Ours by name, since a program with an administrator's rights would else make it the administrators'; and no
-        # rights that the directory of pipes would hand down.
-        rights = "".join(f"(A;;{_CLIENT_RIGHTS};;;{sid})" for sid in others if sid != own)
-        security = windows.security(f"O:{own}D:P(A;;GA;;;{own}){rights}")
-        await trio.lowlevel.checkpoint()
+        identify = _identifier(windows, address, options)
 
-        def identify(handle: int) -> Peer | None:
-            sid: str | None = own
-            if rights:
-                try:
-                    sid = windows.client_sid(handle)
-                except OSError as error:
-                    if error_code(error) == _ERROR_CANNOT_IMPERSONATE:
-                        return None
-                    sid = None  # it did not let itself be identified, or has gone; who cannot be known is not let in
-            return Peer(address=str(address), pid=_process_id(windows.client_process_id, handle), sid=sid)
+        def adopt(carrier: Carrier) -> Link:
+            if not isinstance(carrier, PipeInstance):
+                raise TypeError(f"what is accepted on {address} is the instance of a pipe, and not {carrier!r}")
+            windows.register(carrier.handle)
+            link = _make_link(windows, address, identify, carrier.handle)
+            carrier.detach()
+            return link
 
-        first = await _take(windows, address, name, security)
-        return PipeListener(windows, address, name, security, first=first, identify=identify)
+        return adopt
 
     def places(self, address: Address) -> Sequence[Place]:
         """The pipe that ``address`` stands for.
@@ -147,6 +172,17 @@ class PipeTransport(Transport):
             AddressError: The address cannot be used on this system.
         """
         return (Place(_name_of(address, self._on_windows(address))),)
+
+    def _prepare(self, address: Address, options: Mapping[str, object]) -> tuple[WindowsApi, str, Security]:
+        """What it takes to listen: the calls of Windows, the name of the pipe, and who may use it."""
+        refuse_unknown_options(options, ("allow",), f"listening on {address}")
+        windows = self._on_windows(address)
+        name = _name_of(address, windows)
+        own = windows.own_sid()
+        # Ours by name, since a program with an administrator's rights would else make it the administrators'; and no
+        # rights that the directory of pipes would hand down.
+        rights = "".join(f"(A;;{_CLIENT_RIGHTS};;;{sid})" for sid in _others(windows, options))
+        return windows, name, windows.security(f"O:{own}D:P(A;;GA;;;{own}){rights}")
 
     def _on_windows(self, address: Address) -> WindowsApi:
         if self._windows is None:
@@ -196,11 +232,11 @@ async def _open(windows: WindowsApi, address: Address, name: str) -> int:
         pause = min(2 * pause, _LONGEST_PAUSE)
 
 
-async def _take(windows: WindowsApi, address: Address, name: str, security: Security) -> int:
+async def _take(windows: WindowsApi, address: Address, name: str, security: Security, *, registers: bool) -> int:
     """Create the first instance of a pipe; if there are others yet, for a moment again and again."""
     for pause in (*_TAKING_PAUSES, None):
         try:
-            return create_instance(windows, name, security, first=True)
+            return create_instance(windows, name, security, registers=registers, first=True)
         except OSError as error:
             if error_code(error) not in (_ERROR_ACCESS_DENIED, _ERROR_PIPE_BUSY):
                 raise ListenError(f"cannot listen on {address}: {error.strerror}; use another name") from error
@@ -211,6 +247,39 @@ async def _take(windows: WindowsApi, address: Address, name: str, security: Secu
                 ) from error
         await trio.sleep(pause)
     raise AssertionError("the last attempt has returned or raised")
+
+
+def _identifier(windows: WindowsApi, address: Address, options: Mapping[str, object]) -> Callable[[int], Peer | None]:
+    """What finds out who the client of an instance is; it returns ``None`` if that takes reading something first."""
+    own = windows.own_sid()
+    has_others = bool(_others(windows, options))
+
+    def identify(handle: int) -> Peer | None:
+        sid: str | None = own
+        if has_others:
+            try:
+                sid = windows.client_sid(handle)
+            except OSError as error:
+                if error_code(error) == _ERROR_CANNOT_IMPERSONATE:
+                    return None
+                sid = None  # it did not let itself be identified, or has gone; who cannot be known is not let in
+        return Peer(address=str(address), pid=_process_id(windows.client_process_id, handle), sid=sid)
+
+    return identify
+
+
+def _make_link(windows: WindowsApi, address: Address, identify: Callable[[int], Peer | None], handle: int) -> PipeLink:
+    """A link over an instance that a client has, and that is registered with trio."""
+    peer = identify(handle)
+    if peer is None:
+        return PipeLink(windows, handle, Peer(address=str(address)), identify=identify)
+    return PipeLink(windows, handle, peer)
+
+
+def _others(windows: WindowsApi, options: Mapping[str, object]) -> list[str]:
+    """Whom Windows is to let in beside our own user."""
+    own = windows.own_sid()
+    return [sid for sid in _users(options.get("allow")) if sid != own]
 
 
 def _users(allow: object) -> tuple[str, ...]:

@@ -10,16 +10,22 @@ from __future__ import annotations
 import dataclasses
 import math
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from pyipc.errors import AddressError
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable, Mapping, Sequence
 
     from pyipc.protocol.addresses import Address
+    from pyipc.transports.pipe_instance import PipeInstance
 
-__all__ = ["Certificate", "Link", "Listener", "Peer", "Place", "Transport"]
+__all__ = ["Carrier", "Certificate", "Claim", "Link", "Listener", "Peer", "Place", "Transport"]
+
+#: What passes from the process that accepts a peer to the one that serves it: a connected socket, or on Windows the
+#: instance of a pipe. Whoever has it closes it.
+Carrier: TypeAlias = "socket.socket | PipeInstance"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -260,6 +266,51 @@ class Listener(ABC):
         """
 
 
+class Claim(ABC):
+    """An address that is taken for other processes to serve.
+
+    The process that has it accepts, and passes on what it gets, out of which another makes links with what
+    `Transport.adopter` returns. Or it passes on the `sockets`, on which others accept by themselves.
+    """
+
+    @property
+    @abstractmethod
+    def address(self) -> Address:
+        """Where it is, with the port that was really taken."""
+
+    @property
+    def sockets(self) -> Sequence[socket.socket]:
+        """The listening sockets, which stay the claim's; none where there is no such thing, as with pipes."""
+        return ()
+
+    @abstractmethod
+    async def accept(self) -> Carrier:
+        """Wait for the next peer.
+
+        Raises:
+            ConnectionClosed: `aclose` was called.
+            OSError: Accepting failed for now (out of descriptors, say); the caller waits a little and goes on.
+
+        Cancellation: loses no peer.
+        """
+
+    def retire(self) -> Sequence[Carrier]:
+        """Take no newcomers, and hand out the peers that wait for `accept`; called once, before `aclose`.
+
+        As `Listener.retire`.
+        """
+        return ()
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """Release the address, at once and more than once. Wakes whoever is in `accept`.
+
+        What was accepted is not closed by it.
+
+        Cancellation: the address is released all the same.
+        """
+
+
 class Transport(ABC):
     """Reaches and listens on the addresses of some schemes.
 
@@ -296,6 +347,39 @@ class Transport(ABC):
         Cancellation: nothing stays open.
         """
 
+    async def claim(self, address: Address, options: Mapping[str, object]) -> Claim:
+        """Take ``address`` for other processes to serve. By default, what a transport moves stays in its process.
+
+        Args:
+            address: Where.
+            options: As for `listen`. What only matters to whoever makes the links, such as ``tls``, may be left out.
+
+        Raises:
+            AddressInUse: Somebody else listens there.
+            ListenError: The operating system or a safety rule refuses; the message says why.
+            AddressError: The address cannot be used on this system, or cannot be shared between processes.
+
+        Cancellation: nothing stays open.
+        """
+        raise _not_shared(address)
+
+    def adopter(self, address: Address, options: Mapping[str, object]) -> Callable[[Carrier], Link]:
+        """How links are made of what a `Claim` has accepted, in this process or in another one.
+
+        Args:
+            address: That of the claim.
+            options: As for `listen`. Here they are checked, once.
+
+        Returns:
+            A function that makes a link, which owns what it was given. If it raises `OSError`, because the connection
+            is broken or its peer cannot be identified, the caller closes that.
+
+        Raises:
+            AddressError: The options cannot be used, or what is accepted here cannot be passed to another process.
+            TypeError, ValueError: An option does not exist, or has a wrong value.
+        """
+        raise _not_shared(address)
+
     def places(self, address: Address) -> Sequence[Place]:
         """The places that ``address`` stands for on this machine, in the order in which clients try them.
 
@@ -313,3 +397,10 @@ class Transport(ABC):
         So what is too large is an error also while there is no link. By default, ``None``, as for streams.
         """
         return None
+
+
+def _not_shared(address: Address) -> AddressError:
+    return AddressError(
+        f"{address} cannot be shared between processes; listen there in one process only, or use a bare name, unix:, "
+        "tcp:// or tls://"
+    )

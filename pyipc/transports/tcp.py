@@ -3,7 +3,7 @@
 Owns finding the addresses of a host, dialing and binding them, and how TCP is tuned. Must not know
 whether traffic may leave this host: that was decided before anybody asks for a socket here.
 
-`dial` and `bind` hand out plain sockets, for transports that are built on TCP.
+`dial` and `claim_host` hand out plain sockets, for transports that are built on TCP.
 """
 
 from __future__ import annotations
@@ -20,16 +20,17 @@ import trio
 
 from pyipc.errors import ConnectError
 from pyipc.transports.binding import bind_host
+from pyipc.transports.claims import ClaimListener, SocketClaim, socket_adopter
 from pyipc.transports.port import Peer, Transport
-from pyipc.transports.sockets import BACKLOG, SHORTAGE, SocketLink, SocketListener, refuse_unknown_options
+from pyipc.transports.sockets import BACKLOG, SHORTAGE, SocketLink, refuse_unknown_options
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from pyipc.protocol.addresses import Address
-    from pyipc.transports.port import Link, Listener
+    from pyipc.transports.port import Carrier, Link, Listener
 
-__all__ = ["TcpTransport", "bind", "dial", "peer_of", "tcp_link", "tune"]
+__all__ = ["TcpTransport", "claim_host", "dial", "peer_of", "tcp_link", "tune"]
 
 #: Keepalive: seconds of silence before the first probe, seconds between probes, probes. A plain
 #: peer that vanished is noticed after a minute.
@@ -60,6 +61,16 @@ class TcpTransport(Transport):
         """Listen on every address of the host, with the same port on all of them.
 
         Raises:
+            AddressInUse, ListenError, TypeError: As `claim`.
+
+        Cancellation: nothing stays open.
+        """
+        return ClaimListener(await self.claim(address, options), self.adopter(address, options))
+
+    async def claim(self, address: Address, options: Mapping[str, object]) -> SocketClaim:
+        """Take every address of the host, with the same port on all of them.
+
+        Raises:
             AddressInUse: Another program listens there.
             ListenError: The host is unknown, is not this machine, or the port is not for us.
             TypeError: An option does not exist.
@@ -67,9 +78,16 @@ class TcpTransport(Transport):
         Cancellation: nothing stays open.
         """
         refuse_unknown_options(options, (), f"listening on {address}")
-        sockets = await bind(address)
-        taken = dataclasses.replace(address, port=sockets[0].getsockname()[1])
-        return SocketListener(sockets, taken, adopt=functools.partial(tcp_link, scheme=address.scheme))
+        return await claim_host(address)
+
+    def adopter(self, address: Address, options: Mapping[str, object]) -> Callable[[Carrier], Link]:
+        """How links are made of sockets that were accepted on ``address``.
+
+        Raises:
+            TypeError: An option does not exist.
+        """
+        refuse_unknown_options(options, (), f"listening on {address}")
+        return socket_adopter(functools.partial(tcp_link, scheme=address.scheme), address)
 
 
 async def dial(address: Address) -> socket.socket:
@@ -107,11 +125,11 @@ async def dial(address: Address) -> socket.socket:
     return sock
 
 
-async def bind(address: Address) -> list[socket.socket]:
+async def claim_host(address: Address) -> SocketClaim:
     """Open listening TCP sockets on every address of a host, all with the same port.
 
     Args:
-        address: Where; only ``host`` and ``port`` matter. Port 0 takes a free one.
+        address: Where. Port 0 takes a free one.
 
     Raises:
         AddressInUse: Another program listens there.
@@ -119,7 +137,8 @@ async def bind(address: Address) -> list[socket.socket]:
 
     Cancellation: nothing stays open.
     """
-    return await bind_host(address, socket.SOCK_STREAM, _bind_one)
+    sockets = await bind_host(address, socket.SOCK_STREAM, _bind_one)
+    return SocketClaim(sockets, dataclasses.replace(address, port=sockets[0].getsockname()[1]))
 
 
 def peer_of(sock: socket.socket, scheme: str) -> Peer:

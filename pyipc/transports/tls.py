@@ -2,31 +2,31 @@
 
 Owns joining sockets, settings and links. Must not know how TLS is spoken, which is for `tls_link`.
 
-`client_link`, `server_link` and `tls_listener` are for sockets that come from elsewhere, such as inherited ones.
+`client_link` and `server_link` are for sockets that come from elsewhere, such as inherited ones.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from typing import TYPE_CHECKING, Any
 
 from pyipc.errors import AddressError, ConnectError
+from pyipc.transports.claims import ClaimListener, SocketClaim, socket_adopter
 from pyipc.transports.port import Transport
-from pyipc.transports.sockets import SHORTAGE, SocketListener, refuse_unknown_options
-from pyipc.transports.tcp import bind, dial, peer_of, tune
+from pyipc.transports.sockets import SHORTAGE, refuse_unknown_options
+from pyipc.transports.tcp import claim_host, dial, peer_of, tune
 from pyipc.transports.tls_link import TlsLink
 from pyipc.transports.tls_settings import TLS, check_tls, client_context, server_context
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
     from pyipc.protocol.addresses import Address
-    from pyipc.transports.port import Link, Listener, Peer
+    from pyipc.transports.port import Carrier, Link, Listener, Peer
     from pyipc.transports.tls_settings import AnyTLS
 
-__all__ = ["TlsTransport", "client_link", "server_link", "tls_listener"]
+__all__ = ["TlsTransport", "client_link", "server_link"]
 
 
 class TlsTransport(Transport):
@@ -70,12 +70,38 @@ class TlsTransport(Transport):
         Options: ``tls``, with a certificate.
 
         Raises:
+            AddressInUse, ListenError: As `claim`.
+            AddressError, TypeError: As `adopter`.
+
+        Cancellation: nothing stays open.
+        """
+        adopt = self.adopter(address, options)
+        return ClaimListener(await self.claim(address, options), adopt)
+
+    async def claim(self, address: Address, options: Mapping[str, object]) -> SocketClaim:
+        """Take every address of the host, with the same port on all of them.
+
+        Options: ``tls``, which does nothing here: certificates are for whoever makes the links.
+
+        Raises:
             AddressInUse: Another program listens there.
             ListenError: The host is unknown, is not this machine, or the port is not for us.
-            AddressError: There is no certificate to show, or the settings are not for servers.
             TypeError: An option does not exist, or has a wrong value.
 
         Cancellation: nothing stays open.
+        """
+        refuse_unknown_options(options, ("tls",), f"listening on {address}")
+        _tls_of(options)
+        return await claim_host(address)
+
+    def adopter(self, address: Address, options: Mapping[str, object]) -> Callable[[Carrier], Link]:
+        """How links are made of sockets that were accepted on ``address``; their handshake is still to do.
+
+        Options: ``tls``, with a certificate.
+
+        Raises:
+            AddressError: There is no certificate to show, or the settings are not for servers.
+            TypeError: An option does not exist, or has a wrong value.
         """
         refuse_unknown_options(options, ("tls",), f"listening on {address}")
         tls = _tls_of(options) or self._default
@@ -83,8 +109,7 @@ class TlsTransport(Transport):
             server_context(tls)
         except ValueError as error:
             raise AddressError(f"{address}: {error}") from error
-        sockets = await bind(address)
-        return tls_listener(sockets, dataclasses.replace(address, port=sockets[0].getsockname()[1]), tls)
+        return socket_adopter(functools.partial(_adopt, tls=tls), address)
 
 
 async def client_link(sock: socket.socket, peer: Peer, tls: AnyTLS, host: str) -> TlsLink:
@@ -123,17 +148,6 @@ def server_link(sock: socket.socket, peer: Peer, tls: AnyTLS) -> TlsLink:
         ValueError: The settings cannot be used by a server.
     """
     return TlsLink(sock, peer, server_context(tls))
-
-
-def tls_listener(sockets: Sequence[socket.socket], address: Address, tls: AnyTLS) -> SocketListener:
-    """Make a listener of TCP sockets that listen already, such as inherited ones.
-
-    Args:
-        sockets: They all belong to the listener from here on.
-        address: Where they listen, as the user knows it.
-        tls: What to show, and which certificates to ask for.
-    """
-    return SocketListener(sockets, address, adopt=functools.partial(_adopt, tls=tls))
 
 
 def _adopt(sock: socket.socket, tls: AnyTLS) -> Link:

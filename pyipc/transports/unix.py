@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from pyipc.errors import AddressError, AddressInUse, ConnectError, ListenError, UnsafePath
+from pyipc.transports.claims import ClaimListener, SocketClaim, socket_adopter
 from pyipc.transports.credentials import peer_credentials
 from pyipc.transports.port import Peer, Place, Transport
 from pyipc.transports.safe_paths import (
@@ -28,13 +29,13 @@ from pyipc.transports.safe_paths import (
     open_socket_directory,
     socket_is_live,
 )
-from pyipc.transports.sockets import BACKLOG, SHORTAGE, SocketLink, SocketListener, refuse_unknown_options
+from pyipc.transports.sockets import BACKLOG, SHORTAGE, SocketLink, refuse_unknown_options
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from pyipc.protocol.addresses import Address
-    from pyipc.transports.port import Link, Listener
+    from pyipc.transports.port import Carrier, Link, Listener
 
 __all__ = ["UnixTransport", "unix_link"]
 
@@ -92,7 +93,17 @@ class UnixTransport(Transport):
             raise ConnectError(f"the server of {address} cannot be identified: {_reason(error)}") from error
 
     async def listen(self, address: Address, options: Mapping[str, object]) -> Listener:
-        """Listen on ``address``.
+        """Listen on ``address``; see `claim`.
+
+        Raises:
+            AddressInUse, UnsafePath, ListenError, AddressError, TypeError, ValueError: As `claim`.
+
+        Cancellation: nothing stays open.
+        """
+        return ClaimListener(await self.claim(address, options), self.adopter(address, options))
+
+    async def claim(self, address: Address, options: Mapping[str, object]) -> SocketClaim:
+        """Take ``address``.
 
         Options: ``mode`` (permission bits of the socket, 0600 if not given, or 0660 with a group) and ``group``
         (name or id), for addresses with a path.
@@ -110,25 +121,37 @@ class UnixTransport(Transport):
         self._check(address)
         mode, gid = _permissions(address, options)
         await trio.lowlevel.checkpoint()
-        claim: PathClaim | None = None
+        path: PathClaim | None = None
         with contextlib.ExitStack() as undo:
-            # Last in, first out: the claim is given back while the socket is still open.
+            # Last in, first out: the path is given back while the socket is still open.
             try:
                 sock = undo.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
                 if _is_abstract(address):
                     sock.bind(self._abstract_name(address))
                 else:
-                    claim = self._claim(address)
-                    undo.callback(claim.release)
-                    claim.bind(sock, mode=mode, gid=gid)
+                    path = self._claim_path(address)
+                    undo.callback(path.release)
+                    path.bind(sock, mode=mode, gid=gid)
                 sock.listen(BACKLOG)
             except OSError as error:
                 if error.errno == errno.EADDRINUSE:
                     raise AddressInUse(f"another program listens on {address}; stop it, or use another name") from error
                 raise ListenError(f"cannot listen on {address}: {_reason(error)}; use another name") from error
             undo.pop_all()
-        adopt = functools.partial(unix_link, address=str(address), platform=self._platform)
-        return SocketListener([sock], address, adopt=adopt, release=claim.release if claim is not None else None)
+        return SocketClaim([sock], address, release=path.release if path is not None else None)
+
+    def adopter(self, address: Address, options: Mapping[str, object]) -> Callable[[Carrier], Link]:
+        """How links are made of sockets that were accepted on ``address``.
+
+        Options: as `claim`; they do nothing here.
+
+        Raises:
+            AddressError: The address cannot be used on this system.
+            TypeError: An option does not exist.
+        """
+        refuse_unknown_options(options, ("mode", "group"), f"listening on {address}")
+        self._check(address)
+        return socket_adopter(functools.partial(unix_link, address=str(address), platform=self._platform), address)
 
     def places(self, address: Address) -> Sequence[Place]:
         """The paths of the sockets that ``address`` stands for, in the order in which clients try them.
@@ -147,7 +170,7 @@ class UnixTransport(Transport):
         path = self._explicit_path(address)
         return (Place(path, _obstacle(os.path.dirname(path))),)
 
-    def _claim(self, address: Address) -> PathClaim:
+    def _claim_path(self, address: Address) -> PathClaim:
         if address.scheme == "local":
             return self._claim_default(address)
         path = self._explicit_path(address)

@@ -33,6 +33,9 @@ _OWNER_SECURITY_INFORMATION: Final = 1
 _TOKEN_QUERY: Final = 8
 _TOKEN_USER: Final = 1
 _SDDL_REVISION_1: Final = 1
+# For handles of other processes.
+_PROCESS_DUP_HANDLE: Final = 0x40
+_DUPLICATE_SAME_ACCESS: Final = 2
 
 
 class Overlapped(ctypes.Structure):
@@ -100,6 +103,16 @@ class WindowsApi:
         self._connect_named_pipe = function(kernel, "ConnectNamedPipe", boolean, handle, ctypes.POINTER(Overlapped))
         self._cancel_io = function(kernel, "CancelIoEx", boolean, handle, address)
         self._close_handle = function(kernel, "CloseHandle", boolean, handle)
+        self._create_event = function(kernel, "CreateEventW", handle, address, boolean, boolean, text)
+        self._set_event = function(kernel, "SetEvent", boolean, handle)
+        self._reset_event = function(kernel, "ResetEvent", boolean, handle)
+        self._overlapped_result = function(
+            kernel, "GetOverlappedResult", boolean, handle, ctypes.POINTER(Overlapped), numbers, boolean
+        )
+        self._open_process = function(kernel, "OpenProcess", handle, number, boolean, number)
+        self._duplicate_handle = function(
+            kernel, "DuplicateHandle", boolean, *[handle] * 3, ctypes.POINTER(wintypes.HANDLE), number, boolean, number
+        )
         self._client_process = function(kernel, "GetNamedPipeClientProcessId", boolean, handle, numbers)
         self._server_process = function(kernel, "GetNamedPipeServerProcessId", boolean, handle, numbers)
         self._current_process = function(kernel, "GetCurrentProcess", handle)
@@ -177,6 +190,51 @@ class WindowsApi:
     def close_handle(self, handle: int) -> None:
         """``CloseHandle``."""
         self._close_handle(handle)
+
+    def duplicate_handle(self, handle: int, pid: int) -> int:
+        """``DuplicateHandle``: a handle of the same file for another process; returns its number there."""
+        process = self._valid(self._open_process(_PROCESS_DUP_HANDLE, False, pid))
+        try:
+            there = wintypes.HANDLE()
+            self._check(
+                self._duplicate_handle(
+                    self._current_process(), handle, process, ctypes.byref(there), 0, False, _DUPLICATE_SAME_ACCESS
+                )
+            )
+            return there.value or 0
+        finally:
+            self._close_handle(process)
+
+    # --- waiting without trio's completion port ---
+
+    def create_event(self) -> int:
+        """``CreateEventW``: an event that is not set, and stays set until it is reset."""
+        return self._valid(self._create_event(None, True, False, None))
+
+    def set_event(self, event: int) -> None:
+        """``SetEvent``."""
+        self._check(self._set_event(event))
+
+    def reset_event(self, event: int) -> None:
+        """``ResetEvent``."""
+        self._check(self._reset_event(event))
+
+    async def wait_event(self, event: int) -> None:
+        """Wait, in a thread, until an event is set.
+
+        Cancellation: changes nothing.
+        """
+        await _lowlevel.WaitForSingleObject(event)
+
+    def overlapped_result(self, handle: int, overlapped: Overlapped) -> int:
+        """``GetOverlappedResult``, without waiting.
+
+        Returns:
+            0 if the call is done, 996 if it is under way, or why it failed.
+        """
+        count = wintypes.DWORD()
+        done = self._overlapped_result(handle, ctypes.byref(overlapped), ctypes.byref(count), False)
+        return 0 if done else self._last_error()
 
     # --- trio's completion port ---
 

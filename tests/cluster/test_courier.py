@@ -74,7 +74,7 @@ async def test_what_is_carried_arrives_and_the_sender_keeps_its_own() -> None:
             courier.send_nowait({"claim": "a", "number": 1}, theirs)
             header, carrier = await mailbox.receive()
             assert header == {"claim": "a", "number": 1}
-            assert carrier is not None
+            assert isinstance(carrier, socket.socket)
             assert not carrier.get_inheritable()
             with carrier:
                 ours.sendall(b"x")

@@ -19,7 +19,7 @@ from pyipc.cluster.listeners import (
     TrioListener,
     shared_listener,
 )
-from pyipc.transports import Link, Listener, Peer, SocketLink, Transport
+from pyipc.transports import Carrier, Link, Listener, Peer, SocketLink, Transport
 from tests.battery.leaks import leak_gate
 from tests.cluster.test_receiving import World, settled, world
 from tests.cluster.worlds import CLAIM, local_workers, primary
@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason=f"{CANNOT_RUN} Windows has no SCM_RIGHTS")
 
 
-def adopt(sock: socket.socket) -> Link:
+def adopt(sock: Carrier) -> Link:
+    assert isinstance(sock, socket.socket)
     return SocketLink(sock, Peer(address="tcp://peer", host="127.0.0.1"))
 
 
@@ -91,7 +92,7 @@ async def test_servers_of_pyipc_in_workers_serve_one_address_and_drain() -> None
 async def test_a_peer_that_cannot_be_adopted_is_turned_away(caplog: pytest.LogCaptureFixture) -> None:
     answers: list[BaseException | None] = [OSError("unknown"), None, RuntimeError("a bug")]
 
-    def picky(sock: socket.socket) -> Link:
+    def picky(sock: Carrier) -> Link:
         if (answer := answers.pop(0)) is not None:
             raise answer
         return adopt(sock)

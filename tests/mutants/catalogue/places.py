@@ -142,7 +142,7 @@ MUTANTS: Final = (
     Mutant(
         name="pipe-not-the-first",
         mistake="a server adds an instance to a pipe that somebody else has made",
-        file="pyipc/transports/pipe_listener.py",
+        file="pyipc/transports/pipe_backlog.py",
         old=" | (_FILE_FLAG_FIRST_PIPE_INSTANCE if first else 0),\n",
         new=",\n",
         caught_by="tests/test_pipe_flags.py::test_a_name_that_is_taken",
@@ -150,7 +150,7 @@ MUTANTS: Final = (
     Mutant(
         name="pipe-for-the-network",
         mistake="clients on other machines may connect to a pipe",
-        file="pyipc/transports/pipe_listener.py",
+        file="pyipc/transports/pipe_backlog.py",
         old="        _PIPE_REJECT_REMOTE_CLIENTS,\n        _PIPE_UNLIMITED",
         new="        0,\n        _PIPE_UNLIMITED",
         caught_by="tests/test_pipe_flags.py::test_how_instances_are_created",

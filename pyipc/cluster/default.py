@@ -1,0 +1,85 @@
+"""Node's way to write it: one cluster of a program, by names of the module.
+
+Nothing is kept here but that one object; whoever wants more clusters, or another, makes a `Cluster`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Unpack
+
+from pyipc.cluster.environment import invitation
+from pyipc.cluster.primary import Cluster
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pyipc.cluster.handle import WorkerHandle
+    from pyipc.cluster.settings import SettingOverrides
+
+__all__ = ["default", "disconnect", "fork", "is_worker", "off", "on", "once", "setup_primary", "workers"]
+
+_default: Cluster | None = None
+
+
+def is_worker() -> bool:
+    """Whether this process was started by a cluster, as a worker of it."""
+    return invitation() is not None
+
+
+def default() -> Cluster:
+    """The cluster that the functions of this module are about. Its workers run the program that this process runs.
+
+    It has to be entered once, as in ``async with cluster.default():``. After its end there is a new one.
+    """
+    global _default  # the one that these functions are for
+    if _default is None or _default.is_over:
+        _default = Cluster()
+    return _default
+
+
+def setup_primary(**settings: Unpack[SettingOverrides]) -> None:
+    """As `Cluster.setup_primary`."""
+    default().setup_primary(**settings)
+
+
+async def fork(
+    id: str | None = None,
+    *,
+    role: str = "",
+    env: Mapping[str, str | None] | None = None,
+    wait: bool = True,
+    **settings: Any,
+) -> WorkerHandle:
+    """As `Cluster.fork`.
+
+    Cancellation: the worker is ended.
+    """
+    return await default().fork(id, role=role, env=env, wait=wait, **settings)
+
+
+def workers() -> Mapping[str, WorkerHandle]:
+    """As `Cluster.workers`."""
+    return default().workers
+
+
+def on(type: Any, handler: Any = None) -> Any:
+    """As `Cluster.on`."""
+    return default().on(type, handler)
+
+
+def once(type: Any, handler: Any = None) -> Any:
+    """As `Cluster.once`."""
+    return default().once(type, handler)
+
+
+def off(type: Any, handler: Any = None) -> None:
+    """As `Cluster.off`."""
+    default().off(type, handler)
+
+
+async def disconnect() -> None:
+    """As `Cluster.disconnect`.
+
+    Cancellation: the workers leave all the same.
+    """
+    await default().disconnect()

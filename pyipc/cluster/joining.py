@@ -1,0 +1,193 @@
+"""Being a worker: for the length of a block, or as a whole program."""
+
+from __future__ import annotations
+
+import logging
+import math
+import signal
+import socket
+import sys
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+import pyipc
+from pyipc.cluster import control
+from pyipc.cluster.channels import given_endpoint, socket_link
+from pyipc.cluster.courier import SocketMailbox
+from pyipc.cluster.environment import invitation
+from pyipc.cluster.errors import ClusterError
+from pyipc.cluster.lifeline import ORPHAN_TIMEOUT, watch_lifeline
+from pyipc.cluster.receiving import Receiving
+from pyipc.cluster.worker import Worker
+from pyipc.nursery import hidden_nursery
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from pyipc.cluster.courier import Mailbox
+    from pyipc.cluster.environment import Invitation
+
+__all__ = ["join", "run_worker"]
+
+logger: logging.Logger = logging.getLogger("pyipc.cluster")
+
+_joined = False
+
+
+@asynccontextmanager
+async def join(*, router: pyipc.Router | None = None) -> AsyncIterator[Worker]:
+    """Be the worker that this process was started as, for the length of an ``async with`` block.
+
+    Leaving the block sends what is queued for the primary, and tells it that the end was meant.
+
+    Args:
+        router: Handlers for what comes from the primary and from other workers; more can be added with `Worker.on`.
+
+    Yields:
+        The worker.
+
+    Raises:
+        ClusterError: This process was not started by a cluster, or has joined already.
+        ConnectError: The primary is gone.
+
+    Cancellation: ends at once.
+    """
+    global _joined  # what ties a process to its primary is there once
+    invited = invitation()
+    if invited is None:
+        raise ClusterError(
+            "this process is no worker: no cluster has started it. Start it with cluster.Cluster(...) or `pyipc run`, "
+            "or ask cluster.is_primary first"
+        )
+    if _joined:
+        raise ClusterError("this process has joined its cluster already, and can do so once")
+    _joined = True
+    messages_router = pyipc.Router()
+    if router is not None:
+        messages_router.include(router)
+    options = channel_options_of(invited)
+    orphaned = trio.Event()
+    token = trio.lowlevel.current_trio_token()
+
+    def lost() -> None:
+        with suppress(trio.RunFinishedError):
+            token.run_sync_soon(orphaned.set)
+
+    control_router = pyipc.Router()
+    async with (
+        primary_links(invited, lost) as (control_endpoint, messages_endpoint, mailbox),
+        pyipc.connect(control_endpoint, router=control_router, **options) as control_client,
+        pyipc.connect(messages_endpoint, router=messages_router, **options) as messages,
+    ):
+        receiving = Receiving(mailbox)
+        worker = Worker(invited, control_client, messages, receiving)
+        if router is not None:
+            worker.take_messages()
+        control_router.on(control.DRAIN, lambda message: worker.begin_draining(message.data["timeout"]))
+        async with hidden_nursery() as nursery:
+            nursery.start_soon(_watch_primary, orphaned, worker)
+            await nursery.start(receiving.run)
+            await control_client.emit(control.ONLINE)
+            with pyipc.hosted_by(worker.host):
+                yield worker
+            nursery.cancel_scope.cancel()
+        if not worker.draining:
+            worker.exited_after_disconnect = True
+        with suppress(pyipc.ConnectionClosed), trio.move_on_after(_patience(worker)):
+            await worker.leave()
+        with suppress(pyipc.ConnectionClosed):
+            await messages.aclose()
+
+
+def channel_options_of(invited: Invitation) -> dict[str, Any]:
+    """Options for the clients of a worker."""
+    return control.channel_options(invited.max_frame_size)
+
+
+@asynccontextmanager
+async def primary_links(
+    invited: Invitation, lost: Callable[[], None]
+) -> AsyncIterator[tuple[pyipc.Endpoint, pyipc.Endpoint, Mailbox]]:
+    """Where the primary can be reached: for what it rules, and for messages; and where it hands over sockets.
+
+    Args:
+        invited: What the primary told.
+        lost: Called, by another thread, when the primary is gone.
+    """
+    if sys.platform == "win32":
+        from pyipc.cluster.spawning_windows import primary_links_on_windows
+
+        async with primary_links_on_windows(invited) as endpoints:
+            yield endpoints
+        return
+    watch_lifeline(invited.lifeline, lost)
+    links = [
+        socket_link(socket.socket(fileno=descriptor), "primary") for descriptor in (invited.control, invited.messages)
+    ]
+    mailbox = SocketMailbox(socket.socket(fileno=invited.courier))
+    try:
+        yield given_endpoint("control", links[0]), given_endpoint("messages", links[1]), mailbox
+    finally:
+        mailbox.close()
+
+
+def _patience(worker: Worker) -> float:
+    """Seconds until what the primary's program waits for is cut off."""
+    if worker.draining:
+        return max(0.0, worker.drain_deadline - trio.current_time())
+    return math.inf if worker.default_drain_timeout is None else worker.default_drain_timeout
+
+
+async def _watch_primary(orphaned: trio.Event, worker: Worker) -> None:
+    """When the primary is gone, nobody is left to work for."""
+    await orphaned.wait()
+    logger.warning("the primary of worker %r is gone; it ends", worker.id)
+    worker.begin_draining(ORPHAN_TIMEOUT / 2)
+
+
+def run_worker(main: Callable[[Worker], Awaitable[object]], *, router: pyipc.Router | None = None) -> None:
+    """Be the worker that this process was started as: run a program until it returns, or is to leave.
+
+    SIGTERM lets it finish what is under way, a second one ends it at once; SIGINT, which a terminal sends to all
+    processes, is left to the primary.
+
+    Args:
+        main: An async function that takes the `Worker`. When the worker is to leave and nothing is under way, it is
+            cancelled. When it returns, the worker leaves for good.
+        router: Handlers for what comes from the primary and from other workers.
+
+    Raises:
+        ClusterError: This process was not started by a cluster.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    trio.run(_work, main, router)
+
+
+async def _work(main: Callable[[Worker], Awaitable[object]], router: pyipc.Router | None) -> None:
+    async with join(router=router) as worker, hidden_nursery() as nursery:
+        await nursery.start(_handle_signals, worker)
+        try:
+            with trio.CancelScope() as scope:
+                nursery.start_soon(_cancel_when_done, worker, scope)
+                await main(worker)
+        except Exception as error:
+            with suppress(pyipc.IPCError):
+                await worker.tell_failure(error)
+            raise
+
+
+async def _cancel_when_done(worker: Worker, scope: trio.CancelScope) -> None:
+    await worker.drain()
+    if worker.is_run:
+        scope.deadline = worker.drain_deadline  # it goes on behind `Worker.run`, to end by itself
+    else:
+        scope.cancel()
+
+
+async def _handle_signals(worker: Worker, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM) as signals:
+        task_status.started()
+        async for _ in signals:
+            worker.begin_draining(0 if worker.draining else worker.default_drain_timeout)

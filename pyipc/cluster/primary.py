@@ -1,0 +1,463 @@
+"""The primary: starts workers, keeps them, talks to them, and lets them go."""
+
+from __future__ import annotations
+
+import logging
+import math
+import types
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING, Any, Unpack
+
+import trio
+
+import pyipc
+from pyipc.cluster import control
+from pyipc.cluster.claiming import Claims
+from pyipc.cluster.errors import ClusterError, ReloadFailed, UnknownWorker, WorkerFailed
+from pyipc.cluster.events import EventQueue, Events, WorkerEvent
+from pyipc.cluster.handle import WorkerHandle
+from pyipc.cluster.jobs import Jobs
+from pyipc.cluster.keeper import Keeper
+from pyipc.cluster.policies import Policy, PolicyFunction, ReusePort, Shared, policy_from
+from pyipc.cluster.process import exit_text
+from pyipc.cluster.settings import SettingOverrides, Settings
+from pyipc.cluster.submitting import Submitting
+from pyipc.cluster.switchboard import Switchboard
+from pyipc.nursery import hidden_nursery
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable, Mapping
+
+    from pyipc.cluster.process import WorkerProcess
+
+__all__ = ["Cluster"]
+
+logger: logging.Logger = logging.getLogger("pyipc.cluster")
+
+
+class Cluster(Submitting):
+    """A primary with its workers, for the length of an ``async with`` block.
+
+    Entering it starts ``workers`` processes and waits until all are ready. Leaving it lets them finish what is under
+    way, and end. Workers are fresh interpreters, never forks of a running event loop.
+
+    Args:
+        target: What workers run: ``"package.module:function"``, an async function that takes a `Worker`, or a plain
+            one, such as that of a script that calls `run_worker`; or the path of a script. Left out, it is the very
+            program that this process runs, which asks ``cluster.is_primary``.
+        workers: How many to start on entering.
+        role: The role of those.
+        router: Handlers for what workers send to the primary under names of their own.
+        policy: Which worker gets which connection: ``"round-robin"``, ``"least-loaded"``, ``"sticky"``, ``"shared"``,
+            ``"reuse-port"``, an object of one of the classes of these names, or a function of an `Arrival` and a
+            sequence of `Load`.
+        **settings: Any of `Settings`.
+
+    Raises:
+        TypeError, ValueError: A setting does not exist, or is out of range.
+    """
+
+    def __init__(
+        self,
+        target: str | None = None,
+        *,
+        workers: int = 0,
+        role: str = "",
+        router: pyipc.Router | None = None,
+        policy: str | Policy | Shared | ReusePort | PolicyFunction = "round-robin",
+        **settings: Unpack[SettingOverrides],
+    ) -> None:
+        if target is not None:
+            settings["exec"] = target
+        if workers < 0:
+            raise ValueError(f"workers must be zero or more, not {workers!r}")
+        self._settings = Settings().changed(settings)
+        self._initial = workers
+        self._initial_role = role
+        self._events = Events()
+        self._queue = EventQueue(self._events)
+        self._router = pyipc.Router()
+        if router is not None:
+            self._router.include(router)
+        self._workers: dict[str, WorkerHandle] = {}
+        self._keepers: dict[str, Keeper] = {}
+        self._ids = 0
+        self._nursery: trio.Nursery | None = None
+        self._context: AsyncExitStack | None = None
+        self._reloading = trio.Lock()
+        self._is_leaving = False
+        inner = pyipc.Router()
+        inner.include(self._router)
+        self._claims = Claims(policy_from(policy), self._settings.max_handovers)
+        self._jobs = Jobs(
+            self._workers,
+            jobs_per_worker=self._settings.jobs_per_worker,
+            max_pending_jobs=self._settings.max_pending_jobs,
+        )
+        self._switchboard = Switchboard(inner, self._settings.max_frame_size)
+        inner.on("message", self._on_message)
+        self._answer_workers(self._switchboard.router)
+
+    def __repr__(self) -> str:
+        state = "not running" if self._nursery is None else "leaving" if self._is_leaving else "running"
+        return f"<Cluster of {len(self._workers)} workers, {state}>"
+
+    # --- what it is ---
+
+    @property
+    def workers(self) -> Mapping[str, WorkerHandle]:
+        """The workers that there are, by id: a live view."""
+        return types.MappingProxyType(self._workers)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended; a cluster runs once."""
+        return self._is_leaving
+
+    @property
+    def settings(self) -> Settings:
+        """What workers are started with from now on."""
+        return self._settings
+
+    @property
+    def scheduling_policy(self) -> Policy | Shared | ReusePort:
+        """Which worker gets which connection."""
+        return self._claims.policy
+
+    @property
+    def router(self) -> pyipc.Router:
+        """Handlers for what workers send to the primary under names of their own; see `worker_of`."""
+        return self._router
+
+    def worker_of(self, message: pyipc.Message[Any]) -> WorkerHandle:
+        """The worker that a message came from."""
+        return self._switchboard.process_of(message).handle
+
+    def setup_primary(self, **settings: Unpack[SettingOverrides]) -> None:
+        """Change what workers are started with from now on, as Node's ``cluster.setupPrimary()`` does.
+
+        Raises:
+            TypeError, ValueError: A setting does not exist, or is out of range.
+        """
+        self._settings = self._settings.changed(settings)
+        self._queue.report(WorkerEvent(type="setup", settings=self._settings))
+
+    # --- events ---
+
+    def on(self, type: Any, handler: Any = None) -> Any:
+        """Call a function, plain or async, with a `WorkerEvent` when something happens; without one, a decorator.
+
+        Handlers are called one after the other, in the order in which things happen. What one raises is logged.
+
+        Args:
+            type: ``"setup"``, ``"fork"``, ``"online"``, ``"listening"``, ``"message"``, ``"disconnect"``, ``"exit"`` or
+                ``"error"``, as with Node, ``"ready"``, ``"restart"`` or ``"unhealthy"``.
+            handler: The function.
+
+        Raises:
+            ValueError: There is no such event.
+        """
+        return self._events.on(type, handler)
+
+    def once(self, type: Any, handler: Any = None) -> Any:
+        """Likewise, but only the next time."""
+        return self._events.once(type, handler)
+
+    def off(self, type: Any, handler: Any = None) -> None:
+        """Call a function no more; without one, none of this type."""
+        self._events.off(type, handler)
+
+    # --- running ---
+
+    async def __aenter__(self) -> Cluster:
+        context = AsyncExitStack()
+        await context.enter_async_context(self._running())
+        self._context = context
+        return self
+
+    async def __aexit__(self, *error: Any) -> bool | None:
+        assert self._context is not None
+        context, self._context = self._context, None
+        return await context.__aexit__(*error)
+
+    @asynccontextmanager
+    async def _running(self) -> AsyncIterator[None]:
+        if self._nursery is not None or self._is_leaving:
+            raise RuntimeError("a cluster runs once; make another Cluster to start again")
+        async with self._switchboard.running(), hidden_nursery() as self._nursery:
+            self._nursery.start_soon(self._queue.run)
+            await self._nursery.start(self._claims.run)
+            await self._nursery.start(self._jobs.run)
+            self._queue.report(WorkerEvent(type="setup", settings=self._settings))
+            try:
+                await self._start_first()
+                yield
+            except Exception:
+                await self.disconnect()
+                raise
+            await self.disconnect()
+
+    async def _start_first(self) -> None:
+        """Start those that there are to be from the beginning, all at the same time."""
+        handles = [self._fork(None, self._initial_role, {}, {}) for _ in range(self._initial)]
+        for handle in handles:
+            await self._wait_started(handle)
+
+    # --- workers ---
+
+    async def fork(
+        self,
+        id: str | None = None,
+        *,
+        role: str = "",
+        env: Mapping[str, str | None] | None = None,
+        wait: bool = True,
+        **settings: Any,
+    ) -> WorkerHandle:
+        """Start a worker.
+
+        Args:
+            id: Its id, unique among those that there are; by default the next number.
+            role: What it is for, by which jobs and messages can be addressed.
+            env: Variables for its environment.
+            wait: Whether to wait until it is ready.
+            **settings: What is different for this worker; any of `Settings`.
+
+        Raises:
+            ValueError: There is a worker of that id, or a setting is out of range.
+            WorkerFailed: It ended before it was ready, or was not in time. It is not tried again.
+            ClusterError: The cluster does not run.
+
+        Cancellation: it is ended.
+        """
+        handle = self._fork(id, role, env or {}, settings)
+        if wait:
+            await self._wait_started(handle)
+        else:
+            await trio.lowlevel.checkpoint()
+        return handle
+
+    def _fork(
+        self, id: str | None, role: str, env: Mapping[str, str | None], settings: Mapping[str, Any]
+    ) -> WorkerHandle:
+        if self._nursery is None or self._is_leaving:
+            raise ClusterError("the cluster is not running; fork inside its `async with` block")
+        if id is None:
+            self._ids += 1
+            while str(self._ids) in self._workers:
+                self._ids += 1
+            id = str(self._ids)
+        elif not id or len(id) > 128 or not id.isprintable():
+            raise ValueError(f"the id of a worker is text of 1 to 128 printable characters, and not {id!r}")
+        if id in self._workers:
+            raise ValueError(f"there is a worker {id!r} already; ids are unique")
+        own = self._settings.changed(settings)
+        handle = WorkerHandle(id, role, env, own.changed({"env": {**own.env, **env}}))
+        handle.watch(self._claims.process_changed)
+        handle.watch(self._jobs.worker_changed)
+        keeper = Keeper(handle, self._switchboard, self._queue, self._nursery)
+        self._workers[id] = handle
+        self._keepers[id] = keeper
+        self._nursery.start_soon(self._keep, handle, keeper)
+        return handle
+
+    async def _keep(self, handle: WorkerHandle, keeper: Keeper) -> None:
+        try:
+            await keeper.run()
+        finally:
+            if not handle.has_failed:
+                self._forget(handle)
+
+    def _forget(self, handle: WorkerHandle) -> None:
+        if self._workers.get(handle.id) is handle:
+            del self._workers[handle.id]
+            del self._keepers[handle.id]
+
+    async def _wait_started(self, handle: WorkerHandle) -> None:
+        """Wait until a new worker is ready; it gets one try."""
+        try:
+            while handle.current is None:
+                await handle.wait_changed()
+            first = handle.current
+            await first.settled.wait()
+        except BaseException:
+            handle.leave()
+            raise
+        if not first.is_ready and not handle.is_ready:
+            handle.leave()
+            await first.gone.wait()
+            reason = f"worker {handle.id!r} {exit_text(first)} before it was ready"
+            raise WorkerFailed(handle.id, reason, code=first.code, signal=first.signal)
+
+    async def reload(self) -> None:
+        """Replace every worker's process by a new one, which runs the code as it is now. Nothing is lost by it.
+
+        New processes are started beside all the old ones. When all are ready the old ones are asked to leave: they
+        accept nothing more, finish what is under way, and end.
+
+        Raises:
+            ReloadFailed: Not all became ready. The old ones go on as if nothing had been.
+
+        Cancellation: likewise, until the old ones were asked to leave; after that they leave all the same.
+        """
+        async with self._reloading:
+            keepers = [each for each in self._keepers.values() if not each.handle.is_leaving]
+            await _replace_all(keepers)
+
+    async def scale(self, role: str, count: int) -> None:
+        """See to it that there are so many workers of a role: start some, or let the youngest leave.
+
+        Args:
+            role: The role; ``""`` for those without one.
+            count: How many there are to be.
+
+        Raises:
+            WorkerFailed: A new one did not become ready.
+            ValueError: ``count`` is less than zero.
+
+        Cancellation: as far as it has come.
+        """
+        if count < 0:
+            raise ValueError(f"count must be zero or more, not {count!r}")
+        present = [each for each in self._workers.values() if each.role == role and not each.is_leaving]
+        async with trio.open_nursery() as nursery:
+            for handle in present[count:]:
+                nursery.start_soon(handle.disconnect)
+            new = [self._fork(None, role, {}, {}) for _ in range(count - len(present))]
+            for handle in new:
+                await self._wait_started(handle)
+
+    async def disconnect(self) -> None:
+        """Let all workers finish and leave. Returns when all are gone, and everybody was told.
+
+        Cancellation: they leave all the same.
+        """
+        self._is_leaving = True
+        await self._claims.retire()
+        timeout = self._settings.drain_timeout
+        with trio.move_on_after(math.inf if timeout is None else timeout):
+            await self._jobs.wait_done()
+        handles = list(self._workers.values())
+        for handle in handles:
+            handle.leave()
+        for handle in handles:
+            await handle.gone.wait()
+        await self._queue.wait_told()
+
+    def kill(self) -> None:
+        """End all workers at once."""
+        self._is_leaving = True
+        for handle in self._workers.values():
+            handle.leave()
+            if handle.current is not None:
+                handle.current.kill()
+
+    # --- talking to workers ---
+
+    def worker(self, id: str) -> WorkerHandle:
+        """The worker of an id.
+
+        Raises:
+            UnknownWorker: There is none.
+        """
+        try:
+            return self._workers[id]
+        except KeyError:
+            raise UnknownWorker(id) from None
+
+    async def broadcast(
+        self, event: str, data: object = None, *, attachments: Iterable[Any] = (), role: str | None = None
+    ) -> pyipc.BroadcastReport:
+        """Send an event to every worker, or to those of a role. Waits for those that start, and for room.
+
+        Returns:
+            To how many it was sent, and how many ended before.
+
+        Raises:
+            LocalProtocolError: The event cannot be sent; nothing was.
+
+        Cancellation: it may have been sent to some.
+        """
+        attachments = list(attachments)
+        lost = 0
+        errors: list[pyipc.LocalProtocolError] = []
+        handles = [each for each in self._workers.values() if role is None or each.role == role]
+
+        async def send(handle: WorkerHandle) -> None:
+            nonlocal lost
+            try:
+                await handle.emit(event, data, attachments=attachments)
+            except pyipc.ConnectionClosed:
+                lost += 1
+            except pyipc.LocalProtocolError as error:
+                errors.append(error)  # as it will be for all of them
+
+        async with trio.open_nursery() as nursery:
+            for handle in handles:
+                nursery.start_soon(send, handle)
+        if errors:
+            raise errors[0]
+        return pyipc.BroadcastReport(len(handles) - lost, lost)
+
+    async def publish(self, topic: str, data: object = None, **how: Any) -> pyipc.BroadcastReport:
+        """Publish under a topic, to workers that have subscribed. See `pyipc.Server.publish`.
+
+        Cancellation: a cancelled publish has sent nothing.
+        """
+        return await self._switchboard.messages.publish(topic, data, **how)
+
+    def subscribe(self, pattern: str, **how: Any) -> Any:
+        """Subscribe to what workers publish. See `pyipc.Server.subscribe`."""
+        return self._switchboard.messages.subscribe(pattern, **how)
+
+    # --- what workers say ---
+
+    async def _on_message(self, message: pyipc.Message[Any]) -> None:
+        process = self._switchboard.worker_process(message.connection)
+        if process is not None:
+            await process.on_message(message)
+
+    def _answer_workers(self, router: pyipc.Router) -> None:
+        """Handle what workers say of themselves."""
+        process_of = self._switchboard.process_of
+        router.on(control.LISTEN, lambda message: self._claims.listen(process_of(message), message.data))
+        router.on(control.UNLISTEN, lambda message: self._claims.close(process_of(message), message.data))
+        router.on(control.ONLINE, lambda message: process_of(message).on_online())
+        router.on(control.TAKING, lambda message: process_of(message).on_taking())
+        router.on(control.READY, lambda message: process_of(message).on_ready())
+        router.on(control.PULSE, lambda message: process_of(message).on_pulse(message.data))
+        router.on(control.FAILED, lambda message: process_of(message).on_failed(str(message.data)))
+        router.on(control.LEAVE, lambda message: process_of(message).on_leave(voluntary=bool(message.data)))
+        router.on(
+            control.LISTENING,
+            lambda message: process_of(message).on_listening(pyipc.parse_address(message.data)),
+        )
+
+
+async def _replace_all(keepers: list[Keeper]) -> None:
+    """Start a new process for each, and when all are ready let them take the places of the old ones."""
+    new: dict[Keeper, WorkerProcess] = {}
+    failures: dict[str, str] = {}
+
+    async def begin(keeper: Keeper) -> None:
+        try:
+            new[keeper] = await keeper.begin_replacement()
+        except WorkerFailed as error:
+            failures[keeper.handle.id] = str(error)
+
+    try:
+        async with trio.open_nursery() as nursery:
+            for keeper in keepers:
+                nursery.start_soon(begin, keeper)
+        if failures:
+            raise ReloadFailed(failures)
+    except BaseException:
+        for process in new.values():
+            process.voluntary = True
+            process.kill()
+        raise
+    old = [keeper.replace(process) for keeper, process in new.items()]
+    async with trio.open_nursery() as nursery:
+        for before in old:
+            if before is not None and not before.gone.is_set():
+                nursery.start_soon(before.leave_for_successor)

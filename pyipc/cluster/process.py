@@ -1,0 +1,362 @@
+"""One process of a worker, as its primary sees it: from its start to its exit."""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import logging
+import signal
+import sys
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+import pyipc
+from pyipc.cluster import control
+from pyipc.cluster.candidate import Candidate
+from pyipc.cluster.events import WorkerEvent
+from pyipc.cluster.spawning import spawn
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pyipc.cluster.courier import Courier
+    from pyipc.cluster.environment import Invitation
+    from pyipc.cluster.events import EventQueue
+    from pyipc.cluster.handle import WorkerHandle
+    from pyipc.cluster.settings import Settings
+    from pyipc.cluster.spawning import Spawned
+    from pyipc.cluster.switchboard import Switchboard
+
+__all__ = ["ProcessState", "WorkerProcess", "exit_text"]
+
+logger: logging.Logger = logging.getLogger("pyipc.cluster")
+
+# Seconds that the last words of a process may take to be read once it has ended.
+_LAST_WORDS = 5.0
+# Seconds beyond its own time that a process which is to leave is waited for.
+_GRACE = 1.0
+
+
+class ProcessState(enum.StrEnum):
+    """How far a process has come."""
+
+    STARTING = "starting"
+    ONLINE = "online"
+    READY = "ready"
+    DRAINING = "draining"
+    GONE = "gone"
+
+
+class WorkerProcess:
+    """A process that the primary has started, or is about to.
+
+    Args:
+        handle: The worker whose process it is.
+        invitation: What it is told.
+        settings: What it was started with.
+        switchboard: Where its connections end.
+        queue: Where is told what happens to it.
+
+    Attributes:
+        state: How far it has come.
+        started: When it was started, in trio's time.
+        pid: Its process id; ``None`` before it was started.
+        code: Its exit code, once it is gone and no signal ended it.
+        signal: The number of the signal that ended it.
+        voluntary: Whether its end was asked for, by the primary or by itself.
+        failure: Why its program failed, as far as it could tell.
+        control: The connection by which it is ruled.
+        messages: The connection for what programs say to each other.
+        candidate: Who is handed connections, once it was started.
+        pulse: What it last told of how it is.
+        heard: When that was, in trio's time.
+        in_flight: Requests and streams of the primary's program, and jobs, that are under way there.
+        is_closed: Whether nothing more is to be sent to it.
+        online: Is set when it is online, or gone.
+        taking: Is set when it takes messages, or is gone.
+        settled: Is set when it is ready, or gone.
+        gone: Is set when it has ended, all it said was heard, and its exit was reported.
+    """
+
+    def __init__(
+        self,
+        handle: WorkerHandle,
+        invitation: Invitation,
+        settings: Settings,
+        switchboard: Switchboard,
+        queue: EventQueue,
+    ) -> None:
+        self.handle: WorkerHandle = handle
+        self.generation: int = invitation.generation
+        self.settings: Settings = settings
+        self._invitation = invitation
+        self._switchboard = switchboard
+        self._queue = queue
+        self._spawned: Spawned | None = None
+        self._told_online: trio.Event | None = None
+        self._open_connections = 0
+        self._disconnected = trio.Event()
+        self._has_answered = trio.Event()
+        self.state: ProcessState = ProcessState.STARTING
+        self.started: float = trio.current_time()
+        self.pid: int | None = None
+        self.code: int | None = None
+        self.signal: int | None = None
+        self.voluntary: bool = False
+        self.failure: str = ""
+        self.control: pyipc.Connection | None = None
+        self.messages: pyipc.Connection | None = None
+        self.candidate: Candidate | None = None
+        self.pulse: dict[str, Any] = {}
+        self.heard: float = self.started
+        self.in_flight: int = 0
+        self.is_closed: bool = False
+        self.online: trio.Event = trio.Event()
+        self.taking: trio.Event = trio.Event()
+        self.settled: trio.Event = trio.Event()
+        self.gone: trio.Event = trio.Event()
+
+    def __repr__(self) -> str:
+        return f"<WorkerProcess {self.handle.id!r} generation {self.generation} {self.state}, pid {self.pid}>"
+
+    @property
+    def courier(self) -> Courier:
+        """What carries sockets to it, once it was started."""
+        assert self._spawned is not None
+        return self._spawned.courier
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it is ready, and stays."""
+        return self.state is ProcessState.READY
+
+    # --- its life ---
+
+    async def run(self) -> None:
+        """Start it, and be there until it is gone.
+
+        Cancellation: it is killed.
+        """
+        try:
+            self._spawned = spawned = await spawn(self._invitation, self.settings)
+        except (OSError, pyipc.IPCError) as error:
+            self.failure = f"it could not be started: {error}"
+            self._report("error", error=error, reason=self.failure)
+            self._conclude()
+            return
+        self.pid = spawned.process.pid
+        self._open_connections = 2
+        self.control = self._switchboard.connect(self._switchboard.control, spawned.control, self)
+        self.messages = self._switchboard.connect(self._switchboard.messages, spawned.messages, self)
+        self.candidate = Candidate(spawned.courier, worker=self.handle.id, role=self.handle.role)
+        self._report("fork")
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self.candidate.run)
+                status = await spawned.process.wait()
+                if status < 0 and sys.platform != "win32":
+                    self.signal = -status
+                else:
+                    self.code = status
+                spawned.courier.finish()
+                with trio.move_on_after(_LAST_WORDS):
+                    await self._disconnected.wait()
+        finally:
+            with trio.CancelScope(shield=True):
+                await self._reap(spawned)
+            self._conclude()
+
+    async def _reap(self, spawned: Spawned) -> None:
+        """See to it that nothing of it is left."""
+        if spawned.process.returncode is None:
+            spawned.process.kill()
+            with trio.move_on_after(_LAST_WORDS):
+                await spawned.process.wait()
+        assert self.candidate is not None
+        self.candidate.close()
+        spawned.release()
+        for connection in (self.control, self.messages):
+            if connection is not None and connection.is_open:
+                # A process that it started may hold the other end, but there is nobody left to talk to.
+                with trio.CancelScope() as scope:
+                    scope.cancel()
+                    await connection.aclose()
+
+    def _conclude(self) -> None:
+        self.state = ProcessState.GONE
+        self.online.set()
+        self.taking.set()
+        self.settled.set()
+        if self._spawned is not None:
+            if not self._disconnected.is_set():
+                self._disconnected.set()
+                self._report("disconnect", voluntary=self.voluntary)
+            self._report("exit", code=self.code, signal=self.signal, voluntary=self.voluntary)
+        self.gone.set()
+        self.handle.process_changed(self)
+
+    async def stop(self, *, drain_timeout: float | None, kill_timeout: float, message: str = "") -> None:
+        """Let it finish and leave. When it does not, SIGTERM, and then SIGKILL.
+
+        Args:
+            drain_timeout: Seconds that it may take; ``None`` for as long as it likes.
+            kill_timeout: Seconds after SIGTERM.
+            message: Why, for its log.
+
+        Cancellation: it is left as far as it has come.
+        """
+        self.voluntary = True
+        # Before it is online it has nothing to finish, and would hear of it only later.
+        if self.online.is_set() and self.control is not None and self.control.is_open:
+            if self.state in (ProcessState.ONLINE, ProcessState.READY):
+                self.state = ProcessState.DRAINING
+                self.handle.process_changed(self)
+            with contextlib.suppress(pyipc.ConnectionClosed):  # it is on its way out already
+                await self.control.emit(control.DRAIN, {"timeout": drain_timeout, "message": message})
+            with trio.move_on_after(float("inf") if drain_timeout is None else drain_timeout + _GRACE):
+                await self.gone.wait()
+        if not self.gone.is_set():
+            if self.online.is_set():
+                logger.warning("%r does not leave within %s s, and is told to end", self, drain_timeout)
+            self.send_signal(signal.SIGTERM)
+            with trio.move_on_after(kill_timeout):
+                await self.gone.wait()
+        if not self.gone.is_set():
+            logger.warning("%r does not end %g s after SIGTERM, and is killed", self, kill_timeout)
+            self.kill()
+            await self.gone.wait()
+
+    async def leave_for_successor(self) -> None:
+        """Let it finish and leave, as another has taken its place; see `stop`.
+
+        Cancellation: it is left as far as it has come.
+        """
+        settings = self.settings
+        await self.stop(
+            drain_timeout=settings.drain_timeout,
+            kill_timeout=settings.kill_timeout,
+            message="another process has taken its place",
+        )
+
+    def kill(self) -> None:
+        """End it at once."""
+        if self._spawned is not None and self._spawned.process.returncode is None:
+            self._spawned.process.kill()
+
+    def send_signal(self, number: int) -> None:
+        """Send it a signal. On Windows every signal ends it at once.
+
+        Raises:
+            ValueError: There is no such signal.
+        """
+        if self._spawned is not None and self._spawned.process.returncode is None:
+            self._spawned.process.send_signal(number)
+
+    # --- what it says of itself ---
+
+    def on_online(self) -> None:
+        """It has connected, and its program begins."""
+        self.heard = trio.current_time()
+        if self.state is ProcessState.STARTING:
+            self.state = ProcessState.ONLINE
+            self._told_online = self._report("online")
+            self.online.set()
+            self.handle.process_changed(self)
+
+    def on_taking(self) -> None:
+        """It has handlers for messages."""
+        self.taking.set()
+
+    def on_ready(self) -> None:
+        """It can do its work."""
+        self.taking.set()
+        if self.state is ProcessState.ONLINE:
+            self.state = ProcessState.READY
+            self._report("ready")
+            self.settled.set()
+            self.handle.process_changed(self)
+
+    def on_listening(self, address: pyipc.Address) -> None:
+        """A server of it listens."""
+        self._report("listening", address=address)
+
+    def on_pulse(self, pulse: dict[str, Any]) -> None:
+        """It tells how it is."""
+        self.heard = trio.current_time()
+        self.pulse = pulse
+
+    def on_failed(self, failure: str) -> None:
+        """Its program failed."""
+        self.failure = failure
+
+    async def on_leave(self, *, voluntary: bool) -> int:
+        """It is about to end, and has nothing under way of its own: let the program's requests come to their end.
+
+        Args:
+            voluntary: Whether it means to end for good.
+
+        Returns:
+            How many events and requests were sent to it; there will be no more.
+
+        Cancellation: it is talked to no more all the same.
+        """
+        self.voluntary |= voluntary
+        self.on_leaving()
+        self.is_closed = True
+        while self.in_flight:
+            self._has_answered = trio.Event()
+            await self._has_answered.wait()
+        return 0 if self.messages is None else self.messages.statistics().events_sent
+
+    @contextlib.contextmanager
+    def waited_for(self) -> Iterator[None]:
+        """A block in which the primary's program waits for an answer of it."""
+        self.in_flight += 1
+        try:
+            yield
+        finally:
+            self.in_flight -= 1
+            if not self.in_flight:
+                self._has_answered.set()
+
+    def on_leaving(self) -> None:
+        """It takes no more work: it was asked to leave, or does so by itself."""
+        if self.state in (ProcessState.ONLINE, ProcessState.READY):
+            self.state = ProcessState.DRAINING
+            self.handle.process_changed(self)
+
+    async def on_message(self, message: pyipc.Message[Any]) -> None:
+        """It sent something with `Worker.send`. The next one is not read before everybody was told.
+
+        Cancellation: the remaining handlers are not called.
+        """
+        if self._told_online is not None:
+            await self._told_online.wait()
+        await self._queue.deliver(WorkerEvent(type="message", worker=self.handle, data=message.data, message=message))
+
+    def on_disconnect(self, ended: pyipc.Disconnected) -> None:
+        """One of its connections has ended, and all that came over it was handled."""
+        self._open_connections -= 1
+        if self._open_connections == 0 and not self._disconnected.is_set():
+            self._disconnected.set()
+            self.on_leaving()
+            self._report("disconnect", voluntary=self.voluntary)
+
+    def _report(self, type: Any, **attributes: Any) -> trio.Event:
+        return self._queue.report(WorkerEvent(type=type, worker=self.handle, **attributes))
+
+
+def exit_text(process: WorkerProcess) -> str:
+    """How a process ended, for people."""
+    if process.signal is not None:
+        try:
+            name = signal.Signals(process.signal).name
+        except ValueError:
+            name = f"signal {process.signal}"
+        how = f"was ended by {name}"
+    elif process.code is not None:
+        how = f"ended with code {process.code}"
+    else:
+        return process.failure or "has ended"
+    return f"{how}: {process.failure}" if process.failure else how

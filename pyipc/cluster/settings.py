@@ -1,0 +1,153 @@
+"""How a cluster behaves: every setting with its default, in one table."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+
+__all__ = ["SettingOverrides", "Settings"]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What a new worker process is started with, and how long whom is waited for.
+
+    Those that Node's ``cluster.setupPrimary()`` has are ``exec``, ``args``, ``exec_args``, ``cwd``, ``silent``, ``uid``
+    and ``gid``; they mean the same. A change is for workers that are started later. Seconds are ``*_timeout`` and
+    ``*_interval``; ``None`` in a time-out means that there is none.
+
+    Attributes:
+        exec: What a worker runs: ``"package.module:function"``, or the path of a script; ``None`` for the very
+            program that this process runs.
+        args: Arguments for the worker's program; ``None`` for those of this process.
+        exec_args: Arguments for the Python interpreter; ``None`` for those of this process.
+        cwd: The directory that workers run in; by default the present one.
+        env: Variables for the environment of every worker, beside those of this process; ``None`` as a value takes
+            one away.
+        silent: Whether what workers print goes nowhere.
+        uid: Which user workers run as, a name or a number.
+        gid: Which group, likewise.
+        wait_ready: Whether a worker is ready only when it says so, with ``await worker.ready()``.
+        ready_timeout: How long a worker may take until it is ready.
+        drain_timeout: How long a worker that is to leave may take for what is under way.
+        kill_timeout: How long after that, when it was sent SIGTERM, until it is killed.
+        restart: Which exits a worker is started again after: ``"always"`` but those that were asked for,
+            ``"on-failure"`` (another code than 0, or a signal), or ``"never"``.
+        stop_exit_codes: Exit codes after which it is not started again in any case.
+        max_restarts: How often a worker may be started again within ``restart_window``; one more, and it has failed.
+        restart_window: Seconds that restarts are remembered for.
+        restart_interval: The pause before the first restart, which doubles with each that follows soon.
+        restart_max_interval: The longest pause.
+        restart_jitter: Whether pauses are shortened by chance, so that many workers do not start at the same time.
+        heartbeat_interval: How often a worker tells how it is.
+        hang_timeout: After so long without a word from it, a worker hangs, and is killed and replaced.
+        max_memory_size: Resident bytes above which a worker is replaced; this takes psutil.
+        max_age_timeout: Seconds after which a worker is replaced; every worker's own is shortened by up to a tenth,
+            by chance, so that they do not all go at once.
+        jobs_per_worker: How many submitted jobs a worker has at the same time.
+        max_pending_jobs: How many jobs wait for a worker before `Cluster.submit` waits.
+        max_handovers: How many connections a worker may be given before it has taken the first of them.
+        max_frame_size: The largest message between primary and workers, in bytes.
+    """
+
+    exec: str | None = None
+    args: Sequence[str] | None = None
+    exec_args: Sequence[str] | None = None
+    cwd: str | None = None
+    env: Mapping[str, str | None] = dataclasses.field(default_factory=dict)
+    silent: bool = False
+    uid: str | int | None = None
+    gid: str | int | None = None
+    wait_ready: bool = False
+    ready_timeout: float | None = 30.0
+    drain_timeout: float | None = 30.0
+    kill_timeout: float = 5.0
+    restart: Literal["always", "on-failure", "never"] = "always"
+    stop_exit_codes: Collection[int] = ()
+    max_restarts: int = 10
+    restart_window: float = 60.0
+    restart_interval: float = 0.1
+    restart_max_interval: float = 10.0
+    restart_jitter: bool = True
+    heartbeat_interval: float = 1.0
+    hang_timeout: float | None = 30.0
+    max_memory_size: int | None = None
+    max_age_timeout: float | None = None
+    jobs_per_worker: int = 8
+    max_pending_jobs: int = 10_000
+    max_handovers: int = 4
+    max_frame_size: int = 64 * 1024 * 1024
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            _check(field.name, getattr(self, field.name))
+        if self.restart not in ("always", "on-failure", "never"):
+            raise ValueError(f"restart must be 'always', 'on-failure' or 'never', not {self.restart!r}")
+        if isinstance(self.args, str) or isinstance(self.exec_args, str):
+            raise TypeError("args and exec_args are lists of texts, such as ['--verbose'], and not one text")
+
+    def changed(self, overrides: Mapping[str, Any]) -> Settings:
+        """These settings, some of them changed.
+
+        Raises:
+            TypeError: There is no such setting, or a value is of the wrong kind.
+            ValueError: A value is out of range.
+        """
+        known = {field.name for field in dataclasses.fields(self)}
+        for name in overrides:
+            if name not in known:
+                raise TypeError(f"there is no setting {name!r}; the settings are {', '.join(sorted(known))}")
+        return dataclasses.replace(self, **overrides)
+
+
+def _check(name: str, value: object) -> None:
+    """Refuse a number that is out of range."""
+    if name.endswith(("_timeout", "_interval", "_window")):
+        if value is None and name.endswith("_timeout") and name != "kill_timeout":
+            return
+        if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value) or value < 0:
+            raise ValueError(f"{name} must be a number of seconds, zero or more, not {value!r}")
+        if name == "heartbeat_interval" and value == 0:
+            raise ValueError("heartbeat_interval must be more than 0 seconds")
+    elif name.startswith("max_") or name == "jobs_per_worker":
+        if value is None and name == "max_memory_size":
+            return
+        least = 0 if name == "max_restarts" else 1
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise ValueError(f"{name} must be a whole number, {least} or more, not {value!r}")
+
+
+class SettingOverrides(TypedDict, total=False):
+    """The same names, for keyword arguments."""
+
+    exec: str | None
+    args: Sequence[str] | None
+    exec_args: Sequence[str] | None
+    cwd: str | None
+    env: Mapping[str, str | None]
+    silent: bool
+    uid: str | int | None
+    gid: str | int | None
+    wait_ready: bool
+    ready_timeout: float | None
+    drain_timeout: float | None
+    kill_timeout: float
+    restart: Literal["always", "on-failure", "never"]
+    stop_exit_codes: Collection[int]
+    max_restarts: int
+    restart_window: float
+    restart_interval: float
+    restart_max_interval: float
+    restart_jitter: bool
+    heartbeat_interval: float
+    hang_timeout: float | None
+    max_memory_size: int | None
+    max_age_timeout: float | None
+    jobs_per_worker: int
+    max_pending_jobs: int
+    max_handovers: int
+    max_frame_size: int

@@ -1,0 +1,131 @@
+"""Starting a worker process with all that ties it to its primary."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import socket
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from pyipc.cluster.channels import socket_link
+from pyipc.cluster.courier import SocketCourier
+from pyipc.cluster.environment import VARIABLE
+from pyipc.cluster.target import command_line
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pyipc.cluster.courier import Courier
+    from pyipc.cluster.environment import Invitation
+    from pyipc.cluster.settings import Settings
+    from pyipc.transports import Link
+
+__all__ = ["Spawned", "process_options", "spawn", "worker_environment"]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Spawned:
+    """A process that was started, and the primary's ends of what ties it to it.
+
+    Attributes:
+        process: The process.
+        control: The link by which it is ruled.
+        messages: The link for what programs say to each other.
+        courier: What carries sockets to it.
+        release: Gives back what is to be held for as long as the process is there.
+    """
+
+    process: trio.Process
+    control: Link
+    messages: Link
+    courier: Courier
+    release: Callable[[], None]
+
+
+async def spawn(invitation: Invitation, settings: Settings) -> Spawned:
+    """Start a worker process.
+
+    Args:
+        invitation: Who it is; the rest of it is filled in here.
+        settings: What it runs, and how.
+
+    Raises:
+        ClusterError: What it is to run cannot be started again, or is not there.
+        OSError: The system starts no process.
+
+    Cancellation: a process that was started is killed.
+    """
+    if sys.platform == "win32":
+        from pyipc.cluster.spawning_windows import spawn_on_windows
+
+        return await spawn_on_windows(invitation, settings)
+    command = command_line(settings)
+    with contextlib.ExitStack() as theirs, contextlib.ExitStack() as ours:
+
+        def pair() -> tuple[socket.socket, int]:
+            own, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+            ours.callback(own.close)
+            theirs.callback(other.close)
+            return own, other.fileno()
+
+        control, control_there = pair()
+        messages, messages_there = pair()
+        courier, courier_socket = SocketCourier.pair()
+        ours.callback(courier.close)
+        theirs.callback(courier_socket.close)
+        lifeline_there, lifeline = os.pipe()
+        theirs.callback(os.close, lifeline_there)
+        ours.callback(os.close, lifeline)
+        told = dataclasses.replace(
+            invitation,
+            control=control_there,
+            messages=messages_there,
+            courier=courier_socket.fileno(),
+            lifeline=lifeline_there,
+        )
+        process = await trio.lowlevel.open_process(
+            command,
+            env=worker_environment(settings, told),
+            pass_fds=(control_there, messages_there, courier_socket.fileno(), lifeline_there),
+            **process_options(settings),
+        )
+        name = f"worker {invitation.id}"
+        spawned = Spawned(
+            process,
+            socket_link(control, name, process.pid),
+            socket_link(messages, name, process.pid),
+            courier,
+            lambda: os.close(lifeline),
+        )
+        ours.pop_all()
+        return spawned
+
+
+def worker_environment(settings: Settings, invitation: Invitation) -> dict[str, str]:
+    """The environment of a worker process."""
+    environment = dict(os.environ)
+    for name, value in settings.env.items():
+        environment.pop(name, None)
+        if value is not None:
+            environment[name] = str(value)
+    environment[VARIABLE] = str(invitation)
+    return environment
+
+
+def process_options(settings: Settings) -> dict[str, Any]:
+    """What else the system is told about a worker process."""
+    options: dict[str, Any] = {"stdin": subprocess.DEVNULL}
+    if settings.cwd is not None:
+        options["cwd"] = settings.cwd
+    if settings.silent:
+        options |= {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    if settings.uid is not None:
+        options["user"] = settings.uid
+    if settings.gid is not None:
+        options["group"] = settings.gid
+    return options

@@ -1,0 +1,344 @@
+"""A worker, as its own program sees it."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+import pyipc
+from pyipc.cluster import control
+from pyipc.cluster.hosting import WorkerHost
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from contextlib import AbstractAsyncContextManager
+
+    from pyipc.cluster.environment import Invitation
+    from pyipc.cluster.listeners import HandedStream
+    from pyipc.cluster.receiving import Receiving
+
+__all__ = ["Worker"]
+
+logger: logging.Logger = logging.getLogger("pyipc.cluster")
+
+# Seconds between two looks at how much has arrived.
+_GLANCE = 0.005
+
+
+class Worker:
+    """This process, as a worker of a cluster. Made by `join`, and given to the function that a worker runs.
+
+    Args:
+        invitation: What the primary told it.
+        control_client: The client by which it is ruled.
+        messages: The client for what programs say.
+        receiving: What the primary hands over.
+
+    Attributes:
+        id: Its id.
+        role: Its role; may be empty.
+        generation: How many processes this worker has had, this one included.
+        exited_after_disconnect: Whether it is to end for good, because it wants to.
+        is_run: Whether its program waits in `run`, or has done so to the end.
+    """
+
+    def __init__(
+        self, invitation: Invitation, control_client: pyipc.Client, messages: pyipc.Client, receiving: Receiving
+    ) -> None:
+        self.id: str = invitation.id
+        self.role: str = invitation.role
+        self.generation: int = invitation.generation
+        self._invitation = invitation
+        self._control = control_client
+        self._messages = messages
+        self._host = WorkerHost(control_client, receiving, self._can_serve)
+        self._draining = trio.Event()
+        self._left = trio.Event()
+        self._drain_deadline = float("inf")
+        self._busy = 0
+        self._idle = trio.Event()
+        self._idle.set()
+        self._is_taking = False
+        self._is_ready = False
+        self._has_left = False
+        self.exited_after_disconnect: bool = False
+        self.is_run: bool = False
+
+    def __repr__(self) -> str:
+        role = f" ({self.role})" if self.role else ""
+        state = "draining" if self.draining else "ready" if self._is_ready else "starting"
+        return f"<Worker {self.id!r}{role} {state}, generation {self.generation}>"
+
+    # --- what it is ---
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether its primary can be reached."""
+        return self._messages.connected
+
+    @property
+    def draining(self) -> bool:
+        """Whether it is to finish what is under way, and to take nothing new."""
+        return self._draining.is_set()
+
+    async def wait_draining(self) -> None:
+        """Wait until it is to finish what is under way.
+
+        Cancellation: nothing is changed by it.
+        """
+        await self._draining.wait()
+
+    # --- readiness ---
+
+    async def ready(self) -> None:
+        """Tell the primary that this worker can do its work. May be called more than once.
+
+        Without a call a worker is ready when its first server listens, or when it waits in `run`; with the setting
+        ``wait_ready`` a call it must be.
+
+        Raises:
+            ConnectionClosed: The primary is gone.
+
+        Cancellation: it may have been told.
+        """
+        await trio.lowlevel.checkpoint()
+        self._tell_ready()
+
+    def _tell_ready(self) -> None:
+        if not self._is_ready:
+            self._is_ready = True
+            self._is_taking = True
+            self._host.begin.set()
+            self._control.emit_nowait(control.READY)
+
+    def _can_serve(self) -> None:
+        """A server of this worker listens."""
+        if not self._invitation.wait_ready and self._control.connected:
+            self._tell_ready()
+
+    async def run(self) -> None:
+        """Be ready, and wait until this worker is to leave: for workers that only answer messages.
+
+        Cancellation: nothing is changed by it.
+        """
+        if not self._invitation.wait_ready:
+            await self.ready()
+        self.is_run = True
+        try:
+            await self._left.wait()
+        except trio.Cancelled:
+            self.is_run = False
+            raise
+
+    @asynccontextmanager
+    async def busy(self) -> AsyncIterator[None]:
+        """A block that a worker which is to leave finishes first."""
+        self._busy += 1
+        if self._busy == 1:
+            self._idle = trio.Event()
+        try:
+            yield
+        finally:
+            self._busy -= 1
+            if not self._busy:
+                self._idle.set()
+
+    # --- handlers ---
+
+    def on(self, pattern: str, handler: Any = None) -> Any:
+        """Handle what comes from the primary, or from other workers. See `pyipc.Server.on`.
+
+        What the primary sends before there is a handler waits for the first one, so register all before the first
+        ``await``.
+        """
+        self.take_messages()
+        return self._messages.on(pattern, handler)
+
+    def once(self, pattern: str, handler: Any = None) -> Any:
+        """Likewise, but only the next time."""
+        self.take_messages()
+        return self._messages.once(pattern, handler)
+
+    def off(self, pattern: str, handler: Any = None) -> None:
+        """Handle it no more; without a handler, remove all of this pattern."""
+        self._messages.off(pattern, handler)
+
+    def events(self, pattern: str, *, max_buffered: int = 1_024) -> pyipc.EventStream[Any]:
+        """What comes under a name as an asynchronous iterator. See `pyipc.Client.events`."""
+        self.take_messages()
+        return self._messages.events(pattern, max_buffered=max_buffered)
+
+    def expect(self, pattern: str, *, max_buffered: int = 1_024) -> pyipc.EventStream[Any]:
+        """Listen for an answer that comes as an event. See `pyipc.Client.expect`."""
+        self.take_messages()
+        return self._messages.expect(pattern, max_buffered=max_buffered)
+
+    async def tell_failure(self, error: BaseException) -> None:
+        """Tell the primary why the program failed, for its log.
+
+        Cancellation: it may have been told.
+        """
+        await self._control.emit(control.FAILED, one_line(error))
+
+    @property
+    def default_drain_timeout(self) -> float | None:
+        """Seconds that it may take to leave, where nobody says otherwise."""
+        return self._invitation.drain_timeout
+
+    def take_messages(self) -> None:
+        """There are handlers from now on."""
+        if not self._is_taking:
+            self._is_taking = True
+            self._control.emit_nowait(control.TAKING)
+
+    # --- listening ---
+
+    @property
+    def host(self) -> pyipc.Host:
+        """Through whom its servers listen: the primary. `join` makes it the host of all that the program starts."""
+        return self._host
+
+    async def open_listeners(self, address: str | pyipc.Address) -> list[trio.abc.Listener[HandedStream]]:
+        """Listen through the primary for something that is not of pyipc, such as an HTTP server.
+
+        What is accepted are streams of trio; a server for listeners of trio takes them as they are::
+
+            await trio.serve_listeners(handle, await worker.open_listeners("tcp://127.0.0.1:8000"))
+
+        Once the worker is to leave nothing more is accepted, and it ends when all these streams are closed.
+
+        Args:
+            address: Where, such as ``"tcp://127.0.0.1:8000"`` or ``"unix:/run/app.sock"``.
+
+        Raises:
+            AddressInUse: Another program listens there, or this worker does already.
+            ListenError: The primary cannot listen there.
+            AddressError: The address is wrong, or cannot be shared between processes.
+            ConnectionClosed: The primary is gone.
+
+        Cancellation: the primary gives the address up after a while.
+        """
+        return await self._host.open_listeners(address)
+
+    # --- talking to the primary ---
+
+    async def send(self, data: object) -> None:
+        """Send the primary something, for its handlers of ``message``, as Node's ``process.send()`` does.
+
+        Cancellation: a cancelled send has sent nothing.
+        """
+        await self.emit("message", data)
+
+    async def emit(self, event: str, data: object = None, **how: Any) -> None:
+        """Send the primary an event, for the handlers of its `Cluster.router`. See `pyipc.Client.emit`.
+
+        Raises:
+            ConnectionClosed: The primary is gone.
+            LocalProtocolError: The event cannot be sent.
+
+        Cancellation: a cancelled emit has sent nothing, unless it was waiting to be confirmed.
+        """
+        await self._messages.emit(event, data, **how)
+
+    async def request(self, event: str, data: object = None, **how: Any) -> Any:
+        """Ask the primary something. See `pyipc.Client.request`.
+
+        Raises:
+            RequestError: It was not answered with a result.
+            ConnectionLost: The primary is gone.
+            LocalProtocolError: The request cannot be sent.
+
+        Cancellation: the primary is told, and cancels its handler.
+        """
+        return await self._messages.request(event, data, **how)
+
+    def stream(self, event: str, data: object = None, **how: Any) -> AbstractAsyncContextManager[pyipc.Stream[Any]]:
+        """Ask the primary for a stream. See `pyipc.Client.stream`."""
+        return self._messages.stream(event, data, **how)
+
+    async def publish(self, topic: str, data: object = None, **how: Any) -> None:
+        """Publish under a topic, to the primary and to all workers that have subscribed. See `pyipc.Client.publish`.
+
+        Cancellation: a cancelled publish has sent nothing.
+        """
+        await self._messages.publish(topic, data, **how)
+
+    def subscribe(self, pattern: str, **how: Any) -> AbstractAsyncContextManager[pyipc.Subscription]:
+        """Subscribe to what the primary and other workers publish. See `pyipc.Client.subscribe`."""
+        return self._messages.subscribe(pattern, **how)
+
+    async def flush(self) -> None:
+        """Wait until everything sent to the primary so far is with the operating system.
+
+        Cancellation: nothing is unsent by it.
+        """
+        await self._messages.flush()
+
+    # --- its end ---
+
+    def disconnect(self) -> None:
+        """Begin to leave, for good: finish what is under way, tell the primary that this was meant, and end."""
+        self.exited_after_disconnect = True
+        self.begin_draining(self._invitation.drain_timeout)
+
+    def begin_draining(self, timeout: float | None) -> None:
+        """It is to leave.
+
+        Args:
+            timeout: Seconds that it may take; ``None`` for as long as it likes.
+        """
+        deadline = trio.current_time() + (float("inf") if timeout is None else timeout)
+        self._drain_deadline = min(self._drain_deadline, deadline)
+        self._draining.set()
+
+    @property
+    def drain_deadline(self) -> float:
+        """When it must be done, in trio's time."""
+        return self._drain_deadline
+
+    async def drain(self) -> None:
+        """Wait until it is to leave, and then until nothing is under way any more, or the time is over.
+
+        Cancellation: nothing is changed by it.
+        """
+        await self._draining.wait()
+        with trio.move_on_at(self._drain_deadline), suppress(pyipc.ConnectionClosed):
+            await self._finish()
+            await self.leave()
+        self._left.set()
+
+    async def _finish(self) -> None:
+        """Let what is under way here come to its end."""
+        await self._host.drain()
+        while self._busy:
+            await self._idle.wait()
+
+    async def leave(self) -> None:
+        """Have the primary send nothing more, and wait until all that it has sent is handled.
+
+        Raises:
+            ConnectionClosed: The primary is gone.
+
+        Cancellation: nothing more may be sent.
+        """
+        if self._has_left:
+            await trio.lowlevel.checkpoint()
+            return
+        self._has_left = True
+        sent = await self._control.request(control.LEAVE, self.exited_after_disconnect)
+        while (connection := self._messages.statistics().connection) is not None:
+            await self._messages.wait_handled()
+            if connection.events_received + connection.unheard >= sent:
+                return
+            await trio.sleep(_GLANCE)  # the answer has overtaken what was sent before it, over another connection
+
+
+def one_line(error: BaseException) -> str:
+    """An error in one line, for a log."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return "".join(traceback.format_exception_only(error)).strip().splitlines()[-1][:500]
