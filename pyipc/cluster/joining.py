@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from pyipc.cluster.environment import Invitation
 
-__all__ = ["join", "run_worker"]
+__all__ = ["ignore_terminal", "join", "run_worker"]
 
 logger: logging.Logger = logging.getLogger("pyipc.cluster")
 
@@ -73,14 +73,15 @@ async def join(*, router: pyipc.Router | None = None) -> AsyncIterator[Worker]:
             token.run_sync_soon(orphaned.set)
 
     control_router = pyipc.Router()
+    control_endpoint, messages_endpoint = primary_endpoints(invited, lost)
     async with (
-        primary_links(invited, lost) as (control_endpoint, messages_endpoint),
         pyipc.connect(control_endpoint, router=control_router, **options) as control_client,
         pyipc.connect(messages_endpoint, router=messages_router, **options) as messages,
     ):
         worker = Worker(invited, control_client, messages)
         if router is not None:
             worker.take_messages()
+        control_client.on_disconnect(lambda ended: orphaned.set())
         control_router.on(control.DRAIN, lambda message: worker.begin_draining(message.data["timeout"]))
         async with hidden_nursery() as nursery:
             nursery.start_soon(_watch_primary, orphaned, worker)
@@ -100,27 +101,22 @@ def channel_options_of(invited: Invitation) -> dict[str, Any]:
     return control.channel_options(invited.max_frame_size)
 
 
-@asynccontextmanager
-async def primary_links(
-    invited: Invitation, lost: Callable[[], None]
-) -> AsyncIterator[tuple[pyipc.Endpoint, pyipc.Endpoint]]:
+def primary_endpoints(invited: Invitation, lost: Callable[[], None]) -> tuple[pyipc.Endpoint, pyipc.Endpoint]:
     """Where the primary can be reached: for what it rules, and for messages.
 
     Args:
         invited: What the primary told.
-        lost: Called, by another thread, when the primary is gone.
+        lost: Called, by another thread, when the primary is gone. On Windows that ends this process by itself.
     """
     if sys.platform == "win32":
-        from pyipc.cluster.spawning_windows import primary_links_on_windows
+        from pyipc.cluster.spawning_windows import primary_endpoints_on_windows
 
-        async with primary_links_on_windows(invited) as endpoints:
-            yield endpoints
-        return
+        return primary_endpoints_on_windows(invited)
     watch_lifeline(invited.lifeline, lost)
     links = [
         socket_link(socket.socket(fileno=descriptor), "primary") for descriptor in (invited.control, invited.messages)
     ]
-    yield given_endpoint("control", links[0]), given_endpoint("messages", links[1])
+    return given_endpoint("control", links[0]), given_endpoint("messages", links[1])
 
 
 def _patience(worker: Worker) -> float:
@@ -140,8 +136,8 @@ async def _watch_primary(orphaned: trio.Event, worker: Worker) -> None:
 def run_worker(main: Callable[[Worker], Awaitable[object]], *, router: pyipc.Router | None = None) -> None:
     """Be the worker that this process was started as: run a program until it returns, or is to leave.
 
-    SIGTERM lets it finish what is under way, a second one ends it at once; SIGINT, which a terminal sends to all
-    processes, is left to the primary.
+    SIGTERM lets it finish what is under way, a second one ends it at once; SIGINT, and on Windows SIGBREAK, which a
+    terminal sends to all processes, are left to the primary.
 
     Args:
         main: An async function that takes the `Worker`. When the worker is to leave and nothing is under way, it is
@@ -151,8 +147,16 @@ def run_worker(main: Callable[[Worker], Awaitable[object]], *, router: pyipc.Rou
     Raises:
         ClusterError: This process was not started by a cluster.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    ignore_terminal()
     trio.run(_work, main, router)
+
+
+def ignore_terminal() -> None:
+    """Leave to the primary what a terminal sends to all processes at once when somebody presses Ctrl and C."""
+    for name in ("SIGINT", "SIGBREAK"):  # the second on Windows alone
+        number = getattr(signal, name, None)
+        if number is not None:
+            signal.signal(number, signal.SIG_IGN)
 
 
 async def _work(main: Callable[[Worker], Awaitable[object]], router: pyipc.Router | None) -> None:

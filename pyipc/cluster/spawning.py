@@ -13,15 +13,16 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from pyipc.cluster.channels import socket_link
+from pyipc.cluster.dialing import Channel
 from pyipc.cluster.environment import VARIABLE
 from pyipc.cluster.target import command_line
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
+    from pyipc.cluster.dialing import Adopt
     from pyipc.cluster.environment import Invitation
     from pyipc.cluster.settings import Settings
-    from pyipc.transports import Link
 
 __all__ = ["Spawned", "process_options", "spawn", "worker_environment"]
 
@@ -32,15 +33,14 @@ class Spawned:
 
     Attributes:
         process: The process.
-        control: The link by which it is ruled.
-        messages: The link for what programs say to each other.
+        connect: Hands out the links with it as they are there; waits until it has all, or is cancelled. It is for one
+            call, as soon as the process was started.
         courier: The socket by which it is given others; ``None`` on Windows.
         release: Gives back what is to be held for as long as the process is there.
     """
 
     process: trio.Process
-    control: Link
-    messages: Link
+    connect: Callable[[Adopt], Awaitable[None]]
     courier: socket.socket | None
     release: Callable[[], None]
 
@@ -91,16 +91,15 @@ async def spawn(invitation: Invitation, settings: Settings) -> Spawned:
             pass_fds=(control_there, messages_there, courier_there, lifeline_there),
             **process_options(settings),
         )
-        name = f"worker {invitation.id}"
-        spawned = Spawned(
-            process,
-            socket_link(control, name, process.pid),
-            socket_link(messages, name, process.pid),
-            courier,
-            lambda: os.close(lifeline),
-        )
         ours.pop_all()
-        return spawned
+
+    async def connect(adopt: Adopt) -> None:
+        # There is no checkpoint in here: whatever comes, the sockets have an owner then.
+        name = f"worker {invitation.id}"
+        adopt(Channel.CONTROL, socket_link(control, name, process.pid))
+        adopt(Channel.MESSAGES, socket_link(messages, name, process.pid))
+
+    return Spawned(process, connect, courier, lambda: os.close(lifeline))
 
 
 def worker_environment(settings: Settings, invitation: Invitation) -> dict[str, str]:
