@@ -1,7 +1,7 @@
 """What carries sockets and pipes from the primary to a worker process on Windows, over a pipe of their own.
 
-Windows has no way to send a handle along with bytes. The primary makes one that is valid in the other process, and sends
-its number, or for a socket what Windows calls its protocol information. Messages are lines of JSON.
+Windows has no way to send a handle along with bytes. The primary makes one that is valid in the other process, and
+sends its number, or for a socket what Windows calls its protocol information. Messages are lines of JSON.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class LinkCourier(Courier):
         """The worker process has come for it.
 
         Args:
-            link: The link, of whose peer the process id is known; whoever made it closes it, after `close`.
+            link: The link, of whose peer the process id is known; it belongs to the courier from here on.
         """
         self._link = link
         self._lines = _Lines(link)
@@ -135,18 +135,27 @@ class LinkCourier(Courier):
         self._note_change()
 
     def close(self) -> None:
-        """As `Courier.close`."""
+        """As `Courier.close`. The link is closed by `aclose`."""
         if not self._is_closed:
             self._is_closed = True
             self.finish()
             self._reading.cancel()
+
+    async def aclose(self) -> None:
+        """Close this end and its link, at once and more than once.
+
+        Cancellation: they are closed all the same.
+        """
+        self.close()
+        if self._link is not None:
+            await self._link.aclose()
 
 
 class LinkMailbox(Mailbox):
     """The worker's end.
 
     Args:
-        link: The link with the primary; whoever made it closes it, after `close`.
+        link: The link with the primary; it belongs to the mailbox from here on.
     """
 
     def __init__(self, link: Link) -> None:
@@ -195,9 +204,17 @@ class LinkMailbox(Mailbox):
                 raise trio.BrokenResourceError("the primary is gone") from error
 
     def close(self) -> None:
-        """As `Mailbox.close`."""
+        """As `Mailbox.close`. The link is closed by `aclose`."""
         self._is_closed = True
         self._reading.cancel()
+
+    async def aclose(self) -> None:
+        """Close this end and its link, at once and more than once.
+
+        Cancellation: they are closed all the same.
+        """
+        self.close()
+        await self._link.aclose()
 
 
 class _Lines:

@@ -41,6 +41,7 @@ class Channel(enum.Enum):
 
     CONTROL = b"c"
     MESSAGES = b"m"
+    COURIER = b"h"
 
 
 #: Is called with each link of a worker process.

@@ -98,9 +98,8 @@ class WorkerHandle:
         self.is_leaving: bool = False
         self.has_failed: bool = False
         self.gone: trio.Event = trio.Event()
-        self.open_handovers: int = 0
         self._changed = trio.Event()
-        self._watchers: list[Callable[[], None]] = []
+        self._watchers: list[Callable[[WorkerProcess], None]] = []
 
     def __repr__(self) -> str:
         role = f" ({self.role})" if self.role else ""
@@ -171,7 +170,7 @@ class WorkerHandle:
             restarts=self.restarts,
             uptime=trio.current_time() - process.started if process is not None and alive else 0.0,
             in_flight=self.in_flight,
-            connections=self.open_handovers,
+            connections=0 if process is None or process.candidate is None else process.candidate.open_connections,
             memory=pulse.get("memory"),
             lag=pulse.get("lag"),
             env=self.env,
@@ -299,19 +298,19 @@ class WorkerHandle:
 
     # --- for the cluster ---
 
-    def watch(self, changed: Callable[[], None]) -> None:
-        """Call a function whenever its state changes."""
+    def watch(self, changed: Callable[[WorkerProcess], None]) -> None:
+        """Call a function whenever the state of one of its processes has changed."""
         self._watchers.append(changed)
 
     def process_changed(self, process: WorkerProcess) -> None:
         """The state of one of its processes has changed."""
         self._notify()
+        for changed in self._watchers:
+            changed(process)
 
     def _notify(self) -> None:
         self._changed.set()
         self._changed = trio.Event()
-        for changed in self._watchers:
-            changed()
 
     async def wait_changed(self) -> None:
         """Wait for the next change of its state.

@@ -13,6 +13,7 @@ import trio
 
 import pyipc
 from pyipc.cluster import control
+from pyipc.cluster.candidate import Candidate
 from pyipc.cluster.dialing import Channel
 from pyipc.cluster.events import WorkerEvent
 from pyipc.cluster.spawning import spawn
@@ -21,6 +22,7 @@ from pyipc.nursery import hidden_nursery
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from pyipc.cluster.courier import Courier
     from pyipc.cluster.environment import Invitation
     from pyipc.cluster.events import EventQueue
     from pyipc.cluster.handle import WorkerHandle
@@ -73,6 +75,7 @@ class WorkerProcess:
         failure: Why its program failed, as far as it could tell.
         control: The connection by which it is ruled.
         messages: The connection for what programs say to each other.
+        candidate: Who is handed connections, once it was started.
         pulse: What it last told of how it is.
         heard: When that was, in trio's time.
         in_flight: Requests and streams of the primary's program, and jobs, that are under way there.
@@ -112,6 +115,7 @@ class WorkerProcess:
         self.failure: str = ""
         self.control: pyipc.Connection | None = None
         self.messages: pyipc.Connection | None = None
+        self.candidate: Candidate | None = None
         self.pulse: dict[str, Any] = {}
         self.heard: float = self.started
         self.in_flight: int = 0
@@ -125,9 +129,10 @@ class WorkerProcess:
         return f"<WorkerProcess {self.handle.id!r} generation {self.generation} {self.state}, pid {self.pid}>"
 
     @property
-    def courier(self) -> Any:
-        """The socket by which it is given others; ``None`` where there is none."""
-        return None if self._spawned is None else self._spawned.courier
+    def courier(self) -> Courier:
+        """What carries sockets to it, once it was started."""
+        assert self._spawned is not None
+        return self._spawned.courier
 
     @property
     def is_ready(self) -> bool:
@@ -149,14 +154,18 @@ class WorkerProcess:
             self._conclude()
             return
         self.pid = spawned.process.pid
+        self.candidate = Candidate(spawned.courier, worker=self.handle.id, role=self.handle.role)
         self._report("fork")
         try:
-            async with hidden_nursery() as nursery:
-                nursery.start_soon(spawned.connect, self._adopt)
-                self._take_status(await spawned.process.wait())
-            if self._open_connections:
-                with trio.move_on_after(_LAST_WORDS):
-                    await self._disconnected.wait()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self.candidate.run)
+                async with hidden_nursery() as beside:
+                    beside.start_soon(spawned.run, self._adopt)
+                    self._take_status(await spawned.process.wait())
+                spawned.courier.finish()
+                if self._open_connections:
+                    with trio.move_on_after(_LAST_WORDS):
+                        await self._disconnected.wait()
         finally:
             with trio.CancelScope(shield=True):
                 await self._reap(spawned)
@@ -187,7 +196,7 @@ class WorkerProcess:
             spawned.process.kill()
             with trio.move_on_after(_LAST_WORDS):
                 await spawned.process.wait()
-        spawned.release()
+        await spawned.release()
         for connection in (self.control, self.messages):
             if connection is not None and connection.is_open:
                 # A process that it started may hold the other end, but there is nobody left to talk to.

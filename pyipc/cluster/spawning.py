@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from pyipc.cluster.channels import socket_link
+from pyipc.cluster.courier import SocketCourier
 from pyipc.cluster.dialing import Channel
 from pyipc.cluster.environment import VARIABLE
 from pyipc.cluster.target import command_line
@@ -20,6 +21,7 @@ from pyipc.cluster.target import command_line
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from pyipc.cluster.courier import Courier
     from pyipc.cluster.dialing import Adopt
     from pyipc.cluster.environment import Invitation
     from pyipc.cluster.settings import Settings
@@ -33,16 +35,16 @@ class Spawned:
 
     Attributes:
         process: The process.
-        connect: Hands out the links with it as they are there; waits until it has all, or is cancelled. It is for one
-            call, as soon as the process was started.
-        courier: The socket by which it is given others; ``None`` on Windows.
+        run: Hands out the links with it as they are there, and serves the courier; to be run from the start of the
+            process to its end.
+        courier: What carries sockets to it.
         release: Gives back what is to be held for as long as the process is there.
     """
 
     process: trio.Process
-    connect: Callable[[Adopt], Awaitable[None]]
-    courier: socket.socket | None
-    release: Callable[[], None]
+    run: Callable[[Adopt], Awaitable[None]]
+    courier: Courier
+    release: Callable[[], Awaitable[None]]
 
 
 async def spawn(invitation: Invitation, settings: Settings) -> Spawned:
@@ -63,18 +65,19 @@ async def spawn(invitation: Invitation, settings: Settings) -> Spawned:
 
         return await spawn_on_windows(invitation, settings)
     command = command_line(settings)
-    kind = socket.SOCK_DGRAM if sys.platform == "darwin" else socket.SOCK_SEQPACKET
     with contextlib.ExitStack() as theirs, contextlib.ExitStack() as ours:
 
-        def pair(kind: int) -> tuple[socket.socket, int]:
-            own, other = socket.socketpair(socket.AF_UNIX, kind)
+        def pair() -> tuple[socket.socket, int]:
+            own, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
             ours.callback(own.close)
             theirs.callback(other.close)
             return own, other.fileno()
 
-        control, control_there = pair(socket.SOCK_STREAM)
-        messages, messages_there = pair(socket.SOCK_STREAM)
-        courier, courier_there = pair(kind)
+        control, control_there = pair()
+        messages, messages_there = pair()
+        courier, courier_socket = SocketCourier.pair()
+        ours.callback(courier.close)
+        theirs.callback(courier_socket.close)
         lifeline_there, lifeline = os.pipe()
         theirs.callback(os.close, lifeline_there)
         ours.callback(os.close, lifeline)
@@ -82,24 +85,28 @@ async def spawn(invitation: Invitation, settings: Settings) -> Spawned:
             invitation,
             control=control_there,
             messages=messages_there,
-            courier=courier_there,
+            courier=courier_socket.fileno(),
             lifeline=lifeline_there,
         )
         process = await trio.lowlevel.open_process(
             command,
             env=worker_environment(settings, told),
-            pass_fds=(control_there, messages_there, courier_there, lifeline_there),
+            pass_fds=(control_there, messages_there, courier_socket.fileno(), lifeline_there),
             **process_options(settings),
         )
         ours.pop_all()
 
-    async def connect(adopt: Adopt) -> None:
+    async def run(adopt: Adopt) -> None:
         # There is no checkpoint in here: whatever comes, the sockets have an owner then.
         name = f"worker {invitation.id}"
         adopt(Channel.CONTROL, socket_link(control, name, process.pid))
         adopt(Channel.MESSAGES, socket_link(messages, name, process.pid))
 
-    return Spawned(process, connect, courier, lambda: os.close(lifeline))
+    async def release() -> None:
+        courier.close()
+        os.close(lifeline)
+
+    return Spawned(process, run, courier, release)
 
 
 def worker_environment(settings: Settings, invitation: Invitation) -> dict[str, str]:

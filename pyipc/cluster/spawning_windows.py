@@ -9,11 +9,13 @@ from __future__ import annotations
 import dataclasses
 import logging
 import secrets
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import trio
 
 import pyipc
+from pyipc.cluster.courier_windows import LinkCourier, LinkMailbox
 from pyipc.cluster.dialing import Channel, Introduced, Reception
 from pyipc.cluster.errors import ClusterError
 from pyipc.cluster.spawning import Spawned, process_options, worker_environment
@@ -22,10 +24,14 @@ from pyipc.cluster.windows import Job
 from pyipc.transports import transport_for
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from pyipc.cluster.dialing import Adopt
     from pyipc.cluster.environment import Invitation
     from pyipc.cluster.settings import Settings
+    from pyipc.transports import Link
 
-__all__ = ["primary_endpoints_on_windows", "spawn_on_windows"]
+__all__ = ["primary_links_on_windows", "spawn_on_windows"]
 
 logger: logging.Logger = logging.getLogger("pyipc.cluster")
 
@@ -68,19 +74,39 @@ async def spawn_on_windows(invitation: Invitation, settings: Settings) -> Spawne
     except OSError as error:
         if process.returncode is None:
             logger.warning("worker %r may outlive its primary: Windows ties it to no job (%s)", invitation.id, error)
-    return Spawned(process, reception.receive, None, job.close)
+    courier = LinkCourier()
+
+    async def run(adopt: Adopt) -> None:
+        def sort(channel: Channel, link: Link) -> None:
+            courier.attach(link) if channel is Channel.COURIER else adopt(channel, link)
+
+        await reception.receive(sort)
+        await courier.run()
+
+    async def release() -> None:
+        job.close()
+        await courier.aclose()
+
+    return Spawned(process, run, courier, release)
 
 
-def primary_endpoints_on_windows(invited: Invitation) -> tuple[pyipc.Endpoint, pyipc.Endpoint]:
-    """Where a worker reaches its primary: for what rules it, and for messages.
+@asynccontextmanager
+async def primary_links_on_windows(
+    invited: Invitation,
+) -> AsyncIterator[tuple[pyipc.Endpoint, pyipc.Endpoint, LinkMailbox]]:
+    """Where a worker reaches its primary: for what rules it, and for messages; and where it is handed sockets.
 
     Args:
         invited: What the primary told it.
+
+    Raises:
+        ConnectError: The primary is gone.
     """
-
-    def endpoint(channel: Channel) -> pyipc.Endpoint:
-        return pyipc.Endpoint(
-            f"pipe:{invited.pipe}", transport=Introduced(transport_for("pipe"), channel, invited.token)
-        )
-
-    return endpoint(Channel.CONTROL), endpoint(Channel.MESSAGES)
+    pipe = transport_for("pipe")
+    control, messages, courier = (Introduced(pipe, channel, invited.token) for channel in Channel)
+    address = f"pipe:{invited.pipe}"
+    mailbox = LinkMailbox(await courier.connect(pyipc.parse_address(address), {}))
+    try:
+        yield pyipc.Endpoint(address, transport=control), pyipc.Endpoint(address, transport=messages), mailbox
+    finally:
+        await mailbox.aclose()
