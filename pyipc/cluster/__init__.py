@@ -26,6 +26,8 @@ from pyipc.cluster.events import EVENTS as EVENTS
 from pyipc.cluster.events import WorkerEvent as WorkerEvent
 from pyipc.cluster.handle import WorkerHandle as WorkerHandle
 from pyipc.cluster.handle import WorkerInfo as WorkerInfo
+from pyipc.cluster.job import Job as Job
+from pyipc.cluster.jobs import JobStatistics as JobStatistics
 from pyipc.cluster.joining import join as join
 from pyipc.cluster.joining import run_worker as run_worker
 from pyipc.cluster.listeners import HandedStream as HandedStream
@@ -57,8 +59,10 @@ __all__ = [
     "Cluster",
     "ClusterError",
     "HandedStream",
+    "Job",
     "JobCancelled",
     "JobFailed",
+    "JobStatistics",
     "LeastLoaded",
     "Load",
     "Policy",

@@ -78,7 +78,7 @@ class WorkerHandle:
         env: As given.
         settings: What its next process is started with.
         lifecycle: Whom to tell of what happens to it.
-        generation: How many processes it has had.
+        begun: How many processes were started for it.
         restarts: How often it was started again because its process had ended.
         current: The process that it has, or had last.
         is_leaving: Whether it is to end for good.
@@ -92,7 +92,7 @@ class WorkerHandle:
         self.env: Mapping[str, str | None] = dict(env)
         self.settings: Settings = settings
         self.lifecycle: Events = Events()
-        self.generation: int = 0
+        self.begun: int = 0
         self.restarts: int = 0
         self.current: WorkerProcess | None = None
         self.is_leaving: bool = False
@@ -143,6 +143,16 @@ class WorkerHandle:
     def is_ready(self) -> bool:
         """Whether it can do its work, and stays."""
         return self.current is not None and self.current.is_ready and not self.is_leaving
+
+    @property
+    def generation(self) -> int:
+        """How many processes it has had until the present one, that included."""
+        return 0 if self.current is None else self.current.generation
+
+    @property
+    def takes_jobs(self) -> bool:
+        """Whether it can be given work."""
+        return self.is_ready and self.is_connected
 
     @property
     def exited_after_disconnect(self) -> bool | None:

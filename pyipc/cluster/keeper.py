@@ -109,12 +109,12 @@ class Keeper:
 
     def _start(self) -> WorkerProcess:
         handle = self.handle
-        handle.generation += 1
+        handle.begun += 1
         settings = handle.settings
         invitation = Invitation(
             id=handle.id,
             role=handle.role,
-            generation=handle.generation,
+            generation=handle.begun,
             heartbeat_interval=settings.heartbeat_interval,
             drain_timeout=settings.drain_timeout,
             wait_ready=settings.wait_ready,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import types
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Unpack
@@ -15,10 +16,12 @@ from pyipc.cluster.claiming import Claims
 from pyipc.cluster.errors import ClusterError, ReloadFailed, UnknownWorker, WorkerFailed
 from pyipc.cluster.events import EventQueue, Events, WorkerEvent
 from pyipc.cluster.handle import WorkerHandle
+from pyipc.cluster.jobs import Jobs
 from pyipc.cluster.keeper import Keeper
 from pyipc.cluster.policies import Policy, PolicyFunction, ReusePort, Shared, policy_from
 from pyipc.cluster.process import exit_text
 from pyipc.cluster.settings import SettingOverrides, Settings
+from pyipc.cluster.submitting import Submitting
 from pyipc.cluster.switchboard import Switchboard
 from pyipc.nursery import hidden_nursery
 
@@ -32,7 +35,7 @@ __all__ = ["Cluster"]
 logger: logging.Logger = logging.getLogger("pyipc.cluster")
 
 
-class Cluster:
+class Cluster(Submitting):
     """A primary with its workers, for the length of an ``async with`` block.
 
     Entering it starts ``workers`` processes and waits until all are ready. Leaving it lets them finish what is under
@@ -86,6 +89,11 @@ class Cluster:
         inner = pyipc.Router()
         inner.include(self._router)
         self._claims = Claims(policy_from(policy), self._settings.max_handovers)
+        self._jobs = Jobs(
+            self._workers,
+            jobs_per_worker=self._settings.jobs_per_worker,
+            max_pending_jobs=self._settings.max_pending_jobs,
+        )
         self._switchboard = Switchboard(inner, self._settings.max_frame_size)
         inner.on("message", self._on_message)
         self._answer_workers(self._switchboard.router)
@@ -179,6 +187,7 @@ class Cluster:
         async with self._switchboard.running(), hidden_nursery() as self._nursery:
             self._nursery.start_soon(self._queue.run)
             await self._nursery.start(self._claims.run)
+            await self._nursery.start(self._jobs.run)
             self._queue.report(WorkerEvent(type="setup", settings=self._settings))
             try:
                 await self._start_first()
@@ -245,6 +254,7 @@ class Cluster:
         own = self._settings.changed(settings)
         handle = WorkerHandle(id, role, env, own.changed({"env": {**own.env, **env}}))
         handle.watch(self._claims.process_changed)
+        handle.watch(self._jobs.worker_changed)
         keeper = Keeper(handle, self._switchboard, self._queue, self._nursery)
         self._workers[id] = handle
         self._keepers[id] = keeper
@@ -324,6 +334,9 @@ class Cluster:
         """
         self._is_leaving = True
         await self._claims.retire()
+        timeout = self._settings.drain_timeout
+        with trio.move_on_after(math.inf if timeout is None else timeout):
+            await self._jobs.wait_done()
         handles = list(self._workers.values())
         for handle in handles:
             handle.leave()
@@ -350,8 +363,7 @@ class Cluster:
         try:
             return self._workers[id]
         except KeyError:
-            there = ", ".join(self._workers) or "none at all"
-            raise UnknownWorker(id, f"there is no worker {id!r}; the workers are {there}") from None
+            raise UnknownWorker(id) from None
 
     async def broadcast(
         self, event: str, data: object = None, *, attachments: Iterable[Any] = (), role: str | None = None
