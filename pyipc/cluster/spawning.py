@@ -103,7 +103,6 @@ async def spawn(invitation: Invitation, settings: Settings) -> Spawned:
         adopt(Channel.MESSAGES, socket_link(messages, name, process.pid))
 
     async def release() -> None:
-        courier.close()
         os.close(lifeline)
 
     return Spawned(process, run, courier, release)
