@@ -7,15 +7,17 @@ import enum
 import logging
 import signal
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
 import pyipc
 from pyipc.cluster import control
 from pyipc.cluster.candidate import Candidate
+from pyipc.cluster.dialing import Channel
 from pyipc.cluster.events import WorkerEvent
 from pyipc.cluster.spawning import spawn
+from pyipc.nursery import hidden_nursery
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from pyipc.cluster.settings import Settings
     from pyipc.cluster.spawning import Spawned
     from pyipc.cluster.switchboard import Switchboard
+    from pyipc.transports import Link
 
 __all__ = ["ProcessState", "WorkerProcess", "exit_text"]
 
@@ -34,6 +37,10 @@ logger: logging.Logger = logging.getLogger("pyipc.cluster")
 
 # Seconds that the last words of a process may take to be read once it has ended.
 _LAST_WORDS = 5.0
+# There is none on Windows, and this is the number that it has elsewhere.
+_SIGKILL: Final = 9
+# The exit code of what is ended from outside on Windows, which has no signals.
+_TERMINATED: Final = 1
 # Seconds beyond its own time that a process which is to leave is waited for.
 _GRACE = 1.0
 
@@ -94,6 +101,7 @@ class WorkerProcess:
         self._switchboard = switchboard
         self._queue = queue
         self._spawned: Spawned | None = None
+        self._sent: int | None = None
         self._told_online: trio.Event | None = None
         self._open_connections = 0
         self._disconnected = trio.Event()
@@ -146,26 +154,41 @@ class WorkerProcess:
             self._conclude()
             return
         self.pid = spawned.process.pid
-        self._open_connections = 2
-        self.control = self._switchboard.connect(self._switchboard.control, spawned.control, self)
-        self.messages = self._switchboard.connect(self._switchboard.messages, spawned.messages, self)
         self.candidate = Candidate(spawned.courier, worker=self.handle.id, role=self.handle.role)
         self._report("fork")
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self.candidate.run)
-                status = await spawned.process.wait()
-                if status < 0 and sys.platform != "win32":
-                    self.signal = -status
-                else:
-                    self.code = status
+                async with hidden_nursery() as beside:
+                    beside.start_soon(spawned.run, self._adopt)
+                    self._take_status(await spawned.process.wait())
                 spawned.courier.finish()
-                with trio.move_on_after(_LAST_WORDS):
-                    await self._disconnected.wait()
+                if self._open_connections:
+                    with trio.move_on_after(_LAST_WORDS):
+                        await self._disconnected.wait()
         finally:
             with trio.CancelScope(shield=True):
                 await self._reap(spawned)
             self._conclude()
+
+    def _adopt(self, channel: Channel, link: Link) -> None:
+        """It has come for one of its connections, or was given it."""
+        self._open_connections += 1
+        if channel is Channel.CONTROL:
+            # On Windows what was started may be a launcher, such as in a virtual environment, and this its child.
+            self.pid = link.peer.pid or self.pid
+            self.control = self._switchboard.connect(self._switchboard.control, link, self)
+        else:
+            self.messages = self._switchboard.connect(self._switchboard.messages, link, self)
+
+    def _take_status(self, status: int) -> None:
+        """It has ended."""
+        if status < 0 and sys.platform != "win32":
+            self.signal = -status
+        elif sys.platform == "win32" and status == _TERMINATED and self._sent is not None:
+            self.signal = self._sent
+        else:
+            self.code = status
 
     async def _reap(self, spawned: Spawned) -> None:
         """See to it that nothing of it is left."""
@@ -175,7 +198,7 @@ class WorkerProcess:
                 await spawned.process.wait()
         assert self.candidate is not None
         self.candidate.close()
-        spawned.release()
+        await spawned.release()
         for connection in (self.control, self.messages):
             if connection is not None and connection.is_open:
                 # A process that it started may hold the other end, but there is nobody left to talk to.
@@ -241,16 +264,20 @@ class WorkerProcess:
 
     def kill(self) -> None:
         """End it at once."""
-        if self._spawned is not None and self._spawned.process.returncode is None:
-            self._spawned.process.kill()
+        self.send_signal(_SIGKILL)
 
     def send_signal(self, number: int) -> None:
-        """Send it a signal. On Windows every signal ends it at once.
+        """Send it a signal. On Windows every signal ends it at once, and is what has ended it, as with Node.
 
         Raises:
             ValueError: There is no such signal.
         """
-        if self._spawned is not None and self._spawned.process.returncode is None:
+        if self._spawned is None or self._spawned.process.returncode is not None:
+            return
+        if sys.platform == "win32":
+            self._sent = int(number)
+            self._spawned.process.kill()
+        else:
             self._spawned.process.send_signal(number)
 
     # --- what it says of itself ---
@@ -351,7 +378,7 @@ def exit_text(process: WorkerProcess) -> str:
     """How a process ended, for people."""
     if process.signal is not None:
         try:
-            name = signal.Signals(process.signal).name
+            name = "SIGKILL" if process.signal == _SIGKILL else signal.Signals(process.signal).name
         except ValueError:
             name = f"signal {process.signal}"
         how = f"was ended by {name}"
