@@ -29,7 +29,16 @@ from pyipc.cluster.handle import WorkerInfo as WorkerInfo
 from pyipc.cluster.joining import join as join
 from pyipc.cluster.joining import run_worker as run_worker
 from pyipc.cluster.primary import Cluster as Cluster
+from pyipc.cluster.reporting import STEPS as STEPS
+from pyipc.cluster.reporting import LineReporter as LineReporter
+from pyipc.cluster.reporting import Reporter as Reporter
+from pyipc.cluster.reporting import Step as Step
+from pyipc.cluster.reporting import step_line as step_line
+from pyipc.cluster.runner import Runner as Runner
+from pyipc.cluster.runner import available_cpus as available_cpus
+from pyipc.cluster.runner import run as run
 from pyipc.cluster.settings import Settings as Settings
+from pyipc.cluster.watching import SourceFiles as SourceFiles
 from pyipc.cluster.worker import Worker as Worker
 
 if TYPE_CHECKING:
@@ -44,18 +53,25 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EVENTS",
+    "STEPS",
     "Cluster",
     "ClusterError",
     "JobCancelled",
     "JobFailed",
+    "LineReporter",
     "ReloadFailed",
+    "Reporter",
+    "Runner",
     "Settings",
+    "SourceFiles",
+    "Step",
     "UnknownWorker",
     "Worker",
     "WorkerEvent",
     "WorkerFailed",
     "WorkerHandle",
     "WorkerInfo",
+    "available_cpus",
     "default",
     "disconnect",
     "fork",
@@ -65,8 +81,10 @@ __all__ = [
     "off",
     "on",
     "once",
+    "run",
     "run_worker",
     "setup_primary",
+    "step_line",
     "workers",
 ]
 

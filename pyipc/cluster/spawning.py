@@ -91,13 +91,18 @@ async def spawn(invitation: Invitation, settings: Settings) -> Spawned:
             pass_fds=(control_there, messages_there, courier_there, lifeline_there),
             **process_options(settings),
         )
+
+        def release() -> None:
+            courier.close()
+            os.close(lifeline)
+
         name = f"worker {invitation.id}"
         spawned = Spawned(
             process,
             socket_link(control, name, process.pid),
             socket_link(messages, name, process.pid),
             courier,
-            lambda: os.close(lifeline),
+            release,
         )
         ours.pop_all()
         return spawned
@@ -119,6 +124,8 @@ def process_options(settings: Settings) -> dict[str, Any]:
     options: dict[str, Any] = {"stdin": subprocess.DEVNULL}
     if settings.cwd is not None:
         options["cwd"] = settings.cwd
+    if settings.stdout is not None:
+        options["stdout"] = settings.stdout
     if settings.silent:
         options |= {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     if settings.uid is not None:
