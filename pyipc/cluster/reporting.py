@@ -217,7 +217,8 @@ def step_line(step: Step) -> str:
     who = f"worker {step.worker}" if step.worker else "cluster"
     who += f" ({step.role})" if step.role else ""
     pid = "" if step.pid is None else str(step.pid)
-    line = f"{step.time:%H:%M:%S}.{step.time.microsecond // 1000:03}  {who:<10} {pid:>7}  {step.kind:<13} {step_words(step)}"
+    time = f"{step.time:%H:%M:%S}.{step.time.microsecond // 1000:03}"
+    line = f"{time}  {who:<10} {pid:>7}  {step.kind:<13} {step_words(step)}"
     # A worker may have said it, and a role may be anything.
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in line.rstrip())
 

@@ -125,7 +125,7 @@ class Runner:
         router: pyipc.Router | None = None,
         **settings: Unpack[SettingOverrides],
     ) -> None:
-        count = available_cpus() if workers == "auto" else workers
+        count: Any = available_cpus() if workers == "auto" else workers
         if isinstance(count, bool) or not isinstance(count, int) or count < 1:
             raise ValueError(f"workers must be one or more, or 'auto', not {workers!r}")
         self.cluster: Cluster = Cluster(target, router=router, **settings)
@@ -139,8 +139,8 @@ class Runner:
         self._wanted = trio.Event()
         self._done = trio.Event()
         self._is_running = False
-        #: The ids of workers that are to be started; ``None`` stands for any.
-        self._missing: list[str | None] = [None] * count
+        #: The ids of workers that are to be started.
+        self._missing: list[str] = [str(number) for number in range(1, count + 1)]
         #: Why workers have ended that did so in a bad way, by id.
         self._failures: dict[str, str] = {}
         self._ended_by: int | None = None
@@ -302,7 +302,8 @@ class Runner:
         self._tell("reload", reason)
         self._notifier.reloading()
         present = self._present()
-        self._missing += [each.id for each in self.cluster.workers.values() if each.has_failed]
+        failed = [each.id for each in self.cluster.workers.values() if each.has_failed]
+        self._missing = list(dict.fromkeys(self._missing + failed))
         try:
             if present:
                 await self.cluster.reload()
@@ -333,25 +334,25 @@ class Runner:
             WorkerFailed: One did not become so. None of them stays, and all are missing still.
         """
         errors: list[WorkerFailed] = []
-        started: list[WorkerHandle] = []
 
-        async def start(id: str | None) -> None:
+        async def start(id: str) -> None:
             try:
-                started.append(await self.cluster.fork(id, role=self._role))
+                await self.cluster.fork(id, role=self._role)
             except WorkerFailed as error:
                 if error.code != 0:  # else it has done its work already
                     errors.append(error)
                     nursery.cancel_scope.cancel()
 
         async with trio.open_nursery() as nursery:
-            for id in dict.fromkeys(self._missing) if None not in self._missing else self._missing:
+            for id in self._missing:
                 nursery.start_soon(start, id)
         if not errors:
             self._missing = []
             return
-        for worker in started:
+        there = [self.cluster.workers[id] for id in self._missing if id in self.cluster.workers]
+        for worker in there:
             worker.leave()
-        for worker in started:
+        for worker in there:
             await worker.gone.wait()
         raise errors[0]
 

@@ -12,7 +12,7 @@ import trio
 from pyipc.cluster.errors import ClusterError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 __all__ = ["SourceFiles"]
 
@@ -48,7 +48,7 @@ class SourceFiles:
                 "watching source files takes the package watchfiles; install it with pip install 'pyipc-sockets[watch]'"
             ) from None
         self._is_no_litter = watchfiles.DefaultFilter()
-        self._watch = watchfiles.watch
+        self._watch: Callable[..., Iterator[set[Any]]] = watchfiles.watch
 
     def __str__(self) -> str:
         return f"{', '.join(self.include)} in {', '.join(self.directories)}"
@@ -88,14 +88,19 @@ class SourceFiles:
         is_started = False
         try:
             while True:
-                # Not watchfiles' own `awatch`: cancelled, it would wait for the thread to tell that nothing has happened.
+                # Not watchfiles' own `awatch`: cancelled, it would wait for the thread, which takes seconds.
                 changes = await trio.to_thread.run_sync(next, found, abandon_on_cancel=True)
                 if not is_started:
                     is_started = True
                     task_status.started()
                 if changes:
-                    changed(sorted({os.path.relpath(path) for _, path in changes}))
+                    changed(sorted({_shown(path) for _, path in changes}))
         except OSError as error:
             raise ClusterError(f"the source files cannot be watched: {error}") from error
         finally:
             stop.set()
+
+
+def _shown(path: str) -> str:
+    """A path for people: as seen from here."""
+    return os.path.relpath(path)

@@ -35,11 +35,10 @@ async def test_every_step_from_the_beginning_to_the_end(number: int) -> None:
         await running(program)
         result = await program.interrupt(number)
     assert (result.status, result.out) == (0, "")
-    primary = program.process.pid
     lines = result.err.splitlines()
-    assert re.search(step("begin", who="cluster", rest="2 workers of foreground:steady"), lines[0])["pid"] == str(
-        primary
-    )  # type: ignore[index]
+    begin = re.search(step("begin", who="cluster", rest="2 workers of foreground:steady"), lines[0])
+    assert begin is not None
+    assert begin["pid"] == str(program.process.pid)
     name = signal.Signals(number).name
     assert re.search(step("end", rest=f"all workers have left, after {name}"), lines[-1])
     for worker in ("1", "2"):
@@ -184,8 +183,7 @@ async def test_the_first_workers_fail() -> None:
 
 
 async def test_workers_that_fail_too_often() -> None:
-    options = {"max_restarts": 2, "restart_interval": 0.01}
-    async with started("foreground:failing_later", workers=1, **options) as program:
+    async with started("foreground:failing_later", workers=1, max_restarts=2, restart_interval=0.01) as program:
         result = await program.finish()
     assert result.status == 1
     assert len(re.findall(step("restart"), result.err, re.MULTILINE)) == 2
