@@ -15,18 +15,21 @@ import trio
 import pyipc
 from pyipc.cluster import control
 from pyipc.cluster.channels import given_endpoint, socket_link
+from pyipc.cluster.courier import SocketMailbox
 from pyipc.cluster.environment import invitation
 from pyipc.cluster.errors import ClusterError
 from pyipc.cluster.lifeline import ORPHAN_TIMEOUT, watch_lifeline
+from pyipc.cluster.receiving import Receiving
 from pyipc.cluster.worker import Worker
 from pyipc.nursery import hidden_nursery
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
+    from pyipc.cluster.courier import Mailbox
     from pyipc.cluster.environment import Invitation
 
-__all__ = ["join", "run_worker"]
+__all__ = ["ignore_terminal", "join", "run_worker"]
 
 logger: logging.Logger = logging.getLogger("pyipc.cluster")
 
@@ -74,18 +77,21 @@ async def join(*, router: pyipc.Router | None = None) -> AsyncIterator[Worker]:
 
     control_router = pyipc.Router()
     async with (
-        primary_links(invited, lost) as (control_endpoint, messages_endpoint),
+        primary_links(invited, lost) as (control_endpoint, messages_endpoint, mailbox),
         pyipc.connect(control_endpoint, router=control_router, **options) as control_client,
         pyipc.connect(messages_endpoint, router=messages_router, **options) as messages,
     ):
-        worker = Worker(invited, control_client, messages)
+        receiving = Receiving(mailbox)
+        worker = Worker(invited, control_client, messages, receiving)
         if router is not None:
             worker.take_messages()
         control_router.on(control.DRAIN, lambda message: worker.begin_draining(message.data["timeout"]))
         async with hidden_nursery() as nursery:
             nursery.start_soon(_watch_primary, orphaned, worker)
+            await nursery.start(receiving.run)
             await control_client.emit(control.ONLINE)
-            yield worker
+            with pyipc.hosted_by(worker.host):
+                yield worker
             nursery.cancel_scope.cancel()
         if not worker.draining:
             worker.exited_after_disconnect = True
@@ -103,8 +109,8 @@ def channel_options_of(invited: Invitation) -> dict[str, Any]:
 @asynccontextmanager
 async def primary_links(
     invited: Invitation, lost: Callable[[], None]
-) -> AsyncIterator[tuple[pyipc.Endpoint, pyipc.Endpoint]]:
-    """Where the primary can be reached: for what it rules, and for messages.
+) -> AsyncIterator[tuple[pyipc.Endpoint, pyipc.Endpoint, Mailbox]]:
+    """Where the primary can be reached: for what it rules, and for messages; and where it hands over sockets.
 
     Args:
         invited: What the primary told.
@@ -120,7 +126,11 @@ async def primary_links(
     links = [
         socket_link(socket.socket(fileno=descriptor), "primary") for descriptor in (invited.control, invited.messages)
     ]
-    yield given_endpoint("control", links[0]), given_endpoint("messages", links[1])
+    mailbox = SocketMailbox(socket.socket(fileno=invited.courier))
+    try:
+        yield given_endpoint("control", links[0]), given_endpoint("messages", links[1]), mailbox
+    finally:
+        mailbox.close()
 
 
 def _patience(worker: Worker) -> float:
@@ -140,8 +150,8 @@ async def _watch_primary(orphaned: trio.Event, worker: Worker) -> None:
 def run_worker(main: Callable[[Worker], Awaitable[object]], *, router: pyipc.Router | None = None) -> None:
     """Be the worker that this process was started as: run a program until it returns, or is to leave.
 
-    SIGTERM lets it finish what is under way, a second one ends it at once; SIGINT, which a terminal sends to all
-    processes, is left to the primary.
+    SIGTERM lets it finish what is under way, a second one ends it at once; what a terminal sends to all processes, when
+    somebody presses Ctrl and C or closes it, is left to the primary.
 
     Args:
         main: An async function that takes the `Worker`. When the worker is to leave and nothing is under way, it is
@@ -151,8 +161,16 @@ def run_worker(main: Callable[[Worker], Awaitable[object]], *, router: pyipc.Rou
     Raises:
         ClusterError: This process was not started by a cluster.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    ignore_terminal()
     trio.run(_work, main, router)
+
+
+def ignore_terminal() -> None:
+    """Leave to the primary what a terminal sends to all processes at once."""
+    for name in ("SIGINT", "SIGHUP", "SIGBREAK"):  # each system has two of them
+        number = getattr(signal, name, None)
+        if number is not None:
+            signal.signal(number, signal.SIG_IGN)
 
 
 async def _work(main: Callable[[Worker], Awaitable[object]], router: pyipc.Router | None) -> None:
