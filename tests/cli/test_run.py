@@ -9,16 +9,20 @@ import os
 import re
 import signal
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from pyipc import cluster
+from pyipc.cli.commands.run import _size
 from pyipc.cli.exits import ExitCode
-from pyipc.cli.main import make_parser
 from tests.cli.processes import ROOT, SCRIPT, needs_script, run, start
 from tests.cli.terminal import start_in_terminal
+from tests.cli.test_docs import parsers
 from tests.conftest import CANNOT_RUN
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 PROGRAMS = ROOT / "tests/cluster/programs"
 needs_signals = pytest.mark.skipif(sys.platform == "win32", reason=f"{CANNOT_RUN} there are no signals to send")
@@ -26,8 +30,8 @@ needs_signals = pytest.mark.skipif(sys.platform == "win32", reason=f"{CANNOT_RUN
 
 @needs_signals
 async def test_lines_for_people_are_beside_what_workers_print() -> None:
-    arguments = ["foreground:telling", "--workers", "1", "--role", "web", "--env", "COLOR=a=b", "--cwd", PROGRAMS]
-    async with start("run", *arguments, "--", "--fast", "x") as program:
+    arguments = ["foreground:telling", "--workers", "1", "--role", "web", "--env", "COLOR=a=b", "--cwd"]
+    async with start("run", *arguments, PROGRAMS, "--", "--fast", "x") as program:
         await program.line("^told: None in: programs$")
         await program.line(" cluster .* running ", stream="err")
         result = await program.interrupt(signal.SIGTERM)
@@ -69,8 +73,8 @@ async def test_quiet_means_problems_alone() -> None:
     assert (crash["step"], crash["signal"], crash["pid"]) == ("exit", signal.SIGKILL, pid)
     result = await run("run", "foreground:failing", "--workers", "1", "-q", cwd=PROGRAMS)
     assert result.status == ExitCode.REFUSED
-    told = [line.split()[3] if "worker 1" in line else line.split()[3] for line in result.err.splitlines()[-2:]]
-    assert told == ["4"] or " end " in result.err.splitlines()[-1]
+    told = [line for line in result.err.splitlines() if line[:2].isdigit()]
+    assert [re.split(" +", line)[3 if "cluster" in line else 4] for line in told] == ["exit", "end"]
 
 
 async def test_when_workers_have_returned_it_is_done() -> None:
@@ -153,12 +157,8 @@ async def test_a_whole_job_is_interrupted_from_the_keyboard() -> None:
 
 
 def test_what_the_help_says_of_defaults_is_so() -> None:
-    text = " ".join(make_parser().parse_args(["run", "a:b"]).__dict__)
-    assert "drain_timeout" in text
     help = {
-        action.option_strings[0]: action.help or ""
-        for action in _parser()._actions
-        if action.option_strings and "default: " in (action.help or "")
+        action.option_strings[0]: action.help or "" for action in parsers()["run"]._actions if action.option_strings
     }
     settings = {field.name: field.default for field in dataclasses.fields(cluster.Settings)}
     for option, name in {
@@ -175,15 +175,7 @@ def test_what_the_help_says_of_defaults_is_so() -> None:
     assert settings["restart_window"] == 60  # "within a minute"
 
 
-def _parser() -> object:
-    from tests.cli.test_docs import parsers
-
-    return parsers()["run"]
-
-
 def test_sizes() -> None:
-    from pyipc.cli.commands.run import _size
-
     assert [_size(text) for text in ("1", "2K", "200M", "1.5g", "3KiB", "1MB")] == [
         1,
         2_000,
@@ -197,4 +189,4 @@ def test_sizes() -> None:
 def test_the_reference_has_every_step() -> None:
     page = (ROOT / "docs/reference/command-line.md").read_text("utf-8").split("### The records of `run`\n")[1]
     rows = re.findall(r"^\| `([a-z-]+)` \|", page.split("\n#")[0], re.MULTILINE)
-    assert rows == list(cluster.STEPS)
+    assert rows == ["step", *cluster.STEPS]  # the first is the head of the table
