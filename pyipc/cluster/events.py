@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pyipc.cluster.handle import WorkerHandle
     from pyipc.cluster.settings import Settings
 
-__all__ = ["EVENTS", "EventQueue", "EventType", "Events", "WorkerEvent"]
+__all__ = ["EVENTS", "TOLD", "EventQueue", "EventType", "Events", "WorkerEvent"]
 
 EventType = Literal[
     "setup",
@@ -51,6 +51,9 @@ EVENTS: Final[tuple[EventType, ...]] = (
 
 logger: logging.Logger = logging.getLogger("pyipc.cluster")
 
+#: Extra of log records of which an event tells as well: who shows both may leave them out.
+TOLD: Final = {"told_as_event": True}
+
 F = TypeVar("F", bound="Callable[[WorkerEvent], object]")
 
 
@@ -61,6 +64,8 @@ class WorkerEvent:
     Attributes:
         type: What happened; one of `EVENTS`.
         worker: Whom it happened to; ``None`` for ``setup`` alone.
+        pid: Which process of the worker it was, which after a reload need not be the present one.
+        generation: The same, counted from 1 on.
         settings: ``setup``: what workers are started with from now on.
         address: ``listening``: where its server can be reached.
         data: ``message``: what it sent with `Worker.send`.
@@ -69,12 +74,14 @@ class WorkerEvent:
         signal: ``exit``: the number of the signal that ended it.
         voluntary: ``exit`` and ``disconnect``: whether that was asked for, by the primary or by the worker itself.
         delay: ``restart``: seconds until it is started again.
-        reason: Why, in words: ``restart``, ``unhealthy``, ``error``.
+        reason: Why, in words: ``restart``, ``unhealthy``, ``error``; ``exit`` where its program could tell.
         error: ``error``: what went wrong.
     """
 
     type: EventType
     worker: WorkerHandle | None = None
+    pid: int | None = None
+    generation: int | None = None
     settings: Settings | None = None
     address: pyipc.Address | None = None
     data: Any = None

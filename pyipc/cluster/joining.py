@@ -151,8 +151,8 @@ async def _watch_primary(orphaned: trio.Event, worker: Worker) -> None:
 def run_worker(main: Callable[[Worker], Awaitable[object]], *, router: pyipc.Router | None = None) -> None:
     """Be the worker that this process was started as: run a program until it returns, or is to leave.
 
-    SIGTERM lets it finish what is under way, a second one ends it at once; SIGINT, and on Windows SIGBREAK, which a
-    terminal sends to all processes, are left to the primary.
+    SIGTERM lets it finish what is under way, a second one ends it at once; what a terminal sends to all processes, when
+    somebody presses Ctrl and C or closes it, is left to the primary.
 
     Args:
         main: An async function that takes the `Worker`. When the worker is to leave and nothing is under way, it is
@@ -167,8 +167,8 @@ def run_worker(main: Callable[[Worker], Awaitable[object]], *, router: pyipc.Rou
 
 
 def ignore_terminal() -> None:
-    """Leave to the primary what a terminal sends to all processes at once when somebody presses Ctrl and C."""
-    for name in ("SIGINT", "SIGBREAK"):  # the second on Windows alone
+    """Leave to the primary what a terminal sends to all processes at once."""
+    for name in ("SIGINT", "SIGHUP", "SIGBREAK"):  # each system has two of them
         number = getattr(signal, name, None)
         if number is not None:
             signal.signal(number, signal.SIG_IGN)

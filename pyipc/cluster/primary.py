@@ -192,7 +192,8 @@ class Cluster(Events, Submitting):
         """Start a worker.
 
         Args:
-            id: Its id, unique among those that there are; by default the next number.
+            id: Its id, unique among those that there are; by default the next number. That of a worker which has
+                failed can be had again.
             role: What it is for, by which jobs and messages can be addressed.
             env: Variables for its environment.
             wait: Whether to wait until it is ready.
@@ -224,7 +225,7 @@ class Cluster(Events, Submitting):
             id = str(self._ids)
         elif not id or len(id) > 128 or not id.isprintable():
             raise ValueError(f"the id of a worker is text of 1 to 128 printable characters, and not {id!r}")
-        if id in self._workers:
+        if id in self._workers and not self._workers[id].has_failed:
             raise ValueError(f"there is a worker {id!r} already; ids are unique")
         own = self._settings.changed(settings)
         handle = WorkerHandle(id, role, env, own.changed({"env": {**own.env, **env}}))
@@ -258,7 +259,7 @@ class Cluster(Events, Submitting):
         except BaseException:
             handle.leave()
             raise
-        if not first.is_ready and not handle.is_ready:
+        if not first.was_ready and not handle.is_ready:
             handle.leave()
             await first.gone.wait()
             reason = f"worker {handle.id!r} {exit_text(first)} before it was ready"
@@ -295,12 +296,14 @@ class Cluster(Events, Submitting):
         if count < 0:
             raise ValueError(f"count must be zero or more, not {count!r}")
         present = [each for each in self._workers.values() if each.role == role and not each.is_leaving]
-        async with trio.open_nursery() as nursery:
-            for handle in present[count:]:
-                nursery.start_soon(handle.disconnect)
-            new = [self._fork(None, role, {}, {}) for _ in range(count - len(present))]
-            for handle in new:
-                await self._wait_started(handle)
+        surplus = present[count:]
+        for handle in surplus:
+            handle.leave()
+        for handle in surplus:
+            await handle.gone.wait()
+        new = [self._fork(None, role, {}, {}) for _ in range(count - len(present))]
+        for handle in new:
+            await self._wait_started(handle)
 
     async def disconnect(self) -> None:
         """Let all workers finish and leave. Returns when all are gone, and everybody was told.

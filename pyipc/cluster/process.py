@@ -71,6 +71,7 @@ class WorkerProcess:
         pid: Its process id; ``None`` before it was started.
         code: Its exit code, once it is gone and no signal ended it.
         signal: The number of the signal that ended it.
+        was_ready: Whether it has ever been ready.
         voluntary: Whether its end was asked for, by the primary or by itself.
         failure: Why its program failed, as far as it could tell.
         control: The connection by which it is ruled.
@@ -111,6 +112,7 @@ class WorkerProcess:
         self.pid: int | None = None
         self.code: int | None = None
         self.signal: int | None = None
+        self.was_ready: bool = False
         self.voluntary: bool = False
         self.failure: str = ""
         self.control: pyipc.Connection | None = None
@@ -215,7 +217,7 @@ class WorkerProcess:
             if not self._disconnected.is_set():
                 self._disconnected.set()
                 self._report("disconnect", voluntary=self.voluntary)
-            self._report("exit", code=self.code, signal=self.signal, voluntary=self.voluntary)
+            self._report("exit", code=self.code, signal=self.signal, voluntary=self.voluntary, reason=self.failure)
         self.gone.set()
         self.handle.process_changed(self)
 
@@ -231,11 +233,11 @@ class WorkerProcess:
         """
         self.voluntary = True
         # Before it is online it has nothing to finish, and would hear of it only later.
-        if self.online.is_set() and self.control is not None and self.control.is_open:
+        if self.online.is_set() and self.control is not None:
             if self.state in (ProcessState.ONLINE, ProcessState.READY):
                 self.state = ProcessState.DRAINING
                 self.handle.process_changed(self)
-            with contextlib.suppress(pyipc.ConnectionClosed):  # it is on its way out already
+            with contextlib.suppress(pyipc.ConnectionClosed):  # it is on its way out already, and has the same time
                 await self.control.emit(control.DRAIN, {"timeout": drain_timeout, "message": message})
             with trio.move_on_after(float("inf") if drain_timeout is None else drain_timeout + _GRACE):
                 await self.gone.wait()
@@ -300,6 +302,7 @@ class WorkerProcess:
         self.taking.set()
         if self.state is ProcessState.ONLINE:
             self.state = ProcessState.READY
+            self.was_ready = True
             self._report("ready")
             self.settled.set()
             self.handle.process_changed(self)
@@ -371,7 +374,9 @@ class WorkerProcess:
             self._report("disconnect", voluntary=self.voluntary)
 
     def _report(self, type: Any, **attributes: Any) -> trio.Event:
-        return self._queue.report(WorkerEvent(type=type, worker=self.handle, **attributes))
+        return self._queue.report(
+            WorkerEvent(type=type, worker=self.handle, pid=self.pid, generation=self.generation, **attributes)
+        )
 
 
 def exit_text(process: WorkerProcess) -> str:

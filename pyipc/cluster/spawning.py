@@ -124,6 +124,8 @@ def process_options(settings: Settings) -> dict[str, Any]:
     options: dict[str, Any] = {"stdin": subprocess.DEVNULL}
     if settings.cwd is not None:
         options["cwd"] = settings.cwd
+    if settings.stdout is not None:
+        options["stdout"] = settings.stdout
     if settings.silent:
         options |= {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     if settings.uid is not None:
