@@ -34,9 +34,7 @@ async def take_all(worker: LocalWorker, taken: list[str], *, task_status: trio.T
         taken.append(worker.candidate.worker)
         await stream.receive_some()
 
-    await trio.serve_listeners(
-        serve, [TrioListener(worker.receiving.open(CLAIM))], task_status=_Ignoring(task_status)
-    )
+    await trio.serve_listeners(serve, [TrioListener(worker.receiving.open(CLAIM))], task_status=_Ignoring(task_status))
 
 
 class _Ignoring(trio.TaskStatus[object]):

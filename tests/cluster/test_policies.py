@@ -263,7 +263,9 @@ def test_no_key_moves_while_its_worker_lives_and_only_those_of_a_dead_one_do(see
         dead = chance.choice(workers)
         workers.remove(dead)
         after = places(policy, workers)
-        assert {key for key in before if before[key] != after[key]} == {key for key in before if before[key] == dead.worker}
+        assert {key for key in before if before[key] != after[key]} == {
+            key for key in before if before[key] == dead.worker
+        }
         # It comes back, and another is added: nothing moves.
         workers += [dead, Load(f"{seed}-new-{round}")]
         chance.shuffle(workers)
