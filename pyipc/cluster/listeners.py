@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import socket
 import weakref
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -187,12 +187,9 @@ class HandedStream(trio.abc.HalfCloseableStream):
         finally:
             self._tell()
 
-    def setsockopt(self, level: int, option: int, value: Any, length: int | None = None) -> None:
+    def setsockopt(self, level: int, option: int, value: int | bytes) -> None:
         """As `trio.SocketStream.setsockopt`."""
-        if length is None:
-            self._stream.setsockopt(level, option, value)
-        else:
-            self._stream.setsockopt(level, option, value, length)
+        self._stream.setsockopt(level, option, value)
 
     def getsockopt(self, level: int, option: int, buffersize: int = 0) -> int | bytes:
         """As `trio.SocketStream.getsockopt`."""

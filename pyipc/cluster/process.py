@@ -173,7 +173,8 @@ class WorkerProcess:
             spawned.process.kill()
             with trio.move_on_after(_LAST_WORDS):
                 await spawned.process.wait()
-        spawned.courier.close()
+        assert self.candidate is not None
+        self.candidate.close()
         spawned.release()
         for connection in (self.control, self.messages):
             if connection is not None and connection.is_open:

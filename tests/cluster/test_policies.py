@@ -342,7 +342,7 @@ def test_keys() -> None:
         Sticky(key="host")  # type: ignore[arg-type]
     for wrong in ({"max_keys": 0}, {"peek_size": -1}):
         with pytest.raises(ValueError, match="max_keys"):
-            Sticky(**wrong)
+            Sticky(**wrong)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="peek_timeout"):
         Sticky(peek_timeout=-1.0)
 
