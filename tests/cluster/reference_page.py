@@ -21,7 +21,7 @@ What [a cluster](../how-to/cluster.md) can be told, and what it tells. This page
 
 ## Settings
 
-Keyword arguments of `Cluster(...)` and `cluster.setup_primary(...)` for all workers that are started from then on, and of
+Keyword arguments of `Cluster(...)` and `setup_primary(...)`, for all workers that are started from then on, and of
 `fork(...)` for one. Seconds may be fractions. A name that does not exist, or a value out of range, is an error at once.
 
 | Setting | Default | Meaning |
@@ -62,8 +62,8 @@ def page() -> str:
     """The whole page."""
     said = meanings(cluster.Settings)
     parts = [_HEAD]
-    for field in dataclasses.fields(cluster.Settings):
-        parts.append(f"| `{field.name}` | {_default(field)} | {said[field.name]} |\n")
+    fields = dataclasses.fields(cluster.Settings)
+    parts += [f"| `{field.name}` | {_default(field)} | {said[field.name]} |\n" for field in fields]
     parts += [_EVENTS % ", ".join(f"`{type}`" for type in cluster.EVENTS), *_rows(cluster.WorkerEvent)]
     parts += [_INFO, *_rows(cluster.WorkerInfo)]
     tree = inspect.cleandoc(errors.__doc__ or "").partition("::\n\n")[2]
