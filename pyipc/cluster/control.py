@@ -56,6 +56,7 @@ def channel_options(max_frame_size: int) -> dict[str, Any]:
     """
     return {
         "heartbeat_interval": None,
+        "handshake_timeout": None,  # a process may take long to start, which `ready_timeout` is for
         "reconnect": False,
         "offline": "raise",
         "request_timeout": None,

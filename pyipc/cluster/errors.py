@@ -92,7 +92,7 @@ class ReloadFailed(ClusterError):
 
 
 class UnknownWorker(ClusterError, LookupError):
-    """There is no worker of this id, or there is none any more.
+    """There is no worker of this id, or it leaves for good.
 
     Attributes:
         id: The id.
@@ -100,4 +100,7 @@ class UnknownWorker(ClusterError, LookupError):
 
     def __init__(self, id: str) -> None:
         self.id = id
-        super().__init__(f"there is no worker {id!r}; `Cluster.workers` has the ids, and `Cluster.fork` adds one")
+        super().__init__(
+            f"there is no worker {id!r}, or it leaves for good; `Cluster.workers` has those that there are, and "
+            "`Cluster.fork` adds one"
+        )

@@ -35,7 +35,7 @@ __all__ = ["Cluster"]
 logger: logging.Logger = logging.getLogger("pyipc.cluster")
 
 
-class Cluster(Submitting):
+class Cluster(Events, Submitting):
     """A primary with its workers, for the length of an ``async with`` block.
 
     Entering it starts ``workers`` processes and waits until all are ready. Leaving it lets them finish what is under
@@ -74,8 +74,8 @@ class Cluster(Submitting):
         self._settings = Settings().changed(settings)
         self._initial = workers
         self._initial_role = role
-        self._events = Events()
-        self._queue = EventQueue(self._events)
+        super().__init__()
+        self._queue = EventQueue(self)
         self._router = pyipc.Router()
         if router is not None:
             self._router.include(router)
@@ -141,31 +141,6 @@ class Cluster(Submitting):
         """
         self._settings = self._settings.changed(settings)
         self._queue.report(WorkerEvent(type="setup", settings=self._settings))
-
-    # --- events ---
-
-    def on(self, type: Any, handler: Any = None) -> Any:
-        """Call a function, plain or async, with a `WorkerEvent` when something happens; without one, a decorator.
-
-        Handlers are called one after the other, in the order in which things happen. What one raises is logged.
-
-        Args:
-            type: ``"setup"``, ``"fork"``, ``"online"``, ``"listening"``, ``"message"``, ``"disconnect"``, ``"exit"`` or
-                ``"error"``, as with Node, ``"ready"``, ``"restart"`` or ``"unhealthy"``.
-            handler: The function.
-
-        Raises:
-            ValueError: There is no such event.
-        """
-        return self._events.on(type, handler)
-
-    def once(self, type: Any, handler: Any = None) -> Any:
-        """Likewise, but only the next time."""
-        return self._events.once(type, handler)
-
-    def off(self, type: Any, handler: Any = None) -> None:
-        """Call a function no more; without one, none of this type."""
-        self._events.off(type, handler)
 
     # --- running ---
 

@@ -82,9 +82,9 @@ class Submitting:
             The job; `Job.result` waits for its outcome.
 
         Raises:
-            UnknownWorker: There is no worker of that id.
+            UnknownWorker: There is no worker of that id, or it leaves for good.
             ConnectionClosed: The cluster is closed.
-            ValueError: Both a role and a worker are given, or a number is out of range.
+            TypeError, ValueError: Both a role and a worker are given, or a number is none or out of range.
 
         Cancellation: a cancelled submit has not accepted the job. Once there is a job, `Job.cancel` ends it.
         """
