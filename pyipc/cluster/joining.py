@@ -30,6 +30,9 @@ __all__ = ["join", "run_worker"]
 
 logger: logging.Logger = logging.getLogger("pyipc.cluster")
 
+# Seconds that what is said last may take until the primary has read it.
+_LAST_WORDS = 30.0
+
 _joined = False
 
 
@@ -76,17 +79,28 @@ async def join(*, router: pyipc.Router | None = None) -> AsyncIterator[Worker]:
     async with (
         primary_links(invited, lost) as (control_endpoint, messages_endpoint),
         pyipc.connect(control_endpoint, router=control_router, **options) as control_client,
-        pyipc.connect(messages_endpoint, router=messages_router, **options) as messages,
+        pyipc.connect(
+            messages_endpoint,
+            router=messages_router,
+            on_disconnect=lambda ended: orphaned.set(),
+            **options | {"close_timeout": _LAST_WORDS},
+        ) as messages,
     ):
-        worker = Worker(invited, control_client, messages)
-        if router is not None:
-            worker.take_messages()
+        worker = Worker(invited, control_client, messages, messages_router)
+        control_router.on(control.WANTED, lambda message: worker.want(message.data))
         control_router.on(control.DRAIN, lambda message: worker.begin_draining(message.data["timeout"]))
-        async with hidden_nursery() as nursery:
-            nursery.start_soon(_watch_primary, orphaned, worker)
-            await control_client.emit(control.ONLINE)
-            yield worker
-            nursery.cancel_scope.cancel()
+        try:
+            async with hidden_nursery() as nursery:
+                nursery.start_soon(_watch_primary, orphaned, worker)
+                await control_client.emit(control.ONLINE)
+                yield worker
+                nursery.cancel_scope.cancel()
+        except (SystemExit, KeyboardInterrupt, BaseExceptionGroup):
+            # To a client that would be as a cancellation, and it would close at once.
+            with trio.CancelScope(deadline=trio.current_time() + ORPHAN_TIMEOUT, shield=True):
+                with suppress(pyipc.ConnectionClosed):
+                    await messages.aclose()
+            raise
         if not worker.draining:
             worker.exited_after_disconnect = True
         with suppress(pyipc.ConnectionClosed), trio.move_on_after(_patience(worker)):
@@ -133,7 +147,7 @@ def _patience(worker: Worker) -> float:
 async def _watch_primary(orphaned: trio.Event, worker: Worker) -> None:
     """When the primary is gone, nobody is left to work for."""
     await orphaned.wait()
-    logger.warning("the primary of worker %r is gone; it ends", worker.id)
+    logger.warning("worker %r has lost its primary, and ends", worker.id)
     worker.begin_draining(ORPHAN_TIMEOUT / 2)
 
 

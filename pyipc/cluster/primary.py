@@ -34,7 +34,10 @@ class Cluster:
     """A primary with its workers, for the length of an ``async with`` block.
 
     Entering it starts ``workers`` processes and waits until all are ready. Leaving it lets them finish what is under
-    way, and end. Workers are fresh interpreters, never forks of a running event loop.
+    way, and end. Handlers for what workers say are best registered before it is entered. If there are none by then,
+    what workers say waits until it is entered and its block waits for the first time, and so it is with `fork`; but who
+    asks something before it is ready is answered at once, since entering may wait for just that. Workers are fresh
+    interpreters, never forks of a running event loop.
 
     Args:
         target: What workers run: ``"package.module:function"``, an async function that takes a `Worker`, or a plain
@@ -180,6 +183,8 @@ class Cluster:
         handles = [self._fork(None, self._initial_role, {}, {}) for _ in range(self._initial)]
         for handle in handles:
             await self._wait_started(handle)
+        for handle in handles:
+            handle.listen()
 
     # --- workers ---
 
@@ -213,6 +218,7 @@ class Cluster:
             await self._wait_started(handle)
         else:
             await trio.lowlevel.checkpoint()
+        handle.listen()
         return handle
 
     def _fork(
@@ -251,6 +257,10 @@ class Cluster:
 
     def _began(self, process: WorkerProcess) -> None:
         """A process is about to be started."""
+        handle = process.handle
+        has_handlers = self._router.version or self._events.has("message") or handle.lifecycle.has("message")
+        if has_handlers or handle.is_listened_to:
+            process.is_listened_to.set()
 
     async def _wait_started(self, handle: WorkerHandle) -> None:
         """Wait until a new worker is ready; it gets one try."""
@@ -305,6 +315,7 @@ class Cluster:
             new = [self._fork(None, role, {}, {}) for _ in range(count - len(present))]
             for handle in new:
                 await self._wait_started(handle)
+                handle.listen()
 
     async def disconnect(self) -> None:
         """Let all workers finish and leave. Returns when all are gone, and everybody was told.
@@ -397,7 +408,8 @@ class Cluster:
         """Handle what workers say of themselves."""
         process_of = self._switchboard.process_of
         router.on(control.ONLINE, lambda message: process_of(message).on_online())
-        router.on(control.TAKING, lambda message: process_of(message).on_taking())
+        router.on(control.TAKING, lambda message: process_of(message).taking.told(message.data))
+        router.on(control.ASKING, lambda message: process_of(message).is_listened_to.set())
         router.on(control.READY, lambda message: process_of(message).on_ready())
         router.on(control.PULSE, lambda message: process_of(message).on_pulse(message.data))
         router.on(control.FAILED, lambda message: process_of(message).on_failed(str(message.data)))

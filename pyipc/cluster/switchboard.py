@@ -43,6 +43,7 @@ class Switchboard:
         self._processes: dict[object, WorkerProcess] = {}
         for server in (self.control, self.messages):
             server.on_disconnect(self._on_disconnect)
+        self.messages.on_connect(self._wait_listened_to)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -74,6 +75,10 @@ class Switchboard:
     def worker_process(self, connection: object) -> WorkerProcess | None:
         """The process at the other end of a connection; ``None`` if it is gone."""
         return self._processes.get(connection)
+
+    async def _wait_listened_to(self, connection: pyipc.Connection) -> None:
+        """Let what a process says wait until the program can be expected to have its handlers."""
+        await self._processes[connection].is_listened_to.wait()
 
     def _on_disconnect(self, ended: pyipc.Disconnected) -> None:
         process = self._processes.pop(ended.connection, None)
