@@ -12,11 +12,13 @@ __all__ = [
     "DRAIN",
     "FAILED",
     "LEAVE",
+    "LISTEN",
     "LISTENING",
     "ONLINE",
     "PULSE",
     "READY",
     "TAKING",
+    "UNLISTEN",
     "WANTED",
     "channel_options",
 ]
@@ -36,6 +38,11 @@ FAILED: Final = "failed"
 #: A request: it has nothing under way of its own, and is going to end. Data: whether it is not to be started again. It
 #: is answered when the primary's program waits for nothing any more, and sends nothing any more.
 LEAVE: Final = "leave"
+
+#: A request: it is to listen on an address, see `pyipc.cluster.claiming`.
+LISTEN: Final = "listen"
+#: It listens on an address no more. Data: how that is called.
+UNLISTEN: Final = "unlisten"
 
 # From the primary.
 #: Finish what is under way, and end.

@@ -78,7 +78,7 @@ class WorkerHandle:
         env: As given.
         settings: What its next process is started with.
         lifecycle: Whom to tell of what happens to it.
-        generation: How many processes it has had.
+        begun: How many processes were started for it.
         restarts: How often it was started again because its process had ended.
         current: The process that it has, or had last.
         is_leaving: Whether it is to end for good.
@@ -93,16 +93,15 @@ class WorkerHandle:
         self.env: Mapping[str, str | None] = dict(env)
         self.settings: Settings = settings
         self.lifecycle: Events = Events()
-        self.generation: int = 0
+        self.begun: int = 0
         self.restarts: int = 0
         self.current: WorkerProcess | None = None
         self.is_leaving: bool = False
         self.has_failed: bool = False
         self.is_listened_to: bool = False
         self.gone: trio.Event = trio.Event()
-        self.open_handovers: int = 0
         self._changed = trio.Event()
-        self._watchers: list[Callable[[], None]] = []
+        self._watchers: list[Callable[[WorkerProcess], None]] = []
 
     def __repr__(self) -> str:
         role = f" ({self.role})" if self.role else ""
@@ -148,6 +147,16 @@ class WorkerHandle:
         return self.current is not None and self.current.is_ready and not self.is_leaving
 
     @property
+    def generation(self) -> int:
+        """How many processes it has had until the present one, that included."""
+        return 0 if self.current is None else self.current.generation
+
+    @property
+    def takes_jobs(self) -> bool:
+        """Whether it can be given work."""
+        return self.is_ready and self.is_connected
+
+    @property
     def exited_after_disconnect(self) -> bool | None:
         """Whether the end of its last process was asked for; ``None`` while it has not ended."""
         if self.current is None or self.current.state is not ProcessState.GONE:
@@ -173,7 +182,7 @@ class WorkerHandle:
             restarts=self.restarts,
             uptime=trio.current_time() - process.started if process is not None and alive else 0.0,
             in_flight=self.in_flight,
-            connections=self.open_handovers,
+            connections=0 if process is None or process.candidate is None else process.candidate.open_connections,
             memory=pulse.get("memory"),
             lag=pulse.get("lag"),
             env=self.env,
@@ -309,19 +318,19 @@ class WorkerHandle:
         if self.current is not None:
             self.current.is_listened_to.set()
 
-    def watch(self, changed: Callable[[], None]) -> None:
-        """Call a function whenever its state changes."""
+    def watch(self, changed: Callable[[WorkerProcess], None]) -> None:
+        """Call a function whenever the state of one of its processes has changed."""
         self._watchers.append(changed)
 
     def process_changed(self, process: WorkerProcess) -> None:
         """The state of one of its processes has changed."""
         self._notify()
+        for changed in self._watchers:
+            changed(process)
 
     def _notify(self) -> None:
         self._changed.set()
         self._changed = trio.Event()
-        for changed in self._watchers:
-            changed()
 
     async def wait_changed(self) -> None:
         """Wait for the next change of its state.

@@ -14,8 +14,6 @@ from pyipc.cluster.process import ProcessState, WorkerProcess, exit_text
 from pyipc.cluster.supervising import RestartPolicy
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from pyipc.cluster.events import EventQueue
     from pyipc.cluster.handle import WorkerHandle
     from pyipc.cluster.switchboard import Switchboard
@@ -33,7 +31,6 @@ class Keeper:
         switchboard: Where its processes connect.
         queue: Where is told what happens to it.
         nursery: For the tasks of its processes.
-        began: Called with each process once it runs.
     """
 
     def __init__(
@@ -42,13 +39,11 @@ class Keeper:
         switchboard: Switchboard,
         queue: EventQueue,
         nursery: trio.Nursery,
-        began: Callable[[WorkerProcess], None],
     ) -> None:
         self.handle = handle
         self._switchboard = switchboard
         self._queue = queue
         self._nursery = nursery
-        self._began = began
         self._policy = RestartPolicy()
         self._replacing = trio.Lock()
 
@@ -115,19 +110,18 @@ class Keeper:
 
     def _start(self) -> WorkerProcess:
         handle = self.handle
-        handle.generation += 1
+        handle.begun += 1
         settings = handle.settings
         invitation = Invitation(
             id=handle.id,
             role=handle.role,
-            generation=handle.generation,
+            generation=handle.begun,
             heartbeat_interval=settings.heartbeat_interval,
             drain_timeout=settings.drain_timeout,
             wait_ready=settings.wait_ready,
             max_frame_size=settings.max_frame_size,
         )
         process = WorkerProcess(handle, invitation, settings, self._switchboard, self._queue)
-        self._began(process)
         self._nursery.start_soon(process.run)
         self._nursery.start_soon(self._watch_start, process)
         return process

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import socket
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -80,7 +81,7 @@ class HandedListener(Listener):
         """
         while True:
             carrier, closed = await self._inlet.accept()
-            link = _adopted(HandedSocket(carrier, closed), self._adopt, self._address)
+            link = _adopted(carrier, closed, self._adopt, self._address)
             if link is not None:
                 return link
 
@@ -107,14 +108,24 @@ def shared_listener(
     return SocketListener(sockets, address, adopt=lambda sock: adopt(HandedSocket(sock, receiving.keep())))
 
 
-def _adopted(sock: HandedSocket, adopt: Callable[[Carrier], Link], address: Address) -> Link | None:
+def _adopted(
+    carrier: Carrier, closed: Callable[[], None], adopt: Callable[[Carrier], Link], address: Address
+) -> Link | None:
+    """A link, which tells when it is closed; ``None`` if the peer is turned away."""
+    told: Carrier = HandedSocket(carrier, closed) if isinstance(carrier, socket.socket) else carrier
     try:
-        return adopt(sock)
+        link = adopt(told)
+        if told is carrier:
+            # A pipe is closed by its link, which nobody keeps for long after that.
+            weakref.finalize(link, closed)
+        return link
     except OSError as error:
-        sock.close()
+        told.close()
+        closed()
         logger.warning("turned away a peer on %s, because it cannot be identified: %s", address, error)
     except BaseException:
-        sock.close()
+        told.close()
+        closed()
         raise
     return None
 
@@ -281,6 +292,8 @@ class SharedTrioListener(trio.abc.Listener[HandedStream]):
 
 def _stream(carrier: Carrier, closed: Callable[[], None]) -> HandedStream | None:
     """A stream of a connection; ``None`` if that is broken already."""
+    if not isinstance(carrier, socket.socket):
+        raise TypeError(f"trio has no stream for {carrier!r}; listen there with a pyipc.Server")
     carrier.setblocking(False)
     try:
         return HandedStream(trio.SocketStream(trio.socket.from_stdlib_socket(carrier)), closed)

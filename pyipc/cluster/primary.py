@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import types
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Unpack
@@ -11,12 +12,16 @@ import trio
 
 import pyipc
 from pyipc.cluster import control
+from pyipc.cluster.claiming import Claims
 from pyipc.cluster.errors import ClusterError, ReloadFailed, UnknownWorker, WorkerFailed
 from pyipc.cluster.events import EventQueue, Events, WorkerEvent
 from pyipc.cluster.handle import WorkerHandle
+from pyipc.cluster.jobs import Jobs
 from pyipc.cluster.keeper import Keeper
+from pyipc.cluster.policies import Policy, PolicyFunction, ReusePort, Shared, policy_from
 from pyipc.cluster.process import exit_text
 from pyipc.cluster.settings import SettingOverrides, Settings
+from pyipc.cluster.submitting import Submitting
 from pyipc.cluster.switchboard import Switchboard
 from pyipc.nursery import hidden_nursery
 
@@ -30,7 +35,7 @@ __all__ = ["Cluster"]
 logger: logging.Logger = logging.getLogger("pyipc.cluster")
 
 
-class Cluster:
+class Cluster(Submitting):
     """A primary with its workers, for the length of an ``async with`` block.
 
     Entering it starts ``workers`` processes and waits until all are ready. Leaving it lets them finish what is under
@@ -46,6 +51,9 @@ class Cluster:
         workers: How many to start on entering.
         role: The role of those.
         router: Handlers for what workers send to the primary under names of their own.
+        policy: Which worker gets which connection: ``"round-robin"``, ``"least-loaded"``, ``"sticky"``, ``"shared"``,
+            ``"reuse-port"``, an object of one of the classes of these names, or a function of an `Arrival` and a
+            sequence of `Load`.
         **settings: Any of `Settings`.
 
     Raises:
@@ -59,6 +67,7 @@ class Cluster:
         workers: int = 0,
         role: str = "",
         router: pyipc.Router | None = None,
+        policy: str | Policy | Shared | ReusePort | PolicyFunction = "round-robin",
         **settings: Unpack[SettingOverrides],
     ) -> None:
         if target is not None:
@@ -82,7 +91,13 @@ class Cluster:
         self._is_leaving = False
         inner = pyipc.Router()
         inner.include(self._router)
-        self._switchboard = Switchboard(inner, self._settings.max_frame_size)
+        self._claims = Claims(policy_from(policy), self._settings.max_handovers)
+        self._jobs = Jobs(
+            self._workers,
+            jobs_per_worker=self._settings.jobs_per_worker,
+            max_pending_jobs=self._settings.max_pending_jobs,
+        )
+        self._switchboard = Switchboard(inner, self._settings.max_frame_size, self._has_handlers)
         inner.on("message", self._on_message)
         self._answer_workers(self._switchboard.router)
 
@@ -106,6 +121,11 @@ class Cluster:
     def settings(self) -> Settings:
         """What workers are started with from now on."""
         return self._settings
+
+    @property
+    def scheduling_policy(self) -> Policy | Shared | ReusePort:
+        """Which worker gets which connection."""
+        return self._claims.policy
 
     @property
     def router(self) -> pyipc.Router:
@@ -169,6 +189,8 @@ class Cluster:
             raise RuntimeError("a cluster runs once; make another Cluster to start again")
         async with self._switchboard.running(), hidden_nursery() as self._nursery:
             self._nursery.start_soon(self._queue.run)
+            await self._nursery.start(self._claims.run)
+            await self._nursery.start(self._jobs.run)
             self._queue.report(WorkerEvent(type="setup", settings=self._settings))
             try:
                 await self._start_first()
@@ -237,7 +259,9 @@ class Cluster:
             raise ValueError(f"there is a worker {id!r} already; ids are unique")
         own = self._settings.changed(settings)
         handle = WorkerHandle(id, role, env, own.changed({"env": {**own.env, **env}}))
-        keeper = Keeper(handle, self._switchboard, self._queue, self._nursery, self._began)
+        handle.watch(self._claims.process_changed)
+        handle.watch(self._jobs.worker_changed)
+        keeper = Keeper(handle, self._switchboard, self._queue, self._nursery)
         self._workers[id] = handle
         self._keepers[id] = keeper
         self._nursery.start_soon(self._keep, handle, keeper)
@@ -254,13 +278,6 @@ class Cluster:
         if self._workers.get(handle.id) is handle:
             del self._workers[handle.id]
             del self._keepers[handle.id]
-
-    def _began(self, process: WorkerProcess) -> None:
-        """A process is about to be started."""
-        handle = process.handle
-        has_handlers = self._router.version or self._events.has("message") or handle.lifecycle.has("message")
-        if has_handlers or handle.is_listened_to:
-            process.is_listened_to.set()
 
     async def _wait_started(self, handle: WorkerHandle) -> None:
         """Wait until a new worker is ready; it gets one try."""
@@ -323,6 +340,10 @@ class Cluster:
         Cancellation: they leave all the same.
         """
         self._is_leaving = True
+        await self._claims.retire()
+        timeout = self._settings.drain_timeout
+        with trio.move_on_after(math.inf if timeout is None else timeout):
+            await self._jobs.wait_done()
         handles = list(self._workers.values())
         for handle in handles:
             handle.leave()
@@ -349,8 +370,7 @@ class Cluster:
         try:
             return self._workers[id]
         except KeyError:
-            there = ", ".join(self._workers) or "none at all"
-            raise UnknownWorker(id, f"there is no worker {id!r}; the workers are {there}") from None
+            raise UnknownWorker(id) from None
 
     async def broadcast(
         self, event: str, data: object = None, *, attachments: Iterable[Any] = (), role: str | None = None
@@ -399,6 +419,11 @@ class Cluster:
 
     # --- what workers say ---
 
+    def _has_handlers(self, process: WorkerProcess) -> bool:
+        """Whether the program has any handler for what a process says."""
+        events = self._events, process.handle.lifecycle
+        return self._router.version > 0 or any(each.has("message") for each in events)
+
     async def _on_message(self, message: pyipc.Message[Any]) -> None:
         process = self._switchboard.worker_process(message.connection)
         if process is not None:
@@ -407,6 +432,8 @@ class Cluster:
     def _answer_workers(self, router: pyipc.Router) -> None:
         """Handle what workers say of themselves."""
         process_of = self._switchboard.process_of
+        router.on(control.LISTEN, lambda message: self._claims.listen(process_of(message), message.data))
+        router.on(control.UNLISTEN, lambda message: self._claims.close(process_of(message), message.data))
         router.on(control.ONLINE, lambda message: process_of(message).on_online())
         router.on(control.TAKING, lambda message: process_of(message).taking.told(message.data))
         router.on(control.ASKING, lambda message: process_of(message).is_listened_to.set())

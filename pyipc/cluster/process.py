@@ -13,6 +13,7 @@ import trio
 
 import pyipc
 from pyipc.cluster import control
+from pyipc.cluster.candidate import Candidate
 from pyipc.cluster.events import WorkerEvent
 from pyipc.cluster.spawning import spawn
 from pyipc.cluster.taking import Taking
@@ -20,6 +21,7 @@ from pyipc.cluster.taking import Taking
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from pyipc.cluster.courier import Courier
     from pyipc.cluster.environment import Invitation
     from pyipc.cluster.events import EventQueue
     from pyipc.cluster.handle import WorkerHandle
@@ -67,6 +69,7 @@ class WorkerProcess:
         failure: Why its program failed, as far as it could tell.
         control: The connection by which it is ruled.
         messages: The connection for what programs say to each other.
+        candidate: Who is handed connections, once it was started.
         pulse: What it last told of how it is.
         heard: When that was, in trio's time.
         in_flight: Requests and streams of the primary's program, and jobs, that are under way there.
@@ -106,6 +109,7 @@ class WorkerProcess:
         self.failure: str = ""
         self.control: pyipc.Connection | None = None
         self.messages: pyipc.Connection | None = None
+        self.candidate: Candidate | None = None
         self.pulse: dict[str, Any] = {}
         self.heard: float = self.started
         self.in_flight: int = 0
@@ -113,6 +117,8 @@ class WorkerProcess:
         self.online: trio.Event = trio.Event()
         self.taking: Taking = Taking(self._ask_for)
         self.is_listened_to: trio.Event = trio.Event()
+        if handle.is_listened_to:
+            self.is_listened_to.set()
         self.settled: trio.Event = trio.Event()
         self.gone: trio.Event = trio.Event()
 
@@ -120,9 +126,10 @@ class WorkerProcess:
         return f"<WorkerProcess {self.handle.id!r} generation {self.generation} {self.state}, pid {self.pid}>"
 
     @property
-    def courier(self) -> Any:
-        """The socket by which it is given others; ``None`` where there is none."""
-        return None if self._spawned is None else self._spawned.courier
+    def courier(self) -> Courier:
+        """What carries sockets to it, once it was started."""
+        assert self._spawned is not None
+        return self._spawned.courier
 
     @property
     def is_ready(self) -> bool:
@@ -147,16 +154,20 @@ class WorkerProcess:
         self._open_connections = 2
         self.control = self._switchboard.connect(self._switchboard.control, spawned.control, self)
         self.messages = self._switchboard.connect(self._switchboard.messages, spawned.messages, self)
+        self.candidate = Candidate(spawned.courier, worker=self.handle.id, role=self.handle.role)
         self._report("fork")
         try:
-            status = await spawned.process.wait()
-            self.is_listened_to.set()
-            if status < 0 and sys.platform != "win32":
-                self.signal = -status
-            else:
-                self.code = status
-            with trio.move_on_after(_LAST_WORDS):
-                await self._disconnected.wait()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self.candidate.run)
+                status = await spawned.process.wait()
+                self.is_listened_to.set()
+                if status < 0 and sys.platform != "win32":
+                    self.signal = -status
+                else:
+                    self.code = status
+                spawned.courier.finish()
+                with trio.move_on_after(_LAST_WORDS):
+                    await self._disconnected.wait()
         finally:
             with trio.CancelScope(shield=True):
                 await self._reap(spawned)
@@ -168,9 +179,8 @@ class WorkerProcess:
             spawned.process.kill()
             with trio.move_on_after(_LAST_WORDS):
                 await spawned.process.wait()
+        spawned.courier.close()
         spawned.release()
-        if spawned.courier is not None:
-            spawned.courier.close()
         for connection in (self.control, self.messages):
             if connection is not None and connection.is_open:
                 # A process that it started may hold the other end, but there is nobody left to talk to.

@@ -12,6 +12,7 @@ import trio
 
 import pyipc
 from pyipc.cluster import control
+from pyipc.cluster.hosting import WorkerHost
 from pyipc.cluster.taking import Wanted
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from pyipc.cluster.environment import Invitation
+    from pyipc.cluster.listeners import HandedStream
+    from pyipc.cluster.receiving import Receiving
 
 __all__ = ["Worker"]
 
@@ -33,6 +36,7 @@ class Worker:
         control_client: The client by which it is ruled.
         messages: The client for what programs say.
         router: The handlers of that client.
+        receiving: What the primary hands over.
 
     Attributes:
         id: Its id.
@@ -43,7 +47,12 @@ class Worker:
     """
 
     def __init__(
-        self, invitation: Invitation, control_client: pyipc.Client, messages: pyipc.Client, router: pyipc.Router
+        self,
+        invitation: Invitation,
+        control_client: pyipc.Client,
+        messages: pyipc.Client,
+        router: pyipc.Router,
+        receiving: Receiving,
     ) -> None:
         self.id: str = invitation.id
         self.role: str = invitation.role
@@ -54,6 +63,7 @@ class Worker:
         self._router = router
         self._wanted = Wanted(router, functools.partial(control_client.emit_nowait, control.TAKING))
         self._is_asking = False
+        self._host = WorkerHost(control_client, receiving, self._can_serve)
         self._draining = trio.Event()
         self._left = trio.Event()
         self._drain_deadline = float("inf")
@@ -102,11 +112,19 @@ class Worker:
 
         Cancellation: it may have been told.
         """
-        if self._is_ready:
-            await trio.lowlevel.checkpoint()
-            return
-        self._is_ready = True
-        await self._control.emit(control.READY)
+        await trio.lowlevel.checkpoint()
+        self._tell_ready()
+
+    def _tell_ready(self) -> None:
+        if not self._is_ready:
+            self._is_ready = True
+            self._host.begin.set()
+            self._control.emit_nowait(control.READY)
+
+    def _can_serve(self) -> None:
+        """A server of this worker listens."""
+        if not self._invitation.wait_ready and self._control.connected:
+            self._tell_ready()
 
     async def run(self) -> None:
         """Be ready, and wait until this worker is to leave: for workers that only answer messages.
@@ -188,6 +206,35 @@ class Worker:
     def default_drain_timeout(self) -> float | None:
         """Seconds that it may take to leave, where nobody says otherwise."""
         return self._invitation.drain_timeout
+
+    # --- listening ---
+
+    @property
+    def host(self) -> pyipc.Host:
+        """Through whom its servers listen: the primary. `join` makes it the host of all that the program starts."""
+        return self._host
+
+    async def open_listeners(self, address: str | pyipc.Address) -> list[trio.abc.Listener[HandedStream]]:
+        """Listen through the primary for something that is not of pyipc, such as an HTTP server.
+
+        What is accepted are streams of trio; a server for listeners of trio takes them as they are::
+
+            await trio.serve_listeners(handle, await worker.open_listeners("tcp://127.0.0.1:8000"))
+
+        Once the worker is to leave nothing more is accepted, and it ends when all these streams are closed.
+
+        Args:
+            address: Where, such as ``"tcp://127.0.0.1:8000"`` or ``"unix:/run/app.sock"``.
+
+        Raises:
+            AddressInUse: Another program listens there, or this worker does already.
+            ListenError: The primary cannot listen there.
+            AddressError: The address is wrong, or cannot be shared between processes.
+            ConnectionClosed: The primary is gone.
+
+        Cancellation: the primary gives the address up after a while.
+        """
+        return await self._host.open_listeners(address)
 
     # --- talking to the primary ---
 
@@ -294,6 +341,7 @@ class Worker:
 
     async def _finish(self) -> None:
         """Let what is under way here come to its end."""
+        await self._host.drain()
         while self._busy:
             await self._idle.wait()
 
