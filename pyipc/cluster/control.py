@@ -12,12 +12,14 @@ __all__ = [
     "DRAIN",
     "FAILED",
     "LEAVE",
+    "LINK",
     "LISTEN",
     "LISTENING",
     "ONLINE",
     "PULSE",
     "READY",
     "TAKING",
+    "UNKNOWN_WORKER",
     "UNLISTEN",
     "WANTED",
     "channel_options",
@@ -43,6 +45,11 @@ LEAVE: Final = "leave"
 LISTEN: Final = "listen"
 #: It listens on an address no more. Data: how that is called.
 UNLISTEN: Final = "unlisten"
+
+#: A request: a connection with another worker, see `pyipc.cluster.introducing`.
+LINK: Final = "link"
+#: The code of the answer when there is no such worker; the data is its id, or its role.
+UNKNOWN_WORKER: Final = "unknown-worker"
 
 # From the primary.
 #: Finish what is under way, and end.

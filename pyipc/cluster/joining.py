@@ -79,27 +79,34 @@ async def join(*, router: pyipc.Router | None = None) -> AsyncIterator[Worker]:
             token.run_sync_soon(orphaned.set)
 
     control_router = pyipc.Router()
+    from_primary: set[pyipc.Connection] = set()
     async with (
         primary_links(invited, lost) as (control_endpoint, messages_endpoint, mailbox),
         pyipc.connect(control_endpoint, router=control_router, **options) as control_client,
         pyipc.connect(
             messages_endpoint,
             router=messages_router,
+            on_connect=from_primary.add,
             on_disconnect=lambda ended: orphaned.set(),
             **options | {"close_timeout": _LAST_WORDS},
         ) as messages,
     ):
-        receiving = Receiving(mailbox)
-        worker = Worker(invited, control_client, messages, messages_router, receiving)
+        receiving = Receiving(mailbox, other=lambda header, carrier: worker.links.take(header, carrier))
+        worker = Worker(invited, control_client, messages, messages_router, receiving, from_primary)
         control_router.on(control.WANTED, lambda message: worker.want(message.data))
         control_router.on(control.DRAIN, lambda message: worker.begin_draining(message.data["timeout"]))
         try:
             async with hidden_nursery() as nursery:
                 nursery.start_soon(_watch_primary, orphaned, worker)
                 await nursery.start(receiving.run)
-                await control_client.emit(control.ONLINE)
-                with pyipc.hosted_by(worker.host):
-                    yield worker
+                async with worker.links.running():
+                    await control_client.emit(control.ONLINE)
+                    with pyipc.hosted_by(worker.host):
+                        yield worker
+                    if not worker.draining:
+                        worker.exited_after_disconnect = True
+                    with suppress(pyipc.ConnectionClosed), trio.move_on_after(_patience(worker)):
+                        await worker.leave()
                 nursery.cancel_scope.cancel()
         except (SystemExit, KeyboardInterrupt, BaseExceptionGroup):
             # To a client that would be as a cancellation, and it would close at once.
@@ -107,10 +114,6 @@ async def join(*, router: pyipc.Router | None = None) -> AsyncIterator[Worker]:
                 with suppress(pyipc.ConnectionClosed):
                     await messages.aclose()
             raise
-        if not worker.draining:
-            worker.exited_after_disconnect = True
-        with suppress(pyipc.ConnectionClosed), trio.move_on_after(_patience(worker)):
-            await worker.leave()
         with suppress(pyipc.ConnectionClosed):
             await messages.aclose()
 

@@ -16,6 +16,7 @@ from pyipc.cluster.claiming import Claims
 from pyipc.cluster.errors import ClusterError, ReloadFailed, UnknownWorker, WorkerFailed
 from pyipc.cluster.events import EventQueue, Events, WorkerEvent
 from pyipc.cluster.handle import WorkerHandle
+from pyipc.cluster.introducing import Introductions
 from pyipc.cluster.jobs import Jobs
 from pyipc.cluster.keeper import Keeper
 from pyipc.cluster.policies import Policy, PolicyFunction, ReusePort, Shared, policy_from
@@ -92,6 +93,7 @@ class Cluster(Submitting):
         inner = pyipc.Router()
         inner.include(self._router)
         self._claims = Claims(policy_from(policy), self._settings.max_handovers)
+        self._introductions = Introductions(self._workers)
         self._jobs = Jobs(
             self._workers,
             jobs_per_worker=self._settings.jobs_per_worker,
@@ -253,13 +255,16 @@ class Cluster(Submitting):
             while str(self._ids) in self._workers:
                 self._ids += 1
             id = str(self._ids)
-        elif not id or len(id) > 128 or not id.isprintable():
-            raise ValueError(f"the id of a worker is text of 1 to 128 printable characters, and not {id!r}")
+        elif not id or len(id) > 128 or not id.isprintable() or id == "primary":
+            raise ValueError(
+                f"the id of a worker is text of 1 to 128 printable characters, other than 'primary', and not {id!r}"
+            )
         if id in self._workers:
             raise ValueError(f"there is a worker {id!r} already; ids are unique")
         own = self._settings.changed(settings)
         handle = WorkerHandle(id, role, env, own.changed({"env": {**own.env, **env}}))
         handle.watch(self._claims.process_changed)
+        handle.watch(self._introductions.process_changed)
         handle.watch(self._jobs.worker_changed)
         keeper = Keeper(handle, self._switchboard, self._queue, self._nursery)
         self._workers[id] = handle
@@ -433,6 +438,7 @@ class Cluster(Submitting):
         """Handle what workers say of themselves."""
         process_of = self._switchboard.process_of
         router.on(control.LISTEN, lambda message: self._claims.listen(process_of(message), message.data))
+        router.on(control.LINK, lambda message: self._introductions.introduce(process_of(message), message.data))
         router.on(control.UNLISTEN, lambda message: self._claims.close(process_of(message), message.data))
         router.on(control.ONLINE, lambda message: process_of(message).on_online())
         router.on(control.TAKING, lambda message: process_of(message).taking.told(message.data))

@@ -13,6 +13,7 @@ import trio
 import pyipc
 from pyipc.cluster import control
 from pyipc.cluster.hosting import WorkerHost
+from pyipc.cluster.linking import Linking, WorkerPeer
 from pyipc.cluster.taking import Wanted
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from pyipc.cluster.environment import Invitation
+    from pyipc.cluster.linking import Colleague
     from pyipc.cluster.listeners import HandedStream
     from pyipc.cluster.receiving import Receiving
 
@@ -37,11 +39,13 @@ class Worker:
         messages: The client for what programs say.
         router: The handlers of that client.
         receiving: What the primary hands over.
+        from_primary: The connection for what programs say, once it is there.
 
     Attributes:
         id: Its id.
         role: Its role; may be empty.
         generation: How many processes this worker has had, this one included.
+        links: Its connections with other workers.
         exited_after_disconnect: Whether it is to end for good, because it wants to.
         is_run: Whether its program waits in `run`, or has done so to the end.
     """
@@ -53,6 +57,7 @@ class Worker:
         messages: pyipc.Client,
         router: pyipc.Router,
         receiving: Receiving,
+        from_primary: set[pyipc.Connection],
     ) -> None:
         self.id: str = invitation.id
         self.role: str = invitation.role
@@ -61,6 +66,8 @@ class Worker:
         self._control = control_client
         self._messages = messages
         self._router = router
+        self.links: Linking = Linking(control_client, router, control.channel_options(invitation.max_frame_size))
+        self._from_primary = from_primary
         self._wanted = Wanted(router, functools.partial(control_client.emit_nowait, control.TAKING))
         self._is_asking = False
         self._host = WorkerHost(control_client, receiving, self._can_serve)
@@ -305,6 +312,53 @@ class Worker:
         """
         await self._messages.flush()
 
+    # --- talking to other workers ---
+
+    def connect(
+        self, id: str | None = None, *, role: str | None = None, router: pyipc.Router | None = None, **options: Any
+    ) -> AbstractAsyncContextManager[pyipc.Client]:
+        """Connect to another worker, for the length of an ``async with`` block, without the primary in between.
+
+        What is sent there goes to the handlers that are registered with its `on`. Entering waits until that worker is
+        ready. If its process ends, or is replaced, the client connects to the next one.
+
+        Args:
+            id: Its id.
+            role: Or its role: the ready worker with the least to do is chosen, and another when that is gone.
+            router: Handlers for what it sends back.
+            **options: Any of `pyipc.Options`. By default there is no limit to how long it may take to start, nor to how
+                long a request may take.
+
+        Returns:
+            What yields a client, with all that `pyipc.connect` gives.
+
+        Raises:
+            UnknownWorker: There is no such worker, or none any more. On entering.
+            TypeError: There is neither an id nor a role, or there are both.
+        """
+        return self.links.connect(id, role, router, options)
+
+    def to(self, id: str | None = None, *, role: str | None = None) -> Colleague:
+        """Another worker, for what is to be sent to it now and then: ``await worker.to("mailer-1").request(...)``.
+
+        One connection is made when it is first needed, and kept. With a role it goes to the same worker as long as that
+        is there.
+
+        Raises:
+            TypeError: There is neither an id nor a role, or there are both.
+        """
+        return self.links.to(id, role)
+
+    def sender_of(self, message: pyipc.Message[Any]) -> str | None:
+        """The id of the worker that a message came from, as the primary tells; ``"primary"``; or ``None``.
+
+        ``None`` is for messages of others, such as clients of a server in this worker.
+        """
+        peer = message.connection.peer
+        if isinstance(peer, WorkerPeer):
+            return peer.worker
+        return "primary" if message.connection in self._from_primary else None
+
     # --- its end ---
 
     def disconnect(self) -> None:
@@ -341,7 +395,9 @@ class Worker:
 
     async def _finish(self) -> None:
         """Let what is under way here come to its end."""
-        await self._host.drain()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.links.drain)
+            await self._host.drain()
         while self._busy:
             await self._idle.wait()
 

@@ -1,4 +1,4 @@
-"""What a primary and its workers say to each other: early words, last ones, large ones, and all that a client can do."""
+"""What a primary and its workers say to each other: early, last and large words, and all that a client can do."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import sys
 import time
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 import pyipc
+from pyipc import cluster
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -237,3 +239,99 @@ async def subscribing(worker: Worker) -> None:
         nursery.start_soon(collect, subscription)
         await worker.run()
         nursery.cancel_scope.cancel()
+
+
+# --- workers among each other ---
+
+
+async def colleague(worker: Worker) -> None:
+    """Talks to others as it is told, and answers them."""
+    heard: list[list[Any]] = []
+    news = trio.Event()
+
+    @worker.on("hear")
+    def hear(message: pyipc.Message[Any]) -> None:
+        nonlocal news
+        heard.append([worker.sender_of(message), message.data])
+        news.set()
+        news = trio.Event()
+
+    @worker.on("heard")
+    async def show(message: pyipc.Message[int]) -> list[list[Any]]:
+        while len(heard) < message.data:
+            await news.wait()
+        return heard
+
+    @worker.on("who are you")
+    def introduce(message: pyipc.Message[None]) -> list[Any]:
+        return [worker.id, worker.generation, worker.sender_of(message)]
+
+    @worker.on("rows")
+    async def rows(message: pyipc.Message[int]) -> AsyncIterator[int]:
+        for number in range(message.data):
+            yield number
+
+    @worker.on("size")
+    def size(message: pyipc.Message[str]) -> int:
+        return len(message.data)
+
+    @worker.on("slow")
+    async def slow(message: pyipc.Message[float]) -> int:
+        await worker.emit("begun", worker.id)
+        await trio.sleep(message.data)
+        return worker.generation
+
+    @worker.on("exit")
+    def leave(message: pyipc.Message[int]) -> None:
+        os._exit(message.data)
+
+    @worker.on("tell")
+    async def tell(message: pyipc.Message[list[Any]]) -> None:
+        id, data = message.data
+        await worker.to(id).emit("hear", data)
+
+    @worker.on("ask")
+    async def ask(message: pyipc.Message[list[Any]]) -> Any:
+        id, event, data = message.data
+        return await worker.to(id).request(event, data)
+
+    @worker.on("ask role")
+    async def ask_role(message: pyipc.Message[str]) -> Any:
+        async with worker.connect(role=message.data) as client:
+            return await client.request("who are you")
+
+    @worker.on("try")
+    async def try_all(message: pyipc.Message[str]) -> dict[str, Any]:
+        async with worker.connect(message.data) as client:
+            async with client.stream("rows", 3) as found:
+                numbers = [number async for number in found]
+            await client.emit("hear", "confirmed", confirm=True)
+            async with client.subscribe("talk.*") as talk:
+                await client.publish("talk.own", 5)
+                published = (await talk.get()).data
+            large = await client.request("size", "x" * 5_000_000)
+        return {"rows": numbers, "published": published, "large": large}
+
+    @worker.on("fail to reach")
+    async def fail_to_reach(message: pyipc.Message[dict[str, str]]) -> list[str]:
+        errors = []
+        try:
+            async with worker.connect(**message.data):
+                pass
+        except cluster.UnknownWorker as error:
+            errors.append(str(error))
+        try:
+            await worker.to(**message.data).emit("hear", 1)
+        except cluster.UnknownWorker as error:
+            errors.append(str(error))
+        return errors
+
+    @worker.on("ask up")
+    async def ask_up(message: pyipc.Message[list[Any]]) -> int:
+        """Two workers ask each other, again and again."""
+        id, depth = message.data
+        return 0 if depth == 0 else 1 + await worker.to(id).request("ask up", [worker.id, depth - 1])
+
+    await worker.run()
+    if worker.role == "last words":
+        await worker.to("1").emit("hear", "goodbye")
