@@ -92,7 +92,7 @@ class ReloadFailed(ClusterError):
 
 
 class UnknownWorker(ClusterError, AddressError, LookupError):
-    """There is no worker of this id or role, or there is none any more.
+    """There is no worker of this id or role, or it leaves for good.
 
     To whoever wants to connect to it that is a wrong address, which no waiting mends.
 
@@ -106,4 +106,8 @@ class UnknownWorker(ClusterError, AddressError, LookupError):
 
     def __init__(self, id: str, message: str = "") -> None:
         self.id = id
-        super().__init__(message or f"there is no worker {id!r}; `Cluster.workers` has the ids, and `Cluster.fork` adds one")
+        super().__init__(
+            message
+            or f"there is no worker {id!r}, or it leaves for good; `Cluster.workers` has those that there are, and "
+            "`Cluster.fork` adds one"
+        )

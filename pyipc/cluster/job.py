@@ -48,6 +48,7 @@ class Job(Generic[T]):
         "_ended",
         "_error",
         "_is_heard",
+        "_is_waiting",
         "_line",
         "_max_attempts",
         "_result",
@@ -83,7 +84,8 @@ class Job(Generic[T]):
         self._deadline = math.inf if timeout is None else trio.current_time() + timeout
         self._max_attempts = max_attempts
         self._line = line
-        self._runner: Runner | None = None  # who sees to it, if it is not waiting in the line
+        self._is_waiting = True  # in the line
+        self._runner: Runner | None = None  # who sees to it
         self._end_early: Callable[[Job[Any], Exception], None] | None = end_early
         self._result: Any = None
         self._error: Exception | None = None
@@ -118,7 +120,7 @@ class Job(Generic[T]):
             JobFailed: The job lost its worker as often as it may be started.
             JobCancelled: It was cancelled.
             RequestTimeout: It was not done in time.
-            UnknownWorker: The one worker that it was for does not exist any more.
+            UnknownWorker: The one worker that it was for leaves for good, or has left.
             ConnectionClosed: The cluster was closed first. Where the job was with a worker, that may have done it.
 
         Cancellation: the job goes on, as others may wait for it; `cancel` ends it.
@@ -163,7 +165,7 @@ class Job(Generic[T]):
             name = type(self._error).__name__
             code = f" ({self._error.code})" if isinstance(self._error, RemoteError) else ""
             _log.warning(
-                "job %d %r ended with %s%s after %d starts, and nobody has asked for its result",
+                "job %d %r ended with %s%s at attempt %d, and nobody has asked for its result",
                 self.number,
                 self.event,
                 name,

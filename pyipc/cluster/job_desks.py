@@ -50,6 +50,11 @@ class JobWorker(Protocol):
         ...
 
     @property
+    def is_leaving(self) -> bool:
+        """Whether it will never take jobs again. Where that becomes true, `Jobs.workers_changed` is called too."""
+        ...
+
+    @property
     def in_flight(self) -> int:
         """How many requests it has that are not answered, whoever made them."""
         ...
@@ -140,25 +145,33 @@ class Desk:
         generation: Which of its processes.
         lines: From where it may take jobs.
         running: How many it has.
-        starting: Of those, the ones of which the worker's own figure does not know yet.
+        given: Of those, the ones that no runner has had in hand yet, the oldest first. Whichever runner has its turn
+            first takes the first, so that jobs start in their order although tasks do not.
         latest: When it was last given one, in the numbers of an ever growing count.
         is_lost: Whether there is no use in giving it another.
     """
 
-    __slots__ = ("generation", "is_lost", "latest", "lines", "running", "starting", "worker")
+    __slots__ = ("generation", "given", "is_lost", "latest", "lines", "running", "worker")
 
     def __init__(self, worker: JobWorker) -> None:
         self.worker = worker
         self.generation = worker.generation
         self.lines: list[Line] = []
         self.running = 0
-        self.starting = 0
+        self.given: collections.deque[Job[Any]] = collections.deque()
         self.latest = 0
         self.is_lost = False
 
     def is_present(self, worker: JobWorker) -> bool:
         """Whether it is the present process of this worker."""
         return self.worker is worker and self.generation == worker.generation
+
+    def give(self, job: Job[Any], count: int) -> None:
+        """Let it have one more job, which does not wait in a line any more."""
+        job._is_waiting = False
+        self.given.append(job)
+        self.running += 1
+        self.latest = count
 
     def next_line(self) -> Line | None:
         """Where the oldest of the jobs is that it may take."""
@@ -174,23 +187,13 @@ class Runner:
     Attributes:
         scope: What it waits in. Cancelled when its job is not to be done any more, and then replaced: a scope for each
             job would cost more than the rest.
-        job: What it sees to.
-        desk: Where.
-        task: The task, while it has no job.
+        desk: Where a job has been given that it is to take; ``None`` while it has nothing to do.
+        task: The task, while it has nothing to do.
     """
 
-    __slots__ = ("desk", "job", "scope", "task")
+    __slots__ = ("desk", "scope", "task")
 
-    def __init__(self) -> None:
+    def __init__(self, desk: Desk) -> None:
         self.scope = trio.CancelScope()
-        self.job: Job[Any] | None = None
-        self.desk: Desk | None = None
+        self.desk: Desk | None = desk
         self.task: trio.lowlevel.Task | None = None
-
-    def give(self, job: Job[Any], desk: Desk, count: int) -> None:
-        """Let it see to a job next."""
-        self.job, self.desk = job, desk
-        job._runner = self
-        desk.running += 1
-        desk.starting += 1
-        desk.latest = count

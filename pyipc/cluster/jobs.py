@@ -11,7 +11,7 @@ import dataclasses
 import heapq
 import logging
 import math
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import trio
 
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 __all__ = ["JobStatistics", "Jobs"]
-
-T = TypeVar("T")
 
 _log = logging.getLogger("pyipc.cluster")
 
@@ -81,7 +79,7 @@ class Jobs:
         self._by_worker: dict[str, Line] = {}
         self._open: dict[int, Job[Any]] = {}  # all that are accepted and have not ended, by their numbers
         self._accepted = self._given = self._done = self._failed = self._cancelled = self._retried = 0
-        self._all_done = trio.Event()
+        self._progress: trio.Event | None = None  # made by who waits for the end of all that can be done
         self._idle: list[Runner] = []
         self._nursery: trio.Nursery | None = None
         self._context = contextvars.Context()
@@ -106,33 +104,6 @@ class Jobs:
             retried=self._retried,
         )
 
-    @overload
-    async def submit(
-        self,
-        event: str,
-        data: object = None,
-        *,
-        attachments: Iterable[Attachment] = (),
-        role: str | None = None,
-        worker: str | None = None,
-        timeout: float | None = None,
-        attempts: int = 3,
-    ) -> Job[Any]: ...
-
-    @overload
-    async def submit(
-        self,
-        event: str,
-        data: object = None,
-        *,
-        attachments: Iterable[Attachment] = (),
-        role: str | None = None,
-        worker: str | None = None,
-        timeout: float | None = None,
-        attempts: int = 3,
-        result: type[T],
-    ) -> Job[T]: ...
-
     async def submit(
         self,
         event: str,
@@ -145,33 +116,12 @@ class Jobs:
         attempts: int = 3,
         result: Any = None,
     ) -> Job[Any]:
-        """Accept a job, which then has an outcome whatever happens: a worker gets it as a request.
-
-        It goes to the worker that has the least to do among those that may have it, and waits while all of them are
-        busy, or there is none yet. Jobs that may go to the same workers start in the order in which they were accepted.
-        If the worker is lost before it has answered, the job goes to another, ahead of those that have not been
-        started; so a handler may get a job twice.
-
-        Args:
-            event: The name of the request.
-            data: Anything that has a JSON form. It is sent, perhaps more than once, when a worker has a place: leave it
-                as it is until the job is done.
-            attachments: Buffers of bytes that go with it; likewise.
-            role: The role of the workers that may have it; ``None`` for any worker whatever its role.
-            worker: The id of the only worker that may have it; it lives across the processes of that worker.
-            timeout: Seconds from being accepted to having an outcome; ``None`` for ever.
-            attempts: How often it may be started at all. With 1 it is never done twice.
-            result: A type that the answer is checked against and converted to, as for `Connection.request`.
-
-        Returns:
-            The job; `Job.result` waits for its outcome.
+        """Accept a job; see `Cluster.submit`.
 
         Raises:
-            UnknownWorker: There is no worker of that id.
-            ConnectionClosed: The cluster is closed.
-            ValueError: Both a role and a worker are given, or a number is out of range.
+            UnknownWorker, ConnectionClosed, TypeError, ValueError: As there.
 
-        Cancellation: a cancelled submit has not accepted the job. Once there is a job, `Job.cancel` ends it.
+        Cancellation: a cancelled submit has not accepted the job.
         """
         if self._accepted % _TURN_EVERY:
             await trio.lowlevel.checkpoint_if_cancelled()
@@ -206,6 +156,8 @@ class Jobs:
         """Look at the workers again. To be called when one comes, goes, or can take jobs from now on."""
         before, self._desks = self._desks, {}
         for id, worker in self._workers.items():
+            if worker.is_leaving:
+                continue
             desk = before.pop(id, None)
             if desk is None or not desk.is_present(worker):
                 if desk is not None:
@@ -216,10 +168,12 @@ class Jobs:
             self._desks[id] = desk
         for gone in before.values():
             gone.is_lost = True
-        for id in [id for id in self._by_worker if id not in self._workers]:
+        for id in [id for id in self._by_worker if id not in self._desks]:
             self._close_line(self._by_worker.pop(id), id)
         self._connect_lines()
         self._start_waiting()
+        if self._progress is not None:
+            self._progress.set()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """See to the jobs, until `close` is called.
@@ -248,14 +202,19 @@ class Jobs:
             self.workers_changed()
 
     async def wait_done(self) -> None:
-        """Wait until every job that was accepted has an outcome, or there is no worker that could have one.
+        """Wait until no worker has a job, and none waits that a worker could be given.
 
         Cancellation: nothing is changed by it.
         """
         await trio.lowlevel.checkpoint()
-        while self._open and self._workers:
-            self._all_done = trio.Event()
-            await self._all_done.wait()
+        while self._is_under_way():
+            if self._progress is None or self._progress.is_set():
+                self._progress = trio.Event()
+            await self._progress.wait()
+
+    def _is_under_way(self) -> bool:
+        waiting = [line for line in self._lines() if line]
+        return len(self._open) > sum(map(len, waiting)) or any(line.desks for line in waiting)
 
     def close(self) -> None:
         """Accept no more jobs, and end those that are not done. May be called more than once."""
@@ -289,7 +248,7 @@ class Jobs:
         if worker is not None:
             if role is not None:
                 raise ValueError("a job is for the workers of a role, or for one worker by its id; give one of the two")
-            if worker not in self._workers:
+            if worker not in self._workers or self._workers[worker].is_leaving:
                 raise UnknownWorker(worker)
             lines, name = self._by_worker, worker
         elif role is not None:
@@ -313,7 +272,7 @@ class Jobs:
                 line.desks.append(desk)
 
     def _close_line(self, line: Line, id: str) -> None:
-        """The worker does not exist any more: nobody can do what waits for it."""
+        """The worker leaves for good, or has left: nobody can do what waits for it."""
         line.is_gone = True
         for job in tuple(line):
             self._end_early(job, UnknownWorker(id))
@@ -332,25 +291,24 @@ class Jobs:
         if self._nursery is None:
             return None
         found = [
-            (desk.worker.in_flight + desk.starting, desk.latest, index)
+            (desk.worker.in_flight + len(desk.given), desk.latest, index)
             for index, desk in enumerate(line.desks)
             if self._has_place(desk)
         ]
         return line.desks[min(found)[2]] if found else None
 
     def _start(self, job: Job[Any], desk: Desk) -> None:
-        """Give a job that does not wait any more to a runner that does."""
+        """Let somebody see to a job at a desk that has a place."""
         self._given += 1
+        desk.give(job, self._given)
         if self._idle:
             runner = self._idle.pop()
-            runner.give(job, desk, self._given)
+            runner.desk = desk
             assert runner.task is not None
             trio.lowlevel.reschedule(runner.task)
         else:
             assert self._nursery is not None
-            runner = Runner()
-            runner.give(job, desk, self._given)
-            self._context.run(self._nursery.start_soon, self._see_to_jobs, runner)
+            self._context.run(self._nursery.start_soon, self._see_to_jobs, Runner(desk))
 
     def _start_waiting(self) -> None:
         """Give away what waits and what there are places for, the oldest first."""
@@ -368,7 +326,7 @@ class Jobs:
         while True:
             with runner.scope:
                 while not runner.scope.cancel_called:
-                    if runner.job is None:
+                    if runner.desk is None:
                         await self._wait_for_job(runner)
                     await self._see_to_job(runner)
             # Its job was taken away from it, just now or when it had the answer already.
@@ -384,13 +342,14 @@ class Jobs:
         await trio.lowlevel.wait_task_rescheduled(abort)
 
     async def _see_to_job(self, runner: Runner) -> None:
-        job, desk = runner.job, runner.desk
-        assert job is not None
+        """Ask a worker, and note what came of it. Then there may be another job at the same desk."""
+        desk = runner.desk
         assert desk is not None
-        desk.starting -= 1
+        job = desk.given.popleft()
         try:
-            if job.done:  # before this task's turn came
+            if job.done:  # it was cancelled before this turn came
                 return
+            job._runner = runner
             job.attempts += 1
             job.worker = desk.worker.id
             try:
@@ -406,12 +365,12 @@ class Jobs:
                 self._settle(job, answer, None)
         finally:
             desk.running -= 1
-            runner.job = None
-            if self._has_place(desk):
-                line = desk.next_line()
-                if line is not None:
-                    self._given += 1
-                    runner.give(line.take(), desk, self._given)
+            line = desk.next_line() if self._has_place(desk) else None
+            if line is None:
+                runner.desk = None
+            else:
+                self._given += 1
+                desk.give(line.take(), self._given)
 
     # --- ending ---
 
@@ -434,15 +393,16 @@ class Jobs:
         self._retried += 1
         other = self._least_loaded(line)
         if other is None:
+            job._is_waiting = True
             line.add_again(job)
         else:
             self._start(job, other)
 
     def _end_early(self, job: Job[Any], error: Exception) -> None:
         """Let a job end before any worker has answered."""
-        if job._runner is None:
+        if job._is_waiting:
             job._line.remove(job)
-        else:
+        elif job._runner is not None:
             job._runner.scope.cancel()
         self._settle(job, None, error)
 
@@ -458,8 +418,8 @@ class Jobs:
         else:
             self._failed += 1
         job._settle(answer, error)
-        if not self._open:
-            self._all_done.set()
+        if self._progress is not None:
+            self._progress.set()
 
     def _watch_deadline(self, job: Job[Any]) -> None:
         if len(self._deadlines) > 2 * len(self._open) + _TIDY_ABOVE:

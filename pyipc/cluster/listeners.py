@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import logging
 import socket
-import weakref
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -112,20 +111,18 @@ def _adopted(
     carrier: Carrier, closed: Callable[[], None], adopt: Callable[[Carrier], Link], address: Address
 ) -> Link | None:
     """A link, which tells when it is closed; ``None`` if the peer is turned away."""
-    told: Carrier = HandedSocket(carrier, closed) if isinstance(carrier, socket.socket) else carrier
+    told: Carrier = carrier
+    if isinstance(carrier, socket.socket):
+        told = HandedSocket(carrier, closed)
+    else:
+        carrier.on_close = closed
     try:
-        link = adopt(told)
-        if told is carrier:
-            # A pipe is closed by its link, which nobody keeps for long after that.
-            weakref.finalize(link, closed)
-        return link
+        return adopt(told)
     except OSError as error:
         told.close()
-        closed()
         logger.warning("turned away a peer on %s, because it cannot be identified: %s", address, error)
     except BaseException:
         told.close()
-        closed()
         raise
     return None
 
@@ -187,12 +184,9 @@ class HandedStream(trio.abc.HalfCloseableStream):
         finally:
             self._tell()
 
-    def setsockopt(self, level: int, option: int, value: Any, length: int | None = None) -> None:
+    def setsockopt(self, level: int, option: int, value: int | bytes) -> None:
         """As `trio.SocketStream.setsockopt`."""
-        if length is None:
-            self._stream.setsockopt(level, option, value)
-        else:
-            self._stream.setsockopt(level, option, value, length)
+        self._stream.setsockopt(level, option, value)
 
     def getsockopt(self, level: int, option: int, buffersize: int = 0) -> int | bytes:
         """As `trio.SocketStream.getsockopt`."""

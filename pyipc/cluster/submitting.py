@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from pyipc.cluster.job import Attachment, Job
-    from pyipc.cluster.jobs import Jobs
+    from pyipc.cluster.jobs import Jobs, JobStatistics
 
 __all__ = ["Submitting"]
 
@@ -82,9 +82,9 @@ class Submitting:
             The job; `Job.result` waits for its outcome.
 
         Raises:
-            UnknownWorker: There is no worker of that id.
+            UnknownWorker: There is no worker of that id, or it leaves for good.
             ConnectionClosed: The cluster is closed.
-            ValueError: Both a role and a worker are given, or a number is out of range.
+            TypeError, ValueError: Both a role and a worker are given, or a number is none or out of range.
 
         Cancellation: a cancelled submit has not accepted the job. Once there is a job, `Job.cancel` ends it.
         """
@@ -98,3 +98,7 @@ class Submitting:
             attempts=attempts,
             result=result,
         )
+
+    def job_statistics(self) -> JobStatistics:
+        """How many jobs wait and are under way, and how those before them ended."""
+        return self._jobs.statistics()

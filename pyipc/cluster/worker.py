@@ -6,7 +6,7 @@ import functools
 import logging
 import traceback
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import trio
 
@@ -17,7 +17,7 @@ from pyipc.cluster.linking import Linking, WorkerPeer
 from pyipc.cluster.taking import Wanted
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
     from contextlib import AbstractAsyncContextManager
 
     from pyipc.cluster.environment import Invitation
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 __all__ = ["Worker"]
 
 logger: logging.Logger = logging.getLogger("pyipc.cluster")
+
+F = TypeVar("F", bound="Callable[[pyipc.Message[Any]], object]")
 
 
 class Worker:
@@ -162,6 +164,12 @@ class Worker:
 
     # --- handlers ---
 
+    @overload
+    def on(self, pattern: str, handler: None = None) -> Callable[[F], F]: ...
+
+    @overload
+    def on(self, pattern: str, handler: F) -> F: ...
+
     def on(self, pattern: str, handler: Any = None) -> Any:
         """Handle what comes from the primary, or from other workers. See `pyipc.Server.on`.
 
@@ -173,6 +181,12 @@ class Worker:
         self._router.on(pattern, handler)
         self._wanted.look()
         return handler
+
+    @overload
+    def once(self, pattern: str, handler: None = None) -> Callable[[F], F]: ...
+
+    @overload
+    def once(self, pattern: str, handler: F) -> F: ...
 
     def once(self, pattern: str, handler: Any = None) -> Any:
         """Likewise, but only the next time."""

@@ -1,15 +1,17 @@
 """A worker process for tests of handing over: ``handing_program.py ID MODE DESCRIPTOR``.
 
-``serve``: answers each connection with its id, and says when the peer is gone. ``idle``: takes connections, and keeps
-them. ``deaf``: takes in what is handed to it, tells of each on its output, and takes none of it. ``blocked``: blocks
-its event loop for ever once the first has come. ``slow``: as ``serve``, but has each connection for ten times as long.
+``serve``: answers each connection with its id. ``fast`` and ``slow``: the same, after 0.03 s and after ten times that.
+``idle``: answers, and keeps the connections. ``deaf``: tells of each that arrives on its output, and takes none.
+``blocked``: likewise, and blocks its event loop for ever once the first has come.
 """
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import sys
 import time
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -17,23 +19,26 @@ from pyipc.cluster.courier import SocketMailbox
 from pyipc.cluster.listeners import HandedStream, TrioListener
 from pyipc.cluster.receiving import Inlet, Receiving
 
+if TYPE_CHECKING:
+    from pyipc.transports import Carrier
+
 
 async def main(worker: str, mode: str, descriptor: int) -> None:
     receiving = Receiving(SocketMailbox(socket.socket(fileno=descriptor)))
     inlet = receiving.open("a")
-    delay = {"serve": 0.005, "slow": 0.05}.get(mode, 0.0)
+    delay = {"serve": 0.005, "fast": 0.03, "slow": 0.3}.get(mode, 0.0)
 
     async def serve(stream: HandedStream) -> None:
-        if delay:
-            await trio.sleep(delay)
-        await stream.send_all(worker.encode() + b"\n")
-        if not delay or mode == "idle":
-            await stream.receive_some()
+        await trio.sleep(delay)
+        with contextlib.suppress(trio.BrokenResourceError):  # the peer may be gone at any time
+            await stream.send_all(worker.encode() + b"\n")
+            if mode == "idle":
+                await stream.receive_some()
 
     if mode in ("deaf", "blocked"):
         put = inlet.put
 
-        def tell(number: int, carrier: socket.socket) -> None:
+        def tell(number: int, carrier: Carrier) -> None:
             put(number, carrier)
             print(number, flush=True)
             if mode == "blocked":

@@ -74,7 +74,7 @@ async def test_what_is_carried_arrives_and_the_sender_keeps_its_own() -> None:
             courier.send_nowait({"claim": "a", "number": 1}, theirs)
             header, carrier = await mailbox.receive()
             assert header == {"claim": "a", "number": 1}
-            assert carrier is not None
+            assert isinstance(carrier, socket.socket)
             assert not carrier.get_inheritable()
             with carrier:
                 ours.sendall(b"x")
@@ -206,7 +206,7 @@ async def test_a_full_courier_says_so_and_goes_on_when_there_is_room() -> None:
 @pytest.mark.parametrize("which", ["courier", "mailbox"])
 async def test_closing_wakes_who_receives(which: str) -> None:
     async with ends() as (courier, mailbox):
-        end = {"courier": courier, "mailbox": mailbox}[which]
+        end = courier if which == "courier" else mailbox
 
         async def read() -> None:
             with pytest.raises(trio.ClosedResourceError):

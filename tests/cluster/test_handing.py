@@ -5,14 +5,14 @@ from __future__ import annotations
 import collections
 import socket
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
 
 from pyipc.cluster.handing import Handing
 from pyipc.cluster.listeners import HandedStream, TrioListener
-from pyipc.cluster.policies import LeastLoaded, RoundRobin, Sticky, policy_from
+from pyipc.cluster.policies import LeastLoaded, Policy, RoundRobin, Sticky, policy_from
 from tests.battery.leaks import leak_gate
 from tests.cluster.worlds import CLAIM, TcpSource, clients, local_workers, primary, settled, shortage
 from tests.conformance.sides import until
@@ -34,9 +34,7 @@ async def take_all(worker: LocalWorker, taken: list[str], *, task_status: trio.T
         taken.append(worker.candidate.worker)
         await stream.receive_some()
 
-    await trio.serve_listeners(
-        serve, [TrioListener(worker.receiving.open(CLAIM))], task_status=_Ignoring(task_status)
-    )
+    await trio.serve_listeners(serve, [TrioListener(worker.receiving.open(CLAIM))], task_status=_Ignoring(task_status))
 
 
 class _Ignoring(trio.TaskStatus[object]):
@@ -198,8 +196,7 @@ async def test_without_anybody_to_hand_to_connections_wait_in_the_backlog() -> N
             assert handing.statistics().accepted <= 3 + 4  # the line, and what a worker without a listener refuses
             await nursery.start(take_all, worker, taken)
             with trio.fail_after(5):
-                while len(taken) < 20:
-                    await trio.sleep(0.01)
+                await until(lambda: len(taken) == 20)
         nursery.cancel_scope.cancel()
 
 
@@ -251,6 +248,52 @@ async def test_a_worker_without_descriptors_lets_another_have_it() -> None:
         nursery.cancel_scope.cancel()
 
 
+async def test_notes_that_mean_nothing_are_told_and_change_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    async with leak_gate(), primary() as (handing, source), local_workers("w") as (worker,):
+        inlet = worker.receiving.open(CLAIM)
+        handing.join(worker.candidate)
+        with clients(source, 1):
+            carrier, closed = await inlet.accept()
+            await settled()
+            nonsense: list[dict[str, Any]] = [
+                {},
+                {"taken": 1},
+                {"taken": "1"},
+                {"taken": [1]},
+                {"refused": 1},
+                {"closed": 1},
+                {"other": 1},
+            ]
+            for note in nonsense:
+                worker.mailbox.send_nowait(note)
+            worker.mailbox.send_nowait({"refused": [1, "1", None], "closed": []})
+            worker.mailbox.send_nowait({"closed": ["1", None, 2, [1]]})
+            await settled()
+            assert caplog.text.count("a note that means nothing") == len(nonsense)
+            assert worker.candidate.open_connections == 1
+            carrier.close()
+            closed()
+            await settled()
+            assert worker.candidate.open_connections == 0
+
+
+async def test_closing_while_first_bytes_are_waited_for_closes_those_too() -> None:
+    policy = Sticky(peek_size=10, peek_timeout=60)
+    async with leak_gate(), primary(policy) as (handing, source), local_workers("w") as (worker,):
+        handing.join(worker.candidate)
+        with clients(source, 3) as peers:
+            await settled()
+            assert handing.statistics().waiting == 3
+            handing.close()
+            peers[0].sendall(b"x")
+            peers[1].close()
+            await settled()
+            assert handing.statistics().waiting == 1
+            peers[0].settimeout(5)
+            with pytest.raises(ConnectionResetError):  # what it sent was not read
+                peers[0].recv(1)
+
+
 async def test_closing_resets_who_waits_and_not_who_is_about_to_be_taken() -> None:
     async with leak_gate(), local_workers("w") as (worker,):
         async with primary(max_handovers=2) as (handing, source):
@@ -272,17 +315,16 @@ async def test_closing_resets_who_waits_and_not_who_is_about_to_be_taken() -> No
 
 
 async def test_what_a_worker_loses_after_closing_is_closed() -> None:
-    async with leak_gate(), local_workers("w") as (worker,):
-        async with primary() as (handing, source):
-            worker.receiving.open(CLAIM)
-            handing.join(worker.candidate)
-            with clients(source, 1) as (peer,):
-                await settled()
-                handing.close()
-                worker.die()
-                await settled()
-                peer.settimeout(5)
-                assert peer.recv(1) == b""
+    async with leak_gate(), local_workers("w") as (worker,), primary() as (handing, source):
+        worker.receiving.open(CLAIM)
+        handing.join(worker.candidate)
+        with clients(source, 1) as (peer,):
+            await settled()
+            handing.close()
+            worker.die()
+            await settled()
+            peer.settimeout(5)
+            assert peer.recv(1) == b""
 
 
 # --- policies ---
@@ -301,7 +343,7 @@ async def test_a_policy_that_fails_is_told_once_and_round_robin_takes_its_place(
 
     taken: list[str] = []
     made = policy_from(policy)
-    assert not isinstance(made, type(policy_from("shared")) | type(policy_from("reuse-port")))
+    assert isinstance(made, Policy)
     async with (
         leak_gate(),
         primary(made) as (handing, source),

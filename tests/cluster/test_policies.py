@@ -207,8 +207,8 @@ def test_a_slower_worker_gets_less_than_half_its_share(seed: int) -> None:
     )
     simulation.line.extend(arrival() for _ in range(chance.choice([8, 20, 60])))
     simulation.hand_out()
-    simulation.until(20)
-    assert sum(simulation.given.values()) > 2_000
+    simulation.until(8)
+    assert sum(simulation.given.values()) > 1_000
     assert simulation.given["a"] < sum(simulation.given.values()) / 4 / 2
 
 
@@ -263,7 +263,9 @@ def test_no_key_moves_while_its_worker_lives_and_only_those_of_a_dead_one_do(see
         dead = chance.choice(workers)
         workers.remove(dead)
         after = places(policy, workers)
-        assert {key for key in before if before[key] != after[key]} == {key for key in before if before[key] == dead.worker}
+        assert {key for key in before if before[key] != after[key]} == {
+            key for key in before if before[key] == dead.worker
+        }
         # It comes back, and another is added: nothing moves.
         workers += [dead, Load(f"{seed}-new-{round}")]
         chance.shuffle(workers)
@@ -340,7 +342,7 @@ def test_keys() -> None:
         Sticky(key="host")  # type: ignore[arg-type]
     for wrong in ({"max_keys": 0}, {"peek_size": -1}):
         with pytest.raises(ValueError, match="max_keys"):
-            Sticky(**wrong)
+            Sticky(**wrong)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="peek_timeout"):
         Sticky(peek_timeout=-1.0)
 

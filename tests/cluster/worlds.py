@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import trio
 
@@ -63,7 +63,7 @@ def shortage() -> OSError:
 
 
 @contextlib.asynccontextmanager
-async def primary(policy: Policy | None = None, **settings: int) -> AsyncIterator[tuple[Handing, TcpSource]]:
+async def primary(policy: Policy | None = None, **settings: Any) -> AsyncIterator[tuple[Handing, TcpSource]]:
     source = TcpSource()
     handing = Handing(CLAIM, source, policy or RoundRobin(), **settings)
     async with trio.open_nursery() as nursery:
