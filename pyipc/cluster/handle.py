@@ -172,7 +172,7 @@ class WorkerHandle:
             uptime=trio.current_time() - process.started if process is not None and alive else 0.0,
             in_flight=self.in_flight,
             connections=self.open_handovers,
-            memory=pulse.get("memory"),
+            memory=process.memory if process is not None and alive else None,
             lag=pulse.get("lag"),
             env=self.env,
         )

@@ -18,6 +18,7 @@ from pyipc.cluster.channels import given_endpoint, socket_link
 from pyipc.cluster.environment import invitation
 from pyipc.cluster.errors import ClusterError
 from pyipc.cluster.lifeline import ORPHAN_TIMEOUT, watch_lifeline
+from pyipc.cluster.pulse import send_pulses
 from pyipc.cluster.worker import Worker
 from pyipc.nursery import hidden_nursery
 
@@ -85,6 +86,7 @@ async def join(*, router: pyipc.Router | None = None) -> AsyncIterator[Worker]:
         async with hidden_nursery() as nursery:
             nursery.start_soon(_watch_primary, orphaned, worker)
             await control_client.emit(control.ONLINE)
+            nursery.start_soon(send_pulses, control_client, invited.heartbeat_interval)
             yield worker
             nursery.cancel_scope.cancel()
         if not worker.draining:

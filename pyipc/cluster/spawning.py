@@ -36,6 +36,8 @@ class Spawned:
         messages: The link for what programs say to each other.
         courier: The socket by which it is given others; ``None`` on Windows.
         release: Gives back what is to be held for as long as the process is there.
+        hang_up: Once the process has ended: lets both links end behind what it has written, whoever else may hold its
+            ends of them, such as a process that it started.
     """
 
     process: trio.Process
@@ -43,6 +45,7 @@ class Spawned:
     messages: Link
     courier: socket.socket | None
     release: Callable[[], None]
+    hang_up: Callable[[], None] = lambda: None
 
 
 async def spawn(invitation: Invitation, settings: Settings) -> Spawned:
@@ -92,12 +95,21 @@ async def spawn(invitation: Invitation, settings: Settings) -> Spawned:
             **process_options(settings),
         )
         name = f"worker {invitation.id}"
+
+        def hang_up() -> None:
+            # Elsewhere what was not read yet would be thrown away by it.
+            if sys.platform == "linux":
+                for sock in (control, messages):
+                    with contextlib.suppress(OSError):  # it has ended already
+                        sock.shutdown(socket.SHUT_RD)
+
         spawned = Spawned(
             process,
             socket_link(control, name, process.pid),
             socket_link(messages, name, process.pid),
             courier,
             lambda: os.close(lifeline),
+            hang_up,
         )
         ours.pop_all()
         return spawned
