@@ -96,6 +96,10 @@ async def spawn(invitation: Invitation, settings: Settings) -> Spawned:
         )
         name = f"worker {invitation.id}"
 
+        def release() -> None:
+            os.close(lifeline)
+            courier.close()
+
         def hang_up() -> None:
             # Elsewhere what was not read yet would be thrown away by it.
             if sys.platform == "linux":
@@ -108,7 +112,7 @@ async def spawn(invitation: Invitation, settings: Settings) -> Spawned:
             socket_link(control, name, process.pid),
             socket_link(messages, name, process.pid),
             courier,
-            lambda: os.close(lifeline),
+            release,
             hang_up,
         )
         ours.pop_all()
