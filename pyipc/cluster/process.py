@@ -264,9 +264,11 @@ class WorkerProcess:
     def on_ready(self) -> None:
         """It can do its work."""
         self.taking.set()
-        if self.state is ProcessState.ONLINE:
-            self.state = ProcessState.READY
+        # Over another connection it may have said before that it is enough, and have been told to leave.
+        if self.state in (ProcessState.ONLINE, ProcessState.DRAINING) and not self.was_ready:
             self.was_ready = True
+            if self.state is ProcessState.ONLINE:
+                self.state = ProcessState.READY
             self._report("ready")
             self.settled.set()
             self.handle.process_changed(self)

@@ -42,10 +42,10 @@ async def nothing_is_left() -> AsyncIterator[None]:
         yield
 
 
-async def told(worker: cluster.WorkerHandle, event: str, data: object = None) -> None:
+async def told(worker: cluster.WorkerHandle, event: str, data: object = None, timeout: float = PATIENCE) -> None:
     """Ask it for something that it does not survive, or not answer."""
     with contextlib.suppress(pyipc.ConnectionLost, pyipc.RequestError):
-        await worker.request(event, data, timeout=PATIENCE)
+        await worker.request(event, data, timeout=timeout)
 
 
 # --- at the start ---
@@ -195,17 +195,19 @@ async def test_exit_codes_and_modes_of_restart() -> None:
     primary, diary = made(restart="on-failure", stop_exit_codes=[9])
     async with primary:
         for code in (0, 9):
-            await primary.fork("a", exec=program("ready_then_exit"), env={"CODE": str(code)})
-            await diary.until(lambda: "a" not in primary.workers, "its end")
+            worker = await primary.fork("a", exec=program("ready_then_exit"), env={"CODE": str(code)})
+            await worker.gone.wait()
+            assert not primary.workers
         assert not diary.of("restart")
         await primary.fork("a", exec=program("ready_then_exit"), env={"CODE": "8"}, max_restarts=1)
         await diary.seen("error")
         assert [each.code for each in diary.of("exit")] == [0, 9, 8, 8]
-        await primary.fork("b", restart="never")
-        await told(primary.worker("b"), "die", 8)
-        await diary.until(lambda: "b" not in primary.workers, "its end")
-        await primary.fork("c", exec=program("returning"))
-        await diary.until(lambda: "c" not in primary.workers, "its end")
+        worker = await primary.fork("b", restart="never")
+        await told(worker, "die", 8)
+        await worker.gone.wait()
+        worker = await primary.fork("c", exec=program("returning"))
+        await worker.gone.wait()
+        await diary.seen("exit", "c")
         assert diary.of("exit", "c")[0].voluntary
         assert len(diary.of("restart")) == 1
 
@@ -388,7 +390,7 @@ async def test_a_reload_ends_the_pause_before_a_restart() -> None:
         await diary.seen("restart")
         await primary.reload()
         assert primary.worker("1").is_ready
-    assert len(diary.of("fork")) == 1  # the first was started before anybody looked
+    assert len(diary.of("fork")) == 2
 
 
 async def test_disconnect_twice_and_from_handlers() -> None:
@@ -454,7 +456,7 @@ async def test_one_that_will_not_leave_is_killed() -> None:
 async def test_one_that_stands_still_is_killed_when_it_is_to_leave() -> None:
     primary, diary = made(workers=1, drain_timeout=0.2, kill_timeout=0.2)
     async with primary:
-        await told(primary.worker("1"), "stop")
+        await told(primary.worker("1"), "stop", timeout=1.0)
     assert diary.of("exit")[0].signal == signal.SIGKILL
 
 
@@ -501,7 +503,7 @@ async def test_a_cancelled_block_leaves_no_process(moment: int) -> None:
     assert scope.cancelled_caught or moment > 3
     assert not children()
     assert not primary.workers
-    assert primary.is_over
+    assert primary.is_over or not moment  # it was not even entered
 
 
 async def test_an_error_of_the_block_arrives_as_itself() -> None:
