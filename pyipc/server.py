@@ -220,8 +220,8 @@ class Server(Handling, BroadcastServer, TopicServer):
                 # Only when all addresses are taken is anybody served: a server runs as a whole or not at all.
                 host = current_host()
                 await self._acceptor.listen(host)
-                await self._nursery.start(self._acceptor.run)
                 with hosting(host, self):
+                    await self._nursery.start(self._acceptor.run)
                     try:
                         yield
                     except Exception:

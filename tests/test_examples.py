@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 import sys
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,7 +29,7 @@ ELSEWHERE = {
     "node": "tests/interop/test_node_examples.py",
     "transport_package": "tests/test_transport_package.py",
 }
-ARGUMENTS = {"wordcount/main.py": ["--limit", "60"]}
+ARGUMENTS = {"wordcount/main.py": ["--limit", "300"]}
 PATIENCE = 40
 
 pytestmark = pytest.mark.skipif(
@@ -36,7 +37,8 @@ pytestmark = pytest.mark.skipif(
 )
 
 PROGRAMS = sorted(
-    path.relative_to(EXAMPLES).as_posix() for path in (*EXAMPLES.glob("*.py"), *EXAMPLES.glob("*/main.py"))
+    path.relative_to(EXAMPLES).as_posix()
+    for path in (*EXAMPLES.glob("*.py"), *EXAMPLES.glob("cluster/*.py"), *EXAMPLES.glob("*/main.py"))
 )
 
 
@@ -59,6 +61,19 @@ async def test_an_example_runs(program: str) -> None:
     result = await run(EXAMPLES / program, *ARGUMENTS.get(program, ()))
     assert (result.returncode, result.stderr.decode()) == (0, "")
     assert result.stdout
+    shown = re.search(rf"^    \$ python examples/{program}\n(.*?)^\"\"\"", source(program), re.MULTILINE | re.DOTALL)
+    if shown is not None:
+        assert result.stdout.decode() == textwrap.dedent(shown[1])
+
+
+def source(program: str) -> str:
+    return (EXAMPLES / program).read_text("utf-8")
+
+
+def test_the_examples_of_the_cluster_say_what_they_print() -> None:
+    for program in PROGRAMS:
+        if program.startswith("cluster/"):
+            assert f"    $ python examples/{program}\n" in source(program)
 
 
 def test_no_example_is_left_out() -> None:
@@ -70,15 +85,30 @@ def test_no_example_is_left_out() -> None:
             assert entry.name in programs, f"nothing runs examples/{entry.name}"
 
 
-async def test_the_main_job_notices_a_wrong_count(tmp_path: Path) -> None:
+async def test_the_main_job_loses_nothing_with_a_worker() -> None:
+    """All files, and a worker killed when a third is done: it is started again, and what it had is done by others."""
+    result = await run(EXAMPLES / "wordcount" / "main.py")
+    assert (result.returncode, result.stderr.decode()) == (0, "")
+    lines = result.stdout.decode().splitlines()
+    (killed,) = [line for line in lines if line.startswith("killed: worker ")]
+    assert lines.index(killed) < next(place for place, line in enumerate(lines) if line.startswith(" 40 %"))
+    assert [line.split()[-1] for line in lines if " server " in line].count("1") == 1, lines
+    assert "Nothing was lost, and nothing counted twice." in lines
+
+
+@pytest.mark.parametrize(
+    ("honest", "wrong"),
+    [
+        pytest.param("counted = count(message.data)", 'counted = count(message.data + " more")', id="too-much"),
+        pytest.param("counted = count(message.data)", "counted = count(message.data[:-9])", id="too-little"),
+    ],
+)
+async def test_the_main_job_notices_a_wrong_count(tmp_path: Path, honest: str, wrong: str) -> None:
     shutil.copytree(EXAMPLES / "wordcount", tmp_path, dirs_exist_ok=True)
     server = tmp_path / "server.py"
-    honest = server.read_text("utf-8")
-    server.write_text(
-        honest.replace('tally.add(message.data["text"])', 'tally.add(message.data["text"] + " more")'), "utf-8"
-    )
-    assert server.read_text("utf-8") != honest
-    result = await run(tmp_path / "main.py", "--limit", "5")
+    assert honest in server.read_text("utf-8")
+    server.write_text(server.read_text("utf-8").replace(honest, wrong), "utf-8")
+    result = await run(tmp_path / "main.py", "--limit", "30")
     assert (result.returncode, result.stderr.decode()) == (1, "")
     assert "THE COUNTS DIFFER" in result.stdout.decode()
 

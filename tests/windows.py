@@ -39,6 +39,7 @@ class Instance:
     watched: trio.Event | None = None
     is_taken: bool = False
     is_cancelled: bool = False
+    event: int = 0
 
 
 class FakeWindows(WindowsApi):
@@ -54,6 +55,8 @@ class FakeWindows(WindowsApi):
         client: Who the clients are; ``None`` if they do not let themselves be identified.
         is_client_dynamic: Whether clients did not ask to be identified, so that it takes something read from them.
         heard: Handles from which something was read.
+        events: Those there are, by their handles.
+        is_slow: Whether what is under way goes on for a while after it was canceled.
     """
 
     def __init__(self) -> None:
@@ -70,6 +73,8 @@ class FakeWindows(WindowsApi):
         self.client: str | None = ME
         self.is_client_dynamic = False
         self.heard: set[int] = set()
+        self.events: dict[int, trio.Event] = {}
+        self.is_slow = False
         self._handles = itertools.count(100, 4)
 
     def named(self, name: str) -> list[tuple[Any, ...]]:
@@ -96,6 +101,8 @@ class FakeWindows(WindowsApi):
         instance.is_taken = True
         if instance.watched is not None:
             instance.watched.set()
+        if instance.event:
+            self.events[instance.event].set()
 
     # --- the calls ---
 
@@ -114,12 +121,18 @@ class FakeWindows(WindowsApi):
     def connect_named_pipe(self, handle: int, overlapped: Overlapped) -> int:
         self._note("connect_named_pipe", handle)
         assert trio.lowlevel.currently_ki_protected(), "Windows would write where nothing is any more"
-        assert handle in self.registered, "nobody would hear of it"
+        event = overlapped.hEvent
+        assert event or handle in self.registered, "nobody would hear of it"
+        assert not (event and handle in self.registered), "no other process could wait for it"
         if handle in self.connecting:
             return self.connecting[handle]
         if self.instances[handle].is_taken:
             return 535
-        self.instances[handle].watched = trio.Event()
+        if event:
+            assert not self.instances[handle].event, "it is under way already"
+            self.instances[handle].event = event
+        else:
+            self.instances[handle].watched = trio.Event()
         return 997
 
     async def wait_overlapped(self, handle: int, overlapped: Overlapped) -> None:
@@ -138,8 +151,42 @@ class FakeWindows(WindowsApi):
         if instance.is_cancelled:
             raise trio.ClosedResourceError
 
+    def create_event(self) -> int:
+        self._note("create_event")
+        handle = self._new_handle()
+        self.events[handle] = trio.Event()
+        return handle
+
+    def set_event(self, event: int) -> None:
+        self.events[event].set()
+
+    def reset_event(self, event: int) -> None:
+        if self.events[event].is_set():
+            self.events[event] = trio.Event()
+
+    async def wait_event(self, event: int) -> None:
+        self._note("wait_event", event)
+        await self.events[event].wait()
+
+    def overlapped_result(self, handle: int, overlapped: Overlapped) -> int:
+        self._note("overlapped_result", handle)
+        instance = self.instances[handle]
+        assert instance.event == overlapped.hEvent, "nothing is under way"
+        if handle in self.connecting:
+            return self.connecting[handle]
+        if instance.is_cancelled and not self.is_slow:
+            return 995
+        return 0 if instance.is_taken else 996
+
+    def duplicate_handle(self, handle: int, pid: int) -> int:
+        self._note("duplicate_handle", handle, pid)
+        assert handle in self.open
+        return handle + 1
+
     def cancel_io(self, handle: int) -> None:
         self._note("cancel_io", handle)
+        if handle in self.instances and self.instances[handle].event:
+            self.instances[handle].is_cancelled = True
         if handle in self.instances and (watched := self.instances[handle].watched) is not None:
             self.instances[handle].is_cancelled = True
             trio.lowlevel.spawn_system_task(_set_later, watched)
@@ -149,6 +196,7 @@ class FakeWindows(WindowsApi):
     def close_handle(self, handle: int) -> None:
         self._note("close_handle", handle)
         self.open.remove(handle)
+        self.events.pop(handle, None)
         instance = self.instances.pop(handle, None)
         assert instance is None or instance.watched is None, "closed while Windows is at work on it"
         assert handle not in self.busy, "closed while Windows is at work on it"

@@ -1,15 +1,25 @@
-"""What is counted, and how. Server, clients and the check all use this, so that they mean the same by a word."""
+"""What is counted, and how. Workers, clients and the check all use this, so that they mean the same by a word."""
 
 from __future__ import annotations
 
 import re
 import sysconfig
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TypedDict
 
 # One file is one message, and a message may take 1 MiB on the wire unless both sides raise max_frame_size.
 MAX_FILE_SIZE = 512 * 1024
 WORD = re.compile(r"\w+")
+
+
+class Count(TypedDict):
+    """What there is in one file, or in several."""
+
+    files: int
+    characters: int
+    words: Mapping[str, int]
 
 
 def source_files(limit: int | None = None) -> list[Path]:
@@ -25,18 +35,25 @@ def read(path: Path) -> str:
     return path.read_text("utf-8", errors="replace")
 
 
+def count(text: str) -> Count:
+    return {"files": 1, "characters": len(text), "words": Counter(WORD.findall(text))}
+
+
 class Tally:
-    """The count so far."""
+    """The sum of counts."""
 
     def __init__(self) -> None:
         self.files = 0
         self.characters = 0
         self.words: Counter[str] = Counter()
 
-    def add(self, text: str) -> None:
-        self.files += 1
-        self.characters += len(text)
-        self.words.update(WORD.findall(text))
+    def add(self, counted: Count) -> None:
+        self.files += counted["files"]
+        self.characters += counted["characters"]
+        self.words.update(counted["words"])
+
+    def sum(self) -> Count:
+        return {"files": self.files, "characters": self.characters, "words": self.words}
 
     def totals(self) -> dict[str, int]:
         return {

@@ -1,61 +1,29 @@
-"""The server: counts the words of every text it is sent, tells everybody how far it is, answers for the totals.
+"""A worker that serves: counts the words of every text that it is sent, and answers with what it found.
 
-Run it as ``python examples/wordcount/server.py ADDRESS``.
+It serves the same address as its fellow workers. It remembers nothing of what it has counted: whoever asked has the
+answer, or has none and asks again, another worker if need be. So nothing is lost with a worker, or counted twice.
 """
 
 from __future__ import annotations
 
-import sys
-from typing import TypedDict
-
-import trio
+import os
 
 import pyipc
-from corpus import Tally
+from corpus import Count, count
+from pyipc import cluster
 
 
-class SourceFile(TypedDict):
-    name: str
-    text: str
+async def main(worker: cluster.Worker) -> None:
+    server = pyipc.Server(os.environ["WORDCOUNT_ADDRESS"])
 
+    @server.on("count")
+    async def count_words(message: pyipc.Message[str]) -> Count:
+        counted = count(message.data)
+        await worker.emit("counted", sum(counted["words"].values()))  # for the primary's table
+        return counted
 
-tally = Tally()
-router = pyipc.Router()
-server = pyipc.Server(sys.argv[1], router=router)
-stop = trio.Event()
-
-
-@router.on("file")
-async def count(message: pyipc.Message[SourceFile]) -> None:
-    tally.add(message.data["text"])
-    if tally.files % 20 == 0:
-        await server.broadcast("progress", {"files": tally.files})
-
-
-@router.on("sent-all")
-async def client_is_done(_: pyipc.Message[None]) -> None:
-    # Events of one connection are handled in order, so all of this client's files are counted by now.
-    await server.broadcast("progress", {"files": tally.files})
-
-
-@router.on("totals")
-def totals(_: pyipc.Message[None]) -> dict[str, int]:
-    return tally.totals()
-
-
-@router.on("most-common")
-def most_common(message: pyipc.Message[int]) -> list[tuple[str, int]]:
-    return tally.words.most_common(message.data)
-
-
-@router.on("stop")
-def stop_serving(_: pyipc.Message[None]) -> None:
-    stop.set()
-
-
-async def main() -> None:
     async with server:
-        await stop.wait()
+        await worker.run()  # until the primary lets the worker go
 
 
-trio.run(main)
+cluster.run_worker(main)

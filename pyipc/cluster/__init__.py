@@ -26,8 +26,19 @@ from pyipc.cluster.events import EVENTS as EVENTS
 from pyipc.cluster.events import WorkerEvent as WorkerEvent
 from pyipc.cluster.handle import WorkerHandle as WorkerHandle
 from pyipc.cluster.handle import WorkerInfo as WorkerInfo
+from pyipc.cluster.job import Job as Job
+from pyipc.cluster.jobs import JobStatistics as JobStatistics
 from pyipc.cluster.joining import join as join
 from pyipc.cluster.joining import run_worker as run_worker
+from pyipc.cluster.listeners import HandedStream as HandedStream
+from pyipc.cluster.policies import Arrival as Arrival
+from pyipc.cluster.policies import LeastLoaded as LeastLoaded
+from pyipc.cluster.policies import Load as Load
+from pyipc.cluster.policies import Policy as Policy
+from pyipc.cluster.policies import ReusePort as ReusePort
+from pyipc.cluster.policies import RoundRobin as RoundRobin
+from pyipc.cluster.policies import Shared as Shared
+from pyipc.cluster.policies import Sticky as Sticky
 from pyipc.cluster.primary import Cluster as Cluster
 from pyipc.cluster.settings import Settings as Settings
 from pyipc.cluster.worker import Worker as Worker
@@ -44,12 +55,23 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EVENTS",
+    "Arrival",
     "Cluster",
     "ClusterError",
+    "HandedStream",
+    "Job",
     "JobCancelled",
     "JobFailed",
+    "JobStatistics",
+    "LeastLoaded",
+    "Load",
+    "Policy",
     "ReloadFailed",
+    "ReusePort",
+    "RoundRobin",
     "Settings",
+    "Shared",
+    "Sticky",
     "UnknownWorker",
     "Worker",
     "WorkerEvent",

@@ -94,7 +94,7 @@ class Candidate:
     """A worker process that can be handed connections, of any number of addresses.
 
     Args:
-        courier: What carries them. Whoever made it closes it, after `run`.
+        courier: What carries them; it belongs to the candidate from here on.
         worker: The id of the worker.
         role: Its role.
     """
@@ -178,9 +178,9 @@ class Candidate:
     # --- what the worker writes ---
 
     async def run(self) -> None:
-        """Read what the worker writes until its process has ended, and then give to others what it has not taken.
+        """Read what the worker writes until its process has ended, and then let others have what it has not taken.
 
-        Cancellation: nothing is decided about what it was given.
+        Cancellation: nothing is decided about what it was given, until `close`.
         """
         try:
             while True:
@@ -208,6 +208,14 @@ class Candidate:
     def _count_open(self) -> None:
         for seat in self._seats:
             seat.load.open = len(self._open)
+
+    def close(self) -> None:
+        """Close the courier, once the process has ended or must not matter any more; more than once does nothing.
+
+        What it has not taken, as far as `run` has read, goes to others.
+        """
+        self._courier.close()
+        self._end()
 
     def _end(self) -> None:
         self._is_over = True

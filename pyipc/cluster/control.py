@@ -11,11 +11,13 @@ __all__ = [
     "DRAIN",
     "FAILED",
     "LEAVE",
+    "LISTEN",
     "LISTENING",
     "ONLINE",
     "PULSE",
     "READY",
     "TAKING",
+    "UNLISTEN",
     "channel_options",
 ]
 
@@ -33,6 +35,11 @@ FAILED: Final = "failed"
 #: is answered when the primary's program waits for nothing any more, with how many events and requests were sent.
 LEAVE: Final = "leave"
 
+#: A request: it is to listen on an address, see `pyipc.cluster.claiming`.
+LISTEN: Final = "listen"
+#: It listens on an address no more. Data: how that is called.
+UNLISTEN: Final = "unlisten"
+
 # From the primary.
 #: Finish what is under way, and end.
 DRAIN: Final = "drain"
@@ -49,6 +56,7 @@ def channel_options(max_frame_size: int) -> dict[str, Any]:
     """
     return {
         "heartbeat_interval": None,
+        "handshake_timeout": None,  # a process may take long to start, which `ready_timeout` is for
         "reconnect": False,
         "offline": "raise",
         "request_timeout": None,

@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import trio
 
+from pyipc.transports import Carrier
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -26,8 +28,6 @@ __all__ = ["MAX_HEADER_SIZE", "Carrier", "Courier", "Header", "Mailbox", "Socket
 
 logger: logging.Logger = logging.getLogger("pyipc.cluster")
 
-#: What is carried: something that another process has accepted, or made.
-Carrier: TypeAlias = socket.socket
 #: What a message says: a JSON object.
 Header: TypeAlias = dict[str, Any]
 
@@ -370,6 +370,8 @@ def _decoded(data: bytes) -> Header | None:
 def _ancillary(carrier: Carrier | None) -> list[tuple[int, int, bytes]]:
     if carrier is None:
         return []
+    if not isinstance(carrier, socket.socket):
+        raise TypeError(f"only sockets can be carried here, and not {carrier!r}")
     return [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [carrier.fileno()]).tobytes())]
 
 

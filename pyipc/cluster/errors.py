@@ -1,19 +1,24 @@
-"""The errors of a cluster::
+"""Every error that the cluster raises beside those of pyipc itself, in one tree.
 
-pyipc.IPCError
-└── ClusterError               something about the cluster itself is wrong
-    ├── UnknownWorker          there is no worker of that id or role (.id)
-    ├── WorkerFailed           a worker did not start, or did not become ready (.worker, .code, .signal)
-    ├── ReloadFailed           the new workers did not become ready; the old ones go on (.reasons)
-    ├── JobFailed              every worker that had the job died (.attempts, .worker)
-    └── JobCancelled           the job was cancelled, or the cluster closed before it was done
+::
+
+    pyipc.IPCError
+    └── ClusterError
+        ├── JobFailed                      a job was started as often as it may be, and lost its worker each time
+        │                                  (.event, .attempts, .worker)
+        ├── JobCancelled                   somebody cancelled the job (.event)
+        ├── WorkerFailed                   a worker did not start, or did not become ready (.worker, .code, .signal)
+        ├── ReloadFailed                   the new workers did not become ready; the old ones serve on (.reasons)
+        └── UnknownWorker (LookupError)    there is no worker of this id (.id)
+
+What an error knows is in its attributes; no code should read the text of a message.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import pyipc
+from pyipc.errors import IPCError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,29 +26,49 @@ if TYPE_CHECKING:
 __all__ = ["ClusterError", "JobCancelled", "JobFailed", "ReloadFailed", "UnknownWorker", "WorkerFailed"]
 
 
-class ClusterError(pyipc.IPCError):
-    """The root of the errors of a cluster."""
+class ClusterError(IPCError):
+    """The root of every error that the cluster raises on purpose."""
 
 
-class UnknownWorker(ClusterError):
-    """There is no such worker.
+class JobFailed(ClusterError):
+    """A job lost its worker each time that it was started. How the last one was lost is the cause.
 
     Attributes:
-        id: Its id, or its role.
+        event: What was to be done.
+        attempts: How often it was started.
+        worker: The id of the worker that had it last.
     """
 
-    def __init__(self, id: str, message: str) -> None:
-        self.id = id
-        super().__init__(message)
+    def __init__(self, event: str, attempts: int, worker: str) -> None:
+        self.event = event
+        self.attempts = attempts
+        self.worker = worker
+        times = "once" if attempts == 1 else f"{attempts} times"
+        super().__init__(
+            f"the job {event!r} was started {times} and lost its worker each time, the last one was {worker!r}; "
+            "it may be the job itself that ends them"
+        )
+
+
+class JobCancelled(ClusterError):
+    """The job was cancelled, and has no result.
+
+    Attributes:
+        event: What was to be done.
+    """
+
+    def __init__(self, event: str) -> None:
+        self.event = event
+        super().__init__(f"the job {event!r} was cancelled")
 
 
 class WorkerFailed(ClusterError):
-    """A worker did not start, or did not become ready.
+    """A worker did not start, or ended before it was ready, or was started again too often.
 
     Attributes:
         worker: Its id.
-        code: Its exit code, if it ended with one.
-        signal: The signal that ended it, if one did.
+        code: The exit code of its process; ``None`` if it has none.
+        signal: The number of the signal that ended it; ``None`` if none did.
     """
 
     def __init__(self, worker: str, message: str, *, code: int | None = None, signal: int | None = None) -> None:
@@ -54,31 +79,28 @@ class WorkerFailed(ClusterError):
 
 
 class ReloadFailed(ClusterError):
-    """The new processes did not become ready. The old ones are still there and go on.
+    """A reload was given up, because new workers did not become ready. The old ones go on serving.
 
     Attributes:
-        reasons: What was wrong, by the id of the worker.
+        reasons: Why not, in words, by the ids of the workers.
     """
 
     def __init__(self, reasons: Mapping[str, str]) -> None:
         self.reasons = dict(reasons)
-        told = "; ".join(f"{worker}: {reason}" for worker, reason in self.reasons.items())
-        super().__init__(f"the reload was given up, and the old workers go on ({told})")
+        listed = "; ".join(f"worker {worker!r}: {reason}" for worker, reason in self.reasons.items())
+        super().__init__(f"the reload failed, and the workers from before go on ({listed})")
 
 
-class JobFailed(ClusterError):
-    """Every worker that was given the job died before it was done. Perhaps it is the job that kills them.
+class UnknownWorker(ClusterError, LookupError):
+    """There is no worker of this id, or it leaves for good.
 
     Attributes:
-        attempts: How often it was begun.
-        worker: The id of the last worker that had it.
+        id: The id.
     """
 
-    def __init__(self, message: str, *, attempts: int, worker: str) -> None:
-        self.attempts = attempts
-        self.worker = worker
-        super().__init__(message)
-
-
-class JobCancelled(ClusterError):
-    """The job was cancelled, or the cluster was closed before it was done."""
+    def __init__(self, id: str) -> None:
+        self.id = id
+        super().__init__(
+            f"there is no worker {id!r}, or it leaves for good; `Cluster.workers` has those that there are, and "
+            "`Cluster.fork` adds one"
+        )

@@ -98,7 +98,11 @@ class _Registration:
 
 
 class Events:
-    """Handlers by type. Each is called with one `WorkerEvent`, in the order of registration; a handler may be async."""
+    """Something of which things can be heard: a cluster, or one worker. Handlers get one `WorkerEvent`.
+
+    They are called one after the other, in the order in which things happen and in which they were registered, and may
+    be async. What one raises is logged, and goes no further.
+    """
 
     def __init__(self) -> None:
         self._registered: dict[str, list[_Registration]] = {}
@@ -110,7 +114,16 @@ class Events:
     def on(self, type: EventType, handler: F) -> F: ...
 
     def on(self, type: EventType, handler: Any = None) -> Any:
-        """Call a function, plain or async, whenever this happens. Without a function, a decorator."""
+        """Call a function, plain or async, whenever this happens. Without a function, a decorator.
+
+        Args:
+            type: ``"setup"``, ``"fork"``, ``"online"``, ``"listening"``, ``"message"``, ``"disconnect"``, ``"exit"`` or
+                ``"error"``, as with Node, ``"ready"``, ``"restart"`` or ``"unhealthy"``.
+            handler: The function.
+
+        Raises:
+            ValueError: There is no such event.
+        """
         return self._add(type, handler, once=False)
 
     @overload
@@ -145,11 +158,7 @@ class Events:
                 "their own is handled by `router`"
             )
 
-    def has(self, type: EventType) -> bool:
-        """Whether anybody is to be told."""
-        return bool(self._registered.get(type))
-
-    async def tell(self, event: WorkerEvent) -> None:
+    async def _tell(self, event: WorkerEvent) -> None:
         """Call the handlers, one after the other. What one raises is logged, and goes no further.
 
         Cancellation: the remaining handlers are not called.
@@ -208,8 +217,8 @@ class EventQueue:
         Cancellation: the remaining handlers are not called.
         """
         if event.worker is not None:
-            await event.worker.lifecycle.tell(event)
-        await self._events.tell(event)
+            await event.worker._tell(event)
+        await self._events._tell(event)
 
     def report(self, event: WorkerEvent) -> trio.Event:
         """Something happened.

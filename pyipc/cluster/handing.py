@@ -23,6 +23,8 @@ from pyipc.cluster.policies import Arrival, RoundRobin
 from pyipc.errors import ConnectionClosed
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pyipc.cluster.candidate import Candidate, Seat
     from pyipc.cluster.courier import Carrier
     from pyipc.cluster.policies import Load, Policy
@@ -116,6 +118,7 @@ class Handing:
         self._fallback = RoundRobin()
         self._is_told = False
         self._room = trio.Event()
+        self._settled = trio.Event()
         self._timer = trio.CancelScope()
         self._again_at = math.inf
         self._peeking = 0
@@ -215,10 +218,31 @@ class Handing:
             self._line.append(handed)
         self._changed()
 
+    def add(self, carriers: Sequence[Carrier]) -> None:
+        """Share out connections that were accepted elsewhere, such as those left when an address was given up.
+
+        They are chosen for without a look at what they have sent.
+        """
+        for carrier in carriers:
+            self._accepted += 1
+            self._line.append(Handed(carrier, Arrival(self._address, origin(carrier))))
+        self._changed()
+
+    async def wait_handed(self) -> None:
+        """Wait until workers have all that was accepted, or there are no workers.
+
+        Cancellation: nothing is changed by it.
+        """
+        await trio.lowlevel.checkpoint()
+        while self._loads and (self._line or self._given or self._peeking):
+            self._settled = trio.Event()
+            await self._settled.wait()
+
     # --- handing out ---
 
     def _changed(self) -> None:
         """Something is different: who waits may have a chance now."""
+        self._settled.set()
         if self._line and self._loads:
             self._hand_out()
         if self._may_accept:

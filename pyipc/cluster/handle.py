@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Mapping
     from contextlib import AbstractAsyncContextManager
 
-    from pyipc.cluster.events import WorkerEvent
     from pyipc.cluster.process import WorkerProcess
     from pyipc.cluster.settings import Settings
 
@@ -60,7 +59,7 @@ class WorkerInfo:
     env: Mapping[str, str | None]
 
 
-class WorkerHandle:
+class WorkerHandle(Events):
     """One worker. Made by `Cluster.fork`.
 
     What is sent to it goes to its present process. While that starts, it waits until the program in there listens to
@@ -77,8 +76,7 @@ class WorkerHandle:
         role: As given.
         env: As given.
         settings: What its next process is started with.
-        lifecycle: Whom to tell of what happens to it.
-        generation: How many processes it has had.
+        begun: How many processes were started for it.
         restarts: How often it was started again because its process had ended.
         current: The process that it has, or had last.
         is_leaving: Whether it is to end for good.
@@ -91,16 +89,15 @@ class WorkerHandle:
         self.role: str = role
         self.env: Mapping[str, str | None] = dict(env)
         self.settings: Settings = settings
-        self.lifecycle: Events = Events()
-        self.generation: int = 0
+        super().__init__()
+        self.begun: int = 0
         self.restarts: int = 0
         self.current: WorkerProcess | None = None
         self.is_leaving: bool = False
         self.has_failed: bool = False
         self.gone: trio.Event = trio.Event()
-        self.open_handovers: int = 0
         self._changed = trio.Event()
-        self._watchers: list[Callable[[], None]] = []
+        self._watchers: list[Callable[[WorkerProcess], None]] = []
 
     def __repr__(self) -> str:
         role = f" ({self.role})" if self.role else ""
@@ -146,6 +143,16 @@ class WorkerHandle:
         return self.current is not None and self.current.is_ready and not self.is_leaving
 
     @property
+    def generation(self) -> int:
+        """How many processes it has had until the present one, that included."""
+        return 0 if self.current is None else self.current.generation
+
+    @property
+    def takes_jobs(self) -> bool:
+        """Whether it can be given work."""
+        return self.is_ready and self.is_connected
+
+    @property
     def exited_after_disconnect(self) -> bool | None:
         """Whether the end of its last process was asked for; ``None`` while it has not ended."""
         if self.current is None or self.current.state is not ProcessState.GONE:
@@ -171,25 +178,11 @@ class WorkerHandle:
             restarts=self.restarts,
             uptime=trio.current_time() - process.started if process is not None and alive else 0.0,
             in_flight=self.in_flight,
-            connections=self.open_handovers,
+            connections=0 if process is None or process.candidate is None else process.candidate.open_connections,
             memory=process.memory if process is not None and alive else None,
             lag=pulse.get("lag"),
             env=self.env,
         )
-
-    # --- events ---
-
-    def on(self, type: Any, handler: Any = None) -> Any:
-        """Call a function, plain or async, when something happens to this worker; see `Cluster.on`."""
-        return self.lifecycle.on(type, handler)
-
-    def once(self, type: Any, handler: Any = None) -> Any:
-        """Likewise, but only the next time."""
-        return self.lifecycle.once(type, handler)
-
-    def off(self, type: Any, handler: Callable[[WorkerEvent], object] | None = None) -> None:
-        """Call a function no more; without one, none of this type."""
-        self.lifecycle.off(type, handler)
 
     # --- talking to it ---
 
@@ -299,19 +292,19 @@ class WorkerHandle:
 
     # --- for the cluster ---
 
-    def watch(self, changed: Callable[[], None]) -> None:
-        """Call a function whenever its state changes."""
+    def watch(self, changed: Callable[[WorkerProcess], None]) -> None:
+        """Call a function whenever the state of one of its processes has changed."""
         self._watchers.append(changed)
 
     def process_changed(self, process: WorkerProcess) -> None:
         """The state of one of its processes has changed."""
         self._notify()
+        for changed in self._watchers:
+            changed(process)
 
     def _notify(self) -> None:
         self._changed.set()
         self._changed = trio.Event()
-        for changed in self._watchers:
-            changed()
 
     async def wait_changed(self) -> None:
         """Wait for the next change of its state.

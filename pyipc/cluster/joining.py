@@ -15,16 +15,19 @@ import trio
 import pyipc
 from pyipc.cluster import control
 from pyipc.cluster.channels import given_endpoint, socket_link
+from pyipc.cluster.courier import SocketMailbox
 from pyipc.cluster.environment import invitation
 from pyipc.cluster.errors import ClusterError
 from pyipc.cluster.lifeline import ORPHAN_TIMEOUT, watch_lifeline
 from pyipc.cluster.pulse import send_pulses
+from pyipc.cluster.receiving import Receiving
 from pyipc.cluster.worker import Worker
 from pyipc.nursery import hidden_nursery
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
+    from pyipc.cluster.courier import Mailbox
     from pyipc.cluster.environment import Invitation
 
 __all__ = ["join", "run_worker"]
@@ -75,19 +78,22 @@ async def join(*, router: pyipc.Router | None = None) -> AsyncIterator[Worker]:
 
     control_router = pyipc.Router()
     async with (
-        primary_links(invited, lost) as (control_endpoint, messages_endpoint),
+        primary_links(invited, lost) as (control_endpoint, messages_endpoint, mailbox),
         pyipc.connect(control_endpoint, router=control_router, **options) as control_client,
         pyipc.connect(messages_endpoint, router=messages_router, **options) as messages,
     ):
-        worker = Worker(invited, control_client, messages)
+        receiving = Receiving(mailbox)
+        worker = Worker(invited, control_client, messages, receiving)
         if router is not None:
             worker.take_messages()
         control_router.on(control.DRAIN, lambda message: worker.begin_draining(message.data["timeout"]))
         async with hidden_nursery() as nursery:
             nursery.start_soon(_watch_primary, orphaned, worker)
+            await nursery.start(receiving.run)
             await control_client.emit(control.ONLINE)
             nursery.start_soon(send_pulses, control_client, invited.heartbeat_interval)
-            yield worker
+            with pyipc.hosted_by(worker.host):
+                yield worker
             nursery.cancel_scope.cancel()
         if not worker.draining:
             worker.exited_after_disconnect = True
@@ -105,8 +111,8 @@ def channel_options_of(invited: Invitation) -> dict[str, Any]:
 @asynccontextmanager
 async def primary_links(
     invited: Invitation, lost: Callable[[], None]
-) -> AsyncIterator[tuple[pyipc.Endpoint, pyipc.Endpoint]]:
-    """Where the primary can be reached: for what it rules, and for messages.
+) -> AsyncIterator[tuple[pyipc.Endpoint, pyipc.Endpoint, Mailbox]]:
+    """Where the primary can be reached: for what it rules, and for messages; and where it hands over sockets.
 
     Args:
         invited: What the primary told.
@@ -122,7 +128,11 @@ async def primary_links(
     links = [
         socket_link(socket.socket(fileno=descriptor), "primary") for descriptor in (invited.control, invited.messages)
     ]
-    yield given_endpoint("control", links[0]), given_endpoint("messages", links[1])
+    mailbox = SocketMailbox(socket.socket(fileno=invited.courier))
+    try:
+        yield given_endpoint("control", links[0]), given_endpoint("messages", links[1]), mailbox
+    finally:
+        mailbox.close()
 
 
 def _patience(worker: Worker) -> float:

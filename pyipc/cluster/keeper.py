@@ -16,7 +16,7 @@ from pyipc.cluster.pulse import Watch
 from pyipc.cluster.supervising import RestartPolicy
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
 
     from pyipc.cluster.events import EventQueue
     from pyipc.cluster.handle import WorkerHandle
@@ -35,7 +35,6 @@ class Keeper:
         switchboard: Where its processes connect.
         queue: Where is told what happens to it.
         nursery: For the tasks of its processes.
-        began: Called with each process once it runs.
         one_try: Whether the worker leaves when its first process does not become ready: somebody waits for that one.
     """
 
@@ -45,7 +44,6 @@ class Keeper:
         switchboard: Switchboard,
         queue: EventQueue,
         nursery: trio.Nursery,
-        began: Callable[[WorkerProcess], None],
         *,
         one_try: bool = False,
     ) -> None:
@@ -53,7 +51,6 @@ class Keeper:
         self._switchboard = switchboard
         self._queue = queue
         self._nursery = nursery
-        self._began = began
         self._one_try = one_try
         self._policy = RestartPolicy()
         self._renewals = RestartPolicy()
@@ -88,8 +85,10 @@ class Keeper:
                     await handle.wait_changed()  # the one that was to take its place later, unless it fails
             await self._see_off()
         finally:
+            handle.is_leaving = True
             handle.gone.set()
-            handle.leave()
+            if handle.current is not None:
+                handle.process_changed(handle.current)
 
     async def _restart(self, process: WorkerProcess) -> None:
         """Start the next process after a pause, unless there were too many; then somebody else has to begin anew."""
@@ -238,12 +237,12 @@ class Keeper:
 
     def _start(self) -> WorkerProcess:
         handle = self.handle
-        handle.generation += 1
+        handle.begun += 1
         settings = handle.settings
         invitation = Invitation(
             id=handle.id,
             role=handle.role,
-            generation=handle.generation,
+            generation=handle.begun,
             heartbeat_interval=settings.heartbeat_interval,
             drain_timeout=settings.drain_timeout,
             wait_ready=settings.wait_ready,
@@ -251,7 +250,6 @@ class Keeper:
         )
         process = WorkerProcess(handle, invitation, settings, self._switchboard, self._queue)
         self._processes.add(process)
-        self._began(process)
         self._nursery.start_soon(self._accompany, process)
         return process
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import logging
 import socket
-from typing import TYPE_CHECKING, Any
+import weakref
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -80,7 +81,7 @@ class HandedListener(Listener):
         """
         while True:
             carrier, closed = await self._inlet.accept()
-            link = _adopted(HandedSocket(carrier, closed), self._adopt, self._address)
+            link = _adopted(carrier, closed, self._adopt, self._address)
             if link is not None:
                 return link
 
@@ -107,14 +108,24 @@ def shared_listener(
     return SocketListener(sockets, address, adopt=lambda sock: adopt(HandedSocket(sock, receiving.keep())))
 
 
-def _adopted(sock: HandedSocket, adopt: Callable[[Carrier], Link], address: Address) -> Link | None:
+def _adopted(
+    carrier: Carrier, closed: Callable[[], None], adopt: Callable[[Carrier], Link], address: Address
+) -> Link | None:
+    """A link, which tells when it is closed; ``None`` if the peer is turned away."""
+    told: Carrier = HandedSocket(carrier, closed) if isinstance(carrier, socket.socket) else carrier
     try:
-        return adopt(sock)
+        link = adopt(told)
+        if told is carrier:
+            # A pipe is closed by its link, which nobody keeps for long after that.
+            weakref.finalize(link, closed)
+        return link
     except OSError as error:
-        sock.close()
+        told.close()
+        closed()
         logger.warning("turned away a peer on %s, because it cannot be identified: %s", address, error)
     except BaseException:
-        sock.close()
+        told.close()
+        closed()
         raise
     return None
 
@@ -176,12 +187,9 @@ class HandedStream(trio.abc.HalfCloseableStream):
         finally:
             self._tell()
 
-    def setsockopt(self, level: int, option: int, value: Any, length: int | None = None) -> None:
+    def setsockopt(self, level: int, option: int, value: int | bytes) -> None:
         """As `trio.SocketStream.setsockopt`."""
-        if length is None:
-            self._stream.setsockopt(level, option, value)
-        else:
-            self._stream.setsockopt(level, option, value, length)
+        self._stream.setsockopt(level, option, value)
 
     def getsockopt(self, level: int, option: int, buffersize: int = 0) -> int | bytes:
         """As `trio.SocketStream.getsockopt`."""
@@ -281,6 +289,8 @@ class SharedTrioListener(trio.abc.Listener[HandedStream]):
 
 def _stream(carrier: Carrier, closed: Callable[[], None]) -> HandedStream | None:
     """A stream of a connection; ``None`` if that is broken already."""
+    if not isinstance(carrier, socket.socket):
+        raise TypeError(f"trio has no stream for {carrier!r}; listen there with a pyipc.Server")
     carrier.setblocking(False)
     try:
         return HandedStream(trio.SocketStream(trio.socket.from_stdlib_socket(carrier)), closed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import types
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Unpack
@@ -11,28 +12,30 @@ import trio
 
 import pyipc
 from pyipc.cluster import control
+from pyipc.cluster.claiming import Claims
 from pyipc.cluster.errors import ClusterError, UnknownWorker, WorkerFailed
 from pyipc.cluster.events import EventQueue, Events, WorkerEvent
 from pyipc.cluster.handle import WorkerHandle
+from pyipc.cluster.jobs import Jobs
 from pyipc.cluster.keeper import Keeper
+from pyipc.cluster.policies import Policy, PolicyFunction, ReusePort, Shared, policy_from
 from pyipc.cluster.process import exit_text
 from pyipc.cluster.pulse import check_memory_known
 from pyipc.cluster.reloading import replace_all
 from pyipc.cluster.settings import SettingOverrides, Settings
+from pyipc.cluster.submitting import Submitting
 from pyipc.cluster.switchboard import Switchboard
 from pyipc.nursery import hidden_nursery
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Mapping
 
-    from pyipc.cluster.process import WorkerProcess
-
 __all__ = ["Cluster"]
 
 logger: logging.Logger = logging.getLogger("pyipc.cluster")
 
 
-class Cluster:
+class Cluster(Events, Submitting):
     """A primary with its workers, for the length of an ``async with`` block.
 
     Entering it starts ``workers`` processes and waits until all are ready. Leaving it lets them finish what is under
@@ -45,6 +48,9 @@ class Cluster:
         workers: How many to start on entering.
         role: The role of those.
         router: Handlers for what workers send to the primary under names of their own.
+        policy: Which worker gets which connection: ``"round-robin"``, ``"least-loaded"``, ``"sticky"``, ``"shared"``,
+            ``"reuse-port"``, an object of one of the classes of these names, or a function of an `Arrival` and a
+            sequence of `Load`.
         **settings: Any of `Settings`.
 
     Raises:
@@ -58,6 +64,7 @@ class Cluster:
         workers: int = 0,
         role: str = "",
         router: pyipc.Router | None = None,
+        policy: str | Policy | Shared | ReusePort | PolicyFunction = "round-robin",
         **settings: Unpack[SettingOverrides],
     ) -> None:
         if target is not None:
@@ -68,8 +75,8 @@ class Cluster:
         check_memory_known(self._settings)
         self._initial = workers
         self._initial_role = role
-        self._events = Events()
-        self._queue = EventQueue(self._events)
+        super().__init__()
+        self._queue = EventQueue(self)
         self._router = pyipc.Router()
         if router is not None:
             self._router.include(router)
@@ -82,6 +89,12 @@ class Cluster:
         self._is_leaving = False
         inner = pyipc.Router()
         inner.include(self._router)
+        self._claims = Claims(policy_from(policy), self._settings.max_handovers)
+        self._jobs = Jobs(
+            self._workers,
+            jobs_per_worker=self._settings.jobs_per_worker,
+            max_pending_jobs=self._settings.max_pending_jobs,
+        )
         self._switchboard = Switchboard(inner, self._settings.max_frame_size)
         inner.on("message", self._on_message)
         self._answer_workers(self._switchboard.router)
@@ -108,6 +121,11 @@ class Cluster:
         return self._settings
 
     @property
+    def scheduling_policy(self) -> Policy | Shared | ReusePort:
+        """Which worker gets which connection."""
+        return self._claims.policy
+
+    @property
     def router(self) -> pyipc.Router:
         """Handlers for what workers send to the primary under names of their own; see `worker_of`."""
         return self._router
@@ -126,31 +144,6 @@ class Cluster:
         check_memory_known(changed)
         self._settings = changed
         self._queue.report(WorkerEvent(type="setup", settings=self._settings))
-
-    # --- events ---
-
-    def on(self, type: Any, handler: Any = None) -> Any:
-        """Call a function, plain or async, with a `WorkerEvent` when something happens; without one, a decorator.
-
-        Handlers are called one after the other, in the order in which things happen. What one raises is logged.
-
-        Args:
-            type: ``"setup"``, ``"fork"``, ``"online"``, ``"listening"``, ``"message"``, ``"disconnect"``, ``"exit"`` or
-                ``"error"``, as with Node, ``"ready"``, ``"restart"`` or ``"unhealthy"``.
-            handler: The function.
-
-        Raises:
-            ValueError: There is no such event.
-        """
-        return self._events.on(type, handler)
-
-    def once(self, type: Any, handler: Any = None) -> Any:
-        """Likewise, but only the next time."""
-        return self._events.once(type, handler)
-
-    def off(self, type: Any, handler: Any = None) -> None:
-        """Call a function no more; without one, none of this type."""
-        self._events.off(type, handler)
 
     # --- running ---
 
@@ -171,6 +164,8 @@ class Cluster:
             raise RuntimeError("a cluster runs once; make another Cluster to start again")
         async with self._switchboard.running(), hidden_nursery() as self._nursery:
             self._nursery.start_soon(self._queue.run)
+            await self._nursery.start(self._claims.run)
+            await self._nursery.start(self._jobs.run)
             self._queue.report(WorkerEvent(type="setup", settings=self._settings))
             try:
                 await self._start_first()
@@ -248,7 +243,9 @@ class Cluster:
         if id in self._workers:
             self._workers[id].leave()
         handle = WorkerHandle(id, role, env, own.changed({"env": {**own.env, **env}}))
-        keeper = Keeper(handle, self._switchboard, self._queue, self._nursery, self._began, one_try=one_try)
+        handle.watch(self._claims.process_changed)
+        handle.watch(self._jobs.worker_changed)
+        keeper = Keeper(handle, self._switchboard, self._queue, self._nursery, one_try=one_try)
         self._workers[id] = handle
         self._keepers[id] = keeper
         self._nursery.start_soon(self._keep, handle, keeper)
@@ -264,9 +261,6 @@ class Cluster:
         if self._workers.get(handle.id) is handle:
             del self._workers[handle.id]
             del self._keepers[handle.id]
-
-    def _began(self, process: WorkerProcess) -> None:
-        """A process is about to be started."""
 
     async def _wait_started(self, handle: WorkerHandle) -> None:
         """Wait until a new worker is ready; it gets one try."""
@@ -336,6 +330,10 @@ class Cluster:
         Cancellation: they leave all the same.
         """
         self._is_leaving = True
+        await self._claims.retire()
+        timeout = self._settings.drain_timeout
+        with trio.move_on_after(math.inf if timeout is None else timeout):
+            await self._jobs.wait_done()
         handles = list(self._workers.values())
         for handle in handles:
             handle.leave()
@@ -360,8 +358,7 @@ class Cluster:
         try:
             return self._workers[id]
         except KeyError:
-            there = ", ".join(self._workers) or "none at all"
-            raise UnknownWorker(id, f"there is no worker {id!r}; the workers are {there}") from None
+            raise UnknownWorker(id) from None
 
     async def broadcast(
         self, event: str, data: object = None, *, attachments: Iterable[Any] = (), role: str | None = None
@@ -418,6 +415,8 @@ class Cluster:
     def _answer_workers(self, router: pyipc.Router) -> None:
         """Handle what workers say of themselves."""
         process_of = self._switchboard.process_of
+        router.on(control.LISTEN, lambda message: self._claims.listen(process_of(message), message.data))
+        router.on(control.UNLISTEN, lambda message: self._claims.close(process_of(message), message.data))
         router.on(control.ONLINE, lambda message: process_of(message).on_online())
         router.on(control.TAKING, lambda message: process_of(message).on_taking())
         router.on(control.READY, lambda message: process_of(message).on_ready())

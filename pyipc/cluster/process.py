@@ -13,12 +13,14 @@ import trio
 
 import pyipc
 from pyipc.cluster import control
+from pyipc.cluster.candidate import Candidate
 from pyipc.cluster.events import WorkerEvent
 from pyipc.cluster.spawning import spawn
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from pyipc.cluster.courier import Courier
     from pyipc.cluster.environment import Invitation
     from pyipc.cluster.events import EventQueue
     from pyipc.cluster.handle import WorkerHandle
@@ -67,6 +69,7 @@ class WorkerProcess:
         was_ready: Whether it has ever been ready.
         control: The connection by which it is ruled.
         messages: The connection for what programs say to each other.
+        candidate: Who is handed connections, once it was started.
         pulse: What it last told of how it is.
         pulses: How often it has told that.
         memory: Its resident bytes when that was last looked at, if they are known.
@@ -109,6 +112,7 @@ class WorkerProcess:
         self.was_ready: bool = False
         self.control: pyipc.Connection | None = None
         self.messages: pyipc.Connection | None = None
+        self.candidate: Candidate | None = None
         self.pulse: dict[str, Any] = {}
         self.pulses: int = 0
         self.memory: int | None = None
@@ -123,9 +127,10 @@ class WorkerProcess:
         return f"<WorkerProcess {self.handle.id!r} generation {self.generation} {self.state}, pid {self.pid}>"
 
     @property
-    def courier(self) -> Any:
-        """The socket by which it is given others; ``None`` where there is none."""
-        return None if self._spawned is None else self._spawned.courier
+    def courier(self) -> Courier:
+        """What carries sockets to it, once it was started."""
+        assert self._spawned is not None
+        return self._spawned.courier
 
     @property
     def is_ready(self) -> bool:
@@ -153,11 +158,15 @@ class WorkerProcess:
             self._open_connections = 2
             self.control = self._switchboard.connect(self._switchboard.control, spawned.control, self)
             self.messages = self._switchboard.connect(self._switchboard.messages, spawned.messages, self)
+            self.candidate = Candidate(spawned.courier, worker=self.handle.id, role=self.handle.role)
             self._report("fork")
-            await spawned.process.wait()
-            spawned.hang_up()
-            with trio.move_on_after(_LAST_WORDS):
-                await self._disconnected.wait()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self.candidate.run)
+                await spawned.process.wait()
+                spawned.hang_up()
+                spawned.courier.finish()
+                with trio.move_on_after(_LAST_WORDS):
+                    await self._disconnected.wait()
         finally:
             with trio.CancelScope(shield=True):
                 await self._reap(spawned)
@@ -174,6 +183,8 @@ class WorkerProcess:
             self.signal = -status
         else:
             self.code = status
+        if self.candidate is not None:
+            self.candidate.close()
         spawned.release()
         for connection in (self.control, self.messages):
             if connection is not None and connection.is_open:

@@ -242,7 +242,10 @@ class Receiving:
                 while numbers:
                     some = numbers[:_MAX_NUMBERS]
                     del numbers[:_MAX_NUMBERS]
-                    await self._mailbox.send({what: some})
+                    try:
+                        await self._mailbox.send({what: some})
+                    except (trio.BrokenResourceError, trio.ClosedResourceError):
+                        return  # the primary is gone, and `run` is about to find out
 
 
 class Inlet:

@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from pyipc.cluster.channels import socket_link
+from pyipc.cluster.courier import SocketCourier
 from pyipc.cluster.environment import VARIABLE
 from pyipc.cluster.target import command_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from pyipc.cluster.courier import Courier
     from pyipc.cluster.environment import Invitation
     from pyipc.cluster.settings import Settings
     from pyipc.transports import Link
@@ -34,7 +36,7 @@ class Spawned:
         process: The process.
         control: The link by which it is ruled.
         messages: The link for what programs say to each other.
-        courier: The socket by which it is given others; ``None`` on Windows.
+        courier: What carries sockets to it.
         release: Gives back what is to be held for as long as the process is there.
         hang_up: Once the process has ended: lets both links end behind what it has written, whoever else may hold its
             ends of them, such as a process that it started.
@@ -43,7 +45,7 @@ class Spawned:
     process: trio.Process
     control: Link
     messages: Link
-    courier: socket.socket | None
+    courier: Courier
     release: Callable[[], None]
     hang_up: Callable[[], None] = lambda: None
 
@@ -66,18 +68,19 @@ async def spawn(invitation: Invitation, settings: Settings) -> Spawned:
 
         return await spawn_on_windows(invitation, settings)
     command = command_line(settings)
-    kind = socket.SOCK_DGRAM if sys.platform == "darwin" else socket.SOCK_SEQPACKET
     with contextlib.ExitStack() as theirs, contextlib.ExitStack() as ours:
 
-        def pair(kind: int) -> tuple[socket.socket, int]:
-            own, other = socket.socketpair(socket.AF_UNIX, kind)
+        def pair() -> tuple[socket.socket, int]:
+            own, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
             ours.callback(own.close)
             theirs.callback(other.close)
             return own, other.fileno()
 
-        control, control_there = pair(socket.SOCK_STREAM)
-        messages, messages_there = pair(socket.SOCK_STREAM)
-        courier, courier_there = pair(kind)
+        control, control_there = pair()
+        messages, messages_there = pair()
+        courier, courier_socket = SocketCourier.pair()
+        ours.callback(courier.close)
+        theirs.callback(courier_socket.close)
         lifeline_there, lifeline = os.pipe()
         theirs.callback(os.close, lifeline_there)
         ours.callback(os.close, lifeline)
@@ -85,13 +88,13 @@ async def spawn(invitation: Invitation, settings: Settings) -> Spawned:
             invitation,
             control=control_there,
             messages=messages_there,
-            courier=courier_there,
+            courier=courier_socket.fileno(),
             lifeline=lifeline_there,
         )
         process = await trio.lowlevel.open_process(
             command,
             env=worker_environment(settings, told),
-            pass_fds=(control_there, messages_there, courier_there, lifeline_there),
+            pass_fds=(control_there, messages_there, courier_socket.fileno(), lifeline_there),
             **process_options(settings),
         )
         name = f"worker {invitation.id}"

@@ -5,22 +5,27 @@ from __future__ import annotations
 import logging
 import traceback
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import trio
 
 import pyipc
 from pyipc.cluster import control
+from pyipc.cluster.hosting import WorkerHost
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
     from contextlib import AbstractAsyncContextManager
 
     from pyipc.cluster.environment import Invitation
+    from pyipc.cluster.listeners import HandedStream
+    from pyipc.cluster.receiving import Receiving
 
 __all__ = ["Worker"]
 
 logger: logging.Logger = logging.getLogger("pyipc.cluster")
+
+F = TypeVar("F", bound="Callable[[pyipc.Message[Any]], object]")
 
 # Seconds between two looks at how much has arrived.
 _GLANCE = 0.005
@@ -33,6 +38,7 @@ class Worker:
         invitation: What the primary told it.
         control_client: The client by which it is ruled.
         messages: The client for what programs say.
+        receiving: What the primary hands over.
 
     Attributes:
         id: Its id.
@@ -42,13 +48,16 @@ class Worker:
         is_run: Whether its program waits in `run`, or has done so to the end.
     """
 
-    def __init__(self, invitation: Invitation, control_client: pyipc.Client, messages: pyipc.Client) -> None:
+    def __init__(
+        self, invitation: Invitation, control_client: pyipc.Client, messages: pyipc.Client, receiving: Receiving
+    ) -> None:
         self.id: str = invitation.id
         self.role: str = invitation.role
         self.generation: int = invitation.generation
         self._invitation = invitation
         self._control = control_client
         self._messages = messages
+        self._host = WorkerHost(control_client, receiving, self._can_serve)
         self._draining = trio.Event()
         self._left = trio.Event()
         self._drain_deadline = float("inf")
@@ -98,12 +107,20 @@ class Worker:
 
         Cancellation: it may have been told.
         """
-        if self._is_ready:
-            await trio.lowlevel.checkpoint()
-            return
-        self._is_ready = True
-        self._is_taking = True
-        await self._control.emit(control.READY)
+        await trio.lowlevel.checkpoint()
+        self._tell_ready()
+
+    def _tell_ready(self) -> None:
+        if not self._is_ready:
+            self._is_ready = True
+            self._is_taking = True
+            self._host.begin.set()
+            self._control.emit_nowait(control.READY)
+
+    def _can_serve(self) -> None:
+        """A server of this worker listens."""
+        if not self._invitation.wait_ready and self._control.connected:
+            self._tell_ready()
 
     async def run(self) -> None:
         """Be ready, and wait until this worker is to leave: for workers that only answer messages.
@@ -134,6 +151,12 @@ class Worker:
 
     # --- handlers ---
 
+    @overload
+    def on(self, pattern: str, handler: None = None) -> Callable[[F], F]: ...
+
+    @overload
+    def on(self, pattern: str, handler: F) -> F: ...
+
     def on(self, pattern: str, handler: Any = None) -> Any:
         """Handle what comes from the primary, or from other workers. See `pyipc.Server.on`.
 
@@ -142,6 +165,12 @@ class Worker:
         """
         self.take_messages()
         return self._messages.on(pattern, handler)
+
+    @overload
+    def once(self, pattern: str, handler: None = None) -> Callable[[F], F]: ...
+
+    @overload
+    def once(self, pattern: str, handler: F) -> F: ...
 
     def once(self, pattern: str, handler: Any = None) -> Any:
         """Likewise, but only the next time."""
@@ -179,6 +208,35 @@ class Worker:
         if not self._is_taking:
             self._is_taking = True
             self._control.emit_nowait(control.TAKING)
+
+    # --- listening ---
+
+    @property
+    def host(self) -> pyipc.Host:
+        """Through whom its servers listen: the primary. `join` makes it the host of all that the program starts."""
+        return self._host
+
+    async def open_listeners(self, address: str | pyipc.Address) -> list[trio.abc.Listener[HandedStream]]:
+        """Listen through the primary for something that is not of pyipc, such as an HTTP server.
+
+        What is accepted are streams of trio; a server for listeners of trio takes them as they are::
+
+            await trio.serve_listeners(handle, await worker.open_listeners("tcp://127.0.0.1:8000"))
+
+        Once the worker is to leave nothing more is accepted, and it ends when all these streams are closed.
+
+        Args:
+            address: Where, such as ``"tcp://127.0.0.1:8000"`` or ``"unix:/run/app.sock"``.
+
+        Raises:
+            AddressInUse: Another program listens there, or this worker does already.
+            ListenError: The primary cannot listen there.
+            AddressError: The address is wrong, or cannot be shared between processes.
+            ConnectionClosed: The primary is gone.
+
+        Cancellation: the primary gives the address up after a while.
+        """
+        return await self._host.open_listeners(address)
 
     # --- talking to the primary ---
 
@@ -269,6 +327,7 @@ class Worker:
 
     async def _finish(self) -> None:
         """Let what is under way here come to its end."""
+        await self._host.drain()
         while self._busy:
             await self._idle.wait()
 

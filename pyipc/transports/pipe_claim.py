@@ -23,7 +23,7 @@ __all__ = ["PipeClaim"]
 
 _ERROR_IO_INCOMPLETE: Final = 996
 #: What Windows may write to, of all claims there are: whatever becomes of a claim, it is not freed before that is over.
-_UNDER_WAY: Final[set[Overlapped]] = set()
+_UNDER_WAY: Final[dict[int, Overlapped]] = {}
 
 
 class PipeClaim(PipeBacklog, Claim):
@@ -95,7 +95,7 @@ class PipeClaim(PipeBacklog, Claim):
             self._note_taken(handle)
         elif code in (0, ERROR_IO_PENDING):
             self._pending[handle] = overlapped
-            _UNDER_WAY.add(overlapped)
+            _UNDER_WAY[id(overlapped)] = overlapped
         else:
             self._note_failure(handle, self._windows.error(code))
 
@@ -106,7 +106,7 @@ class PipeClaim(PipeBacklog, Claim):
             if code == _ERROR_IO_INCOMPLETE:
                 continue
             del self._pending[handle]
-            _UNDER_WAY.discard(overlapped)
+            _UNDER_WAY.pop(id(overlapped), None)
             if code:
                 self._note_failure(handle, self._windows.error(code))
             else:
@@ -118,7 +118,7 @@ class PipeClaim(PipeBacklog, Claim):
         if overlapped is not None:
             self._windows.cancel_io(handle)
             if self._windows.overlapped_result(handle, overlapped) != _ERROR_IO_INCOMPLETE:
-                _UNDER_WAY.discard(overlapped)
+                _UNDER_WAY.pop(id(overlapped), None)
         self._windows.close_handle(handle)
 
     def _wake(self) -> None:

@@ -60,7 +60,9 @@ async def test_an_error_at_the_start_is_told_and_leaves_nothing() -> None:
         assert not primary.workers
         with pytest.raises(cluster.WorkerFailed, match="ended with code 7"):
             await primary.fork("a", exec=program("exiting"), env={"CODE": "7"})
-        with pytest.raises(cluster.WorkerFailed, match="ModuleNotFoundError: No module named 'no_such_module_anywhere'"):
+        with pytest.raises(
+            cluster.WorkerFailed, match="ModuleNotFoundError: No module named 'no_such_module_anywhere'"
+        ):
             await primary.fork("a", exec="tests.cluster.programs.unimportable:main")
         with pytest.raises(cluster.WorkerFailed, match="has no attribute 'nothing'"):
             await primary.fork("a", exec=program("nothing"))
@@ -273,7 +275,12 @@ async def test_one_that_is_too_old_is_replaced() -> None:
 
 async def test_a_renewal_that_fails_is_told_and_tried_again_in_good_time() -> None:
     primary, diary = made(
-        "second_fails", workers=1, heartbeat_interval=0.05, max_age_timeout=0.5, restart_interval=0.2, restart_jitter=False
+        "second_fails",
+        workers=1,
+        heartbeat_interval=0.05,
+        max_age_timeout=0.5,
+        restart_interval=0.2,
+        restart_jitter=False,
     )
     async with primary:
         pid = primary.worker("1").pid
@@ -467,7 +474,10 @@ async def test_kill_is_an_end_that_was_meant() -> None:
         primary.worker("2").kill()
         await diary.seen("exit", count=2)
         assert [each.voluntary for each in diary.of("exit")] == [True, True]
-        assert [(each.code, each.signal) for each in diary.of("exit", "1") + diary.of("exit", "2")] == [(None, 9), (0, None)]
+        assert [(each.code, each.signal) for each in diary.of("exit", "1") + diary.of("exit", "2")] == [
+            (None, 9),
+            (0, None),
+        ]
     assert not diary.of("restart")
 
 

@@ -153,6 +153,14 @@ MUTANTS: Final = (
         caught_by="tests/test_hub.py::test_a_plain_peer_subscribes_and_publishes_with_events",
     ),
     Mutant(
+        name="handed-in-comes-back",
+        mistake="what was published at another server is told to the host again, and goes round for ever",
+        file="pyipc/publishing.py",
+        old="is_own=not by_peer, is_new=False\n",
+        new="is_own=not by_peer\n",
+        caught_by="tests/test_hosting.py::test_what_is_published_is_passed_on_whoever_does_it",
+    ),
+    Mutant(
         name="gone-subscriber-kept",
         mistake="the subscriptions of a connection that has ended are kept",
         file="pyipc/hub.py",

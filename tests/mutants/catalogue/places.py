@@ -148,6 +148,14 @@ MUTANTS: Final = (
         caught_by="tests/test_pipe_flags.py::test_a_name_that_is_taken",
     ),
     Mutant(
+        name="tls-forgotten",
+        mistake="a Unix socket that was inherited is served without the encryption that was asked for",
+        file="pyipc/transports/inherited.py",
+        old="        if tls is not None:  # of an address that does not tell what it is\n",
+        new="        if tls is False:\n",
+        caught_by="tests/test_claims.py::test_tls_over_an_inherited_unix_socket",
+    ),
+    Mutant(
         name="pipe-for-the-network",
         mistake="clients on other machines may connect to a pipe",
         file="pyipc/transports/pipe_backlog.py",

@@ -1,0 +1,247 @@
+"""How servers of a worker listen: their primary takes the address, and hands over who comes, or what to accept on."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import socket
+from typing import TYPE_CHECKING, Any, NoReturn, final
+
+import trio
+
+import pyipc
+from pyipc.cluster import control
+from pyipc.cluster.claiming import CODES
+from pyipc.cluster.listeners import HandedListener, SharedTrioListener, TrioListener, shared_listener
+from pyipc.transports import Listener, Transport, transport_for
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from pyipc.cluster.listeners import HandedStream
+    from pyipc.cluster.receiving import Inlet, Receiving
+    from pyipc.transports import Link
+
+__all__ = ["WorkerHost"]
+
+logger: logging.Logger = logging.getLogger("pyipc.cluster")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Place:
+    """Where this worker may listen.
+
+    Attributes:
+        address: The address, with the port that was really taken.
+        inlet: Where connections arrive that are handed over; ``None`` if this worker accepts by itself.
+        sockets: On which.
+    """
+
+    address: pyipc.Address
+    inlet: Inlet | None
+    sockets: Sequence[socket.socket]
+
+
+class WorkerHost(pyipc.Host):
+    """Through whom the servers of this worker listen.
+
+    Args:
+        primary: The client by which this worker is ruled.
+        receiving: What the primary hands over.
+        opened: Called when the first server, or the first listener, can serve.
+
+    Attributes:
+        begin: Is set when this worker may accept by itself, where it does so: once it is ready.
+    """
+
+    def __init__(self, primary: pyipc.Client, receiving: Receiving, opened: Callable[[], None]) -> None:
+        self._primary = primary
+        self._receiving = receiving
+        self._opened = opened
+        self._servers: set[pyipc.Server] = set()
+        self._turns: dict[str, int] = {}
+        self.begin: trio.Event = trio.Event()
+
+    # --- for servers ---
+
+    def transport(self, endpoint: pyipc.Endpoint) -> Transport | None:
+        """What a server listens by; ``None``, so that it does so by itself, where an address cannot be shared."""
+        usual = transport_for(endpoint.parsed.scheme)
+        if type(usual).claim is Transport.claim:
+            return None
+        return _Hosted(self, usual)
+
+    def opened(self, server: pyipc.Server) -> None:
+        """A server serves: this worker can do its work, unless it says otherwise."""
+        self._servers.add(server)
+        self._opened()
+
+    def closed(self, server: pyipc.Server) -> None:
+        """A server serves nobody any more."""
+        self._servers.discard(server)
+
+    async def listen(
+        self, address: pyipc.Address, options: Mapping[str, object], adopt: Callable[[Any], Link]
+    ) -> Listener:
+        """Listen for a server.
+
+        Args:
+            address: Where.
+            options: As for the transport of the address.
+            adopt: Makes a link of what was accepted.
+
+        Raises:
+            AddressInUse, ListenError, AddressError: As the transport of the address.
+            ConnectionClosed: The primary is gone.
+
+        Cancellation: the primary gives the address up after a while.
+        """
+        place = await self._ask(address, options)
+        if place.inlet is not None:
+            return _Told(HandedListener(place.inlet, place.address, adopt), lambda: self._tell_closed(place.inlet))
+        return _Patient(shared_listener(place.sockets, place.address, adopt, self._receiving), self.begin)
+
+    # --- for others ---
+
+    async def open_listeners(self, address: str | pyipc.Address) -> list[trio.abc.Listener[HandedStream]]:
+        """Listen for something that is not of pyipc, such as an HTTP server; see `Worker.open_listeners`.
+
+        Raises:
+            AddressInUse, ListenError, AddressError: As the transport of the address.
+            ConnectionClosed: The primary is gone.
+
+        Cancellation: the primary gives the address up after a while.
+        """
+        address = pyipc.parse_address(address)
+        place = await self._ask(address, {})
+        self._opened()
+        if place.inlet is not None:
+            return [TrioListener(place.inlet)]
+        return [_PatientTrio(SharedTrioListener(sock, self._receiving), self.begin) for sock in place.sockets]
+
+    async def _ask(self, address: pyipc.Address, options: Mapping[str, object]) -> _Place:
+        """Have the primary take an address."""
+        text = str(address)
+        turn = self._turns.get(text, 0)
+        told: dict[str, object] = {"address": text, "turn": turn}
+        # Whoever serves makes the links: certificates do not leave this process.
+        told["options"] = {name: _plain(value) for name, value in options.items() if name != "tls"}
+        try:
+            answer = await self._primary.request(control.LISTEN, told)
+        except pyipc.RemoteError as error:
+            raise CODES.get(error.code, pyipc.ListenError)(error.message) from error
+        self._turns[text] = turn + 1
+        where = pyipc.parse_address(answer["address"])
+        claim, count = str(answer["claim"]), int(answer["sockets"])
+        sockets = await self._receiving.listening(claim, count) if count else []
+        inlet = None if count else self._receiving.open(claim)
+        await self._primary.emit(control.LISTENING, str(where))
+        return _Place(where, inlet, [sock for sock in sockets if isinstance(sock, socket.socket)])
+
+    def _tell_closed(self, inlet: Inlet | None) -> None:
+        if inlet is not None and self._primary.connected:
+            self._primary.emit_nowait(control.UNLISTEN, inlet.claim)
+
+    # --- leaving ---
+
+    async def drain(self) -> None:
+        """Take no more connections, and wait until those that there are have come to their end.
+
+        Cancellation: the servers drain all the same.
+        """
+        self._receiving.retire()
+        async with trio.open_nursery() as nursery:
+            for server in self._servers:
+                nursery.start_soon(server.drain, None)
+        await self._receiving.wait_none_open()
+
+
+def _plain(value: object) -> object:
+    """An option as JSON."""
+    return sorted(value) if isinstance(value, set | frozenset | tuple) else value
+
+
+@final
+class _Hosted(Transport):
+    """Listens through the host."""
+
+    def __init__(self, host: WorkerHost, usual: Transport) -> None:
+        self._host = host
+        self._usual = usual
+
+    async def listen(self, address: pyipc.Address, options: Mapping[str, object]) -> Listener:
+        """Listen through the host.
+
+        Raises:
+            AddressInUse, ListenError, AddressError, TypeError, ValueError: As the transport of the address.
+            ConnectionClosed: The primary is gone.
+
+        Cancellation: the primary gives the address up after a while.
+        """
+        return await self._host.listen(address, options, self._usual.adopter(address, options))
+
+    async def connect(self, address: pyipc.Address, options: Mapping[str, object]) -> NoReturn:
+        """Refuse: this is for servers.
+
+        Raises:
+            AddressError: Always.
+
+        Cancellation: it is refused before anything is waited for.
+        """
+        raise pyipc.AddressError(f"{address} is listened on here")
+
+
+class _Told(Listener):
+    """A listener whose closing is told."""
+
+    def __init__(self, listener: Listener, tell: Callable[[], None]) -> None:
+        self._listener = listener
+        self._tell = tell
+        self._is_closed = False
+
+    @property
+    def address(self) -> pyipc.Address:
+        return self._listener.address
+
+    async def accept(self) -> Link:
+        return await self._listener.accept()
+
+    async def aclose(self) -> None:
+        if not self._is_closed:
+            self._is_closed = True
+            self._tell()
+        await self._listener.aclose()
+
+
+class _Patient(Listener):
+    """A listener that accepts nobody before its time has come."""
+
+    def __init__(self, listener: Listener, begin: trio.Event) -> None:
+        self._listener = listener
+        self._begin = begin
+
+    @property
+    def address(self) -> pyipc.Address:
+        return self._listener.address
+
+    async def accept(self) -> Link:
+        await self._begin.wait()
+        return await self._listener.accept()
+
+    async def aclose(self) -> None:
+        await self._listener.aclose()
+
+
+class _PatientTrio(trio.abc.Listener["HandedStream"]):
+    """Likewise, for whatever serves listeners of trio."""
+
+    def __init__(self, listener: trio.abc.Listener[HandedStream], begin: trio.Event) -> None:
+        self._listener = listener
+        self._begin = begin
+
+    async def accept(self) -> HandedStream:
+        await self._begin.wait()
+        return await self._listener.accept()
+
+    async def aclose(self) -> None:
+        await self._listener.aclose()

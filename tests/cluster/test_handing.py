@@ -1,0 +1,438 @@
+"""Handing connections to workers in one process: each is served exactly once, by whom the policy says."""
+
+from __future__ import annotations
+
+import collections
+import socket
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+
+from pyipc.cluster.handing import Handing
+from pyipc.cluster.listeners import HandedStream, TrioListener
+from pyipc.cluster.policies import LeastLoaded, Policy, RoundRobin, Sticky, policy_from
+from tests.battery.leaks import leak_gate
+from tests.cluster.worlds import CLAIM, TcpSource, clients, local_workers, primary, settled, shortage
+from tests.conformance.sides import until
+from tests.conftest import CANNOT_RUN
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pyipc.cluster.policies import Arrival, Load
+    from tests.cluster.worlds import LocalWorker
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason=f"{CANNOT_RUN} Windows has no SCM_RIGHTS")
+
+
+async def take_all(worker: LocalWorker, taken: list[str], *, task_status: trio.TaskStatus[None]) -> None:
+    """Take whatever comes, and keep it open until the peer has gone."""
+
+    async def serve(stream: HandedStream) -> None:
+        taken.append(worker.candidate.worker)
+        await stream.receive_some()
+
+    await trio.serve_listeners(serve, [TrioListener(worker.receiving.open(CLAIM))], task_status=_Ignoring(task_status))
+
+
+class _Ignoring(trio.TaskStatus[object]):
+    """Passes on that it has started, and not what."""
+
+    def __init__(self, task_status: trio.TaskStatus[None]) -> None:
+        self._task_status = task_status
+
+    def started(self, value: object = None) -> None:
+        self._task_status.started()
+
+
+async def test_connections_take_turns_and_the_primary_knows_what_is_open() -> None:
+    taken: list[str] = []
+    async with (
+        leak_gate(),
+        primary() as (handing, source),
+        local_workers("a", "b", "c") as workers,
+        trio.open_nursery() as nursery,
+    ):
+        for worker in workers:
+            await nursery.start(take_all, worker, taken)
+            handing.join(worker.candidate)
+            handing.join(worker.candidate)
+        with clients(source, 30):
+            await settled()
+            assert collections.Counter(taken) == {"a": 10, "b": 10, "c": 10}
+            assert [worker.candidate.open_connections for worker in workers] == [10, 10, 10]
+            assert [worker.receiving.open_connections for worker in workers] == [10, 10, 10]
+            statistics = handing.statistics()
+            assert (statistics.accepted, statistics.taken, statistics.given, statistics.waiting) == (30, 30, 0, 0)
+        await settled()
+        assert [worker.candidate.open_connections for worker in workers] == [0, 0, 0]
+        with trio.fail_after(1):
+            await workers[0].receiving.wait_none_open()
+        nursery.cancel_scope.cancel()
+
+
+async def test_what_was_not_taken_goes_to_others_when_the_worker_ends() -> None:
+    taken: list[str] = []
+    async with (
+        leak_gate(),
+        primary() as (handing, source),
+        local_workers("dies", "lives") as (dies, lives),
+        trio.open_nursery() as nursery,
+    ):
+        inlet = dies.receiving.open(CLAIM)
+        handing.join(dies.candidate)
+        with clients(source, 9) as peers:
+            await settled()
+            # Its limit was given, the rest waits.
+            assert (handing.statistics().given, handing.statistics().waiting) == (4, 5)
+            own, closed = await inlet.accept()
+            await settled()
+            assert (handing.statistics().given, handing.statistics().taken) == (4, 1)
+            await nursery.start(take_all, lives, taken)
+            handing.join(lives.candidate)
+            await until(lambda: len(taken) == 4)  # once the other one was waited for
+            dies.die()
+            own.close()
+            closed()
+            await until(lambda: len(taken) == 8)
+            statistics = handing.statistics()
+            assert (statistics.moved, statistics.given, statistics.waiting, statistics.taken) == (4, 0, 0, 9)
+            peers[0].setblocking(False)
+            assert peers[0].recv(1) == b""  # what it had taken has ended with it
+            assert dies.candidate.is_over
+            handing.join(dies.candidate)  # too late
+            assert "candidates: 1" in repr(handing)
+        nursery.cancel_scope.cancel()
+
+
+async def test_notes_that_were_written_before_the_end_are_believed() -> None:
+    """It has taken a connection and died before the primary came to read that: nobody else gets it."""
+    async with leak_gate(), primary() as (handing, source), local_workers("dies", "lives") as (dies, lives):
+        lives.receiving.open(CLAIM)
+        inlet = dies.receiving.open(CLAIM)
+        handing.join(dies.candidate)
+        with clients(source, 2):
+            await settled()
+            own, closed = await inlet.accept()  # does not let the primary run before
+            own.close()
+            dies.die()
+            handing.join(lives.candidate)
+            await settled()
+            statistics = handing.statistics()
+            assert (statistics.taken, statistics.moved, statistics.given) == (1, 1, 1)
+            closed()
+
+
+async def test_a_refused_connection_goes_to_another_also_when_nobody_is_there_yet() -> None:
+    taken: list[str] = []
+    async with (
+        leak_gate(),
+        primary() as (handing, source),
+        local_workers("closed", "open") as (closed, opened),
+        trio.open_nursery() as nursery,
+    ):
+        handing.join(closed.candidate)  # has no listener
+        with clients(source, 3):
+            await settled()
+            assert handing.statistics().refused >= 3
+            handing.leave(closed.candidate)
+            await nursery.start(take_all, opened, taken)
+            handing.join(opened.candidate)
+            await until(lambda: len(taken) == 3)
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_refusing_worker_rests_and_is_asked_again(autojump_clock: trio.testing.MockClock) -> None:
+    """Else it would be asked without end."""
+    async with leak_gate(), primary() as (handing, source), local_workers("w") as (worker,):
+        handing.join(worker.candidate)
+        with clients(source, 1):
+            await trio.sleep(1.05)
+            assert 5 <= handing.statistics().refused <= 11
+            inlet = worker.receiving.open(CLAIM)
+            carrier, closed = await inlet.accept()
+            carrier.close()
+            closed()
+
+
+async def test_a_listener_that_is_closed_leaves_what_waits_to_others() -> None:
+    taken: list[str] = []
+    async with (
+        leak_gate(),
+        primary() as (handing, source),
+        local_workers("closes", "open") as (closes, opened),
+        trio.open_nursery() as nursery,
+    ):
+        listener = TrioListener(closes.receiving.open(CLAIM))
+        handing.join(closes.candidate)
+        with clients(source, 4):
+            await settled()
+            handing.leave(closes.candidate)
+            await nursery.start(take_all, opened, taken)
+            handing.join(opened.candidate)
+            await settled()
+            assert taken == []
+            await listener.aclose()
+            await settled()
+            assert taken == ["open"] * 4
+        nursery.cancel_scope.cancel()
+
+
+async def test_without_anybody_to_hand_to_connections_wait_in_the_backlog() -> None:
+    taken: list[str] = []
+    async with (
+        leak_gate(),
+        primary(max_waiting=3) as (handing, source),
+        local_workers("a") as (worker,),
+        trio.open_nursery() as nursery,
+    ):
+        with clients(source, 20):
+            await settled()
+            assert handing.statistics().accepted == 0
+            handing.join(worker.candidate)
+            await settled()
+            assert handing.statistics().accepted <= 3 + 4  # the line, and what a worker without a listener refuses
+            await nursery.start(take_all, worker, taken)
+            with trio.fail_after(5):
+                await until(lambda: len(taken) == 20)
+        nursery.cancel_scope.cancel()
+
+
+async def test_trouble_with_accepting_is_told_once_and_gone_on_after(
+    autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    taken: list[str] = []
+    async with (
+        leak_gate(),
+        primary() as (handing, source),
+        local_workers("a") as (worker,),
+        trio.open_nursery() as nursery,
+    ):
+        await nursery.start(take_all, worker, taken)
+        handing.join(worker.candidate)
+        source.errors += [shortage() for _ in range(30)]
+        with clients(source, 2):
+            await trio.sleep(5)
+            assert len(taken) == 2
+        assert handing.statistics().accept_errors == 30
+        told = [record.getMessage() for record in caplog.records if record.name == "pyipc.cluster"]
+        assert len(told) == 2
+        assert "no descriptors left" in told[0]
+        assert "after 30 failed attempts" in told[1]
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_worker_without_descriptors_lets_another_have_it() -> None:
+    """The kernel delivers the message without the socket then, which must not be lost with it."""
+    taken: list[str] = []
+    async with (
+        leak_gate(),
+        primary() as (handing, source),
+        local_workers("poor", "rich") as (poor, rich),
+        trio.open_nursery() as nursery,
+    ):
+        poor.receiving.open(CLAIM)
+        with clients(source, 1):
+            poor.receiving._sort({"claim": CLAIM, "number": 999}, None)  # of which the primary knows nothing
+            handing.join(poor.candidate)
+            await settled()
+            handing.leave(poor.candidate)
+            await nursery.start(take_all, rich, taken)
+            handing.join(rich.candidate)
+            poor.receiving._inlets[CLAIM]._waiting.popleft()[1].close()
+            poor.receiving._sort({"claim": CLAIM, "number": 1}, None)
+            await settled()
+            assert taken == ["rich"]
+        nursery.cancel_scope.cancel()
+
+
+async def test_closing_resets_who_waits_and_not_who_is_about_to_be_taken() -> None:
+    async with leak_gate(), local_workers("w") as (worker,):
+        async with primary(max_handovers=2) as (handing, source):
+            inlet = worker.receiving.open(CLAIM)
+            handing.join(worker.candidate)
+            with clients(source, 3) as peers:
+                await settled()
+                handing.close()
+                assert handing.statistics().waiting == 0
+                carriers = [await inlet.accept() for _ in range(2)]
+                await settled()
+                assert handing.statistics().taken == 2
+                peers[2].settimeout(5)
+                assert peers[2].recv(1) == b""
+                for carrier, closed in carriers:
+                    carrier.close()
+                    closed()
+        handing.close()
+
+
+async def test_what_a_worker_loses_after_closing_is_closed() -> None:
+    async with leak_gate(), local_workers("w") as (worker,), primary() as (handing, source):
+        worker.receiving.open(CLAIM)
+        handing.join(worker.candidate)
+        with clients(source, 1) as (peer,):
+            await settled()
+            handing.close()
+            worker.die()
+            await settled()
+            peer.settimeout(5)
+            assert peer.recv(1) == b""
+
+
+# --- policies ---
+
+
+async def test_a_policy_that_fails_is_told_once_and_round_robin_takes_its_place(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    answers = iter([ValueError("no"), "nonsense", None, ["nonsense"], ValueError("no")])
+
+    def policy(arrival: Arrival, workers: Sequence[Load]) -> Load | None:
+        answer = next(answers, workers[0])
+        if isinstance(answer, Exception):
+            raise answer
+        return answer  # type: ignore[return-value]
+
+    taken: list[str] = []
+    made = policy_from(policy)
+    assert isinstance(made, Policy)
+    async with (
+        leak_gate(),
+        primary(made) as (handing, source),
+        local_workers("a", "b") as workers,
+        trio.open_nursery() as nursery,
+    ):
+        for worker in workers:
+            await nursery.start(take_all, worker, taken)
+            handing.join(worker.candidate)
+        with clients(source, 10):
+            await settled()
+            assert len(taken) == 10
+        assert len([record for record in caplog.records if "round robin takes its place" in record.message]) == 1
+        nursery.cancel_scope.cancel()
+
+
+async def test_sticky_by_first_bytes_which_are_still_there_for_the_worker() -> None:
+    seen: dict[str, set[bytes]] = {"a": set(), "b": set(), "c": set()}
+    policy = Sticky(key=lambda arrival: arrival.first_bytes[:4], peek_size=100, peek_timeout=60)
+    async with (
+        leak_gate(),
+        primary(policy) as (handing, source),
+        local_workers("a", "b", "c") as workers,
+        trio.open_nursery() as nursery,
+    ):
+        for worker in workers:
+
+            async def serve(stream: HandedStream, name: str = worker.candidate.worker) -> None:
+                seen[name].add(await stream.receive_some())
+
+            nursery.start_soon(trio.serve_listeners, serve, [TrioListener(worker.receiving.open(CLAIM))])
+            handing.join(worker.candidate)
+        with clients(source, 60) as peers:
+            await settled()
+            assert handing.statistics().waiting == 60  # for their first bytes
+            for number, peer in enumerate(peers):
+                peer.sendall(b"%04d rest" % (number % 20))
+            await settled()
+            assert handing.statistics().taken == 60
+        assert sorted(text for texts in seen.values() for text in texts) == sorted(b"%04d rest" % n for n in range(20))
+        nursery.cancel_scope.cancel()
+
+
+async def test_who_says_nothing_is_chosen_for_without(autojump_clock: trio.testing.MockClock) -> None:
+    keys: list[bytes] = []
+
+    def key(arrival: Arrival) -> bytes:
+        keys.append(arrival.first_bytes)
+        return b"same"
+
+    taken: list[str] = []
+    async with (
+        leak_gate(),
+        primary(Sticky(key=key, peek_size=10, peek_timeout=3)) as (handing, source),
+        local_workers("a") as (worker,),
+        trio.open_nursery() as nursery,
+    ):
+        await nursery.start(take_all, worker, taken)
+        handing.join(worker.candidate)
+        with clients(source, 1):
+            await trio.sleep(2.9)
+            assert taken == []
+            await trio.sleep(0.2)
+            assert (taken, keys) == (["a"], [b""])
+        with clients(source, 1) as (peer,):
+            peer.close()  # has nothing to say any more
+            await trio.sleep(0.1)
+            assert taken == ["a", "a"]
+        nursery.cancel_scope.cancel()
+
+
+async def test_one_sticky_connection_that_waits_does_not_hold_up_others() -> None:
+    taken: list[str] = []
+    policy = Sticky(key=lambda arrival: arrival.first_bytes, peek_size=10, peek_timeout=60)
+    async with (
+        leak_gate(),
+        primary(policy) as (handing, source),
+        local_workers("blocked", "open") as (blocked, opened),
+        trio.open_nursery() as nursery,
+    ):
+        blocked.receiving.open(CLAIM)
+        handing.join(blocked.candidate)
+        with clients(source, 1) as (first,):
+            first.sendall(b"key")
+            await settled()
+            await nursery.start(take_all, opened, taken)
+            handing.join(opened.candidate)
+            with clients(source, 40) as peers:
+                for number, peer in enumerate(peers):
+                    peer.sendall(b"key" if number < 20 else b"other%d" % number)
+                await settled()
+                assert set(taken) == {"open"}
+                statistics = handing.statistics()
+                assert statistics.given == 4  # the limit of the one that is blocked
+                assert statistics.waiting == 41 - 4 - len(taken)
+        nursery.cancel_scope.cancel()
+
+
+async def test_policies_hear_of_the_load_over_all_addresses() -> None:
+    async with leak_gate(), primary(LeastLoaded()) as (handing, source), local_workers("w") as (worker,):
+        inlet = worker.receiving.open(CLAIM)
+        handing.join(worker.candidate)
+        other = Handing("b", TcpSource(), RoundRobin())
+        worker.candidate.report(in_flight=3, lag=0.5)
+        other.join(worker.candidate)
+        loads = [*handing._loads, *other._loads]
+        assert [(load.worker, load.role, load.in_flight, load.lag) for load in loads] == [("w", "web", 3, 0.5)] * 2
+        with clients(source, 2):
+            carrier, closed = await inlet.accept()
+            await settled()
+            assert [(load.open, load.unacked) for load in loads] == [(1, 1), (1, 0)]
+            worker.candidate.report(lag=0.0)
+            assert [(load.in_flight, load.lag) for load in loads] == [(3, 0.0)] * 2
+            carrier.close()
+            closed()
+            await settled()
+            assert [load.open for load in loads] == [0, 0]
+        other.close()
+        other._source.close()  # type: ignore[attr-defined]
+
+
+def test_settings_are_checked() -> None:
+    for wrong in ({"max_handovers": 0}, {"max_waiting": 0}):
+        with pytest.raises(ValueError, match="1 or more"):
+            Handing("a", None, RoundRobin(), **wrong)  # type: ignore[arg-type]
+
+
+async def test_unix_peers_are_known_by_their_process(tmp_path: object) -> None:
+    from pyipc.cluster.origin import origin
+
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    with ours, theirs:
+        peer = origin(ours)
+    import os
+
+    assert (peer.pid, peer.uid, peer.host) == (os.getpid(), os.getuid(), None)
+    with socket.socket() as unconnected:
+        assert origin(unconnected).address == "unknown"
