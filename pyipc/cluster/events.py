@@ -9,9 +9,13 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import logging
+from contextvars import ContextVar
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, overload
 
 import trio
+
+from pyipc.nursery import errors_told
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -161,20 +165,36 @@ class Events:
                 "their own is handled by `router`"
             )
 
+    def _has(self, type: EventType) -> bool:
+        """Whether anybody is to be told."""
+        return bool(self._registered.get(type))
+
     async def _tell(self, event: WorkerEvent) -> None:
         """Call the handlers, one after the other. What one raises is logged, and goes no further.
 
         Cancellation: the remaining handlers are not called.
         """
         for each in tuple(self._registered.get(event.type, ())):
+            present = self._registered[event.type]
+            if each not in present:
+                continue  # a handler before it has taken it off, or another event was the next time
             if each.once:
-                self._registered[event.type].remove(each)
-            try:
+                present.remove(each)
+            with errors_told(partial(_log_failure, event.type)):
                 result = each.handler(event)
                 if inspect.isawaitable(result):
                     await result
-            except Exception:
-                logger.exception("a handler of the event %r of the cluster failed", event.type)
+
+
+def _log_failure(type: EventType, error: Exception) -> None:
+    logger.error("a handler of the event %r of the cluster failed", type, exc_info=error)
+
+
+# Whether this is a handler of the queue, or a task that one has started.
+_is_handler: ContextVar[bool] = ContextVar("pyipc.cluster.events.is_handler", default=False)
+
+# Seconds that handlers of the last events may take when a cluster ends.
+_PATIENCE = 30.0
 
 
 class EventQueue:
@@ -193,6 +213,7 @@ class EventQueue:
 
         Cancellation: what was not told yet is not told.
         """
+        _is_handler.set(True)
         async for event, told in self._receive:
             await self.deliver(event)
             if told is not None:
@@ -222,10 +243,13 @@ class EventQueue:
         return told
 
     async def wait_told(self) -> None:
-        """Wait until everybody was told of all that has happened until now.
+        """Wait until everybody was told of all that has happened until now, but for the handler that asks for it.
 
         Cancellation: nothing is changed by it.
         """
         goal = self._reported
-        while self._told < goal:
-            await self._progress.wait()
+        with trio.move_on_after(_PATIENCE):
+            while self._told < goal and not _is_handler.get():
+                await self._progress.wait()
+            return
+        logger.error("a handler of an event of the cluster does not return; later events are not told")

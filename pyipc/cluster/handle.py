@@ -181,7 +181,7 @@ class WorkerHandle(Events):
             uptime=trio.current_time() - process.started if process is not None and alive else 0.0,
             in_flight=self.in_flight,
             connections=0 if process is None or process.candidate is None else process.candidate.open_connections,
-            memory=pulse.get("memory"),
+            memory=process.memory if process is not None and alive else None,
             lag=pulse.get("lag"),
             env=self.env,
         )

@@ -19,6 +19,7 @@ from pyipc.cluster.courier import SocketMailbox
 from pyipc.cluster.environment import invitation
 from pyipc.cluster.errors import ClusterError
 from pyipc.cluster.lifeline import ORPHAN_TIMEOUT, watch_lifeline
+from pyipc.cluster.pulse import send_pulses
 from pyipc.cluster.receiving import Receiving
 from pyipc.cluster.worker import Worker
 from pyipc.nursery import hidden_nursery
@@ -102,6 +103,7 @@ async def join(*, router: pyipc.Router | None = None) -> AsyncIterator[Worker]:
                 await nursery.start(receiving.run)
                 async with worker.links.running():
                     await control_client.emit(control.ONLINE)
+                    nursery.start_soon(send_pulses, control_client, invited.heartbeat_interval)
                     with pyipc.hosted_by(worker.host):
                         yield worker
                     if not worker.draining:
@@ -111,9 +113,9 @@ async def join(*, router: pyipc.Router | None = None) -> AsyncIterator[Worker]:
                 nursery.cancel_scope.cancel()
         except (SystemExit, KeyboardInterrupt, BaseExceptionGroup):
             # To a client that would be as a cancellation, and it would close at once.
-            with trio.CancelScope(deadline=trio.current_time() + ORPHAN_TIMEOUT, shield=True):
-                with suppress(pyipc.ConnectionClosed):
-                    await messages.aclose()
+            patience = trio.CancelScope(deadline=trio.current_time() + ORPHAN_TIMEOUT, shield=True)
+            with patience, suppress(pyipc.ConnectionClosed):
+                await messages.aclose()
             raise
         with suppress(pyipc.ConnectionClosed):
             await messages.aclose()
