@@ -71,7 +71,6 @@ def channel_options(max_frame_size: int) -> dict[str, Any]:
     room = max(8 * 1024 * 1024, 2 * max_frame_size)
     return {
         "heartbeat_interval": None,
-        "handshake_timeout": None,  # a process may take long to start, which `ready_timeout` is for
         "reconnect": False,
         "offline": "raise",
         "request_timeout": None,

@@ -111,9 +111,9 @@ async def join(*, router: pyipc.Router | None = None) -> AsyncIterator[Worker]:
                 nursery.cancel_scope.cancel()
         except (SystemExit, KeyboardInterrupt, BaseExceptionGroup):
             # To a client that would be as a cancellation, and it would close at once.
-            with trio.CancelScope(deadline=trio.current_time() + ORPHAN_TIMEOUT, shield=True):
-                with suppress(pyipc.ConnectionClosed):
-                    await messages.aclose()
+            soon = trio.CancelScope(deadline=trio.current_time() + ORPHAN_TIMEOUT, shield=True)
+            with soon, suppress(pyipc.ConnectionClosed):
+                await messages.aclose()
             raise
         with suppress(pyipc.ConnectionClosed):
             await messages.aclose()

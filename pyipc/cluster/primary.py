@@ -404,8 +404,7 @@ class Cluster(Events, Submitting):
 
     def _has_handlers(self, process: WorkerProcess) -> bool:
         """Whether the program has any handler for what a process says."""
-        events = self._events, process.handle.lifecycle
-        return self._router.version > 0 or any(each.has("message") for each in events)
+        return self._router.version > 0 or self.has("message") or process.handle.has("message")
 
     async def _on_message(self, message: pyipc.Message[Any]) -> None:
         process = self._switchboard.worker_process(message.connection)

@@ -40,7 +40,9 @@ class Switchboard:
         options = channel_options(max_frame_size)
         options |= {"max_connections": _MANY, "max_connections_per_peer": _MANY}
         self.router: pyipc.Router = pyipc.Router()
-        self.control: pyipc.Server = pyipc.Server(router=self.router, plain_peers=False, **options, max_concurrent_requests=_MANY)
+        self.control: pyipc.Server = pyipc.Server(
+            router=self.router, plain_peers=False, **options, max_concurrent_requests=_MANY
+        )
         # A worker that is too slow for what is published misses some of it, but keeps its connection.
         self.messages: pyipc.Server = pyipc.Server(router=router, plain_peers=False, slow_peer="drop", **options)
         self._has_handlers = has_handlers

@@ -223,7 +223,13 @@ async def test_what_a_forked_worker_says_waits_for_handlers_of_its_own() -> None
         worker = await primary.fork()
         sent: list[int] = []
         done = trio.Event()
-        worker.on("message", lambda event: sent.append(event.data) or (len(sent) == 100 and done.set()))
+
+        @worker.on("message")
+        def take(event: cluster.WorkerEvent) -> None:
+            sent.append(event.data)
+            if len(sent) == 100:
+                done.set()
+
         await done.wait()
         assert sent == list(range(100))
 
@@ -246,7 +252,7 @@ async def test_primary_and_worker_may_ask_each_other_before_the_worker_is_ready(
 
     @primary.router.on("who am i")
     async def tell(message: pyipc.Message[None]) -> str:
-        return "worker " + await primary.worker_of(message).request("name")
+        return f"worker {await primary.worker_of(message).request('name')}"
 
     async with primary:
         assert await primary.workers["1"].request("answer") == "worker 1"

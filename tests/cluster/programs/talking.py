@@ -122,8 +122,8 @@ async def talkative(worker: Worker) -> None:
 
 async def curious(worker: Worker) -> None:
     """Cannot start without an answer."""
-    worker.on("told", lambda message: told)
     told = await worker.request("settings")
+    worker.on("told", lambda message: told)
     await worker.run()
 
 
@@ -191,7 +191,7 @@ async def not_reading(worker: Worker) -> None:
     @worker.on("flood")
     async def take(message: pyipc.Message[Any]) -> None:
         nonlocal taken
-        while not await trio.Path(sys.argv[1]).exists():
+        while not await trio.Path(sys.argv[1]).exists():  # noqa: ASYNC110 - another process makes it
             await trio.sleep(0.01)
         taken += 1
 
@@ -313,7 +313,7 @@ async def colleague(worker: Worker) -> None:
         return {"rows": numbers, "published": published, "large": large}
 
     @worker.on("fail to reach")
-    async def fail_to_reach(message: pyipc.Message[dict[str, str]]) -> list[str]:
+    async def fail_to_reach(message: pyipc.Message[dict[str, Any]]) -> list[str]:
         errors = []
         try:
             async with worker.connect(**message.data):
