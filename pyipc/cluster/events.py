@@ -145,6 +145,10 @@ class Events:
         kept = [each for each in self._registered.get(type, []) if handler is not None and each.handler is not handler]
         self._registered[type] = kept
 
+    def has(self, type: EventType) -> bool:
+        """Whether anybody wants to hear of it."""
+        return bool(self._registered.get(type))
+
     def _add(self, type: str, handler: Any, *, once: bool) -> Any:
         self._check(type)
         if handler is None:
