@@ -113,8 +113,8 @@ async def join(*, router: pyipc.Router | None = None) -> AsyncIterator[Worker]:
                 nursery.cancel_scope.cancel()
         except (SystemExit, KeyboardInterrupt, BaseExceptionGroup):
             # To a client that would be as a cancellation, and it would close at once.
-            patience = trio.CancelScope(deadline=trio.current_time() + ORPHAN_TIMEOUT, shield=True)
-            with patience, suppress(pyipc.ConnectionClosed):
+            soon = trio.CancelScope(deadline=trio.current_time() + ORPHAN_TIMEOUT, shield=True)
+            with soon, suppress(pyipc.ConnectionClosed):
                 await messages.aclose()
             raise
         with suppress(pyipc.ConnectionClosed):

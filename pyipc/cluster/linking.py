@@ -1,4 +1,4 @@
-"""Talking to other workers, without their primary in between: it makes the connection, and has no part in it then.
+"""Talking to other workers, without the primary in between: it makes the connection, and has no part in what is said.
 
 A worker serves the others by the same handlers as its primary. To each of them that it wants to talk to it is a client.
 """

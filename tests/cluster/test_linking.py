@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,9 +45,8 @@ async def test_workers_ask_each_other_a_hundred_deep() -> None:
 
 async def test_by_role_the_ready_ones_of_the_role_take_turns() -> None:
     async with make(workers=1) as primary:
-        async with trio.open_nursery() as nursery:
-            for id in ("mail-1", "mail-2"):
-                nursery.start_soon(partial(primary.fork, id, role="mail"))
+        for id in ("mail-1", "mail-2"):
+            await primary.fork(id, role="mail")
         asked = [await primary.workers["1"].request("ask role", "mail") for _ in range(6)]
         assert sorted(id for id, *_ in asked) == ["mail-1"] * 3 + ["mail-2"] * 3
         # The one that asks is none of those who are asked.

@@ -225,7 +225,7 @@ async def test_what_a_forked_worker_says_waits_for_handlers_of_its_own() -> None
         done = trio.Event()
 
         @worker.on("message")
-        def note(event: cluster.WorkerEvent) -> None:
+        def take(event: cluster.WorkerEvent) -> None:
             sent.append(event.data)
             if len(sent) == 100:
                 done.set()

@@ -122,9 +122,8 @@ async def talkative(worker: Worker) -> None:
 
 async def curious(worker: Worker) -> None:
     """Cannot start without an answer."""
-    told: list[object] = []
-    worker.on("told", lambda message: told[0])
-    told.append(await worker.request("settings"))
+    told = await worker.request("settings")
+    worker.on("told", lambda message: told)
     await worker.run()
 
 
