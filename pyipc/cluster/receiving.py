@@ -91,9 +91,11 @@ class Receiving:
                 if carrier is not None:
                     carrier.close()
                 self.refuse(number)
-            case {"listening": str(claim)} if carrier is not None:
-                self._listening.setdefault(claim, []).append(carrier)
-                self._has_listening.set()
+            case {"listening": str(claim)}:
+                self._note_shortage(carrier is None)
+                if carrier is not None:
+                    self._listening.setdefault(claim, []).append(carrier)
+                    self._has_listening.set()
             case _ if self._other is not None:
                 self._other(header, carrier)
             case _:

@@ -277,6 +277,30 @@ async def test_notes_that_mean_nothing_are_told_and_change_nothing(caplog: pytes
             assert worker.candidate.open_connections == 0
 
 
+async def test_what_cannot_be_handed_over_is_closed_and_does_not_stop_the_rest(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with leak_gate(), primary() as (handing, source), local_workers("w") as (worker,):
+        inlet = worker.receiving.open(CLAIM)
+        send = worker.courier.send_nowait
+        errors = [OSError("no")]
+
+        def failing(*message: Any) -> None:
+            if errors:
+                raise errors.pop()
+            send(*message)
+
+        monkeypatch.setattr(worker.courier, "send_nowait", failing)
+        handing.join(worker.candidate)
+        with clients(source, 2) as peers:
+            carrier, closed = await inlet.accept()
+            peers[0].settimeout(5)
+            assert peers[0].recv(1) == b""
+            assert "cannot be handed over, and is closed: no" in caplog.text
+            carrier.close()
+            closed()
+
+
 async def test_closing_while_first_bytes_are_waited_for_closes_those_too() -> None:
     policy = Sticky(peek_size=10, peek_timeout=60)
     async with leak_gate(), primary(policy) as (handing, source), local_workers("w") as (worker,):
@@ -365,7 +389,7 @@ async def test_sticky_by_first_bytes_which_are_still_there_for_the_worker() -> N
     policy = Sticky(key=lambda arrival: arrival.first_bytes[:4], peek_size=100, peek_timeout=60)
     async with (
         leak_gate(),
-        primary(policy) as (handing, source),
+        primary(policy, max_waiting=8) as (handing, source),  # beside those that have said nothing
         local_workers("a", "b", "c") as workers,
         trio.open_nursery() as nursery,
     ):

@@ -240,6 +240,10 @@ async def test_without_a_descriptor_left_another_gets_it(caplog: pytest.LogCaptu
         each.courier.send_nowait({"claim": "a", "number": 8})
         assert await each.notes(1) == [{"refused": [8]}]
         assert caplog.text.count("no descriptors left") == 2
+        with each.hand(9):
+            each.courier.send_nowait({"listening": "b"})
+            await settled()
+        assert caplog.text.count("no descriptors left") == 3
 
 
 async def test_when_the_primary_is_gone_listeners_end() -> None:
