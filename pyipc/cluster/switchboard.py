@@ -36,6 +36,8 @@ class Switchboard:
     def __init__(self, router: pyipc.Router, max_frame_size: int) -> None:
         options = channel_options(max_frame_size)
         options |= {"max_connections": _MANY, "max_connections_per_peer": _MANY}
+        # A process introduces itself when its interpreter is up, however long that takes: `ready_timeout` ends it.
+        options |= {"handshake_timeout": None, "max_handshakes": _MANY}
         self.router: pyipc.Router = pyipc.Router()
         self.control: pyipc.Server = pyipc.Server(router=self.router, plain_peers=False, **options)
         # A worker that is too slow for what is published misses some of it, but keeps its connection.
