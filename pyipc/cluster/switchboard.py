@@ -39,6 +39,8 @@ class Switchboard:
     ) -> None:
         options = channel_options(max_frame_size)
         options |= {"max_connections": _MANY, "max_connections_per_peer": _MANY}
+        # A process introduces itself when its interpreter is up, however long that takes: `ready_timeout` ends it.
+        options |= {"handshake_timeout": None, "max_handshakes": _MANY}
         self.router: pyipc.Router = pyipc.Router()
         self.control: pyipc.Server = pyipc.Server(
             router=self.router, plain_peers=False, **options, max_concurrent_requests=_MANY
