@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import trio
 
+import pyipc
 from pyipc import cluster
 
 if TYPE_CHECKING:
@@ -16,11 +18,13 @@ if TYPE_CHECKING:
 
     from pyipc.cluster import WorkerEvent
 
-__all__ = ["PATIENCE", "ROOT", "Diary", "children", "ended", "is_running"]
+__all__ = ["PATIENCE", "QUICK", "ROOT", "Diary", "children", "ended", "is_running", "made", "program", "told"]
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 #: Seconds that anything may take on a busy machine.
 PATIENCE = 30.0
+#: Settings of clusters that are not to keep a test waiting.
+QUICK: Any = {"cwd": str(ROOT), "restart_interval": 0.01, "kill_timeout": 1.0, "drain_timeout": 5.0}
 
 
 class Diary:
@@ -99,3 +103,20 @@ async def ended(*pids: int) -> None:
             await trio.sleep(0.05)
     left = [pid for pid in pids if is_running(pid)]
     assert not left, f"these processes go on: {left}"
+
+
+def program(name: str) -> str:
+    """One of the functions of `tests.cluster.programs.faulty`, as a target."""
+    return f"tests.cluster.programs.faulty:{name}"
+
+
+def made(name: str = "main", **settings: Any) -> tuple[cluster.Cluster, Diary]:
+    """A cluster of such workers, and what happens to them."""
+    primary = cluster.Cluster(program(name), **{**QUICK, **settings})
+    return primary, Diary(primary)
+
+
+async def told(worker: cluster.WorkerHandle, event: str, data: object = None, timeout: float = PATIENCE) -> None:
+    """Ask a worker for something that it does not survive, or not answer."""
+    with contextlib.suppress(pyipc.ConnectionLost, pyipc.RequestError):
+        await worker.request(event, data, timeout=timeout)
