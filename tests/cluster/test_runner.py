@@ -118,7 +118,7 @@ async def test_a_reload_that_fails_is_told_and_the_old_workers_go_on(tmp_path: P
         source.write_text("async def main(worker) -> None:\n    await (\n", "utf-8")
         program.process.send_signal(SIGHUP)
         told = await program.line(step("reload-failed"), stream="err")
-        assert "the old workers go on" in told["rest"]
+        assert "the workers from before go on" in told["rest"]
         assert "SyntaxError" in told["rest"]
         old = {line["pid"] for line in re.finditer(step("ready"), program.err.decode(), re.MULTILINE)}
         for pid in old:
