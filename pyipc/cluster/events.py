@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pyipc.cluster.handle import WorkerHandle
     from pyipc.cluster.settings import Settings
 
-__all__ = ["EVENTS", "EventQueue", "EventType", "Events", "WorkerEvent"]
+__all__ = ["EVENTS", "TOLD", "EventQueue", "EventType", "Events", "WorkerEvent"]
 
 EventType = Literal[
     "setup",
@@ -51,6 +51,9 @@ EVENTS: Final[tuple[EventType, ...]] = (
 
 logger: logging.Logger = logging.getLogger("pyipc.cluster")
 
+#: Extra of log records of which an event tells as well: who shows both may leave them out.
+TOLD: Final = {"told_as_event": True}
+
 F = TypeVar("F", bound="Callable[[WorkerEvent], object]")
 
 
@@ -61,6 +64,8 @@ class WorkerEvent:
     Attributes:
         type: What happened; one of `EVENTS`.
         worker: Whom it happened to; ``None`` for ``setup`` alone.
+        pid: Which process of the worker it was, which after a reload need not be the present one.
+        generation: The same, counted from 1 on.
         settings: ``setup``: what workers are started with from now on.
         address: ``listening``: where its server can be reached.
         data: ``message``: what it sent with `Worker.send`.
@@ -69,12 +74,14 @@ class WorkerEvent:
         signal: ``exit``: the number of the signal that ended it.
         voluntary: ``exit`` and ``disconnect``: whether that was asked for, by the primary or by the worker itself.
         delay: ``restart``: seconds until it is started again.
-        reason: Why, in words: ``restart``, ``unhealthy``, ``error``.
+        reason: Why, in words: ``restart``, ``unhealthy``, ``error``; ``exit`` where its program could tell.
         error: ``error``: what went wrong.
     """
 
     type: EventType
     worker: WorkerHandle | None = None
+    pid: int | None = None
+    generation: int | None = None
     settings: Settings | None = None
     address: pyipc.Address | None = None
     data: Any = None
@@ -94,7 +101,11 @@ class _Registration:
 
 
 class Events:
-    """Handlers by type. Each is called with one `WorkerEvent`, in the order of registration; a handler may be async."""
+    """Something of which things can be heard: a cluster, or one worker. Handlers get one `WorkerEvent`.
+
+    They are called one after the other, in the order in which things happen and in which they were registered, and may
+    be async. What one raises is logged, and goes no further.
+    """
 
     def __init__(self) -> None:
         self._registered: dict[str, list[_Registration]] = {}
@@ -106,7 +117,16 @@ class Events:
     def on(self, type: EventType, handler: F) -> F: ...
 
     def on(self, type: EventType, handler: Any = None) -> Any:
-        """Call a function, plain or async, whenever this happens. Without a function, a decorator."""
+        """Call a function, plain or async, whenever this happens. Without a function, a decorator.
+
+        Args:
+            type: ``"setup"``, ``"fork"``, ``"online"``, ``"listening"``, ``"message"``, ``"disconnect"``, ``"exit"`` or
+                ``"error"``, as with Node, ``"ready"``, ``"restart"`` or ``"unhealthy"``.
+            handler: The function.
+
+        Raises:
+            ValueError: There is no such event.
+        """
         return self._add(type, handler, once=False)
 
     @overload
@@ -141,11 +161,7 @@ class Events:
                 "their own is handled by `router`"
             )
 
-    def has(self, type: EventType) -> bool:
-        """Whether anybody is to be told."""
-        return bool(self._registered.get(type))
-
-    async def tell(self, event: WorkerEvent) -> None:
+    async def _tell(self, event: WorkerEvent) -> None:
         """Call the handlers, one after the other. What one raises is logged, and goes no further.
 
         Cancellation: the remaining handlers are not called.
@@ -191,8 +207,8 @@ class EventQueue:
         Cancellation: the remaining handlers are not called.
         """
         if event.worker is not None:
-            await event.worker.lifecycle.tell(event)
-        await self._events.tell(event)
+            await event.worker._tell(event)
+        await self._events._tell(event)
 
     def report(self, event: WorkerEvent) -> trio.Event:
         """Something happened.

@@ -215,7 +215,10 @@ class Handing:
             # Cancelled or not, it is in the line from now on.
             self._peeking -= 1
             handed.arrival.first_bytes = seen
-            self._line.append(handed)
+            if self._is_closed:
+                handed.carrier.close()
+            else:
+                self._line.append(handed)
         self._changed()
 
     def add(self, carriers: Sequence[Carrier]) -> None:

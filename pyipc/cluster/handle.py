@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Mapping
     from contextlib import AbstractAsyncContextManager
 
-    from pyipc.cluster.events import WorkerEvent
     from pyipc.cluster.process import WorkerProcess
     from pyipc.cluster.settings import Settings
 
@@ -60,7 +59,7 @@ class WorkerInfo:
     env: Mapping[str, str | None]
 
 
-class WorkerHandle:
+class WorkerHandle(Events):
     """One worker. Made by `Cluster.fork`.
 
     What is sent to it goes to its present process. While that starts, it waits until the program in there listens to
@@ -77,7 +76,6 @@ class WorkerHandle:
         role: As given.
         env: As given.
         settings: What its next process is started with.
-        lifecycle: Whom to tell of what happens to it.
         begun: How many processes were started for it.
         restarts: How often it was started again because its process had ended.
         current: The process that it has, or had last.
@@ -91,7 +89,7 @@ class WorkerHandle:
         self.role: str = role
         self.env: Mapping[str, str | None] = dict(env)
         self.settings: Settings = settings
-        self.lifecycle: Events = Events()
+        super().__init__()
         self.begun: int = 0
         self.restarts: int = 0
         self.current: WorkerProcess | None = None
@@ -185,20 +183,6 @@ class WorkerHandle:
             lag=pulse.get("lag"),
             env=self.env,
         )
-
-    # --- events ---
-
-    def on(self, type: Any, handler: Any = None) -> Any:
-        """Call a function, plain or async, when something happens to this worker; see `Cluster.on`."""
-        return self.lifecycle.on(type, handler)
-
-    def once(self, type: Any, handler: Any = None) -> Any:
-        """Likewise, but only the next time."""
-        return self.lifecycle.once(type, handler)
-
-    def off(self, type: Any, handler: Callable[[WorkerEvent], object] | None = None) -> None:
-        """Call a function no more; without one, none of this type."""
-        self.lifecycle.off(type, handler)
 
     # --- talking to it ---
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pyipc.cluster.courier import Mailbox
     from pyipc.cluster.environment import Invitation
 
-__all__ = ["join", "run_worker"]
+__all__ = ["ignore_terminal", "join", "run_worker"]
 
 logger: logging.Logger = logging.getLogger("pyipc.cluster")
 
@@ -85,6 +85,7 @@ async def join(*, router: pyipc.Router | None = None) -> AsyncIterator[Worker]:
         worker = Worker(invited, control_client, messages, receiving)
         if router is not None:
             worker.take_messages()
+        control_client.on_disconnect(lambda ended: orphaned.set())
         control_router.on(control.DRAIN, lambda message: worker.begin_draining(message.data["timeout"]))
         async with hidden_nursery() as nursery:
             nursery.start_soon(_watch_primary, orphaned, worker)
@@ -114,13 +115,13 @@ async def primary_links(
 
     Args:
         invited: What the primary told.
-        lost: Called, by another thread, when the primary is gone.
+        lost: Called, by another thread, when the primary is gone. On Windows that ends this process by itself.
     """
     if sys.platform == "win32":
         from pyipc.cluster.spawning_windows import primary_links_on_windows
 
-        async with primary_links_on_windows(invited) as endpoints:
-            yield endpoints
+        async with primary_links_on_windows(invited) as links_on_windows:
+            yield links_on_windows
         return
     watch_lifeline(invited.lifeline, lost)
     links = [
@@ -150,8 +151,8 @@ async def _watch_primary(orphaned: trio.Event, worker: Worker) -> None:
 def run_worker(main: Callable[[Worker], Awaitable[object]], *, router: pyipc.Router | None = None) -> None:
     """Be the worker that this process was started as: run a program until it returns, or is to leave.
 
-    SIGTERM lets it finish what is under way, a second one ends it at once; SIGINT, which a terminal sends to all
-    processes, is left to the primary.
+    SIGTERM lets it finish what is under way, a second one ends it at once; what a terminal sends to all processes, when
+    somebody presses Ctrl and C or closes it, is left to the primary.
 
     Args:
         main: An async function that takes the `Worker`. When the worker is to leave and nothing is under way, it is
@@ -161,8 +162,16 @@ def run_worker(main: Callable[[Worker], Awaitable[object]], *, router: pyipc.Rou
     Raises:
         ClusterError: This process was not started by a cluster.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    ignore_terminal()
     trio.run(_work, main, router)
+
+
+def ignore_terminal() -> None:
+    """Leave to the primary what a terminal sends to all processes at once."""
+    for name in ("SIGINT", "SIGHUP", "SIGBREAK"):  # each system has two of them
+        number = getattr(signal, name, None)
+        if number is not None:
+            signal.signal(number, signal.SIG_IGN)
 
 
 async def _work(main: Callable[[Worker], Awaitable[object]], router: pyipc.Router | None) -> None:

@@ -9,7 +9,7 @@ import trio
 
 from pyipc.cluster.environment import Invitation
 from pyipc.cluster.errors import WorkerFailed
-from pyipc.cluster.events import WorkerEvent
+from pyipc.cluster.events import TOLD, WorkerEvent
 from pyipc.cluster.process import ProcessState, WorkerProcess, exit_text
 from pyipc.cluster.supervising import RestartPolicy
 
@@ -96,11 +96,11 @@ class Keeper:
             handle.has_failed = True
             often = f"after {settings.max_restarts} restarts within {settings.restart_window:g} s"
             reason = f"worker {handle.id!r} {how}, {often}"
-            logger.error("%s; it is not started again", reason)
+            logger.error("%s; it is not started again", reason, extra=TOLD)
             error = WorkerFailed(handle.id, reason, code=process.code, signal=process.signal)
             self._queue.report(WorkerEvent(type="error", worker=handle, error=error, reason=reason))
             return False
-        logger.warning("worker %r %s; it is started again in %.2g s", handle.id, how, delay)
+        logger.warning("worker %r %s; it is started again in %.2g s", handle.id, how, delay, extra=TOLD)
         self._queue.report(WorkerEvent(type="restart", worker=handle, reason=how, delay=delay))
         with trio.move_on_after(delay):
             while not handle.is_leaving:
@@ -135,7 +135,7 @@ class Keeper:
             f"it was not ready within {timeout:g} s; let its program open a server, or await worker.run() or "
             "worker.ready(), or raise ready_timeout"
         )
-        logger.error("worker %r: %s", self.handle.id, process.failure)
+        logger.error("worker %r: %s", self.handle.id, process.failure, extra=TOLD)
         process.kill()
 
     async def begin_replacement(self) -> WorkerProcess:

@@ -35,7 +35,7 @@ __all__ = ["Cluster"]
 logger: logging.Logger = logging.getLogger("pyipc.cluster")
 
 
-class Cluster(Submitting):
+class Cluster(Events, Submitting):
     """A primary with its workers, for the length of an ``async with`` block.
 
     Entering it starts ``workers`` processes and waits until all are ready. Leaving it lets them finish what is under
@@ -74,8 +74,8 @@ class Cluster(Submitting):
         self._settings = Settings().changed(settings)
         self._initial = workers
         self._initial_role = role
-        self._events = Events()
-        self._queue = EventQueue(self._events)
+        super().__init__()
+        self._queue = EventQueue(self)
         self._router = pyipc.Router()
         if router is not None:
             self._router.include(router)
@@ -142,31 +142,6 @@ class Cluster(Submitting):
         self._settings = self._settings.changed(settings)
         self._queue.report(WorkerEvent(type="setup", settings=self._settings))
 
-    # --- events ---
-
-    def on(self, type: Any, handler: Any = None) -> Any:
-        """Call a function, plain or async, with a `WorkerEvent` when something happens; without one, a decorator.
-
-        Handlers are called one after the other, in the order in which things happen. What one raises is logged.
-
-        Args:
-            type: ``"setup"``, ``"fork"``, ``"online"``, ``"listening"``, ``"message"``, ``"disconnect"``, ``"exit"`` or
-                ``"error"``, as with Node, ``"ready"``, ``"restart"`` or ``"unhealthy"``.
-            handler: The function.
-
-        Raises:
-            ValueError: There is no such event.
-        """
-        return self._events.on(type, handler)
-
-    def once(self, type: Any, handler: Any = None) -> Any:
-        """Likewise, but only the next time."""
-        return self._events.once(type, handler)
-
-    def off(self, type: Any, handler: Any = None) -> None:
-        """Call a function no more; without one, none of this type."""
-        self._events.off(type, handler)
-
     # --- running ---
 
     async def __aenter__(self) -> Cluster:
@@ -217,7 +192,8 @@ class Cluster(Submitting):
         """Start a worker.
 
         Args:
-            id: Its id, unique among those that there are; by default the next number.
+            id: Its id, unique among those that there are; by default the next number. That of a worker which has
+                failed can be had again.
             role: What it is for, by which jobs and messages can be addressed.
             env: Variables for its environment.
             wait: Whether to wait until it is ready.
@@ -249,7 +225,7 @@ class Cluster(Submitting):
             id = str(self._ids)
         elif not id or len(id) > 128 or not id.isprintable():
             raise ValueError(f"the id of a worker is text of 1 to 128 printable characters, and not {id!r}")
-        if id in self._workers:
+        if id in self._workers and not self._workers[id].has_failed:
             raise ValueError(f"there is a worker {id!r} already; ids are unique")
         own = self._settings.changed(settings)
         handle = WorkerHandle(id, role, env, own.changed({"env": {**own.env, **env}}))
@@ -283,7 +259,7 @@ class Cluster(Submitting):
         except BaseException:
             handle.leave()
             raise
-        if not first.is_ready and not handle.is_ready:
+        if not first.was_ready and not handle.is_ready:
             handle.leave()
             await first.gone.wait()
             reason = f"worker {handle.id!r} {exit_text(first)} before it was ready"
@@ -320,12 +296,14 @@ class Cluster(Submitting):
         if count < 0:
             raise ValueError(f"count must be zero or more, not {count!r}")
         present = [each for each in self._workers.values() if each.role == role and not each.is_leaving]
-        async with trio.open_nursery() as nursery:
-            for handle in present[count:]:
-                nursery.start_soon(handle.disconnect)
-            new = [self._fork(None, role, {}, {}) for _ in range(count - len(present))]
-            for handle in new:
-                await self._wait_started(handle)
+        surplus = present[count:]
+        for handle in surplus:
+            handle.leave()
+        for handle in surplus:
+            await handle.gone.wait()
+        new = [self._fork(None, role, {}, {}) for _ in range(count - len(present))]
+        for handle in new:
+            await self._wait_started(handle)
 
     async def disconnect(self) -> None:
         """Let all workers finish and leave. Returns when all are gone, and everybody was told.

@@ -7,15 +7,17 @@ import enum
 import logging
 import signal
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
 import pyipc
 from pyipc.cluster import control
 from pyipc.cluster.candidate import Candidate
+from pyipc.cluster.dialing import Channel
 from pyipc.cluster.events import WorkerEvent
 from pyipc.cluster.spawning import spawn
+from pyipc.nursery import hidden_nursery
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from pyipc.cluster.settings import Settings
     from pyipc.cluster.spawning import Spawned
     from pyipc.cluster.switchboard import Switchboard
+    from pyipc.transports import Link
 
 __all__ = ["ProcessState", "WorkerProcess", "exit_text"]
 
@@ -34,6 +37,10 @@ logger: logging.Logger = logging.getLogger("pyipc.cluster")
 
 # Seconds that the last words of a process may take to be read once it has ended.
 _LAST_WORDS = 5.0
+# There is none on Windows, and this is the number that it has elsewhere.
+_SIGKILL: Final = 9
+# The exit code of what is ended from outside on Windows, which has no signals.
+_TERMINATED: Final = 1
 # Seconds beyond its own time that a process which is to leave is waited for.
 _GRACE = 1.0
 
@@ -64,6 +71,7 @@ class WorkerProcess:
         pid: Its process id; ``None`` before it was started.
         code: Its exit code, once it is gone and no signal ended it.
         signal: The number of the signal that ended it.
+        was_ready: Whether it has ever been ready.
         voluntary: Whether its end was asked for, by the primary or by itself.
         failure: Why its program failed, as far as it could tell.
         control: The connection by which it is ruled.
@@ -94,6 +102,7 @@ class WorkerProcess:
         self._switchboard = switchboard
         self._queue = queue
         self._spawned: Spawned | None = None
+        self._sent: int | None = None
         self._told_online: trio.Event | None = None
         self._open_connections = 0
         self._disconnected = trio.Event()
@@ -103,6 +112,7 @@ class WorkerProcess:
         self.pid: int | None = None
         self.code: int | None = None
         self.signal: int | None = None
+        self.was_ready: bool = False
         self.voluntary: bool = False
         self.failure: str = ""
         self.control: pyipc.Connection | None = None
@@ -146,26 +156,41 @@ class WorkerProcess:
             self._conclude()
             return
         self.pid = spawned.process.pid
-        self._open_connections = 2
-        self.control = self._switchboard.connect(self._switchboard.control, spawned.control, self)
-        self.messages = self._switchboard.connect(self._switchboard.messages, spawned.messages, self)
         self.candidate = Candidate(spawned.courier, worker=self.handle.id, role=self.handle.role)
         self._report("fork")
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self.candidate.run)
-                status = await spawned.process.wait()
-                if status < 0 and sys.platform != "win32":
-                    self.signal = -status
-                else:
-                    self.code = status
+                async with hidden_nursery() as beside:
+                    beside.start_soon(spawned.run, self._adopt)
+                    self._take_status(await spawned.process.wait())
                 spawned.courier.finish()
-                with trio.move_on_after(_LAST_WORDS):
-                    await self._disconnected.wait()
+                if self._open_connections:
+                    with trio.move_on_after(_LAST_WORDS):
+                        await self._disconnected.wait()
         finally:
             with trio.CancelScope(shield=True):
                 await self._reap(spawned)
             self._conclude()
+
+    def _adopt(self, channel: Channel, link: Link) -> None:
+        """It has come for one of its connections, or was given it."""
+        self._open_connections += 1
+        if channel is Channel.CONTROL:
+            # On Windows what was started may be a launcher, such as in a virtual environment, and this its child.
+            self.pid = link.peer.pid or self.pid
+            self.control = self._switchboard.connect(self._switchboard.control, link, self)
+        else:
+            self.messages = self._switchboard.connect(self._switchboard.messages, link, self)
+
+    def _take_status(self, status: int) -> None:
+        """It has ended."""
+        if status < 0 and sys.platform != "win32":
+            self.signal = -status
+        elif sys.platform == "win32" and status == _TERMINATED and self._sent is not None:
+            self.signal = self._sent
+        else:
+            self.code = status
 
     async def _reap(self, spawned: Spawned) -> None:
         """See to it that nothing of it is left."""
@@ -175,7 +200,7 @@ class WorkerProcess:
                 await spawned.process.wait()
         assert self.candidate is not None
         self.candidate.close()
-        spawned.release()
+        await spawned.release()
         for connection in (self.control, self.messages):
             if connection is not None and connection.is_open:
                 # A process that it started may hold the other end, but there is nobody left to talk to.
@@ -192,7 +217,7 @@ class WorkerProcess:
             if not self._disconnected.is_set():
                 self._disconnected.set()
                 self._report("disconnect", voluntary=self.voluntary)
-            self._report("exit", code=self.code, signal=self.signal, voluntary=self.voluntary)
+            self._report("exit", code=self.code, signal=self.signal, voluntary=self.voluntary, reason=self.failure)
         self.gone.set()
         self.handle.process_changed(self)
 
@@ -208,11 +233,11 @@ class WorkerProcess:
         """
         self.voluntary = True
         # Before it is online it has nothing to finish, and would hear of it only later.
-        if self.online.is_set() and self.control is not None and self.control.is_open:
+        if self.online.is_set() and self.control is not None:
             if self.state in (ProcessState.ONLINE, ProcessState.READY):
                 self.state = ProcessState.DRAINING
                 self.handle.process_changed(self)
-            with contextlib.suppress(pyipc.ConnectionClosed):  # it is on its way out already
+            with contextlib.suppress(pyipc.ConnectionClosed):  # it is on its way out already, and has the same time
                 await self.control.emit(control.DRAIN, {"timeout": drain_timeout, "message": message})
             with trio.move_on_after(float("inf") if drain_timeout is None else drain_timeout + _GRACE):
                 await self.gone.wait()
@@ -241,16 +266,20 @@ class WorkerProcess:
 
     def kill(self) -> None:
         """End it at once."""
-        if self._spawned is not None and self._spawned.process.returncode is None:
-            self._spawned.process.kill()
+        self.send_signal(_SIGKILL)
 
     def send_signal(self, number: int) -> None:
-        """Send it a signal. On Windows every signal ends it at once.
+        """Send it a signal. On Windows every signal ends it at once, and is what has ended it, as with Node.
 
         Raises:
             ValueError: There is no such signal.
         """
-        if self._spawned is not None and self._spawned.process.returncode is None:
+        if self._spawned is None or self._spawned.process.returncode is not None:
+            return
+        if sys.platform == "win32":
+            self._sent = int(number)
+            self._spawned.process.kill()
+        else:
             self._spawned.process.send_signal(number)
 
     # --- what it says of itself ---
@@ -273,6 +302,7 @@ class WorkerProcess:
         self.taking.set()
         if self.state is ProcessState.ONLINE:
             self.state = ProcessState.READY
+            self.was_ready = True
             self._report("ready")
             self.settled.set()
             self.handle.process_changed(self)
@@ -344,14 +374,16 @@ class WorkerProcess:
             self._report("disconnect", voluntary=self.voluntary)
 
     def _report(self, type: Any, **attributes: Any) -> trio.Event:
-        return self._queue.report(WorkerEvent(type=type, worker=self.handle, **attributes))
+        return self._queue.report(
+            WorkerEvent(type=type, worker=self.handle, pid=self.pid, generation=self.generation, **attributes)
+        )
 
 
 def exit_text(process: WorkerProcess) -> str:
     """How a process ended, for people."""
     if process.signal is not None:
         try:
-            name = signal.Signals(process.signal).name
+            name = "SIGKILL" if process.signal == _SIGKILL else signal.Signals(process.signal).name
         except ValueError:
             name = f"signal {process.signal}"
         how = f"was ended by {name}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import traceback
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import trio
 
@@ -14,7 +14,7 @@ from pyipc.cluster import control
 from pyipc.cluster.hosting import WorkerHost
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
     from contextlib import AbstractAsyncContextManager
 
     from pyipc.cluster.environment import Invitation
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["Worker"]
 
 logger: logging.Logger = logging.getLogger("pyipc.cluster")
+
+F = TypeVar("F", bound="Callable[[pyipc.Message[Any]], object]")
 
 # Seconds between two looks at how much has arrived.
 _GLANCE = 0.005
@@ -149,6 +151,12 @@ class Worker:
 
     # --- handlers ---
 
+    @overload
+    def on(self, pattern: str, handler: None = None) -> Callable[[F], F]: ...
+
+    @overload
+    def on(self, pattern: str, handler: F) -> F: ...
+
     def on(self, pattern: str, handler: Any = None) -> Any:
         """Handle what comes from the primary, or from other workers. See `pyipc.Server.on`.
 
@@ -157,6 +165,12 @@ class Worker:
         """
         self.take_messages()
         return self._messages.on(pattern, handler)
+
+    @overload
+    def once(self, pattern: str, handler: None = None) -> Callable[[F], F]: ...
+
+    @overload
+    def once(self, pattern: str, handler: F) -> F: ...
 
     def once(self, pattern: str, handler: Any = None) -> Any:
         """Likewise, but only the next time."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections
 import socket
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
@@ -246,6 +246,52 @@ async def test_a_worker_without_descriptors_lets_another_have_it() -> None:
             await settled()
             assert taken == ["rich"]
         nursery.cancel_scope.cancel()
+
+
+async def test_notes_that_mean_nothing_are_told_and_change_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    async with leak_gate(), primary() as (handing, source), local_workers("w") as (worker,):
+        inlet = worker.receiving.open(CLAIM)
+        handing.join(worker.candidate)
+        with clients(source, 1):
+            carrier, closed = await inlet.accept()
+            await settled()
+            nonsense: list[dict[str, Any]] = [
+                {},
+                {"taken": 1},
+                {"taken": "1"},
+                {"taken": [1]},
+                {"refused": 1},
+                {"closed": 1},
+                {"other": 1},
+            ]
+            for note in nonsense:
+                worker.mailbox.send_nowait(note)
+            worker.mailbox.send_nowait({"refused": [1, "1", None], "closed": []})
+            worker.mailbox.send_nowait({"closed": ["1", None, 2, [1]]})
+            await settled()
+            assert caplog.text.count("a note that means nothing") == len(nonsense)
+            assert worker.candidate.open_connections == 1
+            carrier.close()
+            closed()
+            await settled()
+            assert worker.candidate.open_connections == 0
+
+
+async def test_closing_while_first_bytes_are_waited_for_closes_those_too() -> None:
+    policy = Sticky(peek_size=10, peek_timeout=60)
+    async with leak_gate(), primary(policy) as (handing, source), local_workers("w") as (worker,):
+        handing.join(worker.candidate)
+        with clients(source, 3) as peers:
+            await settled()
+            assert handing.statistics().waiting == 3
+            handing.close()
+            peers[0].sendall(b"x")
+            peers[1].close()
+            await settled()
+            assert handing.statistics().waiting == 1
+            peers[0].settimeout(5)
+            with pytest.raises(ConnectionResetError):  # what it sent was not read
+                peers[0].recv(1)
 
 
 async def test_closing_resets_who_waits_and_not_who_is_about_to_be_taken() -> None:
