@@ -54,7 +54,8 @@ class Keeper:
         """
         handle = self.handle
         try:
-            handle.current = self._start()
+            handle.current = process = self._start()
+            handle.process_changed(process)
             while True:
                 process = handle.current
                 while not process.gone.is_set() and not handle.is_leaving:

@@ -16,6 +16,7 @@ from pyipc.cluster.claiming import Claims
 from pyipc.cluster.errors import ClusterError, ReloadFailed, UnknownWorker, WorkerFailed
 from pyipc.cluster.events import EventQueue, Events, WorkerEvent
 from pyipc.cluster.handle import WorkerHandle
+from pyipc.cluster.introducing import Introductions
 from pyipc.cluster.jobs import Jobs
 from pyipc.cluster.keeper import Keeper
 from pyipc.cluster.policies import Policy, PolicyFunction, ReusePort, Shared, policy_from
@@ -39,7 +40,10 @@ class Cluster(Events, Submitting):
     """A primary with its workers, for the length of an ``async with`` block.
 
     Entering it starts ``workers`` processes and waits until all are ready. Leaving it lets them finish what is under
-    way, and end. Workers are fresh interpreters, never forks of a running event loop.
+    way, and end. Handlers for what workers say are best registered before it is entered. If there are none by then,
+    what workers say waits until it is entered and its block waits for the first time, and so it is with `fork`; but who
+    asks something before it is ready is answered at once, since entering may wait for just that. Workers are fresh
+    interpreters, never forks of a running event loop.
 
     Args:
         target: What workers run: ``"package.module:function"``, an async function that takes a `Worker`, or a plain
@@ -89,12 +93,13 @@ class Cluster(Events, Submitting):
         inner = pyipc.Router()
         inner.include(self._router)
         self._claims = Claims(policy_from(policy), self._settings.max_handovers)
+        self._introductions = Introductions(self._workers)
         self._jobs = Jobs(
             self._workers,
             jobs_per_worker=self._settings.jobs_per_worker,
             max_pending_jobs=self._settings.max_pending_jobs,
         )
-        self._switchboard = Switchboard(inner, self._settings.max_frame_size)
+        self._switchboard = Switchboard(inner, self._settings.max_frame_size, self._has_handlers)
         inner.on("message", self._on_message)
         self._answer_workers(self._switchboard.router)
 
@@ -177,6 +182,8 @@ class Cluster(Events, Submitting):
         handles = [self._fork(None, self._initial_role, {}, {}) for _ in range(self._initial)]
         for handle in handles:
             await self._wait_started(handle)
+        for handle in handles:
+            handle.listen()
 
     # --- workers ---
 
@@ -211,6 +218,7 @@ class Cluster(Events, Submitting):
             await self._wait_started(handle)
         else:
             await trio.lowlevel.checkpoint()
+        handle.listen()
         return handle
 
     def _fork(
@@ -223,13 +231,16 @@ class Cluster(Events, Submitting):
             while str(self._ids) in self._workers:
                 self._ids += 1
             id = str(self._ids)
-        elif not id or len(id) > 128 or not id.isprintable():
-            raise ValueError(f"the id of a worker is text of 1 to 128 printable characters, and not {id!r}")
+        elif not id or len(id) > 128 or not id.isprintable() or id == "primary":
+            raise ValueError(
+                f"the id of a worker is text of 1 to 128 printable characters, other than 'primary', and not {id!r}"
+            )
         if id in self._workers and not self._workers[id].has_failed:
             raise ValueError(f"there is a worker {id!r} already; ids are unique")
         own = self._settings.changed(settings)
         handle = WorkerHandle(id, role, env, own.changed({"env": {**own.env, **env}}))
         handle.watch(self._claims.process_changed)
+        handle.watch(self._introductions.process_changed)
         handle.watch(self._jobs.worker_changed)
         keeper = Keeper(handle, self._switchboard, self._queue, self._nursery)
         self._workers[id] = handle
@@ -304,6 +315,7 @@ class Cluster(Events, Submitting):
         new = [self._fork(None, role, {}, {}) for _ in range(count - len(present))]
         for handle in new:
             await self._wait_started(handle)
+            handle.listen()
 
     async def disconnect(self) -> None:
         """Let all workers finish and leave. Returns when all are gone, and everybody was told.
@@ -390,6 +402,11 @@ class Cluster(Events, Submitting):
 
     # --- what workers say ---
 
+    def _has_handlers(self, process: WorkerProcess) -> bool:
+        """Whether the program has any handler for what a process says."""
+        events = self._events, process.handle.lifecycle
+        return self._router.version > 0 or any(each.has("message") for each in events)
+
     async def _on_message(self, message: pyipc.Message[Any]) -> None:
         process = self._switchboard.worker_process(message.connection)
         if process is not None:
@@ -399,9 +416,11 @@ class Cluster(Events, Submitting):
         """Handle what workers say of themselves."""
         process_of = self._switchboard.process_of
         router.on(control.LISTEN, lambda message: self._claims.listen(process_of(message), message.data))
+        router.on(control.LINK, lambda message: self._introductions.introduce(process_of(message), message.data))
         router.on(control.UNLISTEN, lambda message: self._claims.close(process_of(message), message.data))
         router.on(control.ONLINE, lambda message: process_of(message).on_online())
-        router.on(control.TAKING, lambda message: process_of(message).on_taking())
+        router.on(control.TAKING, lambda message: process_of(message).taking.told(message.data))
+        router.on(control.ASKING, lambda message: process_of(message).is_listened_to.set())
         router.on(control.READY, lambda message: process_of(message).on_ready())
         router.on(control.PULSE, lambda message: process_of(message).on_pulse(message.data))
         router.on(control.FAILED, lambda message: process_of(message).on_failed(str(message.data)))

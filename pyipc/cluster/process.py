@@ -17,6 +17,7 @@ from pyipc.cluster.candidate import Candidate
 from pyipc.cluster.dialing import Channel
 from pyipc.cluster.events import WorkerEvent
 from pyipc.cluster.spawning import spawn
+from pyipc.cluster.taking import Taking
 from pyipc.nursery import hidden_nursery
 
 if TYPE_CHECKING:
@@ -82,7 +83,8 @@ class WorkerProcess:
         in_flight: Requests and streams of the primary's program, and jobs, that are under way there.
         is_closed: Whether nothing more is to be sent to it.
         online: Is set when it is online, or gone.
-        taking: Is set when it takes messages, or is gone.
+        taking: For which names its program has handlers, while it starts.
+        is_listened_to: Is set when the primary's program can be expected to have its handlers.
         settled: Is set when it is ready, or gone.
         gone: Is set when it has ended, all it said was heard, and its exit was reported.
     """
@@ -123,7 +125,10 @@ class WorkerProcess:
         self.in_flight: int = 0
         self.is_closed: bool = False
         self.online: trio.Event = trio.Event()
-        self.taking: trio.Event = trio.Event()
+        self.taking: Taking = Taking(self._ask_for)
+        self.is_listened_to: trio.Event = trio.Event()
+        if handle.is_listened_to:
+            self.is_listened_to.set()
         self.settled: trio.Event = trio.Event()
         self.gone: trio.Event = trio.Event()
 
@@ -164,6 +169,7 @@ class WorkerProcess:
                 async with hidden_nursery() as beside:
                     beside.start_soon(spawned.run, self._adopt)
                     self._take_status(await spawned.process.wait())
+                self.is_listened_to.set()
                 spawned.courier.finish()
                 if self._open_connections:
                     with trio.move_on_after(_LAST_WORDS):
@@ -211,7 +217,7 @@ class WorkerProcess:
     def _conclude(self) -> None:
         self.state = ProcessState.GONE
         self.online.set()
-        self.taking.set()
+        self.taking.settle()
         self.settled.set()
         if self._spawned is not None:
             if not self._disconnected.is_set():
@@ -293,13 +299,16 @@ class WorkerProcess:
             self.online.set()
             self.handle.process_changed(self)
 
-    def on_taking(self) -> None:
-        """It has handlers for messages."""
-        self.taking.set()
+    async def _ask_for(self, event: str) -> None:
+        """Have it tell when its program has a handler for a name."""
+        await self.online.wait()
+        if self.control is not None:
+            with contextlib.suppress(pyipc.ConnectionClosed):  # nobody waits any more when it is gone
+                await self.control.emit(control.WANTED, event)
 
     def on_ready(self) -> None:
         """It can do its work."""
-        self.taking.set()
+        self.taking.settle()
         if self.state is ProcessState.ONLINE:
             self.state = ProcessState.READY
             self.was_ready = True
@@ -320,24 +329,25 @@ class WorkerProcess:
         """Its program failed."""
         self.failure = failure
 
-    async def on_leave(self, *, voluntary: bool) -> int:
+    async def on_leave(self, *, voluntary: bool) -> None:
         """It is about to end, and has nothing under way of its own: let the program's requests come to their end.
 
         Args:
             voluntary: Whether it means to end for good.
 
         Returns:
-            How many events and requests were sent to it; there will be no more.
+            When nothing is sent to it any more.
 
         Cancellation: it is talked to no more all the same.
         """
         self.voluntary |= voluntary
         self.on_leaving()
         self.is_closed = True
+        self.taking.settle()
+        self.is_listened_to.set()
         while self.in_flight:
             self._has_answered = trio.Event()
             await self._has_answered.wait()
-        return 0 if self.messages is None else self.messages.statistics().events_sent
 
     @contextlib.contextmanager
     def waited_for(self) -> Iterator[None]:
