@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import textwrap
 from typing import Any
 
 from pyipc import cluster
@@ -49,6 +50,15 @@ _INFO = """
 |---|---|
 """
 
+_STATISTICS = """
+## Statistics
+
+Frozen snapshots, as [those of connections](statistics.md). `primary.job_statistics()`:
+
+| | |
+|---|---|
+"""
+
 _ERRORS = """
 ## Errors
 
@@ -66,8 +76,9 @@ def page() -> str:
     parts += [f"| `{field.name}` | {_default(field)} | {said[field.name]} |\n" for field in fields]
     parts += [_EVENTS % ", ".join(f"`{type}`" for type in cluster.EVENTS), *_rows(cluster.WorkerEvent)]
     parts += [_INFO, *_rows(cluster.WorkerInfo)]
-    tree = inspect.cleandoc(errors.__doc__ or "").partition("::\n\n")[2]
-    parts.append(_ERRORS % inspect.cleandoc(tree))
+    parts += [_STATISTICS, *_rows(cluster.JobStatistics)]
+    tree = inspect.cleandoc(errors.__doc__ or "").partition("::\n\n")[2].partition("\n\n")[0]
+    parts.append(_ERRORS % textwrap.dedent(tree))
     return "".join(parts)
 
 
