@@ -24,6 +24,7 @@ from pyipc.cluster.process import exit_text
 from pyipc.cluster.pulse import check_memory_known
 from pyipc.cluster.reloading import replace_all
 from pyipc.cluster.settings import SettingOverrides, Settings
+from pyipc.cluster.statistics import ClusterStatistics
 from pyipc.cluster.submitting import Submitting
 from pyipc.cluster.switchboard import Switchboard
 from pyipc.nursery import hidden_nursery
@@ -126,6 +127,14 @@ class Cluster(Events, Submitting):
     def settings(self) -> Settings:
         """What workers are started with from now on."""
         return self._settings
+
+    def statistics(self) -> ClusterStatistics:
+        """A snapshot: the table of workers, and the counters."""
+        return ClusterStatistics(
+            workers=tuple(handle.info() for handle in self._workers.values()),
+            jobs=self._jobs.statistics(),
+            handovers=self._claims.statistics(),
+        )
 
     @property
     def scheduling_policy(self) -> Policy | Shared | ReusePort:
