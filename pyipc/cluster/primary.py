@@ -15,6 +15,7 @@ from pyipc.cluster import control
 from pyipc.cluster.claiming import Claims
 from pyipc.cluster.errors import ClusterError, UnknownWorker, WorkerFailed
 from pyipc.cluster.events import EventQueue, Events, WorkerEvent
+from pyipc.cluster.exchange import Exchange
 from pyipc.cluster.handle import WorkerHandle
 from pyipc.cluster.introducing import Introductions
 from pyipc.cluster.jobs import Jobs
@@ -97,7 +98,8 @@ class Cluster(Events, Submitting):
         inner = pyipc.Router()
         inner.include(self._router)
         self._claims = Claims(policy_from(policy), self._settings.max_handovers)
-        self._introductions = Introductions(self._workers)
+        self._exchange = Exchange(control.channel_options(self._settings.max_frame_size))
+        self._introductions = Introductions(self._workers, self._exchange)
         self._jobs = Jobs(
             self._workers,
             jobs_per_worker=self._settings.jobs_per_worker,
@@ -178,7 +180,7 @@ class Cluster(Events, Submitting):
     async def _running(self) -> AsyncIterator[None]:
         if self._nursery is not None or self._is_leaving:
             raise RuntimeError("a cluster runs once; make another Cluster to start again")
-        async with self._switchboard.running(), hidden_nursery() as self._nursery:
+        async with self._exchange.running(), self._switchboard.running(), hidden_nursery() as self._nursery:
             self._nursery.start_soon(self._queue.run)
             await self._nursery.start(self._claims.run)
             await self._nursery.start(self._jobs.run)
