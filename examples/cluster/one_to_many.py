@@ -21,17 +21,17 @@ async def main() -> None:
         for id, role in (("anna", "cook"), ("walter", "waiter"), ("ben", "cook")):
             await primary.fork(id, role=role)
 
-        async def heard(question: str) -> list[object]:
-            return [await worker.request(question) for worker in primary.workers.values()]
+        async def heard() -> list[object]:
+            return [await worker.request("news-heard") for worker in primary.workers.values()]
 
         report = await primary.broadcast("news", "we are open")
-        print(f"a broadcast to everybody: {report.sent} workers, and each has heard it:", *await heard("news-heard"))
+        print(f"a broadcast to everybody: {report.sent} workers, and each has heard it:", *await heard())
         report = await primary.broadcast("news", "less salt", role="cook")
-        print(f"a broadcast to the cooks: {report.sent} workers, and each has heard it:", *await heard("news-heard"))
+        print(f"a broadcast to the cooks: {report.sent} workers, and each has heard it:", *await heard())
 
         async with primary.subscribe("kitchen.*") as kitchen:
             await primary.workers["walter"].request("take-order", "soup")
-            answers = [(await kitchen.get(timeout=5)).data for _ in range(2)]
+            answers = [(await kitchen.get(timeout=30)).data for _ in range(2)]
         print("published by the waiter, heard by the cooks:", answers)
 
 
