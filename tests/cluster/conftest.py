@@ -1,4 +1,4 @@
-"""What the tests of the cluster share: that nothing is left, and, with those of the command line, a place for sockets."""
+"""What the tests of the cluster share: that nothing is left, and, with the command line, a place for sockets."""
 
 from __future__ import annotations
 
