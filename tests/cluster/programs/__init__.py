@@ -1,0 +1,1 @@
+"""Programs that workers, or primaries, of the tests run."""
