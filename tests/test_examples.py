@@ -170,3 +170,14 @@ async def test_the_parts_of_the_readme_run(tmp_path: Path) -> None:
     assert (result.returncode, result.stderr.decode()) == (0, "")
     assert result.stdout.decode() == output_of("python shop.py")
     assert files_of(name) == set()
+
+
+async def test_the_workers_of_the_readme_run(tmp_path: Path) -> None:
+    """Its program with a cluster."""
+    name = f"library_{os.getpid()}"
+    (program,) = [block for block in blocks("python") if '"library"' in block]
+    (tmp_path / "library.py").write_text(program.replace('"library"', repr(name)), "utf-8")
+    result = await run(tmp_path / "library.py")
+    assert (result.returncode, result.stderr.decode()) == (0, "")
+    assert result.stdout.decode() == output_of("python library.py")
+    assert files_of(name) == set()

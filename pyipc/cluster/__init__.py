@@ -40,7 +40,16 @@ from pyipc.cluster.policies import RoundRobin as RoundRobin
 from pyipc.cluster.policies import Shared as Shared
 from pyipc.cluster.policies import Sticky as Sticky
 from pyipc.cluster.primary import Cluster as Cluster
+from pyipc.cluster.reporting import STEPS as STEPS
+from pyipc.cluster.reporting import LineReporter as LineReporter
+from pyipc.cluster.reporting import Reporter as Reporter
+from pyipc.cluster.reporting import Step as Step
+from pyipc.cluster.reporting import step_line as step_line
+from pyipc.cluster.runner import Runner as Runner
+from pyipc.cluster.runner import available_cpus as available_cpus
+from pyipc.cluster.runner import run as run
 from pyipc.cluster.settings import Settings as Settings
+from pyipc.cluster.watching import SourceFiles as SourceFiles
 from pyipc.cluster.worker import Worker as Worker
 
 if TYPE_CHECKING:
@@ -55,6 +64,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EVENTS",
+    "STEPS",
     "Arrival",
     "Cluster",
     "ClusterError",
@@ -64,13 +74,18 @@ __all__ = [
     "JobFailed",
     "JobStatistics",
     "LeastLoaded",
+    "LineReporter",
     "Load",
     "Policy",
     "ReloadFailed",
+    "Reporter",
     "ReusePort",
     "RoundRobin",
+    "Runner",
     "Settings",
     "Shared",
+    "SourceFiles",
+    "Step",
     "Sticky",
     "UnknownWorker",
     "Worker",
@@ -78,6 +93,7 @@ __all__ = [
     "WorkerFailed",
     "WorkerHandle",
     "WorkerInfo",
+    "available_cpus",
     "default",
     "disconnect",
     "fork",
@@ -87,8 +103,10 @@ __all__ = [
     "off",
     "on",
     "once",
+    "run",
     "run_worker",
     "setup_primary",
+    "step_line",
     "workers",
 ]
 

@@ -5,18 +5,21 @@ Nothing is kept here but that one object; whoever wants more clusters, or anothe
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 
 from pyipc.cluster.environment import invitation
 from pyipc.cluster.primary import Cluster
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
+    from pyipc.cluster.events import EventType, WorkerEvent
     from pyipc.cluster.handle import WorkerHandle
     from pyipc.cluster.settings import SettingOverrides
 
 __all__ = ["default", "disconnect", "fork", "is_worker", "off", "on", "once", "setup_primary", "workers"]
+
+F = TypeVar("F", bound="Callable[[WorkerEvent], object]")
 
 _default: Cluster | None = None
 
@@ -62,9 +65,25 @@ def workers() -> Mapping[str, WorkerHandle]:
     return default().workers
 
 
+@overload
+def on(type: EventType, handler: None = None) -> Callable[[F], F]: ...
+
+
+@overload
+def on(type: EventType, handler: F) -> F: ...
+
+
 def on(type: Any, handler: Any = None) -> Any:
     """As `Cluster.on`."""
     return default().on(type, handler)
+
+
+@overload
+def once(type: EventType, handler: None = None) -> Callable[[F], F]: ...
+
+
+@overload
+def once(type: EventType, handler: F) -> F: ...
 
 
 def once(type: Any, handler: Any = None) -> Any:
@@ -72,7 +91,7 @@ def once(type: Any, handler: Any = None) -> Any:
     return default().once(type, handler)
 
 
-def off(type: Any, handler: Any = None) -> None:
+def off(type: EventType, handler: Callable[[WorkerEvent], object] | None = None) -> None:
     """As `Cluster.off`."""
     default().off(type, handler)
 

@@ -9,9 +9,13 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import logging
+from contextvars import ContextVar
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, overload
 
 import trio
+
+from pyipc.nursery import errors_told
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,7 +24,7 @@ if TYPE_CHECKING:
     from pyipc.cluster.handle import WorkerHandle
     from pyipc.cluster.settings import Settings
 
-__all__ = ["EVENTS", "EventQueue", "EventType", "Events", "WorkerEvent"]
+__all__ = ["EVENTS", "TOLD", "EventQueue", "EventType", "Events", "WorkerEvent"]
 
 EventType = Literal[
     "setup",
@@ -51,6 +55,9 @@ EVENTS: Final[tuple[EventType, ...]] = (
 
 logger: logging.Logger = logging.getLogger("pyipc.cluster")
 
+#: Extra of log records of which an event tells as well: who shows both may leave them out.
+TOLD: Final = {"told_as_event": True}
+
 F = TypeVar("F", bound="Callable[[WorkerEvent], object]")
 
 
@@ -61,6 +68,8 @@ class WorkerEvent:
     Attributes:
         type: What happened; one of `EVENTS`.
         worker: Whom it happened to; ``None`` for ``setup`` alone.
+        pid: Which process of the worker it was, which after a reload need not be the present one.
+        generation: The same, counted from 1 on.
         settings: ``setup``: what workers are started with from now on.
         address: ``listening``: where its server can be reached.
         data: ``message``: what it sent with `Worker.send`.
@@ -69,12 +78,14 @@ class WorkerEvent:
         signal: ``exit``: the number of the signal that ended it.
         voluntary: ``exit`` and ``disconnect``: whether that was asked for, by the primary or by the worker itself.
         delay: ``restart``: seconds until it is started again.
-        reason: Why, in words: ``restart``, ``unhealthy``, ``error``.
+        reason: Why, in words: ``restart``, ``unhealthy``, ``error``; ``exit`` where its program could tell.
         error: ``error``: what went wrong.
     """
 
     type: EventType
     worker: WorkerHandle | None = None
+    pid: int | None = None
+    generation: int | None = None
     settings: Settings | None = None
     address: pyipc.Address | None = None
     data: Any = None
@@ -94,7 +105,11 @@ class _Registration:
 
 
 class Events:
-    """Handlers by type. Each is called with one `WorkerEvent`, in the order of registration; a handler may be async."""
+    """Something of which things can be heard: a cluster, or one worker. Handlers get one `WorkerEvent`.
+
+    They are called one after the other, in the order in which things happen and in which they were registered, and may
+    be async. What one raises is logged, and goes no further.
+    """
 
     def __init__(self) -> None:
         self._registered: dict[str, list[_Registration]] = {}
@@ -106,7 +121,16 @@ class Events:
     def on(self, type: EventType, handler: F) -> F: ...
 
     def on(self, type: EventType, handler: Any = None) -> Any:
-        """Call a function, plain or async, whenever this happens. Without a function, a decorator."""
+        """Call a function, plain or async, whenever this happens. Without a function, a decorator.
+
+        Args:
+            type: ``"setup"``, ``"fork"``, ``"online"``, ``"listening"``, ``"message"``, ``"disconnect"``, ``"exit"`` or
+                ``"error"``, as with Node, ``"ready"``, ``"restart"`` or ``"unhealthy"``.
+            handler: The function.
+
+        Raises:
+            ValueError: There is no such event.
+        """
         return self._add(type, handler, once=False)
 
     @overload
@@ -141,24 +165,36 @@ class Events:
                 "their own is handled by `router`"
             )
 
-    def has(self, type: EventType) -> bool:
+    def _has(self, type: EventType) -> bool:
         """Whether anybody is to be told."""
         return bool(self._registered.get(type))
 
-    async def tell(self, event: WorkerEvent) -> None:
+    async def _tell(self, event: WorkerEvent) -> None:
         """Call the handlers, one after the other. What one raises is logged, and goes no further.
 
         Cancellation: the remaining handlers are not called.
         """
         for each in tuple(self._registered.get(event.type, ())):
+            present = self._registered[event.type]
+            if each not in present:
+                continue  # a handler before it has taken it off, or another event was the next time
             if each.once:
-                self._registered[event.type].remove(each)
-            try:
+                present.remove(each)
+            with errors_told(partial(_log_failure, event.type)):
                 result = each.handler(event)
                 if inspect.isawaitable(result):
                     await result
-            except Exception:
-                logger.exception("a handler of the event %r of the cluster failed", event.type)
+
+
+def _log_failure(type: EventType, error: Exception) -> None:
+    logger.error("a handler of the event %r of the cluster failed", type, exc_info=error)
+
+
+# Whether this is a handler of the queue, or a task that one has started.
+_is_handler: ContextVar[bool] = ContextVar("pyipc.cluster.events.is_handler", default=False)
+
+# Seconds that handlers of the last events may take when a cluster ends.
+_PATIENCE = 30.0
 
 
 class EventQueue:
@@ -177,6 +213,7 @@ class EventQueue:
 
         Cancellation: what was not told yet is not told.
         """
+        _is_handler.set(True)
         async for event, told in self._receive:
             await self.deliver(event)
             if told is not None:
@@ -191,8 +228,8 @@ class EventQueue:
         Cancellation: the remaining handlers are not called.
         """
         if event.worker is not None:
-            await event.worker.lifecycle.tell(event)
-        await self._events.tell(event)
+            await event.worker._tell(event)
+        await self._events._tell(event)
 
     def report(self, event: WorkerEvent) -> trio.Event:
         """Something happened.
@@ -206,10 +243,13 @@ class EventQueue:
         return told
 
     async def wait_told(self) -> None:
-        """Wait until everybody was told of all that has happened until now.
+        """Wait until everybody was told of all that has happened until now, but for the handler that asks for it.
 
         Cancellation: nothing is changed by it.
         """
         goal = self._reported
-        while self._told < goal:
-            await self._progress.wait()
+        with trio.move_on_after(_PATIENCE):
+            while self._told < goal and not _is_handler.get():
+                await self._progress.wait()
+            return
+        logger.error("a handler of an event of the cluster does not return; later events are not told")

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Mapping
     from contextlib import AbstractAsyncContextManager
 
-    from pyipc.cluster.events import WorkerEvent
     from pyipc.cluster.process import WorkerProcess
     from pyipc.cluster.settings import Settings
 
@@ -60,11 +59,11 @@ class WorkerInfo:
     env: Mapping[str, str | None]
 
 
-class WorkerHandle:
+class WorkerHandle(Events):
     """One worker. Made by `Cluster.fork`.
 
-    What is sent to it goes to its present process. While that starts, it waits until the program in there listens to
-    messages; when there is none, or it ends meanwhile, the caller gets `pyipc.ConnectionLost`.
+    What is sent to it goes to its present process. While that starts, it waits until the program in there has a handler
+    for it, or is ready; when there is none, or it ends meanwhile, the caller gets `pyipc.ConnectionLost`.
 
     Args:
         id: Its id.
@@ -77,12 +76,12 @@ class WorkerHandle:
         role: As given.
         env: As given.
         settings: What its next process is started with.
-        lifecycle: Whom to tell of what happens to it.
         begun: How many processes were started for it.
         restarts: How often it was started again because its process had ended.
         current: The process that it has, or had last.
         is_leaving: Whether it is to end for good.
         has_failed: Whether it was given up.
+        is_listened_to: Whether the primary's program can be expected to have its handlers.
         gone: Is set when it has no process any more, and will have none.
     """
 
@@ -91,12 +90,13 @@ class WorkerHandle:
         self.role: str = role
         self.env: Mapping[str, str | None] = dict(env)
         self.settings: Settings = settings
-        self.lifecycle: Events = Events()
+        super().__init__()
         self.begun: int = 0
         self.restarts: int = 0
         self.current: WorkerProcess | None = None
         self.is_leaving: bool = False
         self.has_failed: bool = False
+        self.is_listened_to: bool = False
         self.gone: trio.Event = trio.Event()
         self._changed = trio.Event()
         self._watchers: list[Callable[[WorkerProcess], None]] = []
@@ -181,24 +181,10 @@ class WorkerHandle:
             uptime=trio.current_time() - process.started if process is not None and alive else 0.0,
             in_flight=self.in_flight,
             connections=0 if process is None or process.candidate is None else process.candidate.open_connections,
-            memory=pulse.get("memory"),
+            memory=process.memory if process is not None and alive else None,
             lag=pulse.get("lag"),
             env=self.env,
         )
-
-    # --- events ---
-
-    def on(self, type: Any, handler: Any = None) -> Any:
-        """Call a function, plain or async, when something happens to this worker; see `Cluster.on`."""
-        return self.lifecycle.on(type, handler)
-
-    def once(self, type: Any, handler: Any = None) -> Any:
-        """Likewise, but only the next time."""
-        return self.lifecycle.once(type, handler)
-
-    def off(self, type: Any, handler: Callable[[WorkerEvent], object] | None = None) -> None:
-        """Call a function no more; without one, none of this type."""
-        self.lifecycle.off(type, handler)
 
     # --- talking to it ---
 
@@ -221,8 +207,9 @@ class WorkerHandle:
 
         Cancellation: a cancelled emit has sent nothing, unless it was waiting to be confirmed.
         """
-        _, connection = await self._connection()
-        await connection.emit(event, data, attachments=list(attachments), confirm=confirm)
+        process, connection = await self._connection(event)
+        with process.waited_for():
+            await connection.emit(event, data, attachments=list(attachments), confirm=confirm)
 
     async def request(
         self,
@@ -245,7 +232,7 @@ class WorkerHandle:
 
         Cancellation: the worker is told, and cancels its handler.
         """
-        process, connection = await self._connection()
+        process, connection = await self._connection(event)
         typed: dict[str, Any] = {} if result is None else {"result": result}
         with process.waited_for():
             return await connection.request(event, data, attachments=list(attachments), timeout=timeout, **typed)
@@ -260,18 +247,19 @@ class WorkerHandle:
 
     @contextlib.asynccontextmanager
     async def _stream(self, event: str, data: object, how: dict[str, Any]) -> AsyncIterator[pyipc.Stream[Any]]:
-        process, connection = await self._connection()
+        process, connection = await self._connection(event)
         with process.waited_for():
             async with connection.stream(event, data, **how) as stream:
                 yield stream
 
-    async def _connection(self) -> tuple[WorkerProcess, pyipc.Connection]:
-        """Its process and the connection with it, once that listens to messages."""
+    async def _connection(self, event: str) -> tuple[WorkerProcess, pyipc.Connection]:
+        """Its process and the connection with it, once its program has a handler, or is ready."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        while self.current is None and not self.gone.is_set():
+            await self.wait_changed()
         process = self.current
-        if process is not None and not process.taking.is_set():
-            await process.taking.wait()
-        else:
-            await trio.lowlevel.checkpoint_if_cancelled()
+        if process is not None and not process.taking.is_settled:
+            await process.taking.wait(event)
         if process is None or process.messages is None or not process.messages.is_open or process.is_closed:
             raise pyipc.ConnectionLost(
                 f"worker {self.id!r} has no process that could be talked to (it is {self.state}); nothing was sent"
@@ -307,6 +295,12 @@ class WorkerHandle:
         self._notify()
 
     # --- for the cluster ---
+
+    def listen(self) -> None:
+        """Whoever has started it goes on now: what it says waits for handlers no longer."""
+        self.is_listened_to = True
+        if self.current is not None:
+            self.current.is_listened_to.set()
 
     def watch(self, changed: Callable[[WorkerProcess], None]) -> None:
         """Call a function whenever the state of one of its processes has changed."""

@@ -13,13 +13,16 @@ import trio
 import pyipc
 from pyipc.cluster import control
 from pyipc.cluster.claiming import Claims
-from pyipc.cluster.errors import ClusterError, ReloadFailed, UnknownWorker, WorkerFailed
+from pyipc.cluster.errors import ClusterError, UnknownWorker, WorkerFailed
 from pyipc.cluster.events import EventQueue, Events, WorkerEvent
 from pyipc.cluster.handle import WorkerHandle
+from pyipc.cluster.introducing import Introductions
 from pyipc.cluster.jobs import Jobs
 from pyipc.cluster.keeper import Keeper
 from pyipc.cluster.policies import Policy, PolicyFunction, ReusePort, Shared, policy_from
 from pyipc.cluster.process import exit_text
+from pyipc.cluster.pulse import check_memory_known
+from pyipc.cluster.reloading import replace_all
 from pyipc.cluster.settings import SettingOverrides, Settings
 from pyipc.cluster.submitting import Submitting
 from pyipc.cluster.switchboard import Switchboard
@@ -35,11 +38,14 @@ __all__ = ["Cluster"]
 logger: logging.Logger = logging.getLogger("pyipc.cluster")
 
 
-class Cluster(Submitting):
+class Cluster(Events, Submitting):
     """A primary with its workers, for the length of an ``async with`` block.
 
     Entering it starts ``workers`` processes and waits until all are ready. Leaving it lets them finish what is under
-    way, and end. Workers are fresh interpreters, never forks of a running event loop.
+    way, and end. Handlers for what workers say are best registered before it is entered. If there are none by then,
+    what workers say waits until it is entered and its block waits for the first time, and so it is with `fork`; but who
+    asks something before it is ready is answered at once, since entering may wait for just that. Workers are fresh
+    interpreters, never forks of a running event loop.
 
     Args:
         target: What workers run: ``"package.module:function"``, an async function that takes a `Worker`, or a plain
@@ -72,10 +78,11 @@ class Cluster(Submitting):
         if workers < 0:
             raise ValueError(f"workers must be zero or more, not {workers!r}")
         self._settings = Settings().changed(settings)
+        check_memory_known(self._settings)
         self._initial = workers
         self._initial_role = role
-        self._events = Events()
-        self._queue = EventQueue(self._events)
+        super().__init__()
+        self._queue = EventQueue(self)
         self._router = pyipc.Router()
         if router is not None:
             self._router.include(router)
@@ -89,12 +96,13 @@ class Cluster(Submitting):
         inner = pyipc.Router()
         inner.include(self._router)
         self._claims = Claims(policy_from(policy), self._settings.max_handovers)
+        self._introductions = Introductions(self._workers)
         self._jobs = Jobs(
             self._workers,
             jobs_per_worker=self._settings.jobs_per_worker,
             max_pending_jobs=self._settings.max_pending_jobs,
         )
-        self._switchboard = Switchboard(inner, self._settings.max_frame_size)
+        self._switchboard = Switchboard(inner, self._settings.max_frame_size, self._has_handlers)
         inner.on("message", self._on_message)
         self._answer_workers(self._switchboard.router)
 
@@ -139,33 +147,10 @@ class Cluster(Submitting):
         Raises:
             TypeError, ValueError: A setting does not exist, or is out of range.
         """
-        self._settings = self._settings.changed(settings)
+        changed = self._settings.changed(settings)
+        check_memory_known(changed)
+        self._settings = changed
         self._queue.report(WorkerEvent(type="setup", settings=self._settings))
-
-    # --- events ---
-
-    def on(self, type: Any, handler: Any = None) -> Any:
-        """Call a function, plain or async, with a `WorkerEvent` when something happens; without one, a decorator.
-
-        Handlers are called one after the other, in the order in which things happen. What one raises is logged.
-
-        Args:
-            type: ``"setup"``, ``"fork"``, ``"online"``, ``"listening"``, ``"message"``, ``"disconnect"``, ``"exit"`` or
-                ``"error"``, as with Node, ``"ready"``, ``"restart"`` or ``"unhealthy"``.
-            handler: The function.
-
-        Raises:
-            ValueError: There is no such event.
-        """
-        return self._events.on(type, handler)
-
-    def once(self, type: Any, handler: Any = None) -> Any:
-        """Likewise, but only the next time."""
-        return self._events.once(type, handler)
-
-    def off(self, type: Any, handler: Any = None) -> None:
-        """Call a function no more; without one, none of this type."""
-        self._events.off(type, handler)
 
     # --- running ---
 
@@ -195,13 +180,18 @@ class Cluster(Submitting):
             except Exception:
                 await self.disconnect()
                 raise
-            await self.disconnect()
+            else:
+                await self.disconnect()
+            finally:
+                self._is_leaving = True
 
     async def _start_first(self) -> None:
         """Start those that there are to be from the beginning, all at the same time."""
-        handles = [self._fork(None, self._initial_role, {}, {}) for _ in range(self._initial)]
+        handles = [self._fork(None, self._initial_role, {}, {}, one_try=True) for _ in range(self._initial)]
         for handle in handles:
             await self._wait_started(handle)
+        for handle in handles:
+            handle.listen()
 
     # --- workers ---
 
@@ -217,7 +207,8 @@ class Cluster(Submitting):
         """Start a worker.
 
         Args:
-            id: Its id, unique among those that there are; by default the next number.
+            id: Its id, unique among those that there are; by default the next number. That of a worker which has
+                failed can be had again.
             role: What it is for, by which jobs and messages can be addressed.
             env: Variables for its environment.
             wait: Whether to wait until it is ready.
@@ -230,15 +221,22 @@ class Cluster(Submitting):
 
         Cancellation: it is ended.
         """
-        handle = self._fork(id, role, env or {}, settings)
+        handle = self._fork(id, role, env or {}, settings, one_try=wait)
         if wait:
             await self._wait_started(handle)
         else:
             await trio.lowlevel.checkpoint()
+        handle.listen()
         return handle
 
     def _fork(
-        self, id: str | None, role: str, env: Mapping[str, str | None], settings: Mapping[str, Any]
+        self,
+        id: str | None,
+        role: str,
+        env: Mapping[str, str | None],
+        settings: Mapping[str, Any],
+        *,
+        one_try: bool,
     ) -> WorkerHandle:
         if self._nursery is None or self._is_leaving:
             raise ClusterError("the cluster is not running; fork inside its `async with` block")
@@ -247,15 +245,21 @@ class Cluster(Submitting):
             while str(self._ids) in self._workers:
                 self._ids += 1
             id = str(self._ids)
-        elif not id or len(id) > 128 or not id.isprintable():
-            raise ValueError(f"the id of a worker is text of 1 to 128 printable characters, and not {id!r}")
-        if id in self._workers:
+        elif not id or len(id) > 128 or not id.isprintable() or id == "primary":
+            raise ValueError(
+                f"the id of a worker is text of 1 to 128 printable characters, other than 'primary', and not {id!r}"
+            )
+        if id in self._workers and not self._workers[id].has_failed:
             raise ValueError(f"there is a worker {id!r} already; ids are unique")
         own = self._settings.changed(settings)
+        check_memory_known(own)
+        if id in self._workers:
+            self._workers[id].leave()
         handle = WorkerHandle(id, role, env, own.changed({"env": {**own.env, **env}}))
         handle.watch(self._claims.process_changed)
+        handle.watch(self._introductions.process_changed)
         handle.watch(self._jobs.worker_changed)
-        keeper = Keeper(handle, self._switchboard, self._queue, self._nursery)
+        keeper = Keeper(handle, self._switchboard, self._queue, self._nursery, one_try=one_try)
         self._workers[id] = handle
         self._keepers[id] = keeper
         self._nursery.start_soon(self._keep, handle, keeper)
@@ -265,8 +269,7 @@ class Cluster(Submitting):
         try:
             await keeper.run()
         finally:
-            if not handle.has_failed:
-                self._forget(handle)
+            self._forget(handle)
 
     def _forget(self, handle: WorkerHandle) -> None:
         if self._workers.get(handle.id) is handle:
@@ -283,11 +286,12 @@ class Cluster(Submitting):
         except BaseException:
             handle.leave()
             raise
-        if not first.is_ready and not handle.is_ready:
-            handle.leave()
-            await first.gone.wait()
-            reason = f"worker {handle.id!r} {exit_text(first)} before it was ready"
-            raise WorkerFailed(handle.id, reason, code=first.code, signal=first.signal)
+        if not first.was_ready:
+            await handle.gone.wait()
+            reason = f"worker {handle.id!r} {exit_text(first)}"
+            raise WorkerFailed(
+                handle.id, f"{reason}; that was before it was ready", code=first.code, signal=first.signal
+            )
 
     async def reload(self) -> None:
         """Replace every worker's process by a new one, which runs the code as it is now. Nothing is lost by it.
@@ -295,17 +299,21 @@ class Cluster(Submitting):
         New processes are started beside all the old ones. When all are ready the old ones are asked to leave: they
         accept nothing more, finish what is under way, and end.
 
+        If the process of a worker ends meanwhile, its new one takes its place at once. Workers that have failed are
+        begun anew.
+
         Raises:
             ReloadFailed: Not all became ready. The old ones go on as if nothing had been.
 
         Cancellation: likewise, until the old ones were asked to leave; after that they leave all the same.
         """
         async with self._reloading:
-            keepers = [each for each in self._keepers.values() if not each.handle.is_leaving]
-            await _replace_all(keepers)
+            await replace_all([each for each in self._keepers.values() if not each.handle.is_leaving])
 
     async def scale(self, role: str, count: int) -> None:
         """See to it that there are so many workers of a role: start some, or let the youngest leave.
+
+        Those that have failed do not count, and go.
 
         Args:
             role: The role; ``""`` for those without one.
@@ -319,13 +327,17 @@ class Cluster(Submitting):
         """
         if count < 0:
             raise ValueError(f"count must be zero or more, not {count!r}")
-        present = [each for each in self._workers.values() if each.role == role and not each.is_leaving]
-        async with trio.open_nursery() as nursery:
-            for handle in present[count:]:
-                nursery.start_soon(handle.disconnect)
-            new = [self._fork(None, role, {}, {}) for _ in range(count - len(present))]
-            for handle in new:
-                await self._wait_started(handle)
+        there = [each for each in self._workers.values() if each.role == role and not each.is_leaving]
+        present = [each for each in there if not each.has_failed]
+        leaving = [*present[count:], *(each for each in there if each.has_failed)]
+        new = [self._fork(None, role, {}, {}, one_try=True) for _ in range(count - len(present))]
+        for handle in leaving:
+            handle.leave()
+        for handle in new:
+            await self._wait_started(handle)
+            handle.listen()
+        for handle in leaving:
+            await handle.gone.wait()
 
     async def disconnect(self) -> None:
         """Let all workers finish and leave. Returns when all are gone, and everybody was told.
@@ -347,10 +359,8 @@ class Cluster(Submitting):
     def kill(self) -> None:
         """End all workers at once."""
         self._is_leaving = True
-        for handle in self._workers.values():
-            handle.leave()
-            if handle.current is not None:
-                handle.current.kill()
+        for keeper in self._keepers.values():
+            keeper.kill()
 
     # --- talking to workers ---
 
@@ -412,6 +422,10 @@ class Cluster(Submitting):
 
     # --- what workers say ---
 
+    def _has_handlers(self, process: WorkerProcess) -> bool:
+        """Whether the program has any handler for what a process says."""
+        return self._router.version > 0 or self._has("message") or process.handle._has("message")
+
     async def _on_message(self, message: pyipc.Message[Any]) -> None:
         process = self._switchboard.worker_process(message.connection)
         if process is not None:
@@ -421,9 +435,11 @@ class Cluster(Submitting):
         """Handle what workers say of themselves."""
         process_of = self._switchboard.process_of
         router.on(control.LISTEN, lambda message: self._claims.listen(process_of(message), message.data))
+        router.on(control.LINK, lambda message: self._introductions.introduce(process_of(message), message.data))
         router.on(control.UNLISTEN, lambda message: self._claims.close(process_of(message), message.data))
         router.on(control.ONLINE, lambda message: process_of(message).on_online())
-        router.on(control.TAKING, lambda message: process_of(message).on_taking())
+        router.on(control.TAKING, lambda message: process_of(message).taking.told(message.data))
+        router.on(control.ASKING, lambda message: process_of(message).is_listened_to.set())
         router.on(control.READY, lambda message: process_of(message).on_ready())
         router.on(control.PULSE, lambda message: process_of(message).on_pulse(message.data))
         router.on(control.FAILED, lambda message: process_of(message).on_failed(str(message.data)))
@@ -432,32 +448,3 @@ class Cluster(Submitting):
             control.LISTENING,
             lambda message: process_of(message).on_listening(pyipc.parse_address(message.data)),
         )
-
-
-async def _replace_all(keepers: list[Keeper]) -> None:
-    """Start a new process for each, and when all are ready let them take the places of the old ones."""
-    new: dict[Keeper, WorkerProcess] = {}
-    failures: dict[str, str] = {}
-
-    async def begin(keeper: Keeper) -> None:
-        try:
-            new[keeper] = await keeper.begin_replacement()
-        except WorkerFailed as error:
-            failures[keeper.handle.id] = str(error)
-
-    try:
-        async with trio.open_nursery() as nursery:
-            for keeper in keepers:
-                nursery.start_soon(begin, keeper)
-        if failures:
-            raise ReloadFailed(failures)
-    except BaseException:
-        for process in new.values():
-            process.voluntary = True
-            process.kill()
-        raise
-    old = [keeper.replace(process) for keeper, process in new.items()]
-    async with trio.open_nursery() as nursery:
-        for before in old:
-            if before is not None and not before.gone.is_set():
-                nursery.start_soon(before.leave_for_successor)

@@ -17,6 +17,7 @@ from pyipc.cluster.candidate import Candidate
 from pyipc.cluster.dialing import Channel
 from pyipc.cluster.events import WorkerEvent
 from pyipc.cluster.spawning import spawn
+from pyipc.cluster.taking import Taking
 from pyipc.nursery import hidden_nursery
 
 if TYPE_CHECKING:
@@ -72,16 +73,19 @@ class WorkerProcess:
         code: Its exit code, once it is gone and no signal ended it.
         signal: The number of the signal that ended it.
         voluntary: Whether its end was asked for, by the primary or by itself.
-        failure: Why its program failed, as far as it could tell.
+        failure: Why it was ended, or why its program failed, as far as it could tell.
+        was_ready: Whether it has ever been ready.
         control: The connection by which it is ruled.
         messages: The connection for what programs say to each other.
         candidate: Who is handed connections, once it was started.
         pulse: What it last told of how it is.
-        heard: When that was, in trio's time.
+        pulses: How often it has told that.
+        memory: Its resident bytes when that was last looked at, if they are known.
         in_flight: Requests and streams of the primary's program, and jobs, that are under way there.
         is_closed: Whether nothing more is to be sent to it.
         online: Is set when it is online, or gone.
-        taking: Is set when it takes messages, or is gone.
+        taking: For which names its program has handlers, while it starts.
+        is_listened_to: Is set when the primary's program can be expected to have its handlers.
         settled: Is set when it is ready, or gone.
         gone: Is set when it has ended, all it said was heard, and its exit was reported.
     """
@@ -102,6 +106,8 @@ class WorkerProcess:
         self._queue = queue
         self._spawned: Spawned | None = None
         self._sent: int | None = None
+        # Signals that it was to be sent before there was a process.
+        self._early_signals: list[int] = []
         self._told_online: trio.Event | None = None
         self._open_connections = 0
         self._disconnected = trio.Event()
@@ -113,15 +119,20 @@ class WorkerProcess:
         self.signal: int | None = None
         self.voluntary: bool = False
         self.failure: str = ""
+        self.was_ready: bool = False
         self.control: pyipc.Connection | None = None
         self.messages: pyipc.Connection | None = None
         self.candidate: Candidate | None = None
         self.pulse: dict[str, Any] = {}
-        self.heard: float = self.started
+        self.pulses: int = 0
+        self.memory: int | None = None
         self.in_flight: int = 0
         self.is_closed: bool = False
         self.online: trio.Event = trio.Event()
-        self.taking: trio.Event = trio.Event()
+        self.taking: Taking = Taking(self._ask_for)
+        self.is_listened_to: trio.Event = trio.Event()
+        if handle.is_listened_to:
+            self.is_listened_to.set()
         self.settled: trio.Event = trio.Event()
         self.gone: trio.Event = trio.Event()
 
@@ -149,19 +160,23 @@ class WorkerProcess:
         try:
             self._spawned = spawned = await spawn(self._invitation, self.settings)
         except (OSError, pyipc.IPCError) as error:
-            self.failure = f"it could not be started: {error}"
-            self._report("error", error=error, reason=self.failure)
+            self.failure = f"could not be started: {error}"
+            self._report("error", error=error, reason=f"worker {self.handle.id!r} {self.failure}")
             self._conclude()
             return
-        self.pid = spawned.process.pid
-        self.candidate = Candidate(spawned.courier, worker=self.handle.id, role=self.handle.role)
-        self._report("fork")
         try:
+            self.pid = spawned.process.pid
+            for number in self._early_signals:
+                self.send_signal(number)
+            self.candidate = Candidate(spawned.courier, worker=self.handle.id, role=self.handle.role)
+            self._report("fork")
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self.candidate.run)
                 async with hidden_nursery() as beside:
                     beside.start_soon(spawned.run, self._adopt)
-                    self._take_status(await spawned.process.wait())
+                    await spawned.process.wait()
+                spawned.hang_up()
+                self.is_listened_to.set()
                 spawned.courier.finish()
                 if self._open_connections:
                     with trio.move_on_after(_LAST_WORDS):
@@ -196,12 +211,14 @@ class WorkerProcess:
             spawned.process.kill()
             with trio.move_on_after(_LAST_WORDS):
                 await spawned.process.wait()
-        assert self.candidate is not None
-        self.candidate.close()
+        if spawned.process.returncode is not None:
+            self._take_status(spawned.process.returncode)
+        if self.candidate is not None:
+            self.candidate.close()
         await spawned.release()
         for connection in (self.control, self.messages):
             if connection is not None and connection.is_open:
-                # A process that it started may hold the other end, but there is nobody left to talk to.
+                # A process that it started may hold the other end, or a handler may take long, but it says no more.
                 with trio.CancelScope() as scope:
                     scope.cancel()
                     await connection.aclose()
@@ -209,33 +226,30 @@ class WorkerProcess:
     def _conclude(self) -> None:
         self.state = ProcessState.GONE
         self.online.set()
-        self.taking.set()
+        self.taking.settle()
         self.settled.set()
         if self._spawned is not None:
             if not self._disconnected.is_set():
                 self._disconnected.set()
                 self._report("disconnect", voluntary=self.voluntary)
-            self._report("exit", code=self.code, signal=self.signal, voluntary=self.voluntary)
+            self._report("exit", code=self.code, signal=self.signal, voluntary=self.voluntary, reason=self.failure)
         self.gone.set()
         self.handle.process_changed(self)
 
-    async def stop(self, *, drain_timeout: float | None, kill_timeout: float, message: str = "") -> None:
-        """Let it finish and leave. When it does not, SIGTERM, and then SIGKILL.
+    async def leave(self, message: str) -> None:
+        """Let it finish and leave. When it does not, SIGTERM, and then SIGKILL; its settings say when.
 
         Args:
-            drain_timeout: Seconds that it may take; ``None`` for as long as it likes.
-            kill_timeout: Seconds after SIGTERM.
             message: Why, for its log.
 
         Cancellation: it is left as far as it has come.
         """
+        drain_timeout, kill_timeout = self.settings.drain_timeout, self.settings.kill_timeout
         self.voluntary = True
         # Before it is online it has nothing to finish, and would hear of it only later.
-        if self.online.is_set() and self.control is not None and self.control.is_open:
-            if self.state in (ProcessState.ONLINE, ProcessState.READY):
-                self.state = ProcessState.DRAINING
-                self.handle.process_changed(self)
-            with contextlib.suppress(pyipc.ConnectionClosed):  # it is on its way out already
+        if self.online.is_set() and self.control is not None:
+            self.on_leaving()
+            with contextlib.suppress(pyipc.ConnectionClosed):  # it is on its way out already, and has the same time
                 await self.control.emit(control.DRAIN, {"timeout": drain_timeout, "message": message})
             with trio.move_on_after(float("inf") if drain_timeout is None else drain_timeout + _GRACE):
                 await self.gone.wait()
@@ -250,17 +264,14 @@ class WorkerProcess:
             self.kill()
             await self.gone.wait()
 
-    async def leave_for_successor(self) -> None:
-        """Let it finish and leave, as another has taken its place; see `stop`.
+    def fail(self, reason: str) -> None:
+        """End it at once, as it is not what it should be.
 
-        Cancellation: it is left as far as it has come.
+        Args:
+            reason: In which way, for people.
         """
-        settings = self.settings
-        await self.stop(
-            drain_timeout=settings.drain_timeout,
-            kill_timeout=settings.kill_timeout,
-            message="another process has taken its place",
-        )
+        self.failure = reason
+        self.kill()
 
     def kill(self) -> None:
         """End it at once."""
@@ -272,9 +283,11 @@ class WorkerProcess:
         Raises:
             ValueError: There is no such signal.
         """
-        if self._spawned is None or self._spawned.process.returncode is not None:
+        if self._spawned is None:
+            self._early_signals.append(signal.Signals(number))
+        elif self._spawned.process.returncode is not None:
             return
-        if sys.platform == "win32":
+        elif sys.platform == "win32":
             self._sent = int(number)
             self._spawned.process.kill()
         else:
@@ -284,22 +297,27 @@ class WorkerProcess:
 
     def on_online(self) -> None:
         """It has connected, and its program begins."""
-        self.heard = trio.current_time()
         if self.state is ProcessState.STARTING:
             self.state = ProcessState.ONLINE
             self._told_online = self._report("online")
             self.online.set()
             self.handle.process_changed(self)
 
-    def on_taking(self) -> None:
-        """It has handlers for messages."""
-        self.taking.set()
+    async def _ask_for(self, event: str) -> None:
+        """Have it tell when its program has a handler for a name."""
+        await self.online.wait()
+        if self.control is not None:
+            with contextlib.suppress(pyipc.ConnectionClosed):  # nobody waits any more when it is gone
+                await self.control.emit(control.WANTED, event)
 
     def on_ready(self) -> None:
         """It can do its work."""
-        self.taking.set()
-        if self.state is ProcessState.ONLINE:
-            self.state = ProcessState.READY
+        self.taking.settle()
+        # Over another connection it may have said before that it is enough, and have been told to leave.
+        if self.state in (ProcessState.ONLINE, ProcessState.DRAINING) and not self.was_ready:
+            self.was_ready = True
+            if self.state is ProcessState.ONLINE:
+                self.state = ProcessState.READY
             self._report("ready")
             self.settled.set()
             self.handle.process_changed(self)
@@ -310,31 +328,32 @@ class WorkerProcess:
 
     def on_pulse(self, pulse: dict[str, Any]) -> None:
         """It tells how it is."""
-        self.heard = trio.current_time()
+        self.pulses += 1
         self.pulse = pulse
 
     def on_failed(self, failure: str) -> None:
         """Its program failed."""
-        self.failure = failure
+        self.failure = self.failure or failure
 
-    async def on_leave(self, *, voluntary: bool) -> int:
+    async def on_leave(self, *, voluntary: bool) -> None:
         """It is about to end, and has nothing under way of its own: let the program's requests come to their end.
 
         Args:
             voluntary: Whether it means to end for good.
 
         Returns:
-            How many events and requests were sent to it; there will be no more.
+            When nothing is sent to it any more.
 
         Cancellation: it is talked to no more all the same.
         """
         self.voluntary |= voluntary
         self.on_leaving()
         self.is_closed = True
+        self.taking.settle()
+        self.is_listened_to.set()
         while self.in_flight:
             self._has_answered = trio.Event()
             await self._has_answered.wait()
-        return 0 if self.messages is None else self.messages.statistics().events_sent
 
     @contextlib.contextmanager
     def waited_for(self) -> Iterator[None]:
@@ -371,7 +390,9 @@ class WorkerProcess:
             self._report("disconnect", voluntary=self.voluntary)
 
     def _report(self, type: Any, **attributes: Any) -> trio.Event:
-        return self._queue.report(WorkerEvent(type=type, worker=self.handle, **attributes))
+        return self._queue.report(
+            WorkerEvent(type=type, worker=self.handle, pid=self.pid, generation=self.generation, **attributes)
+        )
 
 
 def exit_text(process: WorkerProcess) -> str:

@@ -29,6 +29,7 @@ class Settings:
         env: Variables for the environment of every worker, beside those of this process; ``None`` as a value takes
             one away.
         silent: Whether what workers print goes nowhere.
+        stdout: The descriptor of a file or pipe that what workers print goes to; by default it is that of this process.
         uid: Which user workers run as, a name or a number.
         gid: Which group, likewise.
         wait_ready: Whether a worker is ready only when it says so, with ``await worker.ready()``.
@@ -39,7 +40,8 @@ class Settings:
             ``"on-failure"`` (another code than 0, or a signal), or ``"never"``.
         stop_exit_codes: Exit codes after which it is not started again in any case.
         max_restarts: How often a worker may be started again within ``restart_window``; one more, and it has failed.
-        restart_window: Seconds that restarts are remembered for.
+        restart_window: Seconds that restarts are remembered for; of a worker that does not even become ready they are
+            not forgotten.
         restart_interval: The pause before the first restart, which doubles with each that follows soon.
         restart_max_interval: The longest pause.
         restart_jitter: Whether pauses are shortened by chance, so that many workers do not start at the same time.
@@ -47,7 +49,8 @@ class Settings:
         hang_timeout: After so long without a word from it, a worker hangs, and is killed and replaced.
         max_memory_size: Resident bytes above which a worker is replaced; this takes psutil.
         max_age_timeout: Seconds after which a worker is replaced; every worker's own is shortened by up to a tenth,
-            by chance, so that they do not all go at once.
+            by chance, so that they do not all go at once. As with memory, the new process is ready before the old one
+            leaves.
         jobs_per_worker: How many submitted jobs a worker has at the same time.
         max_pending_jobs: How many jobs wait for a worker before `Cluster.submit` waits.
         max_handovers: How many connections a worker may be given before it has taken the first of them.
@@ -60,6 +63,7 @@ class Settings:
     cwd: str | None = None
     env: Mapping[str, str | None] = dataclasses.field(default_factory=dict)
     silent: bool = False
+    stdout: int | None = None
     uid: str | int | None = None
     gid: str | int | None = None
     wait_ready: bool = False
@@ -89,6 +93,11 @@ class Settings:
             raise ValueError(f"restart must be 'always', 'on-failure' or 'never', not {self.restart!r}")
         if isinstance(self.args, str) or isinstance(self.exec_args, str):
             raise TypeError("args and exec_args are lists of texts, such as ['--verbose'], and not one text")
+        if self.hang_timeout is not None and self.hang_timeout < 2 * self.heartbeat_interval:
+            raise ValueError(
+                f"hang_timeout must be at least twice heartbeat_interval, not {self.hang_timeout:g} s with one of "
+                f"{self.heartbeat_interval:g} s"
+            )
 
     def changed(self, overrides: Mapping[str, Any]) -> Settings:
         """These settings, some of them changed.
@@ -130,6 +139,7 @@ class SettingOverrides(TypedDict, total=False):
     cwd: str | None
     env: Mapping[str, str | None]
     silent: bool
+    stdout: int | None
     uid: str | int | None
     gid: str | int | None
     wait_ready: bool

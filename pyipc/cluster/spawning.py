@@ -39,12 +39,15 @@ class Spawned:
             process to its end.
         courier: What carries sockets to it.
         release: Gives back what is to be held for as long as the process is there.
+        hang_up: Once the process has ended: lets both links end behind what it has written, whoever else may hold its
+            ends of them, such as a process that it started.
     """
 
     process: trio.Process
     run: Callable[[Adopt], Awaitable[None]]
     courier: Courier
     release: Callable[[], Awaitable[None]]
+    hang_up: Callable[[], None] = lambda: None
 
 
 async def spawn(invitation: Invitation, settings: Settings) -> Spawned:
@@ -102,10 +105,18 @@ async def spawn(invitation: Invitation, settings: Settings) -> Spawned:
         adopt(Channel.CONTROL, socket_link(control, name, process.pid))
         adopt(Channel.MESSAGES, socket_link(messages, name, process.pid))
 
+    def hang_up() -> None:
+        # Elsewhere what was not read yet would be thrown away by it.
+        if sys.platform == "linux":
+            for sock in (control, messages):
+                with contextlib.suppress(OSError):  # it has ended already
+                    sock.shutdown(socket.SHUT_RD)
+
     async def release() -> None:
         os.close(lifeline)
+        courier.close()
 
-    return Spawned(process, run, courier, release)
+    return Spawned(process, run, courier, release, hang_up)
 
 
 def worker_environment(settings: Settings, invitation: Invitation) -> dict[str, str]:
@@ -124,6 +135,8 @@ def process_options(settings: Settings) -> dict[str, Any]:
     options: dict[str, Any] = {"stdin": subprocess.DEVNULL}
     if settings.cwd is not None:
         options["cwd"] = settings.cwd
+    if settings.stdout is not None:
+        options["stdout"] = settings.stdout
     if settings.silent:
         options |= {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     if settings.uid is not None:

@@ -16,7 +16,8 @@ class RestartPolicy:
     """Decides after each exit of a worker.
 
     Pauses double with each restart that follows another within the window, and the number of restarts in it has a
-    limit: a worker that fails at once, again and again, is given up, one that fails once an hour never is.
+    limit: a worker that fails at once, again and again, is given up, one that fails once an hour never is. However
+    long it takes to fail, the window does not move on for a worker that never becomes ready.
 
     Args:
         chance: A random number of at least 0 and less than 1.
@@ -31,7 +32,7 @@ class RestartPolicy:
 
         Args:
             settings: Those of the worker.
-            code: The exit code; ``None`` if it was a signal.
+            code: The exit code; ``None`` if it was a signal, or there was no process.
             voluntary: Whether the exit was asked for.
         """
         if voluntary or settings.restart == "never":
@@ -40,19 +41,21 @@ class RestartPolicy:
             return False
         return settings.restart == "always" or code != 0
 
-    def delay(self, settings: Settings, now: float) -> float | None:
+    def delay(self, settings: Settings, now: float, *, was_ready: bool) -> float | None:
         """Count a restart, and say how long to wait before it.
 
         Args:
             settings: Those of the worker.
             now: The time, in seconds.
+            was_ready: Whether the process that has ended had become ready.
 
         Returns:
             Seconds; ``None`` if there were too many, and it is to be given up.
         """
-        while self._restarts and self._restarts[0] <= now - settings.restart_window:
+        while was_ready and self._restarts and self._restarts[0] <= now - settings.restart_window:
             self._restarts.popleft()
         if len(self._restarts) >= settings.max_restarts:
+            self._restarts.clear()  # whoever starts it all the same has a reason to
             return None
         doublings = min(len(self._restarts), 64)
         pause = min(settings.restart_interval * 2.0**doublings, settings.restart_max_interval)

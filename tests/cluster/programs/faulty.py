@@ -1,0 +1,125 @@
+"""Workers in which something goes wrong, at the start or when they are asked to."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+if TYPE_CHECKING:
+    import pyipc
+    from pyipc import cluster
+
+
+async def main(worker: cluster.Worker) -> None:
+    """Do what the primary says, also what no program should."""
+    kept: list[Any] = []
+
+    @worker.on("who")
+    def who(message: pyipc.Message[None]) -> list[int]:
+        return [os.getpid(), worker.generation]
+
+    @worker.on("exit")
+    async def leave(message: pyipc.Message[int]) -> None:
+        sys.exit(message.data)
+
+    @worker.on("die")
+    def die(message: pyipc.Message[int]) -> None:
+        os._exit(message.data)
+
+    @worker.on("crash")
+    def crash(message: pyipc.Message[None]) -> None:
+        ctypes.string_at(0)
+
+    @worker.on("stop")
+    def stop(message: pyipc.Message[None]) -> None:
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+    @worker.on("block")
+    def block(message: pyipc.Message[float]) -> None:
+        time.sleep(message.data)
+
+    @worker.on("spin")
+    def spin(message: pyipc.Message[None]) -> None:
+        while True:
+            pass
+
+    @worker.on("grow")
+    def grow(message: pyipc.Message[int]) -> None:
+        kept.append(bytearray(os.urandom(1)) * message.data)
+
+    @worker.on("deafen")
+    def deafen(message: pyipc.Message[None]) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+    @worker.on("beget")
+    def beget(message: pyipc.Message[None]) -> int:
+        # It has all descriptors that this process has.
+        return subprocess.Popen([sys.executable, "-c", "import time; time.sleep(120)"], close_fds=False).pid
+
+    @worker.on("wait")
+    async def wait(message: pyipc.Message[float]) -> None:
+        await trio.sleep(message.data)
+
+    await worker.run()
+
+
+async def stubborn(worker: cluster.Worker) -> None:
+    """Wait for ever, whoever is to leave."""
+    with trio.CancelScope(shield=True):
+        await worker.ready()
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        await trio.sleep_forever()
+
+
+async def failing(worker: cluster.Worker) -> None:
+    """Fail at the start, with an error that has a message."""
+    raise LookupError("the sea is empty")
+
+
+async def exiting(worker: cluster.Worker) -> None:
+    """Exit at the start, with the code that the environment says."""
+    sys.exit(int(os.environ["CODE"]))
+
+
+async def never_ready(worker: cluster.Worker) -> None:
+    """Come up, and never be ready."""
+    await trio.sleep_forever()
+
+
+async def second_fails(worker: cluster.Worker) -> None:
+    """Be well the first time, and fail each time after that."""
+    if worker.generation > 1:
+        raise LookupError("once was enough")
+    await main(worker)
+
+
+async def second_is_slow(worker: cluster.Worker) -> None:
+    """Take a second to be ready, but not the first time."""
+    if worker.generation > 1:
+        await trio.sleep(1)
+    await main(worker)
+
+
+async def ready_then_exit(worker: cluster.Worker) -> None:
+    """Be ready, and end at once with a code."""
+    await worker.ready()
+    sys.exit(int(os.environ.get("CODE", "1")))
+
+
+async def returning(worker: cluster.Worker) -> None:
+    """Be ready, and return."""
+    await worker.ready()
+
+
+async def saying_enough(worker: cluster.Worker) -> None:
+    """Tell the primary that it may let this worker go, which it does while it handles that."""
+    await worker.ready()
+    await worker.emit("enough")
+    await worker.run()

@@ -1,0 +1,311 @@
+"""Processes that take the place of others, workers that leave, and clusters that end, at the worst of moments."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+
+import pytest
+import trio
+import trio.testing
+
+import pyipc
+from pyipc import cluster
+from tests.battery.leaks import leak_gate
+from tests.cluster.diary import PATIENCE, ROOT, children, ended, is_running, made, program, told
+from tests.conftest import CANNOT_RUN
+
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason=f"{CANNOT_RUN} it looks at /proc, and sends signals"),
+    pytest.mark.usefixtures("nothing_is_left"),
+]
+
+
+# --- while another process takes the place ---
+
+
+async def test_the_old_process_dies_while_the_new_one_starts() -> None:
+    primary, diary = made("second_is_slow", workers=2)
+    async with primary:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(primary.reload)
+            await diary.seen("fork", "1", count=1)
+            await told(primary.worker("1"), "die", 1)
+        assert [(await each.request("who"))[1] for each in primary.workers.values()] == [2, 2]
+        assert not diary.of("restart")
+        assert primary.worker("1").restarts == 0
+
+
+async def test_a_new_process_that_dies_aborts_the_reload() -> None:
+    primary, diary = made("second_is_slow", workers=2)
+    async with primary:
+        pids = [each.pid for each in primary.workers.values()]
+        with pytest.raises(cluster.ReloadFailed, match="SIGKILL") as caught:
+            async with trio.open_nursery() as nursery:
+
+                @primary.once("online")
+                def kill(event: cluster.WorkerEvent) -> None:
+                    new = next(pid for pid in children() if pid not in pids and event.worker is not None)
+                    os.kill(new, signal.SIGKILL)
+
+                try:
+                    await primary.reload()
+                except cluster.ReloadFailed as error:
+                    nursery.cancel_scope.cancel()
+                    failed = error
+            raise failed
+        assert len(caught.value.reasons) == 1
+        assert [each.pid for each in primary.workers.values()] == pids
+        assert [(await each.request("who"))[1] for each in primary.workers.values()] == [1, 1]
+        await diary.seen("exit", count=2)  # of the new ones
+        assert not diary.of("restart")
+        await primary.reload()
+
+
+async def test_a_reload_with_new_code_that_fails_keeps_the_old() -> None:
+    primary, diary = made("second_fails", workers=3)
+    async with primary:
+        with pytest.raises(cluster.ReloadFailed, match="once was enough"):
+            await primary.reload()
+        assert [(await each.request("who"))[1] for each in primary.workers.values()] == [1, 1, 1]
+        assert not diary.of("restart")
+
+
+async def test_a_cancelled_reload_leaves_no_process() -> None:
+    primary, diary = made("second_is_slow", workers=2)
+    async with primary:
+        before = children()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(primary.reload)
+            await trio.testing.wait_all_tasks_blocked()  # not even started yet, some of them
+            nursery.cancel_scope.cancel()
+        await diary.seen("exit", count=2)
+        assert children() == before
+
+
+async def test_a_worker_leaves_while_it_is_reloaded() -> None:
+    primary, diary = made("second_is_slow", workers=2)
+    async with primary:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(primary.reload)
+            await diary.seen("online", count=2)
+            await primary.worker("1").disconnect()
+        assert list(primary.workers) == ["2"]
+        assert (await primary.worker("2").request("who"))[1] == 2
+
+
+# --- leaving ---
+
+
+async def test_disconnect_before_the_start_is_over() -> None:
+    primary, diary = made()
+    async with primary:
+        worker = await primary.fork("a", wait=False)
+        await worker.disconnect()
+        await primary.fork("a")
+        again = await primary.fork("b", exec=program("never_ready"), wait=False)
+        await diary.seen("online", "b")
+        await again.disconnect()
+        assert list(primary.workers) == ["a"]
+    assert not diary.of("restart")
+
+
+async def test_disconnect_during_the_pause_before_a_restart() -> None:
+    primary, diary = made(workers=1, restart_interval=1_000.0, restart_max_interval=1_000.0)
+    async with primary:
+        await told(primary.worker("1"), "die", 1)
+        await diary.seen("restart")
+        assert primary.worker("1").state == "waiting"
+        await primary.worker("1").disconnect()
+        assert not primary.workers
+
+
+async def test_a_reload_ends_the_pause_before_a_restart() -> None:
+    primary, diary = made(workers=1, restart_interval=1_000.0, restart_max_interval=1_000.0)
+    async with primary:
+        await told(primary.worker("1"), "die", 1)
+        await diary.seen("restart")
+        await primary.reload()
+        assert primary.worker("1").is_ready
+    assert len(diary.of("fork")) == 2
+
+
+async def test_disconnect_twice_and_from_handlers() -> None:
+    primary, diary = made(workers=3)
+    async with primary:
+        worker = primary.worker("1")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(worker.disconnect)
+            nursery.start_soon(worker.disconnect)
+        await worker.disconnect()
+        assert worker.exited_after_disconnect
+
+        @primary.on("exit")
+        async def leave(event: cluster.WorkerEvent) -> None:
+            await primary.disconnect()
+
+        await primary.worker("2").disconnect()
+        await diary.seen("exit", "3")
+    assert not diary.of("restart")
+
+
+async def test_all_are_sent_away_by_the_handler_of_a_message() -> None:
+    primary, _ = made(workers=1)
+    over = trio.Event()
+
+    @primary.router.on("enough")
+    async def enough(message: pyipc.Message[None]) -> None:
+        await primary.worker_of(message).disconnect()
+        over.set()
+
+    async with primary:
+        await primary.fork("b", exec="tests.cluster.programs.faulty:saying_enough")
+        with trio.fail_after(PATIENCE):
+            await over.wait()
+        assert list(primary.workers) == ["1"]
+
+
+async def test_an_end_while_it_drains() -> None:
+    primary, diary = made(workers=1)
+    async with primary:
+        worker = primary.worker("1")
+        pid, _ = await worker.request("who")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(told, worker, "wait", 20.0)
+            nursery.start_soon(worker.disconnect)
+            await diary.until(lambda: True, "")
+            while worker.state != "draining":
+                await worker.wait_changed()
+            os.kill(pid, signal.SIGKILL)
+        assert diary.of("exit")[0].voluntary
+        assert not primary.workers
+    assert not diary.of("restart")
+
+
+async def test_one_that_will_not_leave_is_killed() -> None:
+    primary, diary = made("stubborn", workers=1, drain_timeout=0.2, kill_timeout=0.2)
+    async with primary:
+        await primary.worker("1").disconnect()
+        assert diary.of("exit")[0].signal == signal.SIGKILL
+        assert diary.of("exit")[0].voluntary
+
+
+async def test_one_that_stands_still_is_killed_when_it_is_to_leave() -> None:
+    primary, diary = made(workers=1, drain_timeout=0.2, kill_timeout=0.2)
+    async with primary:
+        await told(primary.worker("1"), "stop", timeout=1.0)
+    assert diary.of("exit")[0].signal == signal.SIGKILL
+
+
+async def test_kill_is_an_end_that_was_meant() -> None:
+    primary, diary = made(workers=2)
+    async with primary:
+        primary.worker("1").kill(signal.SIGKILL)
+        primary.worker("2").kill()
+        await diary.seen("exit", count=2)
+        assert [each.voluntary for each in diary.of("exit")] == [True, True]
+        assert [(each.code, each.signal) for each in diary.of("exit", "1") + diary.of("exit", "2")] == [
+            (None, 9),
+            (0, None),
+        ]
+    assert not diary.of("restart")
+
+
+async def test_a_grandchild_that_holds_the_connections_keeps_nobody_waiting() -> None:
+    primary, diary = made(workers=1)
+    async with primary:
+        begotten = await primary.worker("1").request("beget")
+        try:
+            began = trio.current_time()
+            await told(primary.worker("1"), "die", 1)
+            await diary.seen("ready", count=2)
+            print(f"noticed and started again after {trio.current_time() - began:.2f} s")
+            assert is_running(begotten)
+        finally:
+            os.kill(begotten, signal.SIGKILL)
+        await ended(begotten)
+
+
+# --- the end of the cluster ---
+
+
+@pytest.mark.parametrize("moment", range(12))
+async def test_a_cancelled_block_leaves_no_process(moment: int) -> None:
+    """At any moment: while they start, while they serve, while they are reloaded, while they leave."""
+    primary, _ = made("second_is_slow")
+    with trio.move_on_after(0.1 * moment) as scope:
+        async with primary:
+            async with trio.open_nursery() as nursery:
+                for _ in range(3):
+                    nursery.start_soon(primary.fork)
+            await primary.reload()
+            await primary.fork(exec=program("stubborn"))
+    assert scope.cancelled_caught or moment > 3
+    assert not children()
+    assert not primary.workers
+    assert primary.is_over or not moment  # it was not even entered
+
+
+async def test_an_error_of_the_block_arrives_as_itself() -> None:
+    primary, diary = made(workers=1)
+    with pytest.raises(ZeroDivisionError):
+        async with primary:
+            raise ZeroDivisionError
+    assert diary.of("exit")[0].code == 0
+    assert not children()
+
+
+async def test_kill_ends_all_at_once() -> None:
+    primary, diary = made("stubborn", workers=2)
+    async with primary, trio.open_nursery() as nursery:
+        nursery.start_soon(_reload_in_vain, primary)
+        await diary.seen("fork", count=2)
+        primary.kill()
+    assert {each.signal for each in diary.of("exit")} == {signal.SIGKILL}
+
+
+async def _reload_in_vain(primary: cluster.Cluster) -> None:
+    with contextlib.suppress(cluster.ReloadFailed):
+        await primary.reload()
+
+
+async def test_handlers_that_raise_harm_nobody() -> None:
+    primary, diary = made(workers=1)
+    for type in cluster.EVENTS:
+
+        @primary.on(type)
+        def fail(event: cluster.WorkerEvent) -> None:
+            raise RuntimeError("a handler")
+
+        @primary.on(type)
+        async def fail_later(event: cluster.WorkerEvent) -> None:
+            async with trio.open_nursery() as nursery:
+                nursery.cancel_scope.cancel()
+                raise RuntimeError("a handler, in pieces")
+
+    async with primary:
+        await told(primary.worker("1"), "die", 1)
+        await diary.seen("ready", count=2)
+    assert diary.types("1").count("exit") == 2
+
+
+@pytest.mark.time_limit(180)
+async def test_thirty_workers_on_however_few_processors() -> None:
+    primary, diary = made(workers=30, ready_timeout=120.0)
+    async with primary:
+        assert len({(await each.request("who"))[0] for each in primary.workers.values()}) == 30
+        assert len(diary.of("ready")) == 30
+    assert not children()
+
+
+@pytest.mark.time_limit(180)
+async def test_a_hundred_restarts_leak_nothing() -> None:
+    script = ROOT / "tests" / "cluster" / "programs" / "ends_at_once.py"
+    primary, diary = made(max_restarts=1_000, restart_interval=0.0)
+    async with primary, leak_gate():
+        worker = await primary.fork("a", exec=str(script), exec_args=["-I", "-S"], wait=False)
+        await diary.seen("restart", count=100)
+        await worker.disconnect()
+    assert {each.code for each in diary.of("exit")} <= {3, None}
