@@ -31,7 +31,7 @@ on_windows = pytest.mark.skipif(sys.platform != "win32", reason=f"{CANNOT_RUN} h
 @asynccontextmanager
 async def ends(pid: int | None = None) -> AsyncIterator[tuple[LinkCourier, LinkMailbox, Link]]:
     """A courier that is attached and runs, its mailbox, and the link that the mailbox writes to."""
-    ours, theirs = memory_link_pair(Peer(address="primary"), Peer(address="worker", pid=pid))
+    ours, theirs = memory_link_pair(Peer(address="primary", pid=pid), Peer(address="worker", pid=pid))
     courier, mailbox = LinkCourier(), LinkMailbox(theirs)
     courier.attach(ours)
     async with trio.open_nursery() as nursery:
