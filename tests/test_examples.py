@@ -86,8 +86,8 @@ def test_no_example_is_left_out() -> None:
 
 
 async def test_the_main_job_loses_nothing_with_a_worker() -> None:
-    """All files, and a worker killed when a third is done: it is started again, and what it had is done by others."""
-    result = await run(EXAMPLES / "wordcount" / "main.py")
+    """A worker is killed when a third is done: it is started again, and what it had is done by others."""
+    result = await run(EXAMPLES / "wordcount" / "main.py", "--limit", "600")
     assert (result.returncode, result.stderr.decode()) == (0, "")
     lines = result.stdout.decode().splitlines()
     (killed,) = [line for line in lines if line.startswith("killed: worker ")]
@@ -169,4 +169,15 @@ async def test_the_parts_of_the_readme_run(tmp_path: Path) -> None:
     result = await run(tmp_path / "shop.py")
     assert (result.returncode, result.stderr.decode()) == (0, "")
     assert result.stdout.decode() == output_of("python shop.py")
+    assert files_of(name) == set()
+
+
+async def test_the_workers_of_the_readme_run(tmp_path: Path) -> None:
+    """Its program with a cluster."""
+    name = f"library_{os.getpid()}"
+    (program,) = [block for block in blocks("python") if '"library"' in block]
+    (tmp_path / "library.py").write_text(program.replace('"library"', repr(name)), "utf-8")
+    result = await run(tmp_path / "library.py")
+    assert (result.returncode, result.stderr.decode()) == (0, "")
+    assert result.stdout.decode() == output_of("python library.py")
     assert files_of(name) == set()

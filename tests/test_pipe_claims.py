@@ -259,12 +259,16 @@ async def test_from_one_process_to_another(windows: FakeWindows) -> None:
     assert instance.handle in windows.open, "it stays open here"
     windows.open.add(number)
     arrived = PipeInstance(number, windows=windows)
+    told: list[bool] = []
+    arrived.on_close = lambda: told.append(number in windows.open)
     link = PipeTransport(windows=windows).adopter(ADDRESS, {})(arrived)
     assert windows.registered == {number}
     assert link.peer == Peer(address="pipe:world", pid=4321, sid=ME)
     assert arrived.handle == -1, "the link has it now"
     arrived.close()
+    assert not told
     await link.aclose()
+    assert told == [False], "it is told once, when it is closed"
     instance.close()
     await claimed.aclose()
     assert not windows.open

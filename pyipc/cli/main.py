@@ -42,6 +42,7 @@ COMMANDS = (
     "bench",
     "doctor",
     "cert",
+    "run",
 )
 
 _DESCRIPTION = """\

@@ -24,6 +24,7 @@ from pyipc.cluster.errors import UnknownWorker as UnknownWorker
 from pyipc.cluster.errors import WorkerFailed as WorkerFailed
 from pyipc.cluster.events import EVENTS as EVENTS
 from pyipc.cluster.events import WorkerEvent as WorkerEvent
+from pyipc.cluster.handing import HandingStatistics as HandingStatistics
 from pyipc.cluster.handle import WorkerHandle as WorkerHandle
 from pyipc.cluster.handle import WorkerInfo as WorkerInfo
 from pyipc.cluster.job import Job as Job
@@ -40,7 +41,17 @@ from pyipc.cluster.policies import RoundRobin as RoundRobin
 from pyipc.cluster.policies import Shared as Shared
 from pyipc.cluster.policies import Sticky as Sticky
 from pyipc.cluster.primary import Cluster as Cluster
+from pyipc.cluster.reporting import STEPS as STEPS
+from pyipc.cluster.reporting import LineReporter as LineReporter
+from pyipc.cluster.reporting import Reporter as Reporter
+from pyipc.cluster.reporting import Step as Step
+from pyipc.cluster.reporting import step_line as step_line
+from pyipc.cluster.runner import Runner as Runner
+from pyipc.cluster.runner import available_cpus as available_cpus
+from pyipc.cluster.runner import run as run
 from pyipc.cluster.settings import Settings as Settings
+from pyipc.cluster.statistics import ClusterStatistics as ClusterStatistics
+from pyipc.cluster.watching import SourceFiles as SourceFiles
 from pyipc.cluster.worker import Worker as Worker
 
 if TYPE_CHECKING:
@@ -55,22 +66,30 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EVENTS",
+    "STEPS",
     "Arrival",
     "Cluster",
     "ClusterError",
+    "ClusterStatistics",
     "HandedStream",
+    "HandingStatistics",
     "Job",
     "JobCancelled",
     "JobFailed",
     "JobStatistics",
     "LeastLoaded",
+    "LineReporter",
     "Load",
     "Policy",
     "ReloadFailed",
+    "Reporter",
     "ReusePort",
     "RoundRobin",
+    "Runner",
     "Settings",
     "Shared",
+    "SourceFiles",
+    "Step",
     "Sticky",
     "UnknownWorker",
     "Worker",
@@ -78,6 +97,7 @@ __all__ = [
     "WorkerFailed",
     "WorkerHandle",
     "WorkerInfo",
+    "available_cpus",
     "default",
     "disconnect",
     "fork",
@@ -87,8 +107,10 @@ __all__ = [
     "off",
     "on",
     "once",
+    "run",
     "run_worker",
     "setup_primary",
+    "step_line",
     "workers",
 ]
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import signal
 import sys
 from typing import TYPE_CHECKING, Any
 
 from pyipc.cluster.environment import invitation
-from pyipc.cluster.joining import run_worker
+from pyipc.cluster.joining import ignore_terminal, run_worker
 
 if TYPE_CHECKING:
     from pyipc.cluster.worker import Worker
@@ -19,7 +18,7 @@ __all__ = ["main"]
 
 def main() -> None:
     """Run the function that the command line names, as the worker that this process was started as."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    ignore_terminal()
     if invitation() is None or len(sys.argv) < 2:
         sys.exit("pyipc.cluster is what workers of a cluster run; start one with `pyipc run package.module:function`")
     target = sys.argv.pop(1)

@@ -9,7 +9,7 @@
         ├── JobCancelled                   somebody cancelled the job (.event)
         ├── WorkerFailed                   a worker did not start, or did not become ready (.worker, .code, .signal)
         ├── ReloadFailed                   the new workers did not become ready; the old ones serve on (.reasons)
-        └── UnknownWorker (LookupError)    there is no worker of this id (.id)
+        └── UnknownWorker                  there is no worker of this id or role (.id); LookupError and AddressError too
 
 What an error knows is in its attributes; no code should read the text of a message.
 """
@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pyipc.errors import IPCError
+from pyipc.errors import AddressError, IPCError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -91,16 +91,23 @@ class ReloadFailed(ClusterError):
         super().__init__(f"the reload failed, and the workers from before go on ({listed})")
 
 
-class UnknownWorker(ClusterError, LookupError):
-    """There is no worker of this id, or it leaves for good.
+class UnknownWorker(ClusterError, AddressError, LookupError):
+    """There is no worker of this id or role, or it leaves for good.
+
+    To whoever wants to connect to it that is a wrong address, which no waiting mends.
+
+    Args:
+        id: The id, or the role.
+        message: What is wrong, where that is not an id.
 
     Attributes:
-        id: The id.
+        id: The id, or the role.
     """
 
-    def __init__(self, id: str) -> None:
+    def __init__(self, id: str, message: str = "") -> None:
         self.id = id
         super().__init__(
-            f"there is no worker {id!r}, or it leaves for good; `Cluster.workers` has those that there are, and "
+            message
+            or f"there is no worker {id!r}, or it leaves for good; `Cluster.workers` has those that there are, and "
             "`Cluster.fork` adds one"
         )

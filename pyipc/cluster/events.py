@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pyipc.cluster.handle import WorkerHandle
     from pyipc.cluster.settings import Settings
 
-__all__ = ["EVENTS", "EventQueue", "EventType", "Events", "WorkerEvent"]
+__all__ = ["EVENTS", "TOLD", "EventQueue", "EventType", "Events", "WorkerEvent"]
 
 EventType = Literal[
     "setup",
@@ -55,6 +55,9 @@ EVENTS: Final[tuple[EventType, ...]] = (
 
 logger: logging.Logger = logging.getLogger("pyipc.cluster")
 
+#: Extra of log records of which an event tells as well: who shows both may leave them out.
+TOLD: Final = {"told_as_event": True}
+
 F = TypeVar("F", bound="Callable[[WorkerEvent], object]")
 
 
@@ -65,6 +68,8 @@ class WorkerEvent:
     Attributes:
         type: What happened; one of `EVENTS`.
         worker: Whom it happened to; ``None`` for ``setup`` alone.
+        pid: Which process of the worker it was, which after a reload need not be the present one.
+        generation: The same, counted from 1 on.
         settings: ``setup``: what workers are started with from now on.
         address: ``listening``: where its server can be reached.
         data: ``message``: what it sent with `Worker.send`.
@@ -73,12 +78,14 @@ class WorkerEvent:
         signal: ``exit``: the number of the signal that ended it.
         voluntary: ``exit`` and ``disconnect``: whether that was asked for, by the primary or by the worker itself.
         delay: ``restart``: seconds until it is started again.
-        reason: Why, in words: ``restart``, ``unhealthy``, ``error``; ``exit``, as far as the program could tell.
+        reason: Why, in words: ``restart``, ``unhealthy``, ``error``; ``exit`` where its program could tell.
         error: ``error``: what went wrong.
     """
 
     type: EventType
     worker: WorkerHandle | None = None
+    pid: int | None = None
+    generation: int | None = None
     settings: Settings | None = None
     address: pyipc.Address | None = None
     data: Any = None
@@ -157,6 +164,10 @@ class Events:
                 f"a cluster has no event {type!r}; there are {', '.join(EVENTS)}. What workers send under names of "
                 "their own is handled by `router`"
             )
+
+    def _has(self, type: EventType) -> bool:
+        """Whether anybody is to be told."""
+        return bool(self._registered.get(type))
 
     async def _tell(self, event: WorkerEvent) -> None:
         """Call the handlers, one after the other. What one raises is logged, and goes no further.

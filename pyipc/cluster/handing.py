@@ -37,6 +37,8 @@ logger: logging.Logger = logging.getLogger("pyipc.cluster")
 _ACCEPT_PAUSE: Final = 0.1
 # For how long who has refused a connection, or whose courier is full, is given none.
 _REST: Final = 0.1
+# How many connections may be waited for to say something; they cost little, and who is silent must not keep others out.
+_MAX_PEEKING: Final = 1_024
 # Seconds between two lines in the log of what may go on for long.
 _QUIET_TIME: Final = 10.0
 
@@ -88,7 +90,7 @@ class Handing:
         address: The address for policies and for people; ``name`` if it is left out.
         max_handovers: How many connections of this address a worker may have been given and not taken yet. So many
             does one hold that is blocked.
-        max_waiting: How many connections may wait here.
+        max_waiting: How many connections may wait here, beside those whose first bytes are waited for.
     """
 
     def __init__(
@@ -195,7 +197,7 @@ class Handing:
 
     @property
     def _may_accept(self) -> bool:
-        return bool(self._loads) and len(self._line) + self._peeking < self._max_waiting
+        return bool(self._loads) and len(self._line) < self._max_waiting and self._peeking < _MAX_PEEKING
 
     def _arrived(self, carrier: Carrier, nursery: trio.Nursery) -> None:
         self._accepted += 1
@@ -215,7 +217,10 @@ class Handing:
             # Cancelled or not, it is in the line from now on.
             self._peeking -= 1
             handed.arrival.first_bytes = seen
-            self._line.append(handed)
+            if self._is_closed:
+                handed.carrier.close()
+            else:
+                self._line.append(handed)
         self._changed()
 
     def add(self, carriers: Sequence[Carrier]) -> None:
@@ -265,7 +270,7 @@ class Handing:
         self._timer.deadline = self._again_at
 
     def _give(self, handed: Handed, now: float) -> bool:
-        """Give a connection to whom the policy wants to have it, if that one has room."""
+        """Give a connection to whom the policy wants to have it, if that one has room; say whether it is dealt with."""
         handed.arrival.now = now
         while (load := self._choose(handed.arrival)) is not None and load.has_room:
             seat = self._loads[load]
@@ -276,6 +281,10 @@ class Handing:
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 # Its end is on its way, behind what it has written before.
                 self._let_rest(seat, math.inf)
+            except OSError as error:
+                logger.error("a connection to %s cannot be handed over, and is closed: %s", self._address, error)
+                handed.carrier.close()
+                return True
             else:
                 self._given += 1
                 return True

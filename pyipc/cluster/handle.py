@@ -62,8 +62,8 @@ class WorkerInfo:
 class WorkerHandle(Events):
     """One worker. Made by `Cluster.fork`.
 
-    What is sent to it goes to its present process. While that starts, it waits until the program in there listens to
-    messages; when there is none, or it ends meanwhile, the caller gets `pyipc.ConnectionLost`.
+    What is sent to it goes to its present process. While that starts, it waits until the program in there has a handler
+    for it, or is ready; when there is none, or it ends meanwhile, the caller gets `pyipc.ConnectionLost`.
 
     Args:
         id: Its id.
@@ -81,6 +81,7 @@ class WorkerHandle(Events):
         current: The process that it has, or had last.
         is_leaving: Whether it is to end for good.
         has_failed: Whether it was given up.
+        is_listened_to: Whether the primary's program can be expected to have its handlers.
         gone: Is set when it has no process any more, and will have none.
     """
 
@@ -95,6 +96,7 @@ class WorkerHandle(Events):
         self.current: WorkerProcess | None = None
         self.is_leaving: bool = False
         self.has_failed: bool = False
+        self.is_listened_to: bool = False
         self.gone: trio.Event = trio.Event()
         self._changed = trio.Event()
         self._watchers: list[Callable[[WorkerProcess], None]] = []
@@ -205,8 +207,9 @@ class WorkerHandle(Events):
 
         Cancellation: a cancelled emit has sent nothing, unless it was waiting to be confirmed.
         """
-        _, connection = await self._connection()
-        await connection.emit(event, data, attachments=list(attachments), confirm=confirm)
+        process, connection = await self._connection(event)
+        with process.waited_for():
+            await connection.emit(event, data, attachments=list(attachments), confirm=confirm)
 
     async def request(
         self,
@@ -229,7 +232,7 @@ class WorkerHandle(Events):
 
         Cancellation: the worker is told, and cancels its handler.
         """
-        process, connection = await self._connection()
+        process, connection = await self._connection(event)
         typed: dict[str, Any] = {} if result is None else {"result": result}
         with process.waited_for():
             return await connection.request(event, data, attachments=list(attachments), timeout=timeout, **typed)
@@ -244,18 +247,19 @@ class WorkerHandle(Events):
 
     @contextlib.asynccontextmanager
     async def _stream(self, event: str, data: object, how: dict[str, Any]) -> AsyncIterator[pyipc.Stream[Any]]:
-        process, connection = await self._connection()
+        process, connection = await self._connection(event)
         with process.waited_for():
             async with connection.stream(event, data, **how) as stream:
                 yield stream
 
-    async def _connection(self) -> tuple[WorkerProcess, pyipc.Connection]:
-        """Its process and the connection with it, once that listens to messages."""
+    async def _connection(self, event: str) -> tuple[WorkerProcess, pyipc.Connection]:
+        """Its process and the connection with it, once its program has a handler, or is ready."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        while self.current is None and not self.gone.is_set():
+            await self.wait_changed()
         process = self.current
-        if process is not None and not process.taking.is_set():
-            await process.taking.wait()
-        else:
-            await trio.lowlevel.checkpoint_if_cancelled()
+        if process is not None and not process.taking.is_settled:
+            await process.taking.wait(event)
         if process is None or process.messages is None or not process.messages.is_open or process.is_closed:
             raise pyipc.ConnectionLost(
                 f"worker {self.id!r} has no process that could be talked to (it is {self.state}); nothing was sent"
@@ -291,6 +295,12 @@ class WorkerHandle(Events):
         self._notify()
 
     # --- for the cluster ---
+
+    def listen(self) -> None:
+        """Whoever has started it goes on now: what it says waits for handlers no longer."""
+        self.is_listened_to = True
+        if self.current is not None:
+            self.current.is_listened_to.set()
 
     def watch(self, changed: Callable[[WorkerProcess], None]) -> None:
         """Call a function whenever the state of one of its processes has changed."""

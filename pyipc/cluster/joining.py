@@ -30,9 +30,12 @@ if TYPE_CHECKING:
     from pyipc.cluster.courier import Mailbox
     from pyipc.cluster.environment import Invitation
 
-__all__ = ["join", "run_worker"]
+__all__ = ["ignore_terminal", "join", "run_worker"]
 
 logger: logging.Logger = logging.getLogger("pyipc.cluster")
+
+# Seconds that what is said last may take until the primary has read it.
+_LAST_WORDS = 30.0
 
 _joined = False
 
@@ -77,28 +80,43 @@ async def join(*, router: pyipc.Router | None = None) -> AsyncIterator[Worker]:
             token.run_sync_soon(orphaned.set)
 
     control_router = pyipc.Router()
+    from_primary: set[pyipc.Connection] = set()
     async with (
         primary_links(invited, lost) as (control_endpoint, messages_endpoint, mailbox),
         pyipc.connect(control_endpoint, router=control_router, **options) as control_client,
-        pyipc.connect(messages_endpoint, router=messages_router, **options) as messages,
+        pyipc.connect(
+            messages_endpoint,
+            router=messages_router,
+            on_connect=from_primary.add,
+            on_disconnect=lambda ended: orphaned.set(),
+            **options | {"close_timeout": _LAST_WORDS},
+        ) as messages,
     ):
-        receiving = Receiving(mailbox)
-        worker = Worker(invited, control_client, messages, receiving)
-        if router is not None:
-            worker.take_messages()
+        receiving = Receiving(mailbox, other=lambda header, carrier: worker.links.take(header, carrier))
+        worker = Worker(invited, control_client, messages, messages_router, receiving, from_primary)
+        control_router.on(control.WANTED, lambda message: worker.want(message.data))
+        control_client.on_disconnect(lambda ended: orphaned.set())
         control_router.on(control.DRAIN, lambda message: worker.begin_draining(message.data["timeout"]))
-        async with hidden_nursery() as nursery:
-            nursery.start_soon(_watch_primary, orphaned, worker)
-            await nursery.start(receiving.run)
-            await control_client.emit(control.ONLINE)
-            nursery.start_soon(send_pulses, control_client, invited.heartbeat_interval)
-            with pyipc.hosted_by(worker.host):
-                yield worker
-            nursery.cancel_scope.cancel()
-        if not worker.draining:
-            worker.exited_after_disconnect = True
-        with suppress(pyipc.ConnectionClosed), trio.move_on_after(_patience(worker)):
-            await worker.leave()
+        try:
+            async with hidden_nursery() as nursery:
+                nursery.start_soon(_watch_primary, orphaned, worker)
+                await nursery.start(receiving.run)
+                async with worker.links.running():
+                    await control_client.emit(control.ONLINE)
+                    nursery.start_soon(send_pulses, control_client, invited.heartbeat_interval)
+                    with pyipc.hosted_by(worker.host):
+                        yield worker
+                    if not worker.draining:
+                        worker.exited_after_disconnect = True
+                    with suppress(pyipc.ConnectionClosed), trio.move_on_after(_patience(worker)):
+                        await worker.leave()
+                nursery.cancel_scope.cancel()
+        except (SystemExit, KeyboardInterrupt, BaseExceptionGroup):
+            # To a client that would be as a cancellation, and it would close at once.
+            soon = trio.CancelScope(deadline=trio.current_time() + ORPHAN_TIMEOUT, shield=True)
+            with soon, suppress(pyipc.ConnectionClosed):
+                await messages.aclose()
+            raise
         with suppress(pyipc.ConnectionClosed):
             await messages.aclose()
 
@@ -116,13 +134,13 @@ async def primary_links(
 
     Args:
         invited: What the primary told.
-        lost: Called, by another thread, when the primary is gone.
+        lost: Called, by another thread, when the primary is gone. On Windows that ends this process by itself.
     """
     if sys.platform == "win32":
         from pyipc.cluster.spawning_windows import primary_links_on_windows
 
-        async with primary_links_on_windows(invited) as endpoints:
-            yield endpoints
+        async with primary_links_on_windows(invited) as links_on_windows:
+            yield links_on_windows
         return
     watch_lifeline(invited.lifeline, lost)
     links = [
@@ -145,15 +163,15 @@ def _patience(worker: Worker) -> float:
 async def _watch_primary(orphaned: trio.Event, worker: Worker) -> None:
     """When the primary is gone, nobody is left to work for."""
     await orphaned.wait()
-    logger.warning("the primary of worker %r is gone; it ends", worker.id)
+    logger.warning("worker %r has lost its primary, and ends", worker.id)
     worker.begin_draining(ORPHAN_TIMEOUT / 2)
 
 
 def run_worker(main: Callable[[Worker], Awaitable[object]], *, router: pyipc.Router | None = None) -> None:
     """Be the worker that this process was started as: run a program until it returns, or is to leave.
 
-    SIGTERM lets it finish what is under way, a second one ends it at once; SIGINT, which a terminal sends to all
-    processes, is left to the primary.
+    SIGTERM lets it finish what is under way, a second one ends it at once; what a terminal sends to all processes, when
+    somebody presses Ctrl and C or closes it, is left to the primary.
 
     Args:
         main: An async function that takes the `Worker`. When the worker is to leave and nothing is under way, it is
@@ -163,8 +181,16 @@ def run_worker(main: Callable[[Worker], Awaitable[object]], *, router: pyipc.Rou
     Raises:
         ClusterError: This process was not started by a cluster.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    ignore_terminal()
     trio.run(_work, main, router)
+
+
+def ignore_terminal() -> None:
+    """Leave to the primary what a terminal sends to all processes at once."""
+    for name in ("SIGINT", "SIGHUP", "SIGBREAK"):  # each system has two of them
+        number = getattr(signal, name, None)
+        if number is not None:
+            signal.signal(number, signal.SIG_IGN)
 
 
 async def _work(main: Callable[[Worker], Awaitable[object]], router: pyipc.Router | None) -> None:

@@ -10,7 +10,7 @@ import trio
 
 from pyipc.cluster.environment import Invitation
 from pyipc.cluster.errors import WorkerFailed
-from pyipc.cluster.events import WorkerEvent
+from pyipc.cluster.events import TOLD, WorkerEvent
 from pyipc.cluster.process import ProcessState, WorkerProcess, exit_text
 from pyipc.cluster.pulse import Watch
 from pyipc.cluster.supervising import RestartPolicy
@@ -68,7 +68,8 @@ class Keeper:
         """
         handle = self.handle
         try:
-            handle.current = self._start()
+            handle.current = process = self._start()
+            handle.process_changed(process)
             while not handle.is_leaving:
                 process = handle.current
                 if not process.gone.is_set():
@@ -100,7 +101,7 @@ class Keeper:
             while handle.has_failed and not handle.is_leaving:
                 await handle.wait_changed()
             return
-        logger.warning("worker %r %s; it is started again in %.2g s", handle.id, how, delay)
+        logger.warning("worker %r %s; it is started again in %.2g s", handle.id, how, delay, extra=TOLD)
         self._queue.report(WorkerEvent(type="restart", worker=handle, reason=how, delay=delay))
         with trio.move_on_after(delay):
             while not handle.is_leaving and handle.current is process:
@@ -114,7 +115,7 @@ class Keeper:
         handle.has_failed = True
         handle.process_changed(process)
         reason = f"worker {handle.id!r} {how}, and was started again {settings.max_restarts} times before"
-        logger.error("%s; it is not started again, unless by a reload, or a fork of the same id", reason)
+        logger.error("%s; it is not started again, unless by a reload, or a fork of the same id", reason, extra=TOLD)
         error = WorkerFailed(handle.id, reason, code=process.code, signal=process.signal)
         self._queue.report(WorkerEvent(type="error", worker=handle, error=error, reason=reason))
 
@@ -273,6 +274,6 @@ class Keeper:
                 f"it was not ready within {timeout:g} s; let its program open a server, or await worker.run() or "
                 "worker.ready(), or raise ready_timeout"
             )
-            logger.error("worker %r: %s", self.handle.id, process.failure)
+            logger.error("worker %r: %s", self.handle.id, process.failure, extra=TOLD)
         elif process.was_ready:
             await Watch(process, self._queue, self.renew_soon).run()

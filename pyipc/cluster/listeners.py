@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import socket
-import weakref
 from typing import TYPE_CHECKING
 
 import trio
@@ -112,20 +111,18 @@ def _adopted(
     carrier: Carrier, closed: Callable[[], None], adopt: Callable[[Carrier], Link], address: Address
 ) -> Link | None:
     """A link, which tells when it is closed; ``None`` if the peer is turned away."""
-    told: Carrier = HandedSocket(carrier, closed) if isinstance(carrier, socket.socket) else carrier
+    told: Carrier = carrier
+    if isinstance(carrier, socket.socket):
+        told = HandedSocket(carrier, closed)
+    else:
+        carrier.on_close = closed
     try:
-        link = adopt(told)
-        if told is carrier:
-            # A pipe is closed by its link, which nobody keeps for long after that.
-            weakref.finalize(link, closed)
-        return link
+        return adopt(told)
     except OSError as error:
         told.close()
-        closed()
         logger.warning("turned away a peer on %s, because it cannot be identified: %s", address, error)
     except BaseException:
         told.close()
-        closed()
         raise
     return None
 

@@ -15,7 +15,9 @@ from pyipc.cluster import control
 from pyipc.cluster.claiming import Claims
 from pyipc.cluster.errors import ClusterError, UnknownWorker, WorkerFailed
 from pyipc.cluster.events import EventQueue, Events, WorkerEvent
+from pyipc.cluster.exchange import Exchange
 from pyipc.cluster.handle import WorkerHandle
+from pyipc.cluster.introducing import Introductions
 from pyipc.cluster.jobs import Jobs
 from pyipc.cluster.keeper import Keeper
 from pyipc.cluster.policies import Policy, PolicyFunction, ReusePort, Shared, policy_from
@@ -23,12 +25,15 @@ from pyipc.cluster.process import exit_text
 from pyipc.cluster.pulse import check_memory_known
 from pyipc.cluster.reloading import replace_all
 from pyipc.cluster.settings import SettingOverrides, Settings
+from pyipc.cluster.statistics import ClusterStatistics
 from pyipc.cluster.submitting import Submitting
 from pyipc.cluster.switchboard import Switchboard
 from pyipc.nursery import hidden_nursery
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Mapping
+
+    from pyipc.cluster.process import WorkerProcess
 
 __all__ = ["Cluster"]
 
@@ -39,7 +44,10 @@ class Cluster(Events, Submitting):
     """A primary with its workers, for the length of an ``async with`` block.
 
     Entering it starts ``workers`` processes and waits until all are ready. Leaving it lets them finish what is under
-    way, and end. Workers are fresh interpreters, never forks of a running event loop.
+    way, and end. Handlers for what workers say are best registered before it is entered. If there are none by then,
+    what workers say waits until it is entered and its block waits for the first time, and so it is with `fork`; but who
+    asks something before it is ready is answered at once, since entering may wait for just that. Workers are fresh
+    interpreters, never forks of a running event loop.
 
     Args:
         target: What workers run: ``"package.module:function"``, an async function that takes a `Worker`, or a plain
@@ -90,12 +98,14 @@ class Cluster(Events, Submitting):
         inner = pyipc.Router()
         inner.include(self._router)
         self._claims = Claims(policy_from(policy), self._settings.max_handovers)
+        self._exchange = Exchange(control.channel_options(self._settings.max_frame_size))
+        self._introductions = Introductions(self._workers, self._exchange)
         self._jobs = Jobs(
             self._workers,
             jobs_per_worker=self._settings.jobs_per_worker,
             max_pending_jobs=self._settings.max_pending_jobs,
         )
-        self._switchboard = Switchboard(inner, self._settings.max_frame_size)
+        self._switchboard = Switchboard(inner, self._settings.max_frame_size, self._has_handlers)
         inner.on("message", self._on_message)
         self._answer_workers(self._switchboard.router)
 
@@ -119,6 +129,14 @@ class Cluster(Events, Submitting):
     def settings(self) -> Settings:
         """What workers are started with from now on."""
         return self._settings
+
+    def statistics(self) -> ClusterStatistics:
+        """A snapshot: the table of workers, and the counters."""
+        return ClusterStatistics(
+            workers=tuple(handle.info() for handle in self._workers.values()),
+            jobs=self._jobs.statistics(),
+            handovers=self._claims.statistics(),
+        )
 
     @property
     def scheduling_policy(self) -> Policy | Shared | ReusePort:
@@ -162,7 +180,7 @@ class Cluster(Events, Submitting):
     async def _running(self) -> AsyncIterator[None]:
         if self._nursery is not None or self._is_leaving:
             raise RuntimeError("a cluster runs once; make another Cluster to start again")
-        async with self._switchboard.running(), hidden_nursery() as self._nursery:
+        async with self._exchange.running(), self._switchboard.running(), hidden_nursery() as self._nursery:
             self._nursery.start_soon(self._queue.run)
             await self._nursery.start(self._claims.run)
             await self._nursery.start(self._jobs.run)
@@ -183,6 +201,8 @@ class Cluster(Events, Submitting):
         handles = [self._fork(None, self._initial_role, {}, {}, one_try=True) for _ in range(self._initial)]
         for handle in handles:
             await self._wait_started(handle)
+        for handle in handles:
+            handle.listen()
 
     # --- workers ---
 
@@ -198,7 +218,8 @@ class Cluster(Events, Submitting):
         """Start a worker.
 
         Args:
-            id: Its id, unique among those that there are; by default the next number.
+            id: Its id, unique among those that there are; by default the next number. That of a worker which has
+                failed can be had again.
             role: What it is for, by which jobs and messages can be addressed.
             env: Variables for its environment.
             wait: Whether to wait until it is ready.
@@ -216,6 +237,7 @@ class Cluster(Events, Submitting):
             await self._wait_started(handle)
         else:
             await trio.lowlevel.checkpoint()
+        handle.listen()
         return handle
 
     def _fork(
@@ -234,8 +256,10 @@ class Cluster(Events, Submitting):
             while str(self._ids) in self._workers:
                 self._ids += 1
             id = str(self._ids)
-        elif not id or len(id) > 128 or not id.isprintable():
-            raise ValueError(f"the id of a worker is text of 1 to 128 printable characters, and not {id!r}")
+        elif not id or len(id) > 128 or not id.isprintable() or id == "primary":
+            raise ValueError(
+                f"the id of a worker is text of 1 to 128 printable characters, other than 'primary', and not {id!r}"
+            )
         if id in self._workers and not self._workers[id].has_failed:
             raise ValueError(f"there is a worker {id!r} already; ids are unique")
         own = self._settings.changed(settings)
@@ -244,6 +268,7 @@ class Cluster(Events, Submitting):
             self._workers[id].leave()
         handle = WorkerHandle(id, role, env, own.changed({"env": {**own.env, **env}}))
         handle.watch(self._claims.process_changed)
+        handle.watch(self._introductions.process_changed)
         handle.watch(self._jobs.worker_changed)
         keeper = Keeper(handle, self._switchboard, self._queue, self._nursery, one_try=one_try)
         self._workers[id] = handle
@@ -321,6 +346,7 @@ class Cluster(Events, Submitting):
             handle.leave()
         for handle in new:
             await self._wait_started(handle)
+            handle.listen()
         for handle in leaving:
             await handle.gone.wait()
 
@@ -407,6 +433,10 @@ class Cluster(Events, Submitting):
 
     # --- what workers say ---
 
+    def _has_handlers(self, process: WorkerProcess) -> bool:
+        """Whether the program has any handler for what a process says."""
+        return self._router.version > 0 or self._has("message") or process.handle._has("message")
+
     async def _on_message(self, message: pyipc.Message[Any]) -> None:
         process = self._switchboard.worker_process(message.connection)
         if process is not None:
@@ -416,9 +446,11 @@ class Cluster(Events, Submitting):
         """Handle what workers say of themselves."""
         process_of = self._switchboard.process_of
         router.on(control.LISTEN, lambda message: self._claims.listen(process_of(message), message.data))
+        router.on(control.LINK, lambda message: self._introductions.introduce(process_of(message), message.data))
         router.on(control.UNLISTEN, lambda message: self._claims.close(process_of(message), message.data))
         router.on(control.ONLINE, lambda message: process_of(message).on_online())
-        router.on(control.TAKING, lambda message: process_of(message).on_taking())
+        router.on(control.TAKING, lambda message: process_of(message).taking.told(message.data))
+        router.on(control.ASKING, lambda message: process_of(message).is_listened_to.set())
         router.on(control.READY, lambda message: process_of(message).on_ready())
         router.on(control.PULSE, lambda message: process_of(message).on_pulse(message.data))
         router.on(control.FAILED, lambda message: process_of(message).on_failed(str(message.data)))

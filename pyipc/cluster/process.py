@@ -7,15 +7,18 @@ import enum
 import logging
 import signal
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
 import pyipc
 from pyipc.cluster import control
 from pyipc.cluster.candidate import Candidate
+from pyipc.cluster.dialing import Channel
 from pyipc.cluster.events import WorkerEvent
 from pyipc.cluster.spawning import spawn
+from pyipc.cluster.taking import Taking
+from pyipc.nursery import hidden_nursery
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
     from pyipc.cluster.settings import Settings
     from pyipc.cluster.spawning import Spawned
     from pyipc.cluster.switchboard import Switchboard
+    from pyipc.transports import Link
 
 __all__ = ["ProcessState", "WorkerProcess", "exit_text"]
 
@@ -34,6 +38,10 @@ logger: logging.Logger = logging.getLogger("pyipc.cluster")
 
 # Seconds that the last words of a process may take to be read once it has ended.
 _LAST_WORDS = 5.0
+# There is none on Windows, and this is the number that it has elsewhere.
+_SIGKILL: Final = 9
+# The exit code of what is ended from outside on Windows, which has no signals.
+_TERMINATED: Final = 1
 # Seconds beyond its own time that a process which is to leave is waited for.
 _GRACE = 1.0
 
@@ -76,7 +84,8 @@ class WorkerProcess:
         in_flight: Requests and streams of the primary's program, and jobs, that are under way there.
         is_closed: Whether nothing more is to be sent to it.
         online: Is set when it is online, or gone.
-        taking: Is set when it takes messages, or is gone.
+        taking: For which names its program has handlers, while it starts.
+        is_listened_to: Is set when the primary's program can be expected to have its handlers.
         settled: Is set when it is ready, or gone.
         gone: Is set when it has ended, all it said was heard, and its exit was reported.
     """
@@ -96,6 +105,7 @@ class WorkerProcess:
         self._switchboard = switchboard
         self._queue = queue
         self._spawned: Spawned | None = None
+        self._sent: int | None = None
         # Signals that it was to be sent before there was a process.
         self._early_signals: list[int] = []
         self._told_online: trio.Event | None = None
@@ -119,7 +129,10 @@ class WorkerProcess:
         self.in_flight: int = 0
         self.is_closed: bool = False
         self.online: trio.Event = trio.Event()
-        self.taking: trio.Event = trio.Event()
+        self.taking: Taking = Taking(self._ask_for)
+        self.is_listened_to: trio.Event = trio.Event()
+        if handle.is_listened_to:
+            self.is_listened_to.set()
         self.settled: trio.Event = trio.Event()
         self.gone: trio.Event = trio.Event()
 
@@ -155,22 +168,42 @@ class WorkerProcess:
             self.pid = spawned.process.pid
             for number in self._early_signals:
                 self.send_signal(number)
-            self._open_connections = 2
-            self.control = self._switchboard.connect(self._switchboard.control, spawned.control, self)
-            self.messages = self._switchboard.connect(self._switchboard.messages, spawned.messages, self)
             self.candidate = Candidate(spawned.courier, worker=self.handle.id, role=self.handle.role)
             self._report("fork")
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self.candidate.run)
-                await spawned.process.wait()
+                async with hidden_nursery() as beside:
+                    beside.start_soon(spawned.run, self._adopt)
+                    await spawned.process.wait()
                 spawned.hang_up()
+                self.is_listened_to.set()
                 spawned.courier.finish()
-                with trio.move_on_after(_LAST_WORDS):
-                    await self._disconnected.wait()
+                if self._open_connections:
+                    with trio.move_on_after(_LAST_WORDS):
+                        await self._disconnected.wait()
         finally:
             with trio.CancelScope(shield=True):
                 await self._reap(spawned)
             self._conclude()
+
+    def _adopt(self, channel: Channel, link: Link) -> None:
+        """It has come for one of its connections, or was given it."""
+        self._open_connections += 1
+        if channel is Channel.CONTROL:
+            # On Windows what was started may be a launcher, such as in a virtual environment, and this its child.
+            self.pid = link.peer.pid or self.pid
+            self.control = self._switchboard.connect(self._switchboard.control, link, self)
+        else:
+            self.messages = self._switchboard.connect(self._switchboard.messages, link, self)
+
+    def _take_status(self, status: int) -> None:
+        """It has ended."""
+        if status < 0 and sys.platform != "win32":
+            self.signal = -status
+        elif sys.platform == "win32" and status == _TERMINATED and self._sent is not None:
+            self.signal = self._sent
+        else:
+            self.code = status
 
     async def _reap(self, spawned: Spawned) -> None:
         """See to it that nothing of it is left."""
@@ -178,14 +211,11 @@ class WorkerProcess:
             spawned.process.kill()
             with trio.move_on_after(_LAST_WORDS):
                 await spawned.process.wait()
-        status = spawned.process.returncode
-        if status is not None and status < 0 and sys.platform != "win32":
-            self.signal = -status
-        else:
-            self.code = status
+        if spawned.process.returncode is not None:
+            self._take_status(spawned.process.returncode)
         if self.candidate is not None:
             self.candidate.close()
-        spawned.release()
+        await spawned.release()
         for connection in (self.control, self.messages):
             if connection is not None and connection.is_open:
                 # A process that it started may hold the other end, or a handler may take long, but it says no more.
@@ -196,7 +226,7 @@ class WorkerProcess:
     def _conclude(self) -> None:
         self.state = ProcessState.GONE
         self.online.set()
-        self.taking.set()
+        self.taking.settle()
         self.settled.set()
         if self._spawned is not None:
             if not self._disconnected.is_set():
@@ -217,9 +247,9 @@ class WorkerProcess:
         drain_timeout, kill_timeout = self.settings.drain_timeout, self.settings.kill_timeout
         self.voluntary = True
         # Before it is online it has nothing to finish, and would hear of it only later.
-        if self.online.is_set() and self.control is not None and self.control.is_open:
+        if self.online.is_set() and self.control is not None:
             self.on_leaving()
-            with contextlib.suppress(pyipc.ConnectionClosed):  # it is on its way out already
+            with contextlib.suppress(pyipc.ConnectionClosed):  # it is on its way out already, and has the same time
                 await self.control.emit(control.DRAIN, {"timeout": drain_timeout, "message": message})
             with trio.move_on_after(float("inf") if drain_timeout is None else drain_timeout + _GRACE):
                 await self.gone.wait()
@@ -245,17 +275,22 @@ class WorkerProcess:
 
     def kill(self) -> None:
         """End it at once."""
-        self.send_signal(signal.SIGTERM if sys.platform == "win32" else signal.SIGKILL)
+        self.send_signal(_SIGKILL)
 
     def send_signal(self, number: int) -> None:
-        """Send it a signal. On Windows every signal ends it at once.
+        """Send it a signal. On Windows every signal ends it at once, and is what has ended it, as with Node.
 
         Raises:
             ValueError: There is no such signal.
         """
         if self._spawned is None:
             self._early_signals.append(signal.Signals(number))
-        elif self._spawned.process.returncode is None:
+        elif self._spawned.process.returncode is not None:
+            return
+        elif sys.platform == "win32":
+            self._sent = int(number)
+            self._spawned.process.kill()
+        else:
             self._spawned.process.send_signal(number)
 
     # --- what it says of itself ---
@@ -268,13 +303,16 @@ class WorkerProcess:
             self.online.set()
             self.handle.process_changed(self)
 
-    def on_taking(self) -> None:
-        """It has handlers for messages."""
-        self.taking.set()
+    async def _ask_for(self, event: str) -> None:
+        """Have it tell when its program has a handler for a name."""
+        await self.online.wait()
+        if self.control is not None:
+            with contextlib.suppress(pyipc.ConnectionClosed):  # nobody waits any more when it is gone
+                await self.control.emit(control.WANTED, event)
 
     def on_ready(self) -> None:
         """It can do its work."""
-        self.taking.set()
+        self.taking.settle()
         # Over another connection it may have said before that it is enough, and have been told to leave.
         if self.state in (ProcessState.ONLINE, ProcessState.DRAINING) and not self.was_ready:
             self.was_ready = True
@@ -297,24 +335,25 @@ class WorkerProcess:
         """Its program failed."""
         self.failure = self.failure or failure
 
-    async def on_leave(self, *, voluntary: bool) -> int:
+    async def on_leave(self, *, voluntary: bool) -> None:
         """It is about to end, and has nothing under way of its own: let the program's requests come to their end.
 
         Args:
             voluntary: Whether it means to end for good.
 
         Returns:
-            How many events and requests were sent to it; there will be no more.
+            When nothing is sent to it any more.
 
         Cancellation: it is talked to no more all the same.
         """
         self.voluntary |= voluntary
         self.on_leaving()
         self.is_closed = True
+        self.taking.settle()
+        self.is_listened_to.set()
         while self.in_flight:
             self._has_answered = trio.Event()
             await self._has_answered.wait()
-        return 0 if self.messages is None else self.messages.statistics().events_sent
 
     @contextlib.contextmanager
     def waited_for(self) -> Iterator[None]:
@@ -351,14 +390,16 @@ class WorkerProcess:
             self._report("disconnect", voluntary=self.voluntary)
 
     def _report(self, type: Any, **attributes: Any) -> trio.Event:
-        return self._queue.report(WorkerEvent(type=type, worker=self.handle, **attributes))
+        return self._queue.report(
+            WorkerEvent(type=type, worker=self.handle, pid=self.pid, generation=self.generation, **attributes)
+        )
 
 
 def exit_text(process: WorkerProcess) -> str:
     """How a process ended, for people."""
     if process.signal is not None:
         try:
-            name = signal.Signals(process.signal).name
+            name = "SIGKILL" if process.signal == _SIGKILL else signal.Signals(process.signal).name
         except ValueError:
             name = f"signal {process.signal}"
         how = f"was ended by {name}"

@@ -50,6 +50,7 @@ class Receiving:
         self._closed: list[int] = []
         self._has_news = trio.Event()
         self._is_retired = False
+        self._is_short = False
         self._when_retired: list[Callable[[], None]] = []
         self._is_over = False
 
@@ -82,24 +83,31 @@ class Receiving:
     def _sort(self, header: Header, carrier: Carrier | None) -> None:
         match header:
             case {"claim": str(claim), "number": int(number)}:
+                self._note_shortage(carrier is None)
                 inlet = self._inlets.get(claim)
-                if carrier is None:
-                    logger.warning("cannot take a connection: this process has no descriptors left; another gets it")
-                    self.refuse(number)
-                elif inlet is None or self._is_retired:
-                    carrier.close()
-                    self.refuse(number)
-                else:
+                if carrier is not None and inlet is not None and not self._is_retired:
                     inlet.put(number, carrier)
-            case {"listening": str(claim)} if carrier is not None:
-                self._listening.setdefault(claim, []).append(carrier)
-                self._has_listening.set()
+                    return
+                if carrier is not None:
+                    carrier.close()
+                self.refuse(number)
+            case {"listening": str(claim)}:
+                self._note_shortage(carrier is None)
+                if carrier is not None:
+                    self._listening.setdefault(claim, []).append(carrier)
+                    self._has_listening.set()
             case _ if self._other is not None:
                 self._other(header, carrier)
             case _:
                 logger.error("the primary has sent what nobody here knows: %s", sorted(header))
                 if carrier is not None:
                     carrier.close()
+
+    def _note_shortage(self, is_short: bool) -> None:
+        """Tell that there are no descriptors left for what is handed over; once, until there are some again."""
+        if is_short and not self._is_short:
+            logger.error("cannot take connections for now: this process has no descriptors left; others get them")
+        self._is_short = is_short
 
     # --- for listeners ---
 

@@ -29,6 +29,7 @@ class Settings:
         env: Variables for the environment of every worker, beside those of this process; ``None`` as a value takes
             one away.
         silent: Whether what workers print goes nowhere.
+        stdout: The descriptor of a file or pipe that what workers print goes to; by default it is that of this process.
         uid: Which user workers run as, a name or a number.
         gid: Which group, likewise.
         wait_ready: Whether a worker is ready only when it says so, with ``await worker.ready()``.
@@ -62,6 +63,7 @@ class Settings:
     cwd: str | None = None
     env: Mapping[str, str | None] = dataclasses.field(default_factory=dict)
     silent: bool = False
+    stdout: int | None = None
     uid: str | int | None = None
     gid: str | int | None = None
     wait_ready: bool = False
@@ -137,6 +139,7 @@ class SettingOverrides(TypedDict, total=False):
     cwd: str | None
     env: Mapping[str, str | None]
     silent: bool
+    stdout: int | None
     uid: str | int | None
     gid: str | int | None
     wait_ready: bool

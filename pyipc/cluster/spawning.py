@@ -14,16 +14,17 @@ import trio
 
 from pyipc.cluster.channels import socket_link
 from pyipc.cluster.courier import SocketCourier
+from pyipc.cluster.dialing import Channel
 from pyipc.cluster.environment import VARIABLE
 from pyipc.cluster.target import command_line
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from pyipc.cluster.courier import Courier
+    from pyipc.cluster.dialing import Adopt
     from pyipc.cluster.environment import Invitation
     from pyipc.cluster.settings import Settings
-    from pyipc.transports import Link
 
 __all__ = ["Spawned", "process_options", "spawn", "worker_environment"]
 
@@ -34,8 +35,8 @@ class Spawned:
 
     Attributes:
         process: The process.
-        control: The link by which it is ruled.
-        messages: The link for what programs say to each other.
+        run: Hands out the links with it as they are there, and serves the courier; to be run from the start of the
+            process to its end.
         courier: What carries sockets to it.
         release: Gives back what is to be held for as long as the process is there.
         hang_up: Once the process has ended: lets both links end behind what it has written, whoever else may hold its
@@ -43,10 +44,9 @@ class Spawned:
     """
 
     process: trio.Process
-    control: Link
-    messages: Link
+    run: Callable[[Adopt], Awaitable[None]]
     courier: Courier
-    release: Callable[[], None]
+    release: Callable[[], Awaitable[None]]
     hang_up: Callable[[], None] = lambda: None
 
 
@@ -97,29 +97,26 @@ async def spawn(invitation: Invitation, settings: Settings) -> Spawned:
             pass_fds=(control_there, messages_there, courier_socket.fileno(), lifeline_there),
             **process_options(settings),
         )
-        name = f"worker {invitation.id}"
-
-        def release() -> None:
-            os.close(lifeline)
-            courier.close()
-
-        def hang_up() -> None:
-            # Elsewhere what was not read yet would be thrown away by it.
-            if sys.platform == "linux":
-                for sock in (control, messages):
-                    with contextlib.suppress(OSError):  # it has ended already
-                        sock.shutdown(socket.SHUT_RD)
-
-        spawned = Spawned(
-            process,
-            socket_link(control, name, process.pid),
-            socket_link(messages, name, process.pid),
-            courier,
-            release,
-            hang_up,
-        )
         ours.pop_all()
-        return spawned
+
+    async def run(adopt: Adopt) -> None:
+        # There is no checkpoint in here: whatever comes, the sockets have an owner then.
+        name = f"worker {invitation.id}"
+        adopt(Channel.CONTROL, socket_link(control, name, process.pid))
+        adopt(Channel.MESSAGES, socket_link(messages, name, process.pid))
+
+    def hang_up() -> None:
+        # Elsewhere what was not read yet would be thrown away by it.
+        if sys.platform == "linux":
+            for sock in (control, messages):
+                with contextlib.suppress(OSError):  # it has ended already
+                    sock.shutdown(socket.SHUT_RD)
+
+    async def release() -> None:
+        os.close(lifeline)
+        courier.close()
+
+    return Spawned(process, run, courier, release, hang_up)
 
 
 def worker_environment(settings: Settings, invitation: Invitation) -> dict[str, str]:
@@ -138,6 +135,8 @@ def process_options(settings: Settings) -> dict[str, Any]:
     options: dict[str, Any] = {"stdin": subprocess.DEVNULL}
     if settings.cwd is not None:
         options["cwd"] = settings.cwd
+    if settings.stdout is not None:
+        options["stdout"] = settings.stdout
     if settings.silent:
         options |= {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     if settings.uid is not None:

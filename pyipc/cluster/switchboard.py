@@ -9,7 +9,7 @@ import pyipc
 from pyipc.cluster.control import channel_options
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from pyipc.cluster.process import WorkerProcess
     from pyipc.transports import Link
@@ -26,6 +26,7 @@ class Switchboard:
     Args:
         router: The program's handlers for what workers send.
         max_frame_size: The largest message, in bytes.
+        has_handlers: Whether the program has any handler for what a process sends.
 
     Attributes:
         router: Handlers for what workers say of themselves.
@@ -33,16 +34,24 @@ class Switchboard:
         messages: The server of those for what programs say; its topics are the cluster's.
     """
 
-    def __init__(self, router: pyipc.Router, max_frame_size: int) -> None:
+    def __init__(
+        self, router: pyipc.Router, max_frame_size: int, has_handlers: Callable[[WorkerProcess], bool]
+    ) -> None:
         options = channel_options(max_frame_size)
         options |= {"max_connections": _MANY, "max_connections_per_peer": _MANY}
+        # A process introduces itself when its interpreter is up, however long that takes: `ready_timeout` ends it.
+        options |= {"handshake_timeout": None, "max_handshakes": _MANY}
         self.router: pyipc.Router = pyipc.Router()
-        self.control: pyipc.Server = pyipc.Server(router=self.router, plain_peers=False, **options)
+        self.control: pyipc.Server = pyipc.Server(
+            router=self.router, plain_peers=False, **options, max_concurrent_requests=_MANY
+        )
         # A worker that is too slow for what is published misses some of it, but keeps its connection.
         self.messages: pyipc.Server = pyipc.Server(router=router, plain_peers=False, slow_peer="drop", **options)
+        self._has_handlers = has_handlers
         self._processes: dict[object, WorkerProcess] = {}
         for server in (self.control, self.messages):
             server.on_disconnect(self._on_disconnect)
+        self.messages.on_connect(self._wait_listened_to)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -74,6 +83,12 @@ class Switchboard:
     def worker_process(self, connection: object) -> WorkerProcess | None:
         """The process at the other end of a connection; ``None`` if it is gone."""
         return self._processes.get(connection)
+
+    async def _wait_listened_to(self, connection: pyipc.Connection) -> None:
+        """Let what a process says wait until the program can be expected to have its handlers."""
+        process = self._processes[connection]
+        if not self._has_handlers(process):
+            await process.is_listened_to.wait()
 
     def _on_disconnect(self, ended: pyipc.Disconnected) -> None:
         process = self._processes.pop(ended.connection, None)

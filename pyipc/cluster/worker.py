@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import traceback
 from contextlib import asynccontextmanager, suppress
@@ -11,13 +12,17 @@ import trio
 
 import pyipc
 from pyipc.cluster import control
+from pyipc.cluster.exchange import Membership
 from pyipc.cluster.hosting import WorkerHost
+from pyipc.cluster.linking import Linking, WorkerPeer
+from pyipc.cluster.taking import Wanted
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from contextlib import AbstractAsyncContextManager
 
     from pyipc.cluster.environment import Invitation
+    from pyipc.cluster.linking import Colleague
     from pyipc.cluster.listeners import HandedStream
     from pyipc.cluster.receiving import Receiving
 
@@ -27,9 +32,6 @@ logger: logging.Logger = logging.getLogger("pyipc.cluster")
 
 F = TypeVar("F", bound="Callable[[pyipc.Message[Any]], object]")
 
-# Seconds between two looks at how much has arrived.
-_GLANCE = 0.005
-
 
 class Worker:
     """This process, as a worker of a cluster. Made by `join`, and given to the function that a worker runs.
@@ -38,18 +40,27 @@ class Worker:
         invitation: What the primary told it.
         control_client: The client by which it is ruled.
         messages: The client for what programs say.
+        router: The handlers of that client.
         receiving: What the primary hands over.
+        from_primary: The connection for what programs say, once it is there.
 
     Attributes:
         id: Its id.
         role: Its role; may be empty.
         generation: How many processes this worker has had, this one included.
+        links: Its connections with other workers.
         exited_after_disconnect: Whether it is to end for good, because it wants to.
         is_run: Whether its program waits in `run`, or has done so to the end.
     """
 
     def __init__(
-        self, invitation: Invitation, control_client: pyipc.Client, messages: pyipc.Client, receiving: Receiving
+        self,
+        invitation: Invitation,
+        control_client: pyipc.Client,
+        messages: pyipc.Client,
+        router: pyipc.Router,
+        receiving: Receiving,
+        from_primary: set[pyipc.Connection],
     ) -> None:
         self.id: str = invitation.id
         self.role: str = invitation.role
@@ -57,14 +68,19 @@ class Worker:
         self._invitation = invitation
         self._control = control_client
         self._messages = messages
-        self._host = WorkerHost(control_client, receiving, self._can_serve)
+        self._router = router
+        options = control.channel_options(invitation.max_frame_size)
+        self.links: Linking = Linking(control_client, router, options)
+        self._host = WorkerHost(control_client, receiving, Membership(self.links, options), self._can_serve)
+        self._from_primary = from_primary
+        self._wanted = Wanted(router, functools.partial(control_client.emit_nowait, control.TAKING))
+        self._is_asking = False
         self._draining = trio.Event()
         self._left = trio.Event()
         self._drain_deadline = float("inf")
         self._busy = 0
         self._idle = trio.Event()
         self._idle.set()
-        self._is_taking = False
         self._is_ready = False
         self._has_left = False
         self.exited_after_disconnect: bool = False
@@ -113,7 +129,6 @@ class Worker:
     def _tell_ready(self) -> None:
         if not self._is_ready:
             self._is_ready = True
-            self._is_taking = True
             self._host.begin.set()
             self._control.emit_nowait(control.READY)
 
@@ -160,11 +175,14 @@ class Worker:
     def on(self, pattern: str, handler: Any = None) -> Any:
         """Handle what comes from the primary, or from other workers. See `pyipc.Server.on`.
 
-        What the primary sends before there is a handler waits for the first one, so register all before the first
-        ``await``.
+        What the primary sends while this worker starts waits, with its sender, until there is a handler for it or the
+        worker is ready.
         """
-        self.take_messages()
-        return self._messages.on(pattern, handler)
+        if handler is None:
+            return functools.partial(self.on, pattern)
+        self._router.on(pattern, handler)
+        self._wanted.look()
+        return handler
 
     @overload
     def once(self, pattern: str, handler: None = None) -> Callable[[F], F]: ...
@@ -174,22 +192,31 @@ class Worker:
 
     def once(self, pattern: str, handler: Any = None) -> Any:
         """Likewise, but only the next time."""
-        self.take_messages()
-        return self._messages.once(pattern, handler)
+        if handler is None:
+            return functools.partial(self.once, pattern)
+        self._router.once(pattern, handler)
+        self._wanted.look()
+        return handler
 
     def off(self, pattern: str, handler: Any = None) -> None:
-        """Handle it no more; without a handler, remove all of this pattern."""
-        self._messages.off(pattern, handler)
+        """Handle it no more; without a handler, remove all of this pattern that were registered here."""
+        self._router.off(pattern, handler)
 
     def events(self, pattern: str, *, max_buffered: int = 1_024) -> pyipc.EventStream[Any]:
-        """What comes under a name as an asynchronous iterator. See `pyipc.Client.events`."""
-        self.take_messages()
-        return self._messages.events(pattern, max_buffered=max_buffered)
+        """What the primary sends under a name as an asynchronous iterator. See `pyipc.Client.events`."""
+        stream = self._messages.events(pattern, max_buffered=max_buffered)
+        self._wanted.listen(pattern)
+        return stream
 
     def expect(self, pattern: str, *, max_buffered: int = 1_024) -> pyipc.EventStream[Any]:
-        """Listen for an answer that comes as an event. See `pyipc.Client.expect`."""
-        self.take_messages()
-        return self._messages.expect(pattern, max_buffered=max_buffered)
+        """Listen for an answer of the primary that comes as an event. See `pyipc.Client.expect`."""
+        stream = self._messages.expect(pattern, max_buffered=max_buffered)
+        self._wanted.listen(pattern)
+        return stream
+
+    def want(self, event: str) -> None:
+        """The primary has something under a name; see `Wanted.want`."""
+        self._wanted.want(event)
 
     async def tell_failure(self, error: BaseException) -> None:
         """Tell the primary why the program failed, for its log.
@@ -202,12 +229,6 @@ class Worker:
     def default_drain_timeout(self) -> float | None:
         """Seconds that it may take to leave, where nobody says otherwise."""
         return self._invitation.drain_timeout
-
-    def take_messages(self) -> None:
-        """There are handlers from now on."""
-        if not self._is_taking:
-            self._is_taking = True
-            self._control.emit_nowait(control.TAKING)
 
     # --- listening ---
 
@@ -256,6 +277,8 @@ class Worker:
 
         Cancellation: a cancelled emit has sent nothing, unless it was waiting to be confirmed.
         """
+        if how.get("confirm"):
+            await self._begin_asking()
         await self._messages.emit(event, data, **how)
 
     async def request(self, event: str, data: object = None, **how: Any) -> Any:
@@ -268,11 +291,24 @@ class Worker:
 
         Cancellation: the primary is told, and cancels its handler.
         """
+        await self._begin_asking()
         return await self._messages.request(event, data, **how)
+
+    async def _begin_asking(self) -> None:
+        """Tell the primary that somebody is about to wait for an answer, as long as it waits for this worker."""
+        if not (self._is_ready or self._is_asking):
+            self._is_asking = True
+            await self._control.emit(control.ASKING)
 
     def stream(self, event: str, data: object = None, **how: Any) -> AbstractAsyncContextManager[pyipc.Stream[Any]]:
         """Ask the primary for a stream. See `pyipc.Client.stream`."""
-        return self._messages.stream(event, data, **how)
+        return self._stream(event, data, how)
+
+    @asynccontextmanager
+    async def _stream(self, event: str, data: object, how: dict[str, Any]) -> AsyncIterator[pyipc.Stream[Any]]:
+        await self._begin_asking()
+        async with self._messages.stream(event, data, **how) as stream:
+            yield stream
 
     async def publish(self, topic: str, data: object = None, **how: Any) -> None:
         """Publish under a topic, to the primary and to all workers that have subscribed. See `pyipc.Client.publish`.
@@ -291,6 +327,53 @@ class Worker:
         Cancellation: nothing is unsent by it.
         """
         await self._messages.flush()
+
+    # --- talking to other workers ---
+
+    def connect(
+        self, id: str | None = None, *, role: str | None = None, router: pyipc.Router | None = None, **options: Any
+    ) -> AbstractAsyncContextManager[pyipc.Client]:
+        """Connect to another worker, for the length of an ``async with`` block, without the primary in between.
+
+        What is sent there goes to the handlers that are registered with its `on`. Entering waits until that worker is
+        ready. If its process ends, or is replaced, the client connects to the next one.
+
+        Args:
+            id: Its id.
+            role: Or its role: the ready worker with the least to do is chosen, and another when that is gone.
+            router: Handlers for what it sends back.
+            **options: Any of `pyipc.Options`. By default there is no limit to how long it may take to start, nor to how
+                long a request may take.
+
+        Returns:
+            What yields a client, with all that `pyipc.connect` gives.
+
+        Raises:
+            UnknownWorker: There is no such worker, or none any more. On entering.
+            TypeError: There is neither an id nor a role, or there are both.
+        """
+        return self.links.connect(id, role, router, options)
+
+    def to(self, id: str | None = None, *, role: str | None = None) -> Colleague:
+        """Another worker, for what is to be sent to it now and then: ``await worker.to("mailer-1").request(...)``.
+
+        One connection is made when it is first needed, and kept. With a role it goes to the same worker as long as that
+        is there.
+
+        Raises:
+            TypeError: There is neither an id nor a role, or there are both.
+        """
+        return self.links.to(id, role)
+
+    def sender_of(self, message: pyipc.Message[Any]) -> str | None:
+        """The id of the worker that a message came from, as the primary tells; ``"primary"``; or ``None``.
+
+        ``None`` is for messages of others, such as clients of a server in this worker.
+        """
+        peer = message.connection.peer
+        if isinstance(peer, WorkerPeer):
+            return peer.worker
+        return "primary" if message.connection in self._from_primary else None
 
     # --- its end ---
 
@@ -320,6 +403,7 @@ class Worker:
         Cancellation: nothing is changed by it.
         """
         await self._draining.wait()
+        await trio.lowlevel.checkpoint()  # whoever waits to hear of it may have something to finish
         with trio.move_on_at(self._drain_deadline), suppress(pyipc.ConnectionClosed):
             await self._finish()
             await self.leave()
@@ -327,7 +411,9 @@ class Worker:
 
     async def _finish(self) -> None:
         """Let what is under way here come to its end."""
-        await self._host.drain()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.links.drain)
+            await self._host.drain()
         while self._busy:
             await self._idle.wait()
 
@@ -343,12 +429,12 @@ class Worker:
             await trio.lowlevel.checkpoint()
             return
         self._has_left = True
-        sent = await self._control.request(control.LEAVE, self.exited_after_disconnect)
-        while (connection := self._messages.statistics().connection) is not None:
-            await self._messages.wait_handled()
-            if connection.events_received + connection.unheard >= sent:
-                return
-            await trio.sleep(_GLANCE)  # the answer has overtaken what was sent before it, over another connection
+        await self._control.request(control.LEAVE, self.exited_after_disconnect)
+        # The answer may have overtaken what was sent before it, over another connection. Over that one a subscription
+        # is confirmed behind all of it, whatever is published under that topic.
+        with suppress(pyipc.RemoteError):
+            async with self._messages.subscribe("left"):
+                await self._messages.wait_handled()
 
 
 def one_line(error: BaseException) -> str:

@@ -159,7 +159,7 @@ class PipeTransport(Transport):
             if not isinstance(carrier, PipeInstance):
                 raise TypeError(f"what is accepted on {address} is the instance of a pipe, and not {carrier!r}")
             windows.register(carrier.handle)
-            link = _make_link(windows, address, identify, carrier.handle)
+            link = _make_link(windows, address, identify, carrier.handle, closed=carrier.on_close)
             carrier.detach()
             return link
 
@@ -268,12 +268,18 @@ def _identifier(windows: WindowsApi, address: Address, options: Mapping[str, obj
     return identify
 
 
-def _make_link(windows: WindowsApi, address: Address, identify: Callable[[int], Peer | None], handle: int) -> PipeLink:
+def _make_link(
+    windows: WindowsApi,
+    address: Address,
+    identify: Callable[[int], Peer | None],
+    handle: int,
+    closed: Callable[[], None] | None = None,
+) -> PipeLink:
     """A link over an instance that a client has, and that is registered with trio."""
     peer = identify(handle)
     if peer is None:
-        return PipeLink(windows, handle, Peer(address=str(address)), identify=identify)
-    return PipeLink(windows, handle, peer)
+        return PipeLink(windows, handle, Peer(address=str(address)), identify=identify, closed=closed)
+    return PipeLink(windows, handle, peer, closed=closed)
 
 
 def _others(windows: WindowsApi, options: Mapping[str, object]) -> list[str]:

@@ -6,9 +6,12 @@ life of the file, so nothing of that may happen before it has arrived.
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pyipc.transports.windows_api import WindowsApi
 
 __all__ = ["PipeInstance"]
@@ -21,19 +24,21 @@ class PipeInstance:
         handle: Its number in this process, such as `duplicate_into` returned in another one; the object owns it.
         windows: The calls of Windows; by default those of this system.
 
+    Attributes:
+        on_close: Is called once it was closed, here or by the link that is made of it.
+
     Raises:
         OSError: This system is not Windows.
     """
 
-    __slots__ = ("_handle", "_windows")
+    __slots__ = ("_handle", "_windows", "on_close")
 
     def __init__(self, handle: int, *, windows: WindowsApi | None = None) -> None:
         if windows is None:
-            from pyipc.transports.windows_api import WindowsApi  # brings ctypes along
-
-            windows = WindowsApi()
+            windows = _calls()
         self._windows = windows
         self._handle = handle
+        self.on_close: Callable[[], None] | None = None
 
     def __repr__(self) -> str:
         return f"<PipeInstance, {'closed' if self._handle < 0 else f'handle {self._handle}'}>"
@@ -67,3 +72,12 @@ class PipeInstance:
         handle = self.detach()
         if handle >= 0:
             self._windows.close_handle(handle)
+            if self.on_close is not None:
+                self.on_close()
+
+
+@functools.cache
+def _calls() -> WindowsApi:
+    from pyipc.transports.windows_api import WindowsApi  # brings ctypes along
+
+    return WindowsApi()

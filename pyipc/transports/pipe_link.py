@@ -41,14 +41,31 @@ class PipeLink(Link):
         handle: The pipe, registered with trio already; the link owns it from here on.
         peer: Who is on the other side, as far as is known.
         identify: Finds out who is there once something was read; ``None`` if it is known. It is asked in `handshake`.
+        closed: Is called once the handle is closed.
     """
 
-    __slots__ = ("_buffer", "_closed", "_first", "_handle", "_identify", "_peer", "_reading", "_windows", "_writing")
+    __slots__ = (
+        "_buffer",
+        "_closed",
+        "_first",
+        "_handle",
+        "_identify",
+        "_peer",
+        "_reading",
+        "_tell_closed",
+        "_windows",
+        "_writing",
+    )
 
     keeps_sent = True
 
     def __init__(
-        self, windows: WindowsApi, handle: int, peer: Peer, identify: Callable[[int], Peer | None] | None = None
+        self,
+        windows: WindowsApi,
+        handle: int,
+        peer: Peer,
+        identify: Callable[[int], Peer | None] | None = None,
+        closed: Callable[[], None] | None = None,
     ) -> None:
         self._windows = windows
         self._handle = handle
@@ -56,6 +73,7 @@ class PipeLink(Link):
         self._buffer = bytearray(_SMALLEST_READ)
         self._reading = self._writing = self._closed = False
         self._identify = identify
+        self._tell_closed = closed
         self.needs_handshake: bool = identify is not None
         self._first = b""  # what was read in order to identify the peer
 
@@ -187,6 +205,8 @@ class PipeLink(Link):
         if self._closed and not self._reading and not self._writing and self._handle >= 0:
             handle, self._handle = self._handle, -1
             self._windows.close_handle(handle)
+            if self._tell_closed is not None:
+                self._tell_closed()
 
     def _refuse_closed(self) -> None:
         if self._closed:

@@ -1,4 +1,4 @@
-"""What tests of clusters need."""
+"""What the tests of the cluster share: that nothing is left, and, with the command line, a place for sockets."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.battery.leaks import leak_gate
+from tests.cli.conftest import directory as directory
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import textwrap
 from typing import Any
 
 from pyipc import cluster
@@ -21,7 +22,7 @@ What [a cluster](../how-to/cluster.md) can be told, and what it tells. This page
 
 ## Settings
 
-Keyword arguments of `Cluster(...)` and `cluster.setup_primary(...)` for all workers that are started from then on, and of
+Keyword arguments of `Cluster(...)` and `setup_primary(...)`, for all workers that are started from then on, and of
 `fork(...)` for one. Seconds may be fractions. A name that does not exist, or a value out of range, is an error at once.
 
 | Setting | Default | Meaning |
@@ -49,6 +50,15 @@ _INFO = """
 |---|---|
 """
 
+_STATISTICS = """
+## Statistics
+
+Frozen snapshots, as [those of connections](statistics.md). `primary.job_statistics()`:
+
+| | |
+|---|---|
+"""
+
 _ERRORS = """
 ## Errors
 
@@ -62,12 +72,13 @@ def page() -> str:
     """The whole page."""
     said = meanings(cluster.Settings)
     parts = [_HEAD]
-    for field in dataclasses.fields(cluster.Settings):
-        parts.append(f"| `{field.name}` | {_default(field)} | {said[field.name]} |\n")
+    fields = dataclasses.fields(cluster.Settings)
+    parts += [f"| `{field.name}` | {_default(field)} | {said[field.name]} |\n" for field in fields]
     parts += [_EVENTS % ", ".join(f"`{type}`" for type in cluster.EVENTS), *_rows(cluster.WorkerEvent)]
     parts += [_INFO, *_rows(cluster.WorkerInfo)]
-    tree = inspect.cleandoc(errors.__doc__ or "").partition("::\n\n")[2]
-    parts.append(_ERRORS % inspect.cleandoc(tree))
+    parts += [_STATISTICS, *_rows(cluster.JobStatistics)]
+    tree = inspect.cleandoc(errors.__doc__ or "").partition("::\n\n")[2].partition("\n\n")[0]
+    parts.append(_ERRORS % textwrap.dedent(tree))
     return "".join(parts)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections
 import socket
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
@@ -248,6 +248,76 @@ async def test_a_worker_without_descriptors_lets_another_have_it() -> None:
         nursery.cancel_scope.cancel()
 
 
+async def test_notes_that_mean_nothing_are_told_and_change_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    async with leak_gate(), primary() as (handing, source), local_workers("w") as (worker,):
+        inlet = worker.receiving.open(CLAIM)
+        handing.join(worker.candidate)
+        with clients(source, 1):
+            carrier, closed = await inlet.accept()
+            await settled()
+            nonsense: list[dict[str, Any]] = [
+                {},
+                {"taken": 1},
+                {"taken": "1"},
+                {"taken": [1]},
+                {"refused": 1},
+                {"closed": 1},
+                {"other": 1},
+            ]
+            for note in nonsense:
+                worker.mailbox.send_nowait(note)
+            worker.mailbox.send_nowait({"refused": [1, "1", None], "closed": []})
+            worker.mailbox.send_nowait({"closed": ["1", None, 2, [1]]})
+            await settled()
+            assert caplog.text.count("a note that means nothing") == len(nonsense)
+            assert worker.candidate.open_connections == 1
+            carrier.close()
+            closed()
+            await settled()
+            assert worker.candidate.open_connections == 0
+
+
+async def test_what_cannot_be_handed_over_is_closed_and_does_not_stop_the_rest(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with leak_gate(), primary() as (handing, source), local_workers("w") as (worker,):
+        inlet = worker.receiving.open(CLAIM)
+        send = worker.courier.send_nowait
+        errors = [OSError("no")]
+
+        def failing(*message: Any) -> None:
+            if errors:
+                raise errors.pop()
+            send(*message)
+
+        monkeypatch.setattr(worker.courier, "send_nowait", failing)
+        handing.join(worker.candidate)
+        with clients(source, 2) as peers:
+            carrier, closed = await inlet.accept()
+            peers[0].settimeout(5)
+            assert peers[0].recv(1) == b""
+            assert "cannot be handed over, and is closed: no" in caplog.text
+            carrier.close()
+            closed()
+
+
+async def test_closing_while_first_bytes_are_waited_for_closes_those_too() -> None:
+    policy = Sticky(peek_size=10, peek_timeout=60)
+    async with leak_gate(), primary(policy) as (handing, source), local_workers("w") as (worker,):
+        handing.join(worker.candidate)
+        with clients(source, 3) as peers:
+            await settled()
+            assert handing.statistics().waiting == 3
+            handing.close()
+            peers[0].sendall(b"x")
+            peers[1].close()
+            await settled()
+            assert handing.statistics().waiting == 1
+            peers[0].settimeout(5)
+            with pytest.raises(ConnectionResetError):  # what it sent was not read
+                peers[0].recv(1)
+
+
 async def test_closing_resets_who_waits_and_not_who_is_about_to_be_taken() -> None:
     async with leak_gate(), local_workers("w") as (worker,):
         async with primary(max_handovers=2) as (handing, source):
@@ -319,7 +389,7 @@ async def test_sticky_by_first_bytes_which_are_still_there_for_the_worker() -> N
     policy = Sticky(key=lambda arrival: arrival.first_bytes[:4], peek_size=100, peek_timeout=60)
     async with (
         leak_gate(),
-        primary(policy) as (handing, source),
+        primary(policy, max_waiting=8) as (handing, source),  # beside those that have said nothing
         local_workers("a", "b", "c") as workers,
         trio.open_nursery() as nursery,
     ):

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from pyipc.cluster.job import Job
 
-pytestmark = [pytest.mark.slow, pytest.mark.time_limit(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.time_limit(600)]
 
 SUBMITTERS, EACH = 3, 12
 

@@ -231,9 +231,19 @@ async def test_retired_it_hands_out_nothing_and_raises_nothing() -> None:
 async def test_without_a_descriptor_left_another_gets_it(caplog: pytest.LogCaptureFixture) -> None:
     async with world() as each:
         each.receiving.open("a")
-        each.courier.send_nowait({"claim": "a", "number": 5})
-        assert await each.notes(1) == [{"refused": [5]}]
-        assert "no descriptors left" in caplog.text
+        for number in range(5):  # told once
+            each.courier.send_nowait({"claim": "a", "number": number})
+            assert await each.notes(1) == [{"refused": [number]}]
+        assert caplog.text.count("no descriptors left") == 1
+        with each.hand(7):
+            await settled()
+        each.courier.send_nowait({"claim": "a", "number": 8})
+        assert await each.notes(1) == [{"refused": [8]}]
+        assert caplog.text.count("no descriptors left") == 2
+        with each.hand(9):
+            each.courier.send_nowait({"listening": "b"})
+            await settled()
+        assert caplog.text.count("no descriptors left") == 3
 
 
 async def test_when_the_primary_is_gone_listeners_end() -> None:

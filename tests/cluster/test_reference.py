@@ -19,7 +19,9 @@ def test_the_page_is_the_one_that_the_code_makes() -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", [cluster.Settings, cluster.WorkerEvent, cluster.WorkerInfo], ids=lambda kind: kind.__name__
+    "kind",
+    [cluster.Settings, cluster.WorkerEvent, cluster.WorkerInfo, cluster.JobStatistics],
+    ids=lambda kind: kind.__name__,
 )
 def test_every_field_says_what_it_means(kind: type[Any]) -> None:
     assert list(meanings(kind)) == [field.name for field in dataclasses.fields(kind)]

@@ -144,7 +144,7 @@ async def over_http(tally: Tally, keep: bool) -> None:
         async with stream:
             while True:
                 await tally.ask(ask)
-                if not keep or tally.stop or connection.our_state is not h11.DONE:
+                if not (keep and connection.our_state is h11.DONE) or tally.stop:
                     break
                 connection.start_next_cycle()
 

@@ -1,0 +1,111 @@
+"""How workers come to talk to each other: their primary makes a pair of sockets, and gives one end to each.
+
+After that it has no part in what they say. Who is at the other end each of them knows from the primary alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+import pyipc
+from pyipc.cluster.channels import socket_link
+from pyipc.cluster.control import UNKNOWN_WORKER
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pyipc.cluster.exchange import Exchange
+    from pyipc.cluster.handle import WorkerHandle
+    from pyipc.cluster.process import WorkerProcess
+
+__all__ = ["Introductions"]
+
+
+class Introductions:
+    """Brings workers together.
+
+    Args:
+        workers: Those that there are, by id.
+        exchange: Takes connections that are for what servers say to everybody.
+    """
+
+    def __init__(self, workers: Mapping[str, WorkerHandle], exchange: Exchange) -> None:
+        self._exchange = exchange
+        self._workers = workers
+        self._changed = trio.Event()
+        # How many were brought to each process, so that those with as much to do take turns.
+        self._turns: dict[WorkerProcess, int] = {}
+
+    def process_changed(self, process: WorkerProcess) -> None:
+        """A process of a worker has changed its state."""
+        if process.gone.is_set():
+            self._turns.pop(process, None)
+        self._changed.set()
+        self._changed = trio.Event()
+
+    async def introduce(self, asking: WorkerProcess, data: Any) -> str:
+        """Connect a process with another worker, once that is ready.
+
+        Args:
+            asking: The process that wants it.
+            data: What it said: ``number``, by which it recognizes its end, and ``id`` or ``role``; or neither, for
+                a connection with the primary's `Exchange`.
+
+        Returns:
+            The id of the other worker.
+
+        Raises:
+            Refused: There is no such worker, nor is one about to start.
+
+        Cancellation: the process may get its end all the same.
+        """
+        id, role, number = data.get("id"), data.get("role"), int(data["number"])
+        if id is None and role is None:
+            return await self._introduce_primary(asking, number)
+        while (found := self._find(asking, id, role)) is None:
+            await self._changed.wait()
+        self._turns[found] = self._turns.get(found, 0) + 1
+        one, other = socket.socketpair()
+        with one, other:
+            try:
+                await found.courier.send(_header("link", asking, number), one)
+                await asking.courier.send(_header("linked", found, number), other)
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                raise pyipc.Refused("lost", f"worker {found.handle.id!r} has ended just now") from None
+        return found.handle.id
+
+    async def _introduce_primary(self, asking: WorkerProcess, number: int) -> str:
+        """Let a process have a connection for what its servers say to everybody."""
+        one, other = socket.socketpair()
+        self._exchange.adopt(socket_link(one, f"worker {asking.handle.id}", asking.pid))
+        with other, contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            await asking.courier.send({"linked": "primary", "pid": os.getpid(), "number": number}, other)
+        return "primary"
+
+    def _find(self, asking: WorkerProcess, id: str | None, role: str | None) -> WorkerProcess | None:
+        """The process to connect with; ``None`` if there is none yet."""
+        if id is not None:
+            handles = [self._workers[id]] if id in self._workers else []
+        else:
+            handles = [each for each in self._workers.values() if each.role == role and each is not asking.handle]
+        handles = [each for each in handles if not (each.is_leaving or each.has_failed)]
+        if not handles:
+            missing = f"worker {id!r}" if id is not None else f"other worker of the role {role!r}"
+            there = ", ".join(self._workers)
+            raise pyipc.Refused(UNKNOWN_WORKER, f"there is no {missing}; the workers are {there}", id or role)
+        ready = [each.current for each in handles if each.current is not None and each.current.is_ready]
+        return min(ready, key=self._load, default=None)
+
+    def _load(self, process: WorkerProcess) -> tuple[int, int]:
+        open_connections = 0 if process.candidate is None else process.candidate.open_connections
+        return process.in_flight + open_connections, self._turns.get(process, 0)
+
+
+def _header(what: str, process: WorkerProcess, number: int) -> dict[str, Any]:
+    """What the process at one end is told of the one at the other."""
+    return {what: process.handle.id, "pid": process.pid, "number": number}

@@ -1,0 +1,45 @@
+"""Clusters that run in the foreground, in processes of their own, for the tests."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tests.cli.processes import Program, Result, start
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+
+__all__ = ["PROGRAMS", "started", "step"]
+
+PROGRAMS = Path(__file__).with_name("programs")
+
+_PROGRAM = "import sys; from pyipc import cluster; sys.exit(cluster.run({target!r}, **{options!r}))"
+
+
+def step(kind: str, *, who: str = r"\S+ ?\S*", rest: str = ".*") -> str:
+    """A pattern of the line that tells of a step; its process id is the group ``pid``."""
+    return rf"^\d\d:\d\d:\d\d\.\d{{3}}  {who} +(?P<pid>\d*)  {kind} *(?P<rest>{rest})$"
+
+
+@asynccontextmanager
+async def started(
+    target: str, *, cwd: Path = PROGRAMS, env: Mapping[str, str] | None = None, **options: Any
+) -> AsyncIterator[Program]:
+    """Run `pyipc.cluster.run` with these arguments in a process."""
+    program = _PROGRAM.format(target=target, options=options)
+    async with start(command=[sys.executable, "-W", "error", "-c", program], cwd=cwd, env=env) as process:
+        yield process
+
+
+async def running(program: Program) -> None:
+    """Wait until all workers are ready."""
+    await program.line(step("running", who="cluster"), stream="err")
+
+
+async def ended(program: Program, number: int = signal.SIGTERM) -> Result:
+    """Let it end."""
+    return await program.interrupt(number)

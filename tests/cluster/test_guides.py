@@ -1,0 +1,66 @@
+"""The programs in the documents about the cluster, run as a reader would run them, print what stands there."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.cli.processes import ROOT, run
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PAGES = ("docs/tutorial/cluster.md", "docs/how-to/cluster.md", "docs/how-to/from-node-cluster.md")
+#: Local names of theirs, which other programs of this user must not meet.
+NAMES = re.compile(r'(?<=")(tutorial|spare)(?=")')
+
+pytestmark = [
+    pytest.mark.skipif(sys.platform == "win32", reason="cannot run here: needs Unix sockets and signals"),
+    pytest.mark.time_limit(120),
+]
+
+
+def blocks(page: str, language: str) -> list[str]:
+    text = (ROOT / page).read_text("utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+def programs(page: str) -> dict[str, str]:
+    """Blocks that say in their first line how their file is called, with names of their own for their servers."""
+    named = [(re.match(r"# (\w+\.py)\n", block), block) for block in blocks(page, "python")]
+    return {name[1]: NAMES.sub(rf"\1-{os.getpid()}", block) for name, block in named if name is not None}
+
+
+def runs(page: str) -> dict[str, str]:
+    """What a program is said to print."""
+    shown = [re.match(r"\$ python (\w+\.py)\n", block) for block in blocks(page, "console")]
+    return {match[1]: match.string[match.end() :] for match in shown if match is not None}
+
+
+@pytest.mark.parametrize(("page", "program"), [(page, program) for page in PAGES for program in runs(page)])
+async def test_a_program_prints_what_stands_there(tmp_path: Path, page: str, program: str) -> None:
+    for name, source in programs(page).items():
+        (tmp_path / name).write_text(source, "utf-8")
+    result = await run(program, command=(sys.executable, "-u"), cwd=tmp_path)
+    assert (result.status, result.out) == (0, runs(page)[program]), result.err
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_program_is_run_or_used(page: str) -> None:
+    sources = programs(page)
+    for name in sources:
+        module = name.removesuffix(".py")
+        used = any(f'"{module}:' in source for source in sources.values())
+        assert name in runs(page) or used, f"nothing runs {name} of {page}"
+
+
+def test_what_was_mended_names_tests_that_are_there() -> None:
+    named = set(re.findall(r"`(test_\w+)`", (ROOT / "docs/how-to/from-node-cluster.md").read_text("utf-8")))
+    sources = [path.read_text("utf-8") for path in (ROOT / "tests" / "cluster").glob("test_*.py")]
+    assert named
+    for name in named:
+        assert any(re.search(rf"^(async )?def {name}\(", source, re.MULTILINE) for source in sources), name
