@@ -28,6 +28,7 @@ async def main(worker: cluster.Worker) -> None:
         if os.environ.get("END") == "own disconnect":
             worker.disconnect()
         if os.environ.get("END") == "code 7":
+            await worker.flush()  # as Node's does, which exits when it has been written
             sys.exit(7)
 
     @worker.on("block")
