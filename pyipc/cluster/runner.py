@@ -214,8 +214,10 @@ class Runner:
     async def _wait_none_left(self) -> None:
         """Wait until no worker is left, and none will be started."""
         while True:
-            while there := [each for each in self.cluster.workers.values() if not each.gone.is_set()]:
-                await there[0].gone.wait()
+            while there := [
+                each for each in self.cluster.workers.values() if not (each.gone.is_set() or each.has_failed)
+            ]:
+                await there[0].wait_changed()
             if self._sources is None or not self._failures:
                 return
             self._tell("waiting", "no worker is left; a change of the source files starts them again")
@@ -306,8 +308,6 @@ class Runner:
         self._tell("reload", reason)
         self._notifier.reloading()
         present = self._present()
-        failed = [each.id for each in self.cluster.workers.values() if each.has_failed]
-        self._missing = list(dict.fromkeys(self._missing + failed))
         try:
             if present:
                 await self.cluster.reload()
