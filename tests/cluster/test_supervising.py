@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import sys
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -122,7 +121,8 @@ class Patient:
     """A process that is watched over, and what was concluded about it."""
 
     def __init__(self, **settings: Any) -> None:
-        self.handle: Any = SimpleNamespace(id="1", lifecycle=Events())
+        self.handle: Any = Events()
+        self.handle.id = "1"
         self.settings = Settings(**settings)
         self.pid: int | None = None
         self.pulses = 0
@@ -225,8 +225,8 @@ async def test_age_and_memory_are_told_again_and_again(
 
 async def test_ages_differ_by_up_to_a_tenth(autojump_clock: trio.testing.MockClock) -> None:
     lives = set()
-    for seed in SEEDS:
-        patient = Patient(max_age_timeout=1_000.0)
+    for seed in range(20):
+        patient = Patient(max_age_timeout=100.0)
         process: Any = patient
         over = trio.Event()
         watch = Watch(process, patient.queue, lambda *_, over=over: over.set(), random.Random(seed))
@@ -236,9 +236,9 @@ async def test_ages_differ_by_up_to_a_tenth(autojump_clock: trio.testing.MockClo
             await over.wait()
             lives.add(round(trio.current_time() - patient.started))
             nursery.cancel_scope.cancel()
-    assert min(lives) >= 900
-    assert max(lives) <= 1_001
-    assert len(lives) > 10
+    assert min(lives) >= 90
+    assert max(lives) <= 101
+    assert len(lives) > 5
 
 
 # --- memory ---
