@@ -117,12 +117,17 @@ def test_given_up_is_given_up_once() -> None:
 # --- the pulse ---
 
 
+class Handle(Events):
+    """A worker, as far as it can be heard of."""
+
+    id = "1"
+
+
 class Patient:
     """A process that is watched over, and what was concluded about it."""
 
     def __init__(self, **settings: Any) -> None:
-        self.handle: Any = Events()
-        self.handle.id = "1"
+        self.handle: Any = Handle()
         self.settings = Settings(**settings)
         self.pid: int | None = None
         self.pulses = 0
@@ -210,14 +215,14 @@ async def test_age_and_memory_are_told_again_and_again(
     nursery.start_soon(patient.beat, 1.0)
     nursery.start_soon(patient.queue.run)
     nursery.start_soon(patient.watch().run)
-    await trio.sleep(89)
+    await trio.sleep(89.5)  # between two ticks
     assert patient.memory == 500
     assert not patient.renewals
     await trio.sleep(12)
     assert "max_age_timeout is 100 s" in patient.renewals[0]
     patient.renewals.clear()
     size = 1_500
-    await trio.sleep(3.5)
+    await trio.sleep(3)
     assert [each[:23] for each in patient.renewals] == ["it has 1,500 bytes of me"[:23]] * 3
     assert len(patient.events) == 1
     nursery.cancel_scope.cancel()
