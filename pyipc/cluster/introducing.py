@@ -5,17 +5,21 @@ After that it has no part in what they say. Who is at the other end each of them
 
 from __future__ import annotations
 
+import contextlib
+import os
 import socket
 from typing import TYPE_CHECKING, Any
 
 import trio
 
 import pyipc
+from pyipc.cluster.channels import socket_link
 from pyipc.cluster.control import UNKNOWN_WORKER
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from pyipc.cluster.exchange import Exchange
     from pyipc.cluster.handle import WorkerHandle
     from pyipc.cluster.process import WorkerProcess
 
@@ -27,9 +31,11 @@ class Introductions:
 
     Args:
         workers: Those that there are, by id.
+        exchange: Takes connections that are for what servers say to everybody.
     """
 
-    def __init__(self, workers: Mapping[str, WorkerHandle]) -> None:
+    def __init__(self, workers: Mapping[str, WorkerHandle], exchange: Exchange) -> None:
+        self._exchange = exchange
         self._workers = workers
         self._changed = trio.Event()
         # How many were brought to each process, so that those with as much to do take turns.
@@ -47,7 +53,8 @@ class Introductions:
 
         Args:
             asking: The process that wants it.
-            data: What it said: ``number``, by which it recognizes its end, and ``id`` or ``role``.
+            data: What it said: ``number``, by which it recognizes its end, and ``id`` or ``role``; or neither, for
+                a connection with the primary's `Exchange`.
 
         Returns:
             The id of the other worker.
@@ -58,6 +65,8 @@ class Introductions:
         Cancellation: the process may get its end all the same.
         """
         id, role, number = data.get("id"), data.get("role"), int(data["number"])
+        if id is None and role is None:
+            return await self._introduce_primary(asking, number)
         while (found := self._find(asking, id, role)) is None:
             await self._changed.wait()
         self._turns[found] = self._turns.get(found, 0) + 1
@@ -69,6 +78,14 @@ class Introductions:
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 raise pyipc.Refused("lost", f"worker {found.handle.id!r} has ended just now") from None
         return found.handle.id
+
+    async def _introduce_primary(self, asking: WorkerProcess, number: int) -> str:
+        """Let a process have a connection for what its servers say to everybody."""
+        one, other = socket.socketpair()
+        self._exchange.adopt(socket_link(one, f"worker {asking.handle.id}", asking.pid))
+        with other, contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            await asking.courier.send({"linked": "primary", "pid": os.getpid(), "number": number}, other)
+        return "primary"
 
     def _find(self, asking: WorkerProcess, id: str | None, role: str | None) -> WorkerProcess | None:
         """The process to connect with; ``None`` if there is none yet."""

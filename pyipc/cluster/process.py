@@ -284,7 +284,8 @@ class WorkerProcess:
             ValueError: There is no such signal.
         """
         if self._spawned is None:
-            self._early_signals.append(signal.Signals(number))
+            # Windows knows few signals by name, and ends it whichever it is.
+            self._early_signals.append(int(number) if sys.platform == "win32" else signal.Signals(number))
         elif self._spawned.process.returncode is not None:
             return
         elif sys.platform == "win32":

@@ -40,6 +40,10 @@ _OTHERS: Final = ("SIGHUP", "SIGTTIN", "SIGTTOU", "SIGUSR1")
 
 _FAILED: Final = 1
 
+# Seconds that the last steps are given to be written, where nobody may read them; and where somebody is in a hurry.
+_LAST_WORDS: Final = 3.0
+_LAST_WORDS_NOW: Final = 1.0
+
 
 def run(
     target: str | None = None,
@@ -181,7 +185,7 @@ class Runner:
                     self._failures[error.worker] = str(error)
             status = self._status()
             self._tell("end", self._reason(), is_problem=status == _FAILED)
-            await self._story.drain()
+            await self._story.drain(_LAST_WORDS if self._killed_by is None else _LAST_WORDS_NOW)
         return status
 
     async def _work_on(self) -> None:
