@@ -141,6 +141,8 @@ class Child:
             program = [sys.executable]
             paths = [str(contender.library), environment.get("PYTHONPATH", "")]
             environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+            # What is installed has its bytecode, and workers that start must not compile all of it again.
+            environment.pop("PYTHONDONTWRITEBYTECODE", None)
         self._deadline = deadline
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed in `end`
         self._process = subprocess.Popen(
