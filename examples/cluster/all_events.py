@@ -54,7 +54,7 @@ def show(event: cluster.WorkerEvent) -> None:
 
 async def main() -> None:
     logging.disable()  # hanging and failing are logged as well, and here they are meant
-    primary = cluster.Cluster(hang_timeout=1, heartbeat_interval=0.1, restart_interval=0)
+    primary = cluster.Cluster(hang_timeout=2, heartbeat_interval=0.1, restart_interval=0)
     for type in cluster.EVENTS:
         primary.on(type, show)
 

@@ -16,22 +16,22 @@ import pyipc
 from pyipc import cluster
 
 
-async def primary() -> None:
-    async with cluster.Cluster() as workers:
+async def main() -> None:
+    async with cluster.Cluster() as primary:
         for id, role in (("anna", "cook"), ("walter", "waiter"), ("ben", "cook")):
-            await workers.fork(id, role=role)
+            await primary.fork(id, role=role)
 
-        async def heard(question: str) -> list[object]:
-            return [await worker.request(question) for worker in workers.workers.values()]
+        async def heard() -> list[object]:
+            return [await worker.request("news-heard") for worker in primary.workers.values()]
 
-        report = await workers.broadcast("news", "we are open")
-        print(f"a broadcast to everybody: {report.sent} workers, and each has heard it:", *await heard("news-heard"))
-        report = await workers.broadcast("news", "less salt", role="cook")
-        print(f"a broadcast to the cooks: {report.sent} workers, and each has heard it:", *await heard("news-heard"))
+        report = await primary.broadcast("news", "we are open")
+        print(f"a broadcast to everybody: {report.sent} workers, and each has heard it:", *await heard())
+        report = await primary.broadcast("news", "less salt", role="cook")
+        print(f"a broadcast to the cooks: {report.sent} workers, and each has heard it:", *await heard())
 
-        async with workers.subscribe("kitchen.*") as kitchen:
-            await workers.workers["walter"].request("take-order", "soup")
-            answers = [(await kitchen.get(timeout=5)).data for _ in range(2)]
+        async with primary.subscribe("kitchen.*") as kitchen:
+            await primary.workers["walter"].request("take-order", "soup")
+            answers = [(await kitchen.get(timeout=30)).data for _ in range(2)]
         print("published by the waiter, heard by the cooks:", answers)
 
 
@@ -59,6 +59,6 @@ async def work(worker: cluster.Worker) -> None:
 
 
 if cluster.is_primary:
-    trio.run(primary)
+    trio.run(main)
 else:
     cluster.run_worker(work)

@@ -16,7 +16,7 @@ import pyipc
 from pyipc import cluster
 
 
-async def primary() -> None:
+async def main() -> None:
     told = trio.Event()
 
     def tell(event: cluster.WorkerEvent) -> None:
@@ -24,12 +24,13 @@ async def primary() -> None:
         print(f"the primary, told by {event.worker.id}: {event.data}")
         told.set()
 
-    async with cluster.Cluster() as workers:
-        workers.once("message", tell)
-        anna = await workers.fork("anna")
-        print("anna, asked by the primary:", await anna.request("apples"))
+    async with cluster.Cluster() as primary:
+        primary.once("message", tell)
+        anna = await primary.fork("anna")
+        answer = await anna.request("apples")
         await told.wait()
-        ben = await workers.fork("ben")
+        print("anna, asked by the primary:", answer)
+        ben = await primary.fork("ben")
         print("anna, asked by ben:", await ben.request("ask", "anna"))
 
 
@@ -53,6 +54,6 @@ async def work(worker: cluster.Worker) -> None:
 
 
 if cluster.is_primary:
-    trio.run(primary)
+    trio.run(main)
 else:
     cluster.run_worker(work)

@@ -24,6 +24,7 @@ from pyipc.cluster.errors import UnknownWorker as UnknownWorker
 from pyipc.cluster.errors import WorkerFailed as WorkerFailed
 from pyipc.cluster.events import EVENTS as EVENTS
 from pyipc.cluster.events import WorkerEvent as WorkerEvent
+from pyipc.cluster.handing import HandingStatistics as HandingStatistics
 from pyipc.cluster.handle import WorkerHandle as WorkerHandle
 from pyipc.cluster.handle import WorkerInfo as WorkerInfo
 from pyipc.cluster.job import Job as Job
@@ -49,6 +50,7 @@ from pyipc.cluster.runner import Runner as Runner
 from pyipc.cluster.runner import available_cpus as available_cpus
 from pyipc.cluster.runner import run as run
 from pyipc.cluster.settings import Settings as Settings
+from pyipc.cluster.statistics import ClusterStatistics as ClusterStatistics
 from pyipc.cluster.watching import SourceFiles as SourceFiles
 from pyipc.cluster.worker import Worker as Worker
 
@@ -68,7 +70,9 @@ __all__ = [
     "Arrival",
     "Cluster",
     "ClusterError",
+    "ClusterStatistics",
     "HandedStream",
+    "HandingStatistics",
     "Job",
     "JobCancelled",
     "JobFailed",

@@ -18,6 +18,7 @@ from pyipc.transports import Listener, Transport, transport_for
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from pyipc.cluster.exchange import Membership
     from pyipc.cluster.listeners import HandedStream
     from pyipc.cluster.receiving import Inlet, Receiving
     from pyipc.transports import Link
@@ -48,15 +49,20 @@ class WorkerHost(pyipc.Host):
     Args:
         primary: The client by which this worker is ruled.
         receiving: What the primary hands over.
+        exchange: Brings what servers say to everybody to the clients of other workers.
         opened: Called when the first server, or the first listener, can serve.
 
     Attributes:
         begin: Is set when this worker may accept by itself, where it does so: once it is ready.
     """
 
-    def __init__(self, primary: pyipc.Client, receiving: Receiving, opened: Callable[[], None]) -> None:
+    def __init__(
+        self, primary: pyipc.Client, receiving: Receiving, exchange: Membership, opened: Callable[[], None]
+    ) -> None:
         self._primary = primary
         self._receiving = receiving
+        self._exchange = exchange
+        self._places: set[str] = set()
         self._opened = opened
         self._servers: set[pyipc.Server] = set()
         self._turns: dict[str, int] = {}
@@ -74,11 +80,39 @@ class WorkerHost(pyipc.Host):
     def opened(self, server: pyipc.Server) -> None:
         """A server serves: this worker can do its work, unless it says otherwise."""
         self._servers.add(server)
+        self._exchange.join(server, self._places & {str(address) for address in server.addresses})
         self._opened()
 
     def closed(self, server: pyipc.Server) -> None:
         """A server serves nobody any more."""
         self._servers.discard(server)
+        self._exchange.leave(server)
+
+    def broadcast(
+        self, server: pyipc.Server, event: str, data: object, *, attachments: Sequence[Any], traceparent: str
+    ) -> None:
+        """A server has sent something to all its clients: those of its address at other workers get it too."""
+        self._exchange.broadcast(server, event, data, attachments, traceparent)
+
+    def publish(
+        self,
+        server: pyipc.Server,
+        topic: str,
+        data: object,
+        *,
+        attachments: Sequence[Any],
+        retain: bool,
+        by_peer: bool,
+        traceparent: str,
+    ) -> None:
+        """Something was published at a server: whoever subscribes at another worker gets it too."""
+        self._exchange.publish(
+            server, topic, data, attachments, retain=retain, by_peer=by_peer, traceparent=traceparent
+        )
+
+    def forget(self, server: pyipc.Server, pattern: str) -> None:
+        """A server's program has let go of retained messages: others do as well."""
+        self._exchange.forget(server, pattern)
 
     async def listen(
         self, address: pyipc.Address, options: Mapping[str, object], adopt: Callable[[Any], Link]
@@ -96,7 +130,9 @@ class WorkerHost(pyipc.Host):
 
         Cancellation: the primary gives the address up after a while.
         """
+        await self._exchange.open()
         place = await self._ask(address, options)
+        self._places.add(str(place.address))
         if place.inlet is not None:
             return _Told(HandedListener(place.inlet, place.address, adopt), lambda: self._tell_closed(place.inlet))
         return _Patient(shared_listener(place.sockets, place.address, adopt, self._receiving), self.begin)

@@ -48,17 +48,26 @@ class WorkerPeer(Peer):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Target:
-    """Whom to talk to: one of the two is given."""
+    """Whom to talk to: a worker by its id, or by its role; the primary if both are ``None``."""
 
-    id: str | None
-    role: str | None
-
-    def __post_init__(self) -> None:
-        if (self.id is None) == (self.role is None):
-            raise TypeError("say which worker, by its id or by role=, and not by both")
+    id: str | None = None
+    role: str | None = None
 
     def __str__(self) -> str:
-        return f"worker {self.id!r}" if self.role is None else f"a worker of the role {self.role!r}"
+        if self.role is not None:
+            return f"a worker of the role {self.role!r}"
+        return "the primary" if self.id is None else f"worker {self.id!r}"
+
+
+def _named(id: str | None, role: str | None) -> _Target:
+    """A worker that a program has named.
+
+    Raises:
+        TypeError: It has not, or has twice.
+    """
+    if (id is None) == (role is None):
+        raise TypeError("say which worker, by its id or by role=, and not by both")
+    return _Target(id, role)
 
 
 class Linking:
@@ -102,6 +111,9 @@ class Linking:
     def take(self, header: Header, carrier: Carrier | None) -> None:
         """One end of a connection with another worker has arrived."""
         sock = carrier if isinstance(carrier, socket.socket) else None
+        # If it does not hear of it, the primary keeps its copy until this process ends.
+        with contextlib.suppress(trio.WouldBlock, pyipc.ConnectionClosed):
+            self._primary.emit_nowait(control.LINKED, header.get("token"))
         match header:
             case {"link": str(worker), "pid": int(pid)} if sock is not None:
                 link = SocketLink(sock, WorkerPeer(address=f"worker {worker}", pid=pid, worker=worker))
@@ -122,19 +134,31 @@ class Linking:
         self, id: str | None, role: str | None, router: pyipc.Router | None, options: Mapping[str, Any]
     ) -> contextlib.AbstractAsyncContextManager[pyipc.Client]:
         """A client of another worker; see `Worker.connect`."""
-        target = _Target(id, role)
-        endpoint = pyipc.Endpoint("memory:worker", transport=_ThroughPrimary(self, target))
         chosen = self._options | {"reconnect": True, "offline": "queue", "connect_timeout": None} | dict(options)
-        return pyipc.connect(endpoint, router=router, **chosen)
+        return self._connect(_named(id, role), router, chosen)
+
+    def _connect(
+        self, target: _Target, router: pyipc.Router | None, options: Mapping[str, Any]
+    ) -> contextlib.AbstractAsyncContextManager[pyipc.Client]:
+        endpoint = pyipc.Endpoint("memory:worker", transport=_ThroughPrimary(self, target))
+        return pyipc.connect(endpoint, router=router, **options)
 
     def to(self, id: str | None, role: str | None) -> Colleague:
         """Another worker, to be talked to now and then; see `Worker.to`."""
-        target = _Target(id, role)
+        return self._colleague(_named(id, role), functools.partial(self.connect, id, role, None, {}))
+
+    def to_primary(self, router: pyipc.Router, options: Mapping[str, Any]) -> Colleague:
+        """The primary, over a connection of its own for what servers say; see `pyipc.cluster.exchange`."""
+        target = _Target()
+        return self._colleague(target, functools.partial(self._connect, target, router, options))
+
+    def _colleague(
+        self, target: _Target, connect: Callable[[], contextlib.AbstractAsyncContextManager[pyipc.Client]]
+    ) -> Colleague:
         colleague = self._colleagues.get(target)
         if colleague is None:
             if self._nursery is None:
                 raise RuntimeError("other workers can be talked to inside the block of `join` alone")
-            connect = functools.partial(self.connect, id, role, None, {})
             colleague = self._colleagues[target] = Colleague(str(target), connect, self._nursery)
         return colleague
 

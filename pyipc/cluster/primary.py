@@ -15,6 +15,7 @@ from pyipc.cluster import control
 from pyipc.cluster.claiming import Claims
 from pyipc.cluster.errors import ClusterError, UnknownWorker, WorkerFailed
 from pyipc.cluster.events import EventQueue, Events, WorkerEvent
+from pyipc.cluster.exchange import Exchange
 from pyipc.cluster.handle import WorkerHandle
 from pyipc.cluster.introducing import Introductions
 from pyipc.cluster.jobs import Jobs
@@ -24,6 +25,7 @@ from pyipc.cluster.process import exit_text
 from pyipc.cluster.pulse import check_memory_known
 from pyipc.cluster.reloading import replace_all
 from pyipc.cluster.settings import SettingOverrides, Settings
+from pyipc.cluster.statistics import ClusterStatistics
 from pyipc.cluster.submitting import Submitting
 from pyipc.cluster.switchboard import Switchboard
 from pyipc.nursery import hidden_nursery
@@ -96,7 +98,8 @@ class Cluster(Events, Submitting):
         inner = pyipc.Router()
         inner.include(self._router)
         self._claims = Claims(policy_from(policy), self._settings.max_handovers)
-        self._introductions = Introductions(self._workers)
+        self._exchange = Exchange(control.channel_options(self._settings.max_frame_size))
+        self._introductions = Introductions(self._workers, self._exchange)
         self._jobs = Jobs(
             self._workers,
             jobs_per_worker=self._settings.jobs_per_worker,
@@ -126,6 +129,14 @@ class Cluster(Events, Submitting):
     def settings(self) -> Settings:
         """What workers are started with from now on."""
         return self._settings
+
+    def statistics(self) -> ClusterStatistics:
+        """A snapshot: the table of workers, and the counters."""
+        return ClusterStatistics(
+            workers=tuple(handle.info() for handle in self._workers.values()),
+            jobs=self._jobs.statistics(),
+            handovers=self._claims.statistics(),
+        )
 
     @property
     def scheduling_policy(self) -> Policy | Shared | ReusePort:
@@ -169,7 +180,7 @@ class Cluster(Events, Submitting):
     async def _running(self) -> AsyncIterator[None]:
         if self._nursery is not None or self._is_leaving:
             raise RuntimeError("a cluster runs once; make another Cluster to start again")
-        async with self._switchboard.running(), hidden_nursery() as self._nursery:
+        async with self._exchange.running(), self._switchboard.running(), hidden_nursery() as self._nursery:
             self._nursery.start_soon(self._queue.run)
             await self._nursery.start(self._claims.run)
             await self._nursery.start(self._jobs.run)
@@ -436,6 +447,7 @@ class Cluster(Events, Submitting):
         process_of = self._switchboard.process_of
         router.on(control.LISTEN, lambda message: self._claims.listen(process_of(message), message.data))
         router.on(control.LINK, lambda message: self._introductions.introduce(process_of(message), message.data))
+        router.on(control.LINKED, lambda message: self._introductions.taken(process_of(message), message.data))
         router.on(control.UNLISTEN, lambda message: self._claims.close(process_of(message), message.data))
         router.on(control.ONLINE, lambda message: process_of(message).on_online())
         router.on(control.TAKING, lambda message: process_of(message).taking.told(message.data))

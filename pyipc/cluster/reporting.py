@@ -88,8 +88,6 @@ _PROBLEMS: Final = frozenset({"unhealthy", "error", "reload-failed", "scale-fail
 
 # Steps that may wait to be written. More than that, and nobody reads them.
 _MAX_WAITING: Final = 1_000
-# Seconds that the last steps are given to be written, where nobody may read them.
-_LAST_WORDS: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -274,11 +272,14 @@ class Story:
                     await self._reporter.report(Step(kind="left-out", text=f"{count:,} steps were not written here"))
                 self._idle.set()
 
-    async def drain(self) -> None:
-        """Wait until all is written, but not for long.
+    async def drain(self, timeout: float) -> None:
+        """Wait until all is written, but not for ever: nobody may read it.
+
+        Args:
+            timeout: Seconds to wait.
 
         Cancellation: what was not written yet is not written.
         """
         if self._receive.statistics().current_buffer_used or not self._idle.is_set():
-            with trio.move_on_after(_LAST_WORDS):
+            with trio.move_on_after(timeout):
                 await self._idle.wait()

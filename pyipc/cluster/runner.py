@@ -40,6 +40,10 @@ _OTHERS: Final = ("SIGHUP", "SIGTTIN", "SIGTTOU", "SIGUSR1")
 
 _FAILED: Final = 1
 
+# Seconds that the last steps are given to be written, where nobody may read them; and where somebody is in a hurry.
+_LAST_WORDS: Final = 3.0
+_LAST_WORDS_NOW: Final = 1.0
+
 
 def run(
     target: str | None = None,
@@ -181,7 +185,7 @@ class Runner:
                     self._failures[error.worker] = str(error)
             status = self._status()
             self._tell("end", self._reason(), is_problem=status == _FAILED)
-            await self._story.drain()
+            await self._story.drain(_LAST_WORDS if self._killed_by is None else _LAST_WORDS_NOW)
         return status
 
     async def _work_on(self) -> None:
@@ -210,8 +214,10 @@ class Runner:
     async def _wait_none_left(self) -> None:
         """Wait until no worker is left, and none will be started."""
         while True:
-            while there := [each for each in self.cluster.workers.values() if not each.gone.is_set()]:
-                await there[0].gone.wait()
+            while there := [
+                each for each in self.cluster.workers.values() if not each.gone.is_set() and not each.has_failed
+            ]:
+                await there[0].wait_changed()
             if self._sources is None or not self._failures:
                 return
             self._tell("waiting", "no worker is left; a change of the source files starts them again")
@@ -294,19 +300,15 @@ class Runner:
             self._done = trio.Event()
 
     def _present(self) -> list[WorkerHandle]:
-        return [each for each in self.cluster.workers.values() if not each.is_leaving]
+        return [each for each in self.cluster.workers.values() if not each.is_leaving and not each.has_failed]
 
     async def _reload(self, reason: str) -> None:
         """Replace all workers by new ones, and start those again that have failed."""
         begun = trio.current_time()
         self._tell("reload", reason)
         self._notifier.reloading()
-        present = self._present()
-        failed = [each.id for each in self.cluster.workers.values() if each.has_failed]
-        self._missing = list(dict.fromkeys(self._missing + failed))
         try:
-            if present:
-                await self.cluster.reload()
+            await self.cluster.reload()
             await self._start_missing()
         except ReloadFailed as error:
             self._tell("reload-failed", str(error), is_problem=True)

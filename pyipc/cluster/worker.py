@@ -12,6 +12,7 @@ import trio
 
 import pyipc
 from pyipc.cluster import control
+from pyipc.cluster.exchange import Membership
 from pyipc.cluster.hosting import WorkerHost
 from pyipc.cluster.linking import Linking, WorkerPeer
 from pyipc.cluster.taking import Wanted
@@ -68,11 +69,12 @@ class Worker:
         self._control = control_client
         self._messages = messages
         self._router = router
-        self.links: Linking = Linking(control_client, router, control.channel_options(invitation.max_frame_size))
+        options = control.channel_options(invitation.max_frame_size)
+        self.links: Linking = Linking(control_client, router, options)
+        self._host = WorkerHost(control_client, receiving, Membership(self.links, options), self._can_serve)
         self._from_primary = from_primary
         self._wanted = Wanted(router, functools.partial(control_client.emit_nowait, control.TAKING))
         self._is_asking = False
-        self._host = WorkerHost(control_client, receiving, self._can_serve)
         self._draining = trio.Event()
         self._left = trio.Event()
         self._drain_deadline = float("inf")
@@ -334,7 +336,8 @@ class Worker:
         """Connect to another worker, for the length of an ``async with`` block, without the primary in between.
 
         What is sent there goes to the handlers that are registered with its `on`. Entering waits until that worker is
-        ready. If its process ends, or is replaced, the client connects to the next one.
+        ready; two that wait for each other before they are ready wait in vain. If its process ends, or is replaced, the
+        client connects to the next one.
 
         Args:
             id: Its id.

@@ -57,8 +57,9 @@ class Program:
         err: The same for stderr.
     """
 
-    def __init__(self, process: trio.Process) -> None:
+    def __init__(self, process: trio.Process, patience: float = PATIENCE) -> None:
         self.process = process
+        self._patience = patience
         self.out = b""
         self.err = b""
         self._news = trio.Condition()
@@ -78,7 +79,7 @@ class Program:
 
     async def until(self, condition: Callable[[], bool], what: str) -> None:
         """Wait until something is true of what it wrote."""
-        with trio.move_on_after(PATIENCE):
+        with trio.move_on_after(self._patience):
             async with self._news:
                 while not condition() and self._open:
                     await self._news.wait()
@@ -100,7 +101,7 @@ class Program:
 
     async def finish(self) -> Result:
         """Wait until it has ended."""
-        with trio.move_on_after(PATIENCE) as scope:
+        with trio.move_on_after(self._patience) as scope:
             status = await self.process.wait()
             async with self._news:
                 while self._open:
@@ -141,6 +142,7 @@ async def start(
     stdout: int = subprocess.PIPE,
     cwd: Path | None = None,
     pass_fds: Sequence[int] = (),
+    patience: float = PATIENCE,
 ) -> AsyncIterator[Program]:
     """Run ``pyipc`` with these arguments; at the end of the block it is killed if it has not ended.
 
@@ -152,6 +154,7 @@ async def start(
         stdout: The same.
         cwd: The directory it runs in.
         pass_fds: Descriptors that it inherits under their numbers.
+        patience: Seconds that anything it does may take.
     """
     process = await trio.lowlevel.open_process(
         [os.fspath(word) for word in (*command, *arguments)],
@@ -162,7 +165,7 @@ async def start(
         env=environment(env),
         pass_fds=pass_fds,
     )
-    program = Program(process)
+    program = Program(process, patience)
     try:
         async with trio.open_nursery() as nursery:
             assert process.stderr is not None

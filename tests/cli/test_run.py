@@ -19,12 +19,12 @@ from pyipc.cli.exits import ExitCode
 from tests.cli.processes import ROOT, SCRIPT, needs_script, run, start
 from tests.cli.terminal import start_in_terminal
 from tests.cli.test_docs import parsers
+from tests.cluster.foreground import PROGRAMS, WORKERS_PATIENCE
 from tests.conftest import CANNOT_RUN
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-PROGRAMS = ROOT / "tests/cluster/programs"
 needs_signals = pytest.mark.skipif(sys.platform == "win32", reason=f"{CANNOT_RUN} there are no signals to send")
 
 
@@ -77,8 +77,11 @@ async def test_quiet_means_problems_alone() -> None:
     assert [re.split(" +", line)[3 if "cluster" in line else 4] for line in told] == ["exit", "end"]
 
 
+@pytest.mark.time_limit(180)
 async def test_when_workers_have_returned_it_is_done() -> None:
-    result = await run("run", "foreground:brief", "--workers", "2", cwd=PROGRAMS)
+    arguments = ["foreground:brief", "--workers", "2", "--ready-timeout", str(WORKERS_PATIENCE)]
+    async with start("run", *arguments, cwd=PROGRAMS, patience=WORKERS_PATIENCE) as program:
+        result = await program.finish()
     assert (result.status, result.out) == (ExitCode.OK, "")
     assert result.err.splitlines()[-1].endswith("all workers have returned")
 

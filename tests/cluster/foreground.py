@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tests.cli.processes import Program, Result, start
+from tests.cli.processes import PATIENCE, Program, start
+from tests.conftest import is_wine
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
-__all__ = ["PROGRAMS", "started", "step"]
+__all__ = ["PROGRAMS", "WORKERS_PATIENCE", "running", "started", "step"]
+
+#: Workers are started one interpreter after the other, which under Wine, on a busy machine, takes a minute.
+WORKERS_PATIENCE = 150.0 if is_wine() else PATIENCE
 
 PROGRAMS = Path(__file__).with_name("programs")
 
@@ -30,16 +33,13 @@ async def started(
     target: str, *, cwd: Path = PROGRAMS, env: Mapping[str, str] | None = None, **options: Any
 ) -> AsyncIterator[Program]:
     """Run `pyipc.cluster.run` with these arguments in a process."""
+    options.setdefault("ready_timeout", WORKERS_PATIENCE)
     program = _PROGRAM.format(target=target, options=options)
-    async with start(command=[sys.executable, "-W", "error", "-c", program], cwd=cwd, env=env) as process:
+    command = [sys.executable, "-W", "error", "-c", program]
+    async with start(command=command, cwd=cwd, env=env, patience=WORKERS_PATIENCE) as process:
         yield process
 
 
 async def running(program: Program) -> None:
     """Wait until all workers are ready."""
     await program.line(step("running", who="cluster"), stream="err")
-
-
-async def ended(program: Program, number: int = signal.SIGTERM) -> Result:
-    """Let it end."""
-    return await program.interrupt(number)

@@ -56,3 +56,11 @@ def test_every_program_is_run_or_used(page: str) -> None:
         module = name.removesuffix(".py")
         used = any(f'"{module}:' in source for source in sources.values())
         assert name in runs(page) or used, f"nothing runs {name} of {page}"
+
+
+def test_what_was_mended_names_tests_that_are_there() -> None:
+    named = set(re.findall(r"`(test_\w+)`", (ROOT / "docs/how-to/from-node-cluster.md").read_text("utf-8")))
+    sources = [path.read_text("utf-8") for path in (ROOT / "tests" / "cluster").glob("test_*.py")]
+    assert named
+    for name in named:
+        assert any(re.search(rf"^(async )?def {name}\(", source, re.MULTILINE) for source in sources), name

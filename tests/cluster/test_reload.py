@@ -201,6 +201,8 @@ async def test_a_reload_whose_workers_do_not_become_ready_is_given_up_and_the_ol
         async with pyipc.connect(program.pyipc_address) as another:
             assert await another.request("version", 8) == [1, 8]
         # What is mended can be reloaded.
+        for worker in program.cluster.workers.values():
+            worker.settings = worker.settings.changed({"ready_timeout": 50.0})
         program.source.write_text(sound, "utf-8")
         program.edit()
         await program.cluster.reload()

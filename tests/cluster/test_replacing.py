@@ -73,6 +73,17 @@ async def test_a_reload_with_new_code_that_fails_keeps_the_old() -> None:
         assert not diary.of("restart")
 
 
+async def test_nobody_is_replaced_before_all_can_be() -> None:
+    primary, diary = made(workers=1)
+    async with primary:
+        await primary.fork("late", exec=program("second_fails_late"))
+        with pytest.raises(cluster.ReloadFailed, match="late"):
+            await primary.reload()
+        assert [(await each.request("who"))[1] for each in primary.workers.values()] == [1, 1]
+        await diary.seen("exit", "1")  # of the new one, which was ready
+        assert (await primary.worker("1").request("who"))[1] == 1
+
+
 async def test_a_cancelled_reload_leaves_no_process() -> None:
     primary, diary = made("second_is_slow", workers=2)
     async with primary:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
+import trio.testing
 
 from pyipc import cluster
 from tests.cli.processes import PATIENCE, eventually, start
@@ -19,6 +20,9 @@ from tests.conftest import CANNOT_RUN
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+# Under Wine an interpreter takes several seconds to start, and a busy machine many.
+pytestmark = pytest.mark.time_limit(180)
 
 needs_signals = pytest.mark.skipif(sys.platform == "win32", reason=f"{CANNOT_RUN} there are no signals to send")
 
@@ -187,7 +191,7 @@ async def test_workers_that_fail_too_often() -> None:
         result = await program.finish()
     assert result.status == 1
     assert len(re.findall(step("restart"), result.err, re.MULTILINE)) == 2
-    assert re.search(step("error", rest=".*after 2 restarts within 60 s"), result.err, re.MULTILINE)
+    assert re.search(step("error", rest=".*started again 2 times before"), result.err, re.MULTILINE)
     assert "as it is written" in result.err.splitlines()[-1]
 
 
@@ -283,7 +287,9 @@ async def test_a_reporter_that_never_comes_back_holds_up_nothing() -> None:
         assert await brief(reporter=Stuck()).run() == 0
 
 
-async def test_a_reporter_that_is_behind_is_told_how_much_it_missed(nursery: trio.Nursery) -> None:
+async def test_a_reporter_that_is_behind_is_told_how_much_it_missed(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
     from pyipc.cluster.reporting import Story
 
     collector = Collector()
@@ -291,7 +297,7 @@ async def test_a_reporter_that_is_behind_is_told_how_much_it_missed(nursery: tri
     for _ in range(1_005):
         story.tell(cluster.Step(kind="table"))
     nursery.start_soon(story.run)
-    await story.drain()
+    await story.drain(1)
     assert [each.kind for each in collector.steps] == ["table"] * 1_000 + ["left-out"]
     assert collector.steps[-1].text == "5 steps were not written here"
     nursery.cancel_scope.cancel()

@@ -123,3 +123,11 @@ async def saying_enough(worker: cluster.Worker) -> None:
     await worker.ready()
     await worker.emit("enough")
     await worker.run()
+
+
+async def second_fails_late(worker: cluster.Worker) -> None:
+    """Be well the first time, and later fail each time when others are ready for long."""
+    if worker.generation > 1:
+        await trio.sleep(2)
+        raise LookupError("once was enough")
+    await main(worker)

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from tests.mutants.catalogue import asking, bounds, confirming, identity, jobs, lasting, moving, places, wire
+from tests.mutants.catalogue import (
+    asking,
+    bounds,
+    clustering,
+    confirming,
+    identity,
+    jobs,
+    lasting,
+    moving,
+    places,
+    wire,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -23,5 +34,6 @@ CATALOGUE: Final[Mapping[str, Sequence[Mutant]]] = {
     "Silence and endings": lasting.MUTANTS,
     "Bytes": wire.MUTANTS,
     "Jobs": jobs.MUTANTS,
+    "Workers of a cluster": clustering.MUTANTS,
 }
 MUTANTS: Final[Sequence[Mutant]] = [mutant for mutants in CATALOGUE.values() for mutant in mutants]

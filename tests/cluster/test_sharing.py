@@ -1,0 +1,162 @@
+"""Which of several real workers gets which of many real connections."""
+
+from __future__ import annotations
+
+import collections
+import os
+import signal
+import sys
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+
+from pyipc import cluster
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+ROOT = str(Path(__file__).parent.parent.parent)
+PROGRAM = "tests.cluster.programs.sharing:main"
+on_linux = pytest.mark.skipif(sys.platform != "linux", reason="cannot run here: all of 127/8 is ours on Linux alone")
+posix = pytest.mark.skipif(sys.platform == "win32", reason="cannot run here: Windows has no signals")
+
+
+@asynccontextmanager
+async def sharing(workers: int, **settings: Any) -> AsyncIterator[tuple[cluster.Cluster, int]]:
+    """A cluster whose workers share a port, and the port."""
+    primary = cluster.Cluster(PROGRAM, workers=workers, cwd=ROOT, **settings)
+    ports: list[int] = []
+    listening = trio.Event()
+
+    @primary.on("listening")
+    def note(event: cluster.WorkerEvent) -> None:
+        assert event.address is not None
+        ports.append(event.address.port)
+        listening.set()
+
+    async with primary:
+        await listening.wait()
+        yield primary, ports[0]
+        assert set(ports) == {ports[0]}
+
+
+async def connect(port: int, source: str | None = None) -> tuple[trio.SocketStream, str]:
+    """Connect, and hear who has it."""
+    stream = await trio.open_tcp_stream("127.0.0.1", port, local_address=source)
+    return stream, (await stream.receive_some()).decode().strip()
+
+
+async def owners(port: int, sources: list[str]) -> dict[str, str]:
+    """Who gets a connection from each of many addresses."""
+    found: dict[str, str] = {}
+    limit = trio.CapacityLimiter(50)
+
+    async def ask(source: str) -> None:
+        async with limit:
+            stream, found[source] = await connect(port, source)
+            await stream.aclose()
+
+    async with trio.open_nursery() as nursery:
+        for source in sources:
+            nursery.start_soon(ask, source)
+    return found
+
+
+@pytest.mark.parametrize(("workers", "each"), [(4, 100), (9, 10)], ids=["4 workers", "more workers than CPUs"])
+async def test_round_robin_shares_idle_connections_of_a_burst_evenly(workers: int, each: int) -> None:
+    # A stall of this machine is not to be taken for a worker that blocks.
+    async with sharing(workers, policy=cluster.RoundRobin(patience=10)) as (primary, port):
+        streams: list[trio.SocketStream] = []
+        shares: collections.Counter[str] = collections.Counter()
+
+        async def hold() -> None:
+            stream, worker = await connect(port)
+            streams.append(stream)
+            shares[worker] += 1
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(workers * each):
+                nursery.start_soon(hold)
+        assert set(shares) == set(primary.workers)
+        assert all(abs(share - each) <= 1 for share in shares.values()), shares
+        assert {id: each.info().connections for id, each in primary.workers.items()} == shares
+        for stream in streams:
+            await stream.aclose()
+    print(f"{workers * each} connections over {workers} workers: {dict(shares)}")
+
+
+@pytest.mark.slow
+async def test_least_loaded_spares_a_worker_that_is_ten_times_slower() -> None:
+    async with sharing(3, policy="least-loaded", env={"WORK_SECONDS": "0.1"}) as (primary, port):
+        slow = await primary.fork("slow", env={"WORK_SECONDS": "1"})
+        shares: collections.Counter[str] = collections.Counter()
+
+        async def ask() -> None:
+            for _ in range(15):
+                stream, worker = await connect(port)
+                shares[worker] += 1
+                await stream.aclose()
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(12):
+                nursery.start_soon(ask)
+        assert 0 < shares[slow.id] < sum(shares.values()) / 4 / 2, shares
+    print(f"shares with one worker ten times slower: {dict(shares)}")
+
+
+@on_linux
+@pytest.mark.slow
+@pytest.mark.time_limit(240)
+async def test_sticky_moves_the_keys_of_a_dead_worker_and_no_others() -> None:
+    sources = [f"127.1.{number // 250}.{number % 250 + 1}" for number in range(1_000)]
+    async with sharing(4, policy="sticky") as (primary, port):
+        before = await owners(port, sources)
+        assert all(count > 150 for count in collections.Counter(before.values()).values())
+        assert await owners(port, sources) == before
+        dead = primary.workers["2"]
+        back = trio.Event()
+        dead.once("ready", lambda event: back.set())
+        assert dead.pid is not None
+        os.kill(dead.pid, signal.SIGKILL)
+        moved = await owners(port, sources)
+        assert {source for source in sources if moved[source] != before[source]} <= {
+            source for source in sources if before[source] == dead.id
+        }
+        await back.wait()
+        # It is there again, and nothing that has found another worker comes back; nor to one that is new.
+        await primary.fork("another")
+        assert await owners(port, sources) == moved
+        await primary.reload()
+        assert await owners(port, sources) == moved
+
+
+@posix
+async def test_a_blocked_worker_holds_at_most_its_limit_and_loses_none() -> None:
+    async with sharing(3, max_handovers=2) as (primary, port):
+        blocked = primary.workers["2"]
+        assert blocked.pid is not None
+        os.kill(blocked.pid, signal.SIGSTOP)
+        served: collections.Counter[str] = collections.Counter()
+        enough = trio.Event()
+
+        async def ask() -> None:
+            stream, worker = await connect(port)
+            served[worker] += 1
+            if served.total() == 58:
+                enough.set()
+            await stream.aclose()
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(60):
+                nursery.start_soon(ask)
+            await enough.wait()
+            assert served[blocked.id] == 0
+            [statistics] = primary.statistics().handovers.values()
+            assert (statistics.given, statistics.waiting) == (2, 0)
+            # Those that it holds are still the primary's, and another gets them when it is gone.
+            os.kill(blocked.pid, signal.SIGKILL)
+        assert served.total() == 60
+        assert served[blocked.id] <= 2  # if it was back so soon

@@ -1,0 +1,92 @@
+"""Mistakes with workers: who is started again, who takes whose place, and who is left behind."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.mutants.mutant import Mutant
+
+__all__ = ["MUTANTS"]
+
+MUTANTS: Final = (
+    Mutant(
+        name="restarts-without-end",
+        mistake="a worker that fails again and again is started again for ever",
+        file="pyipc/cluster/supervising.py",
+        old="        if len(self._restarts) >= settings.max_restarts:\n",
+        new="        if len(self._restarts) > 1_000_000:\n",
+        caught_by="tests/cluster/test_supervising.py::test_no_restarts_at_all",
+    ),
+    Mutant(
+        name="slow-failures-forgotten",
+        mistake="a worker that takes long to fail, and never becomes ready, is started again for ever",
+        file="pyipc/cluster/supervising.py",
+        old="        while was_ready and self._restarts",
+        new="        while self._restarts",
+        caught_by="tests/cluster/test_supervising.py::test_one_that_never_becomes_ready_is_given_up_however_slowly_it_fails",
+    ),
+    Mutant(
+        name="silence-while-the-primary-stood-still",
+        mistake="a primary that stood still itself takes its workers for hung, before it has read what they said",
+        file="pyipc/cluster/pulse.py",
+        old="            silence = silence + tick if process.pulses == heard else 0.0\n",
+        new="            silence = trio.current_time() - process.started if process.pulses == heard else 0.0\n",
+        caught_by="tests/cluster/test_supervising.py::test_a_primary_that_stood_still_judges_nobody_before_it_has_heard",
+    ),
+    Mutant(
+        name="first-failure-restarted",
+        mistake="a worker whose fork failed is started again, though whoever waited for it was told that it failed",
+        file="pyipc/cluster/keeper.py",
+        old="                elif (self._one_try and not process.was_ready",
+        new="                elif (False and not process.was_ready",
+        caught_by="tests/cluster/test_faults.py::test_an_error_at_the_start_is_told_and_leaves_nothing",
+    ),
+    Mutant(
+        name="a-third-process",
+        mistake="a worker gets a third process when its process ends while the next one is on its way",
+        file="pyipc/cluster/keeper.py",
+        old="                elif self._successor is None:\n",
+        new="                elif self._successor is not process:\n",
+        caught_by="tests/cluster/test_replacing.py::test_the_old_process_dies_while_the_new_one_starts",
+    ),
+    Mutant(
+        name="restarted-beside-its-successor",
+        mistake="after the pause a process is started although a reload has brought one meanwhile",
+        file="pyipc/cluster/keeper.py",
+        old="        if not handle.is_leaving and handle.current is process and self._successor is None:\n",
+        new="        if not handle.is_leaving:\n",
+        caught_by="tests/cluster/test_replacing.py::test_a_reload_ends_the_pause_before_a_restart",
+    ),
+    Mutant(
+        name="reload-worker-by-worker",
+        mistake="a reload replaces the first workers before it is known whether all can be replaced",
+        file="pyipc/cluster/reloading.py",
+        old="        if self._missing or self._failures:\n",
+        new="        if self._failures:\n",
+        caught_by="tests/cluster/test_replacing.py::test_nobody_is_replaced_before_all_can_be",
+    ),
+    Mutant(
+        name="killed-before-it-was-there",
+        mistake="a process that is to be killed before the system has started it lives on",
+        file="pyipc/cluster/process.py",
+        old="            self._early_signals.append(signal.Signals(number))\n",
+        new="            pass\n",
+        caught_by="tests/cluster/test_replacing.py::test_a_cancelled_reload_leaves_no_process",
+    ),
+    Mutant(
+        name="orphans",
+        mistake="a worker whose event loop is busy outlives its primary",
+        file="pyipc/cluster/lifeline.py",
+        old="    os._exit(_ORPHANED)\n",
+        new="    del timeout\n",
+        caught_by="tests/cluster/test_orphans.py::test_no_worker_outlives_its_primary[9]",
+    ),
+    Mutant(
+        name="kill-by-accident",
+        mistake="the end of a worker that the primary has killed counts as one that nobody meant",
+        file="pyipc/cluster/handle.py",
+        old="            self.current.voluntary = True\n",
+        new="            pass\n",
+        caught_by="tests/cluster/test_events.py::test_f3_kill_counts_as_an_end_that_was_meant",
+    ),
+)
