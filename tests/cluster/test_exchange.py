@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import secrets
+import sys
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +22,7 @@ ROOT = str(Path(__file__).parents[2])
 
 @pytest.fixture
 def address(tmp_path: Path) -> str:
-    return f"unix:{tmp_path}/socket"
+    return f"pipe:pyipc-test-{secrets.token_hex(8)}" if sys.platform == "win32" else f"unix:{tmp_path}/socket"
 
 
 def make(address: str, **settings: Any) -> cluster.Cluster:
