@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import signal
 import sys
 import textwrap
@@ -83,34 +82,6 @@ def test_no_example_is_left_out() -> None:
             assert (ROOT / ELSEWHERE[entry.name]).exists()
         elif not entry.name.startswith(("_", ".")):
             assert entry.name in programs, f"nothing runs examples/{entry.name}"
-
-
-async def test_the_main_job_loses_nothing_with_a_worker() -> None:
-    """A worker is killed when a third is done: it is started again, and what it had is done by others."""
-    result = await run(EXAMPLES / "wordcount" / "main.py", "--limit", "600")
-    assert (result.returncode, result.stderr.decode()) == (0, "")
-    lines = result.stdout.decode().splitlines()
-    (killed,) = [line for line in lines if line.startswith("killed: worker ")]
-    assert lines.index(killed) < next(place for place, line in enumerate(lines) if line.startswith(" 40 %"))
-    assert [line.split()[-1] for line in lines if " server " in line].count("1") == 1, lines
-    assert "Nothing was lost, and nothing counted twice." in lines
-
-
-@pytest.mark.parametrize(
-    ("honest", "wrong"),
-    [
-        pytest.param("counted = count(message.data)", 'counted = count(message.data + " more")', id="too-much"),
-        pytest.param("counted = count(message.data)", "counted = count(message.data[:-9])", id="too-little"),
-    ],
-)
-async def test_the_main_job_notices_a_wrong_count(tmp_path: Path, honest: str, wrong: str) -> None:
-    shutil.copytree(EXAMPLES / "wordcount", tmp_path, dirs_exist_ok=True)
-    server = tmp_path / "server.py"
-    assert honest in server.read_text("utf-8")
-    server.write_text(server.read_text("utf-8").replace(honest, wrong), "utf-8")
-    result = await run(tmp_path / "main.py", "--limit", "30")
-    assert (result.returncode, result.stderr.decode()) == (1, "")
-    assert "THE COUNTS DIFFER" in result.stdout.decode()
 
 
 def blocks(language: str) -> list[str]:

@@ -13,6 +13,7 @@ __all__ = [
     "FAILED",
     "LEAVE",
     "LINK",
+    "LINKED",
     "LISTEN",
     "LISTENING",
     "ONLINE",
@@ -48,6 +49,8 @@ UNLISTEN: Final = "unlisten"
 
 #: A request: a connection with another worker, see `pyipc.cluster.introducing`.
 LINK: Final = "link"
+#: It has one end of a connection. Data: the token that came with it.
+LINKED: Final = "linked"
 #: The code of the answer when there is no such worker; the data is its id, or its role.
 UNKNOWN_WORKER: Final = "unknown-worker"
 

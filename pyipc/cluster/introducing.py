@@ -6,6 +6,7 @@ After that it has no part in what they say. Who is at the other end each of them
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import socket
 from typing import TYPE_CHECKING, Any
@@ -40,11 +41,16 @@ class Introductions:
         self._changed = trio.Event()
         # How many were brought to each process, so that those with as much to do take turns.
         self._turns: dict[WorkerProcess, int] = {}
+        self._tokens = itertools.count(1)
+        self._given: dict[int, tuple[WorkerProcess, socket.socket]] = {}
 
     def process_changed(self, process: WorkerProcess) -> None:
         """A process of a worker has changed its state."""
         if process.gone.is_set():
             self._turns.pop(process, None)
+            for token, (owner, _) in list(self._given.items()):
+                if owner is process:
+                    self.taken(process, token)
         self._changed.set()
         self._changed = trio.Event()
 
@@ -71,21 +77,38 @@ class Introductions:
             await self._changed.wait()
         self._turns[found] = self._turns.get(found, 0) + 1
         one, other = socket.socketpair()
-        with one, other:
-            try:
-                await found.courier.send(_header("link", asking, number), one)
-                await asking.courier.send(_header("linked", found, number), other)
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
+        try:
+            await self._give(found, _header("link", asking, number), one)
+            await self._give(asking, _header("linked", found, number), other)
+        except BaseException as error:
+            other.close()  # which may not have been given yet
+            if isinstance(error, trio.BrokenResourceError | trio.ClosedResourceError):
                 raise pyipc.Refused("lost", f"worker {found.handle.id!r} has ended just now") from None
+            raise
         return found.handle.id
 
     async def _introduce_primary(self, asking: WorkerProcess, number: int) -> str:
         """Let a process have a connection for what its servers say to everybody."""
         one, other = socket.socketpair()
         self._exchange.adopt(socket_link(one, f"worker {asking.handle.id}", asking.pid))
-        with other, contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-            await asking.courier.send({"linked": "primary", "pid": os.getpid(), "number": number}, other)
+        with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            await self._give(asking, {"linked": "primary", "pid": os.getpid(), "number": number}, other)
         return "primary"
+
+    async def _give(self, process: WorkerProcess, header: dict[str, Any], end: socket.socket) -> None:
+        """Hand one end to a process. It is kept here until that has it: on Windows it would be gone before."""
+        token = next(self._tokens)
+        self._given[token] = process, end
+        try:
+            await process.courier.send(header | {"token": token}, end)
+        except BaseException:
+            self.taken(process, token)
+            raise
+
+    def taken(self, process: WorkerProcess, token: object) -> None:
+        """A process has what it was handed."""
+        if isinstance(token, int) and token in self._given and self._given[token][0] is process:
+            self._given.pop(token)[1].close()
 
     def _find(self, asking: WorkerProcess, id: str | None, role: str | None) -> WorkerProcess | None:
         """The process to connect with; ``None`` if there is none yet."""

@@ -111,6 +111,9 @@ class Linking:
     def take(self, header: Header, carrier: Carrier | None) -> None:
         """One end of a connection with another worker has arrived."""
         sock = carrier if isinstance(carrier, socket.socket) else None
+        # If it does not hear of it, the primary keeps its copy until this process ends.
+        with contextlib.suppress(trio.WouldBlock, pyipc.ConnectionClosed):
+            self._primary.emit_nowait(control.LINKED, header.get("token"))
         match header:
             case {"link": str(worker), "pid": int(pid)} if sock is not None:
                 link = SocketLink(sock, WorkerPeer(address=f"worker {worker}", pid=pid, worker=worker))

@@ -447,6 +447,7 @@ class Cluster(Events, Submitting):
         process_of = self._switchboard.process_of
         router.on(control.LISTEN, lambda message: self._claims.listen(process_of(message), message.data))
         router.on(control.LINK, lambda message: self._introductions.introduce(process_of(message), message.data))
+        router.on(control.LINKED, lambda message: self._introductions.taken(process_of(message), message.data))
         router.on(control.UNLISTEN, lambda message: self._claims.close(process_of(message), message.data))
         router.on(control.ONLINE, lambda message: process_of(message).on_online())
         router.on(control.TAKING, lambda message: process_of(message).taking.told(message.data))

@@ -356,6 +356,14 @@ class WorkerProcess:
             self._has_answered = trio.Event()
             await self._has_answered.wait()
 
+    @property
+    def open_connection(self) -> pyipc.Connection | None:
+        """The connection for what programs say, where nothing that is said has to wait for a handler."""
+        messages = self.messages
+        if messages is None or self.is_closed or not self.taking.is_settled or not messages.is_open:
+            return None
+        return messages
+
     @contextlib.contextmanager
     def waited_for(self) -> Iterator[None]:
         """A block in which the primary's program waits for an answer of it."""
@@ -363,9 +371,13 @@ class WorkerProcess:
         try:
             yield
         finally:
-            self.in_flight -= 1
-            if not self.in_flight:
-                self._has_answered.set()
+            self.end_wait()
+
+    def end_wait(self) -> None:
+        """The primary's program waits for one thing less, which `in_flight` has counted."""
+        self.in_flight -= 1
+        if not self.in_flight:
+            self._has_answered.set()
 
     def on_leaving(self) -> None:
         """It takes no more work: it was asked to leave, or does so by itself."""

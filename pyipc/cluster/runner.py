@@ -215,7 +215,7 @@ class Runner:
         """Wait until no worker is left, and none will be started."""
         while True:
             while there := [
-                each for each in self.cluster.workers.values() if not (each.gone.is_set() or each.has_failed)
+                each for each in self.cluster.workers.values() if not each.gone.is_set() and not each.has_failed
             ]:
                 await there[0].wait_changed()
             if self._sources is None or not self._failures:
@@ -300,17 +300,15 @@ class Runner:
             self._done = trio.Event()
 
     def _present(self) -> list[WorkerHandle]:
-        return [each for each in self.cluster.workers.values() if not each.is_leaving]
+        return [each for each in self.cluster.workers.values() if not each.is_leaving and not each.has_failed]
 
     async def _reload(self, reason: str) -> None:
         """Replace all workers by new ones, and start those again that have failed."""
         begun = trio.current_time()
         self._tell("reload", reason)
         self._notifier.reloading()
-        present = self._present()
         try:
-            if present:
-                await self.cluster.reload()
+            await self.cluster.reload()
             await self._start_missing()
         except ReloadFailed as error:
             self._tell("reload-failed", str(error), is_problem=True)

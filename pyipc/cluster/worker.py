@@ -336,7 +336,8 @@ class Worker:
         """Connect to another worker, for the length of an ``async with`` block, without the primary in between.
 
         What is sent there goes to the handlers that are registered with its `on`. Entering waits until that worker is
-        ready. If its process ends, or is replaced, the client connects to the next one.
+        ready; two that wait for each other before they are ready wait in vain. If its process ends, or is replaced, the
+        client connects to the next one.
 
         Args:
             id: Its id.

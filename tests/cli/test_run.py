@@ -79,7 +79,7 @@ async def test_quiet_means_problems_alone() -> None:
 
 @pytest.mark.time_limit(180)
 async def test_when_workers_have_returned_it_is_done() -> None:
-    arguments = ["foreground:brief", "--workers", "2"]
+    arguments = ["foreground:brief", "--workers", "2", "--ready-timeout", str(WORKERS_PATIENCE)]
     async with start("run", *arguments, cwd=PROGRAMS, patience=WORKERS_PATIENCE) as program:
         result = await program.finish()
     assert (result.status, result.out) == (ExitCode.OK, "")

@@ -33,6 +33,7 @@ async def started(
     target: str, *, cwd: Path = PROGRAMS, env: Mapping[str, str] | None = None, **options: Any
 ) -> AsyncIterator[Program]:
     """Run `pyipc.cluster.run` with these arguments in a process."""
+    options.setdefault("ready_timeout", WORKERS_PATIENCE)
     program = _PROGRAM.format(target=target, options=options)
     command = [sys.executable, "-W", "error", "-c", program]
     async with start(command=command, cwd=cwd, env=env, patience=WORKERS_PATIENCE) as process:
