@@ -3,6 +3,7 @@
 ======================  ========================================================================================
 ``workloads``           what is measured: one table each
 ``contenders``          who is measured, what each can do, and what it promises
+``clusters``            the same of those who start workers
 ``processes``           starting, watching and ending a contender's processes; their CPU time and memory
 ``measuring``           one measurement, and the rounds of all
 ``results``             what the rounds gave: medians, spreads, ratios within a round

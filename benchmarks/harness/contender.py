@@ -90,6 +90,8 @@ class Contender:
 
     def driver(self, work: str) -> str:
         """The file that drives its server."""
+        if work == "handover":
+            return "callers.py"
         return "crowd.py" if work == "idle" or (work in ("broadcast", "topic") and self.in_crowd) else self.peer
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
+from harness.clusters import CLUSTERS
 from harness.contender import NODE_IPC, Contender, NotMeasured
 from harness.transports import FD, MEMORY, MUTUAL_TLS, TCP, TLS, UDP, UNIX, Transport
 
@@ -353,4 +354,5 @@ CONTENDERS = (
         works=frozenset({"request"}),
         cannot={"events": "it may lose events"},
     ),
+    *CLUSTERS,
 )

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.contender import Contender, NotMeasured
-from harness.processes import Child, Usage, forget_peak, only_on, pinning_processor
+from harness.processes import Child, Usage, forget_peak, only_on, pinning_processor, workers_of
 from harness.results import Figures, Result
+from harness.workloads import WORKER_WORKS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -62,21 +63,27 @@ def measure(contender: Contender, workload: Workload, params: dict[str, int]) ->
             stack.callback(child.end)
             return child
 
-        asked_for = contender.transport_at(workload).prepare(Path(name))
-        server = start(contender.peer, "serve", asked_for, {**told})
-        address = server.read("ready")
-        if work == "idle":
+        address = contender.transport_at(workload).prepare(Path(name))
+        server = None
+        if work not in WORKER_WORKS:
+            server = start(contender.peer, "serve", address, {**told})
+            address = server.read("ready")
+        if work == "idle" and server is not None:
             told["server_pid"] = server.pid
         driver = start(contender.driver(work), "drive", address, {**told})
+
+        def serving() -> list[int]:
+            return workers_of(driver.pid) if server is None else [server.pid, *workers_of(server.pid)]
+
         driver.read("begin", server)
-        for process in (server, driver):
-            forget_peak(process.pid)
-        before = Usage.of(server.pid), Usage.of(driver.pid)
+        for pid in (*serving(), driver.pid):
+            forget_peak(pid)
+        before = Usage.of_all(serving()), Usage.of(driver.pid)
         driver.go()
         figures = driver.read_figures(server)
-        if work == "idle":
+        if work == "idle" and server is not None:
             wait_until_at_rest(server.pid)
-        after = Usage.of(server.pid), Usage.of(driver.pid)
+        after = Usage.of_all(serving()), Usage.of(driver.pid)
         return {**figures, **costs(before, after, figures["count"], connections=work == "idle")}
 
 

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING
 from harness.contender import Contender, NotMeasured, node_modules
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
-__all__ = ["Child", "Usage", "only_on", "pinning_processor"]
+__all__ = ["Child", "Usage", "forget_peak", "only_on", "pinning_processor", "workers_of"]
 
 PEERS = Path(__file__).resolve().parent.parent / "peers"
 #: Seconds that a process gets to end after it was asked to.
@@ -54,6 +54,34 @@ class Usage:
             raise NotMeasured(f"a process ended before its time: {error}") from None
         memory, peak = (_kilobytes(status, field) for field in ("VmRSS", "VmHWM"))
         return cls(cpu, memory, peak)
+
+    @classmethod
+    def of_all(cls, pids: Iterable[int]) -> Usage | None:
+        """Of several together.
+
+        Raises:
+            NotMeasured: One of them does not run.
+        """
+        total = cls(0.0, 0, 0)
+        for pid in pids:
+            if (one := cls.of(pid)) is None:
+                return None
+            total = cls(total.cpu + one.cpu, total.memory + one.memory, total.peak + one.peak)
+        return total
+
+
+def workers_of(pid: int) -> list[int]:
+    """The processes that a process has started, and that run; none where the system does not tell."""
+    if not LINUX:
+        return []
+    found = []
+    for place in Path("/proc").iterdir():
+        # What a process is called stands in parentheses, and may hold any.
+        with contextlib.suppress(ValueError, OSError):
+            state, parent = (place / "stat").read_text().rpartition(")")[2].split()[:2]
+            if int(parent) == pid and state != "Z":
+                found.append(int(place.name))
+    return found
 
 
 def _kilobytes(status: str, field: str) -> int:
@@ -113,6 +141,8 @@ class Child:
             program = [sys.executable]
             paths = [str(contender.library), environment.get("PYTHONPATH", "")]
             environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+            # What is installed has its bytecode, and workers that start must not compile all of it again.
+            environment.pop("PYTHONDONTWRITEBYTECODE", None)
         self._deadline = deadline
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed in `end`
         self._process = subprocess.Popen(
@@ -162,7 +192,7 @@ class Child:
             raise NotMeasured(f"it said {text!r} instead of {word!r}")
         return text.removeprefix(word).strip()
 
-    def read_figures(self, partner: Child) -> dict[str, float]:
+    def read_figures(self, partner: Child | None) -> dict[str, float]:
         """Wait for the line of figures.
 
         Raises:

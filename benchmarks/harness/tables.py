@@ -94,13 +94,14 @@ def result_table(result: Result) -> Table:
     if result.spread(reference):
         base = result.values(reference)
         columns.append((f"x {by_key(reference).name}", lambda who: ratios(result.values(who.key), base), with_spread))
+    server, driver = workload.sides
     for figure, title in (
-        *([("mean_us", "mean µs"), ("p99_us", "p99 µs")] if workload.work == "request" else []),
+        *([("mean_us", "mean µs"), ("p99_us", "p99 µs")] if workload.figure == "p50_us" else []),
         ("kib_each", "KiB each"),
         ("cpu_us", "CPU µs each"),
-        ("server_cpu_us", "of them server"),
-        ("server_peak_mib", "server peak MiB"),
-        ("driver_peak_mib", "driver peak MiB"),
+        ("server_cpu_us", f"of them {server}"),
+        ("server_peak_mib", f"{server} peak MiB"),
+        ("driver_peak_mib", f"{driver} peak MiB"),
     ):
         if any(result.spread(contender.key, figure) for contender in result.contenders):
             columns.append((title, functools.partial(_spread_of, result, figure), _median))
@@ -136,7 +137,7 @@ def target_table(verdicts: Sequence[Verdict], results: Sequence[Result]) -> Tabl
         target = verdict.target
         outcome = {True: "met", False: "not met", None: f"not measured: {verdict.why}"}[verdict.met]
         measured = "" if verdict.measured is None else f"{with_spread(verdict.measured)} {target.unit}"
-        rows.append([titles[target.workload], f"pyipc {target.claim}", measured, outcome])
+        rows.append([titles[target.workload], f"{by_key(target.who).name} {target.claim}", measured, outcome])
     return Table("Targets", ["Work", "Target", "Measured", "Outcome"], rows, columns_of_text=4)
 
 

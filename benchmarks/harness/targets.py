@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["TARGETS", "Target", "Verdict", "judge"]
 
 US = "pyipc"
+CLUSTER = "pyipc-cluster"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -21,9 +22,10 @@ class Target:
     """One bound.
 
     Args:
-        workload: Where pyipc's figure is from.
+        workload: Where the figure is from.
         claim: What is to be, in words.
-        other: The contender whose figure of the same round pyipc's is divided by; ``None`` for the figure as it is.
+        other: The contender whose figure of the same round it is divided by; ``None`` for the figure as it is.
+        who: Whose figure it is.
         other_workload: Where that is from, if not from the same.
         figure: Which figure, if not the one that the workload compares.
         at_most: The bound, where less is better.
@@ -34,6 +36,7 @@ class Target:
     workload: str
     claim: str
     other: str | None
+    who: str = US
     other_workload: str | None = None
     figure: str | None = None
     at_most: float | None = None
@@ -89,6 +92,20 @@ TARGETS = (
     Target(workload="broadcast", claim="at least 3 x node-ipc", other="node-ipc", at_least=3),
     Target(workload="idle", claim="at most 10 KiB a connection", other=None, figure="kib_each", at_most=10, unit="KiB"),
     *_faster("idle", ("asyncio",)),
+    *(
+        Target(
+            workload=workload,
+            claim="at most 1.5 x Node's cluster",
+            who=CLUSTER,
+            other="node-cluster",
+            at_most=1.5,
+        )
+        for workload in ("worker-request-pinned", "worker-request")
+    ),
+    *(
+        Target(workload=workload, claim="above Node's cluster", who=CLUSTER, other="node-cluster", at_least=1)
+        for workload in ("worker-events", "primary-events")
+    ),
 )
 
 
@@ -101,14 +118,14 @@ def judge(results: Sequence[Result], targets: Iterable[Target] = TARGETS) -> lis
 def _judge(target: Target, results: dict[str, Result]) -> Verdict:
     result = results[target.workload]
     if target.other is None:
-        measured = result.spread(US, target.figure)
-        why = result.failures.get(US, "pyipc was not measured")
+        measured = result.spread(target.who, target.figure)
+        why = result.failures.get(target.who, f"{by_key(target.who).name} was not measured")
     else:
         base = results.get(target.other_workload or target.workload)
         if base is None:
             return Verdict(target, None, None, f"{target.other_workload} was not measured")
-        measured = ratios(result.values(US, target.figure), base.values(target.other, target.figure))
-        why = result.failures.get(US) or base.failures.get(target.other) or f"{by_key(target.other).name} was left out"
+        measured = ratios(result.values(target.who, target.figure), base.values(target.other, target.figure))
+        why = result.failures.get(target.who) or base.failures.get(target.other) or f"{by_key(target.other).name} was left out"
     if measured is None:
         return Verdict(target, None, None, why)
     met = (target.at_most is None or measured.median <= target.at_most) and (

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["FD", "MEMORY", "MUTUAL_TLS", "TCP", "TLS", "TRANSPORTS", "UDP", "UNIX", "Transport"]
+__all__ = ["CHANNEL", "FD", "MEMORY", "MUTUAL_TLS", "TCP", "TLS", "TRANSPORTS", "UDP", "UNIX", "Transport"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,5 +44,8 @@ TCP = Transport(name="tcp", title="TCP", address="tcp:127.0.0.1:0")
 TLS = Transport(name="tls", title="TLS", address="tls:127.0.0.1:0", has_certificates=True)
 MUTUAL_TLS = Transport(name="mtls", title="mutual TLS", address="mtls:127.0.0.1:0", has_certificates=True)
 UDP = Transport(name="udp", title="UDP", address="udp:127.0.0.1:0")
+
+#: What a program and the workers that it has started have between them: each has a way of its own.
+CHANNEL = Transport(name="channel", title="a channel of its own", address="channel:")
 
 TRANSPORTS = (UNIX, FD, MEMORY, TCP, TLS, MUTUAL_TLS, UDP)

@@ -5,17 +5,19 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
-from harness.transports import TCP, TLS, UDP, UNIX, Transport
+from harness.transports import CHANNEL, TCP, TLS, UDP, UNIX, Transport
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-__all__ = ["OWN_WORKS", "WORKLOADS", "WORKS", "Workload"]
+__all__ = ["OWN_WORKS", "WORKER_WORKS", "WORKLOADS", "WORKS", "Workload"]
 
 #: What peers are asked to do; ``peers/common.py`` says what each means.
 WORKS = ("request", "requests", "echo", "events", "large", "broadcast", "topic", "idle")
 #: What pyipc is asked to do in several ways, to compare those.
 OWN_WORKS = ("items", "bytes")
+#: What a program and its workers are asked to do; there is no other server.
+WORKER_WORKS = ("worker-request", "worker-events", "primary-events", "start", "jobs")
 
 MB = 1_000_000
 KIB = 1024
@@ -36,6 +38,7 @@ class Workload:
         divisor: ``figure`` is shown divided by it.
         transport: What the bytes move over; ``None`` where each contender has a transport of its own.
         pinned: Whether both processes share one processor.
+        sides: What the server and the driver are called in tables.
         params: How much work, as the peers are told.
         quick: The same for ``--quick``; ``None`` leaves the workload out there.
         extra: Whether it is left out unless it is named, or ``--every`` is.
@@ -51,6 +54,7 @@ class Workload:
     divisor: float = 1
     transport: Transport | None = UNIX
     pinned: bool = False
+    sides: tuple[str, str] = ("server", "driver")
     params: Mapping[str, int]
     quick: Mapping[str, int] | None
     extra: bool = False
@@ -89,6 +93,45 @@ def _events(name: str, title: str, size: int, count: int, *, quick: int = 0, **d
     return dataclasses.replace(events, **different)
 
 
+def _with_workers(name: str, title: str, work: str, **different: Any) -> Workload:
+    workload = Workload(
+        name=name,
+        title=title,
+        work=work,
+        reference="node-cluster",
+        transport=CHANNEL,
+        sides=("workers", "primary"),
+        params={},
+        quick=None,
+    )
+    return dataclasses.replace(workload, **different)
+
+
+def _worker_request(name: str, where: str, **different: Any) -> Workload:
+    return _with_workers(
+        name,
+        f"One request of a primary to its worker in flight, {where}",
+        "worker-request",
+        figure="p50_us",
+        unit="p50 µs",
+        lower_is_better=True,
+        params={"count": 3_000},
+        **different,
+    )
+
+
+def _worker_events(name: str, title: str, **different: Any) -> Workload:
+    return _with_workers(
+        name,
+        f"One-way events of 64 B {title}",
+        name,
+        unit="events/s",
+        params={"count": 60_000, "size": 64},
+        quick={"count": 10_000, "size": 64},
+        **different,
+    )
+
+
 def _over(transport: Transport, workload: Workload, **different: Any) -> Workload:
     """The same over something else."""
     name, title = f"{transport.name}-{workload.name}", f"{workload.title}, {transport.title}"
@@ -125,6 +168,16 @@ _LARGE = Workload(
     divisor=1_000,
     params={"count": 2, "size": 64 * MB},
     quick={"count": 1, "size": 4 * MB},
+)
+
+_HANDOVER = Workload(
+    name="handover",
+    title="Connections handed over to {workers} workers, {tasks} at a time",
+    work="handover",
+    reference="node-cluster",
+    unit="connections/s",
+    params={"count": 3_000, "tasks": 32, "workers": 4},
+    quick={"count": 500, "tasks": 32, "workers": 4},
 )
 
 _USUAL = (
@@ -205,9 +258,35 @@ _USUAL = (
         quick=500,
     ),
     _events("each-events-64", "64 B, pyipc over each transport", 64, 60_000, transport=None, reference="pyipc-unix"),
+    _worker_request("worker-request-pinned", "both on one processor", pinned=True, quick={"count": 500}),
+    _worker_request("worker-request", "not pinned"),
+    _worker_events("worker-events", "from a primary to its worker"),
+    _worker_events("primary-events", "from a worker to its primary"),
+    _HANDOVER,
+    _over(TCP, _HANDOVER),
+    _with_workers(
+        "start",
+        "Starting {workers} workers",
+        "start",
+        figure="mean_us",
+        unit="ms",
+        lower_is_better=True,
+        divisor=1_000,
+        params={"count": 1, "workers": 4},
+        quick={"count": 1, "workers": 4},
+    ),
+    _with_workers(
+        "jobs",
+        "Jobs by {workers} workers",
+        "jobs",
+        reference="multiprocessing-pool",
+        unit="jobs/s",
+        params={"count": 5_000, "tasks": 100, "workers": 4},
+        quick={"count": 1_000, "tasks": 100, "workers": 4},
+    ),
 )
 #: What is driven with plain sockets.
-_CROWDED = ("broadcast", "topic", "idle")
+_CROWDED = ("broadcast", "topic", "idle", "handover")
 
 
 def _others() -> Iterator[Workload]:

@@ -67,6 +67,24 @@ is the library's point; a receiver looks the event name up in a dict and calls w
                server's process holds so many more descriptors; where so many are not allowed it fails. The
                server accepts and keeps them, as it would those of real clients
 =============  =================================================================================================
+
+**A program and its workers.** Those who start processes of their own are asked for what follows. But for ``handover``
+there is no server then: the driver starts its workers, after `arguments` and before `begin`, except for ``start``. What
+the workers use is counted as the server's. They end with whoever started them, and are told what to do in any way that
+is usual there; `worker_arguments` reads the command line of one that runs the same program.
+
+==================  ============================================================================================
+``worker-request``  as ``request``, to one worker
+``worker-events``   as ``events``, to one worker, which says when it has handled ``count``
+``primary-events``  the same, from one worker, which is told to begin
+``start``           from nothing until ``workers`` workers have all said that they can work. `report_laps`, of one
+``jobs``            ``count`` jobs, each the call of `work` with a payload, done by ``workers`` workers; every
+                    result is compared. Where something has to be kept waiting, ``tasks`` jobs are outstanding.
+                    `report_rate`
+``handover``        the server has ``workers`` workers, which serve one address. ``callers.py`` makes ``count``
+                    connections to it, ``tasks`` at a time: each sends a payload and `DELIMITER`, waits until it has
+                    come back, and closes
+==================  ============================================================================================
 """
 
 from __future__ import annotations
@@ -112,6 +130,8 @@ __all__ = [
     "server_context",
     "target",
     "warm_up",
+    "work",
+    "worker_arguments",
 ]
 
 #: Seconds after which a forgotten process ends.
@@ -133,6 +153,7 @@ class Params:
         size: Bytes of the JSON of one message.
         tasks: Messages that are outstanding at a time.
         clients: Connections.
+        workers: Processes of a program that starts some.
         variant: Which form of the peer, where it has several.
         server_pid: The server's process; only ``crowd.py`` wants to know.
     """
@@ -141,6 +162,7 @@ class Params:
     size: int = 64
     tasks: int = 100
     clients: int = 1_000
+    workers: int = 1
     variant: str = ""
     server_pid: int = 0
 
@@ -157,13 +179,19 @@ class Arguments:
 
 def arguments() -> Arguments:
     """The command line of this process, which from now on ends with whoever started it."""
-    role, workload, address, params = sys.argv[1:5]
+    asked = worker_arguments()
     signal.alarm(LIFETIME)
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError):  # macOS tells of no limit, and yet has one
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    if role == "serve":
+    if asked.role == "serve":
         _end_with_stdin()
+    return asked
+
+
+def worker_arguments() -> Arguments:
+    """The same for a worker, whose end others see to."""
+    role, workload, address, params = sys.argv[1:5]
     return Arguments(role, workload, address, Params(**json.loads(params)))
 
 
@@ -257,6 +285,11 @@ def payload(size: int = 64, n: int = 123) -> dict[str, Any]:
     """The data of a `EVENT` whose JSON takes ``size`` bytes, for ``n`` of three digits."""
     length = size - 64 + len(_LETTERS)
     return {"n": n, "s": (_LETTERS * (length // len(_LETTERS) + 1))[:length], "f": 1.25}
+
+
+def work(data: Any) -> Any:
+    """A job: all that it takes is to be done elsewhere."""
+    return data
 
 
 def warm_up(count: int) -> int:
