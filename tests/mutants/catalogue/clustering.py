@@ -74,12 +74,45 @@ MUTANTS: Final = (
         caught_by="tests/cluster/test_replacing.py::test_killed_before_the_system_has_started_it",
     ),
     Mutant(
+        name="any-token-will-do",
+        mistake="on Windows whoever finds the pipe of a worker is taken for the worker",
+        file="pyipc/cluster/dialing.py",
+        old="        if not hmac.compare_digest(said[1:], bytes.fromhex(self.token)):\n",
+        new="        if len(said) != _TOKEN_SIZE + 1:\n",
+        caught_by="tests/cluster/test_dialing.py::test_nobody_else_is_let_in[5]",
+    ),
+    Mutant(
+        name="one-token-for-many",
+        mistake="on Windows a worker's token is good for more than one connection of a kind",
+        file="pyipc/cluster/dialing.py",
+        old="                self._missing.remove(channel)\n",
+        new="                pass\n",
+        caught_by="tests/cluster/test_dialing.py::test_a_token_is_good_for_one_connection_of_each_kind",
+    ),
+    Mutant(
+        name="welcome-before-it-is-known",
+        mistake="on Windows a worker may speak before its primary has its connection, and go unheard",
+        file="pyipc/cluster/dialing.py",
+        old="""        adopt(channel, link)
+        with trio.CancelScope(shield=True):
+            try:
+                await link.send(_WELCOME)
+            except pyipc.ConnectionLost:
+                return  # whoever adopted it hears of that too
+""",
+        new="""        await link.send(_WELCOME)
+        await trio.lowlevel.checkpoint()
+        adopt(channel, link)
+""",
+        caught_by="tests/cluster/test_dialing.py::test_a_process_comes_once_for_each_of_its_connections",
+    ),
+    Mutant(
         name="orphans",
         mistake="a worker whose event loop is busy outlives its primary",
         file="pyipc/cluster/lifeline.py",
         old="    os._exit(_ORPHANED)\n",
         new="    del timeout\n",
-        caught_by="tests/cluster/test_orphans.py::test_no_worker_outlives_its_primary[9]",
+        caught_by="tests/cluster/test_orphans.py::test_no_worker_outlives_its_primary[SIGKILL]",
     ),
     Mutant(
         name="taken-off-and-called",
