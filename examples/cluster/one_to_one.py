@@ -3,8 +3,8 @@
 ::
 
     $ python examples/cluster/one_to_one.py
-    anna, asked by the primary: anna has 1 apple
     the primary, told by anna: I had a visitor
+    anna, asked by the primary: anna has 1 apple
     anna, asked by ben: anna has 2 apples
 """
 

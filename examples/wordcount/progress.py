@@ -51,7 +51,9 @@ class Progress:
         tenths = 10 * self.done // self.total
         if tenths > self.tenths and not sys.stdout.isatty():
             self.tenths = tenths
-            print(f"{10 * tenths:>3} %  {self.line()}", flush=True)
+            states = [worker.state for worker in self.primary.workers.values() if worker.role == "server"]
+            servers = f"{states.count('ready')} of {len(states)} servers ready"
+            print(f"{10 * tenths:>3} %  {self.line()}  {servers}", flush=True)
 
     @property
     def done(self) -> int:
@@ -74,11 +76,7 @@ class Progress:
         return words / max(time.monotonic() - self.started, 0.001) if self.started else 0
 
     def line(self) -> str:
-        states = [worker.state for worker in self.primary.workers.values() if worker.role == "server"]
-        return (
-            f"{self.done:>5,} of {self.total:,} files  {self.speed(self.words.total()):>10,.0f} words/s  "
-            f"{states.count('ready')} of {len(states)} servers ready"
-        )
+        return f"{self.done:>5,} of {self.total:,} files  {self.speed(self.words.total()):>10,.0f} words/s"
 
     def table(self) -> list[str]:
         """A line for everybody."""
@@ -96,8 +94,8 @@ class Progress:
     async def show(self) -> None:
         """Draw the table on the terminal, ten times a second, until cancelled."""
         while sys.stdout.isatty():
-            filled = 40 * self.done // self.total
-            self.draw([*self.table(), "", f"[{'#' * filled}{'.' * (40 - filled)}] {self.line()}", self.news])
+            filled = 30 * self.done // self.total
+            self.draw([*self.table(), "", f"[{'#' * filled}{'.' * (30 - filled)}] {self.line()}", self.news])
             await trio.sleep(0.1)
 
     def draw(self, lines: list[str]) -> None:

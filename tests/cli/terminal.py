@@ -15,7 +15,7 @@ from tests.cli.processes import PATIENCE, PYIPC, environment
 from tests.conftest import CANNOT_RUN
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
     from pathlib import Path
 
     import pyte.screens
@@ -107,7 +107,11 @@ class Terminal:
 
 @asynccontextmanager
 async def start_in_terminal(
-    *arguments: str | os.PathLike[str], env: Mapping[str, str] | None = None, columns: int = 100, rows: int = 30
+    *arguments: str | os.PathLike[str],
+    command: Sequence[str] = PYIPC,
+    env: Mapping[str, str] | None = None,
+    columns: int = 100,
+    rows: int = 30,
 ) -> AsyncIterator[Terminal]:
     """Run ``pyipc`` in a terminal of its own; at the end of the block it is killed if it has not ended."""
     if sys.platform == "win32":
@@ -121,7 +125,7 @@ async def start_in_terminal(
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
     variables = {"TERM": "xterm-256color", "COLUMNS": "", "LINES": "", "NO_COLOR": "", **(env or {})}
     process = await trio.lowlevel.open_process(
-        [*PYIPC, *(os.fspath(argument) for argument in arguments)],
+        [*command, *(os.fspath(argument) for argument in arguments)],
         stdin=slave,
         stdout=slave,
         stderr=slave,

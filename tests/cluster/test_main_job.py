@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
-from tests.conftest import ROOT
+from tests.cli.terminal import start_in_terminal
+from tests.conftest import CANNOT_RUN, ROOT
 
 if TYPE_CHECKING:
     import subprocess
@@ -59,3 +60,14 @@ async def test_it_notices_a_wrong_count(tmp_path: Path, wrong: str) -> None:
     result = await main_job(tmp_path, "--limit", "20")
     assert (result.returncode, result.stderr.decode()) == (1, "")
     assert "THE COUNTS DIFFER" in result.stdout.decode()
+
+
+@pytest.mark.skipif(IS_WINDOWS, reason=f"{CANNOT_RUN} there are no pseudo-terminals")
+async def test_a_terminal_shows_one_table_that_changes() -> None:
+    program = (str(PROGRAM / "main.py"), "--limit", "300")
+    async with start_in_terminal(*program, command=(sys.executable,), columns=80) as terminal:
+        await terminal.shows("killed: worker ")
+        assert terminal.text.count("worker   role") == 1, terminal.text
+        assert await terminal.finish() == 0
+    assert terminal.text.count("worker   role") == 1, terminal.text
+    assert "Nothing was lost, and nothing counted twice." in terminal.text

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import sys
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -118,11 +117,17 @@ def test_given_up_is_given_up_once() -> None:
 # --- the pulse ---
 
 
+class Handle(Events):
+    """A worker, as far as it can be heard of."""
+
+    id = "1"
+
+
 class Patient:
     """A process that is watched over, and what was concluded about it."""
 
     def __init__(self, **settings: Any) -> None:
-        self.handle: Any = SimpleNamespace(id="1", lifecycle=Events())
+        self.handle: Any = Handle()
         self.settings = Settings(**settings)
         self.pid: int | None = None
         self.pulses = 0
@@ -210,14 +215,14 @@ async def test_age_and_memory_are_told_again_and_again(
     nursery.start_soon(patient.beat, 1.0)
     nursery.start_soon(patient.queue.run)
     nursery.start_soon(patient.watch().run)
-    await trio.sleep(89)
+    await trio.sleep(89.5)  # between two ticks
     assert patient.memory == 500
     assert not patient.renewals
     await trio.sleep(12)
     assert "max_age_timeout is 100 s" in patient.renewals[0]
     patient.renewals.clear()
     size = 1_500
-    await trio.sleep(3.5)
+    await trio.sleep(3)
     assert [each[:23] for each in patient.renewals] == ["it has 1,500 bytes of me"[:23]] * 3
     assert len(patient.events) == 1
     nursery.cancel_scope.cancel()
@@ -225,8 +230,8 @@ async def test_age_and_memory_are_told_again_and_again(
 
 async def test_ages_differ_by_up_to_a_tenth(autojump_clock: trio.testing.MockClock) -> None:
     lives = set()
-    for seed in SEEDS:
-        patient = Patient(max_age_timeout=1_000.0)
+    for seed in range(20):
+        patient = Patient(max_age_timeout=100.0)
         process: Any = patient
         over = trio.Event()
         watch = Watch(process, patient.queue, lambda *_, over=over: over.set(), random.Random(seed))
@@ -236,9 +241,9 @@ async def test_ages_differ_by_up_to_a_tenth(autojump_clock: trio.testing.MockClo
             await over.wait()
             lives.add(round(trio.current_time() - patient.started))
             nursery.cancel_scope.cancel()
-    assert min(lives) >= 900
-    assert max(lives) <= 1_001
-    assert len(lives) > 10
+    assert min(lives) >= 90
+    assert max(lives) <= 101
+    assert len(lives) > 5
 
 
 # --- memory ---

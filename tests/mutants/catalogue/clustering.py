@@ -69,7 +69,7 @@ MUTANTS: Final = (
         name="killed-before-it-was-there",
         mistake="a process that is to be killed before the system has started it lives on",
         file="pyipc/cluster/process.py",
-        old="            self._early_signals.append(signal.Signals(number))\n",
+        old='            self._early_signals.append(int(number) if sys.platform == "win32" else signal.Signals(number))\n',
         new="            pass\n",
         caught_by="tests/cluster/test_replacing.py::test_a_cancelled_reload_leaves_no_process",
     ),
