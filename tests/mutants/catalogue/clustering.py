@@ -71,7 +71,7 @@ MUTANTS: Final = (
         file="pyipc/cluster/process.py",
         old='            self._early_signals.append(int(number) if sys.platform == "win32" else signal.Signals(number))\n',
         new="            pass\n",
-        caught_by="tests/cluster/test_replacing.py::test_a_cancelled_reload_leaves_no_process",
+        caught_by="tests/cluster/test_replacing.py::test_killed_before_the_system_has_started_it",
     ),
     Mutant(
         name="any-token-will-do",
@@ -115,11 +115,11 @@ MUTANTS: Final = (
         caught_by="tests/cluster/test_orphans.py::test_no_worker_outlives_its_primary[SIGKILL]",
     ),
     Mutant(
-        name="kill-by-accident",
-        mistake="the end of a worker that the primary has killed counts as one that nobody meant",
-        file="pyipc/cluster/handle.py",
-        old="            self.current.voluntary = True\n",
-        new="            pass\n",
-        caught_by="tests/cluster/test_events.py::test_f3_kill_counts_as_an_end_that_was_meant",
+        name="taken-off-and-called",
+        mistake="a handler of events that another has just taken off is called all the same",
+        file="pyipc/cluster/events.py",
+        old="            if each not in present:\n",
+        new="            if each is None:\n",
+        caught_by="tests/cluster/test_events.py::test_a_handler_may_take_off_the_next_one",
     ),
 )
