@@ -157,9 +157,9 @@ class Desk:
         self.worker: JobWorker = worker
         self.generation: int = worker.generation
         self.lines: list[Line] = []
-        self.running = 0
+        self.running: int = 0
         self.given: collections.deque[Job[Any]] = collections.deque()
-        self.latest = 0
+        self.latest: int = 0
         self.is_lost: bool = False
 
     def is_present(self, worker: JobWorker) -> bool:
@@ -171,7 +171,7 @@ class Desk:
         job._is_waiting = False
         self.given.append(job)
         self.running += 1
-        self.latest: int = count
+        self.latest = count
 
     def next_line(self) -> Line | None:
         """Where the oldest of the jobs is that it may take."""
