@@ -78,10 +78,11 @@ class WorkerHost(pyipc.Host):
         return _Hosted(self, usual)
 
     def opened(self, server: pyipc.Server) -> None:
-        """A server serves: this worker can do its work, unless it says otherwise."""
+        """A server serves: this worker can do its work, unless it says otherwise, or nobody can come to that server."""
         self._servers.add(server)
         self._exchange.join(server, self._places & {str(address) for address in server.addresses})
-        self._opened()
+        if server.addresses:
+            self._opened()
 
     def closed(self, server: pyipc.Server) -> None:
         """A server serves nobody any more."""
