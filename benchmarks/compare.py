@@ -102,10 +102,10 @@ def show_list() -> None:
     """Print what can be measured."""
     print("Workloads (--only):")
     for workload in WORKLOADS:
-        print(f"  {workload.name:<18} {workload.titled(workload.params)}")
+        print(f"  {workload.name:<26} {workload.titled(workload.params)}")
     print("\nContenders (--peers):")
     for contender in CONTENDERS:
-        print(f"  {contender.key:<18} {contender.name}: {contender.promises}")
+        print(f"  {contender.key:<26} {contender.name}: {contender.promises}")
 
 
 #: Where a page has the tables.

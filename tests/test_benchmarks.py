@@ -12,6 +12,7 @@ import json
 import os
 import re
 import ssl
+import subprocess
 import sys
 import textwrap
 import time
@@ -29,13 +30,13 @@ from harness.charts import bar_chart
 from harness.contender import NODE_IPC, Contender, NotMeasured
 from harness.contenders import CONTENDERS, by_key, other_pyipc
 from harness.measuring import costs, measure, run_rounds
-from harness.processes import Child, Usage
+from harness.processes import Child, Usage, workers_of
 from harness.report import Run
 from harness.results import Result, Spread, ratios
 from harness.tables import number, result_table, target_table, with_spread
 from harness.targets import TARGETS, Target, judge
-from harness.transports import MUTUAL_TLS, TCP, TLS, TRANSPORTS, UDP, UNIX, Transport
-from harness.workloads import OWN_WORKS, WORKLOADS, WORKS, Workload
+from harness.transports import CHANNEL, MUTUAL_TLS, TCP, TLS, TRANSPORTS, UDP, UNIX, Transport
+from harness.workloads import CLUSTER_WORKS, OWN_WORKS, WORKLOADS, WORKS, Workload
 
 if TYPE_CHECKING:
     from tests.conftest import NodeModules
@@ -97,6 +98,20 @@ def test_costs_are_for_each_message() -> None:
     }
     assert costs(before, after, 1_024, connections=True)["kib_each"] == 2.0
     assert costs((None, None), (None, None), 1) == {}
+
+
+@linux_only
+def test_the_workers_of_a_process_are_known_and_counted_together() -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as worker:
+        assert worker.pid in workers_of(os.getpid())
+        one, both = Usage.of(worker.pid), Usage.of_all([worker.pid, os.getpid()])
+        assert one is not None
+        assert both is not None
+        assert both.memory > one.memory
+        assert worker.stdin is not None
+        worker.stdin.close()
+    assert worker.pid not in workers_of(os.getpid())
+    assert Usage.of_all([]) == Usage(0.0, 0, 0)
 
 
 @linux_only
@@ -224,7 +239,7 @@ def test_targets_are_held_against_medians() -> None:
 @pytest.mark.parametrize("target", TARGETS, ids=lambda target: f"{target.workload}: {target.claim}")
 def test_every_target_can_be_measured(target: Target) -> None:
     assert (target.at_most is None) != (target.at_least is None)
-    assert BY_NAME[target.workload].work in PYIPC.works
+    assert BY_NAME[target.workload].work in by_key(target.who).works
     if target.other is not None:
         assert BY_NAME[target.other_workload or target.workload].work in by_key(target.other).works
 
@@ -236,9 +251,10 @@ def test_every_target_can_be_measured(target: Target) -> None:
 def test_a_contender_can_do_a_work_or_says_why_not(contender: Contender) -> None:
     assert (processes.PEERS / contender.peer).is_file()
     assert contender.promises
-    assert contender.works <= {*WORKS, *OWN_WORKS}
+    assert contender.works <= {*WORKS, *OWN_WORKS, *CLUSTER_WORKS}
     assert not contender.works & set(contender.cannot)
-    if UNIX in contender.transports and not contender.variant and contender.key != "msgspec":
+    starts_workers = bool(contender.works & set(CLUSTER_WORKS))
+    if UNIX in contender.transports and not (contender.variant or starts_workers or contender.key == "msgspec"):
         # A topic is compared with a broadcast, both of pyipc.
         assert (contender.works | set(contender.cannot) | {"topic"}) - set(OWN_WORKS) == set(WORKS)
 
@@ -420,31 +436,38 @@ TINY = {
     "idle": {"clients": 200},
     "items": {"count": 50, "size": 64},
     "bytes": {"count": 1, "size": 1_000_000},
+    "worker-request": {"count": 20, "workers": 1},
+    "worker-events": {"count": 50, "workers": 1},
+    "primary-events": {"count": 50, "workers": 1},
+    "start": {"count": 1, "workers": 2},
+    "jobs": {"count": 20, "tasks": 5, "workers": 2},
+    "handover": {"count": 20, "tasks": 5, "workers": 2},
 }
 
 
-def plain(contender: Contender, work: str, transport: Transport | None) -> Workload:
+def plain(work: str, transport: Transport | None) -> Workload | None:
     """A workload of a work over a transport, on any processor where there is such a one."""
     found = [each for each in WORKLOADS if (each.work, each.transport) == (work, transport)]
-    return min(found, key=lambda each: each.pinned)
+    return min(found, key=lambda each: each.pinned, default=None)
 
 
 def at_work() -> list[object]:
     """Every contender at all that it says it can do over its first transport, and at one thing over each other."""
     cases: list[tuple[Contender, Workload]] = []
     for each in CONTENDERS:
-        over: list[Transport | None] = [transport for transport in TRANSPORTS if transport in each.transports]
-        first, *others = over or [None]
-        works = [work for work in (*WORKS, *OWN_WORKS) if work in each.works]
-        cases += [(each, plain(each, work, first)) for work in works]
-        cases += [(each, plain(each, works[0], transport)) for transport in others]
+        over: list[Transport | None] = [found for found in (CHANNEL, *TRANSPORTS) if found in each.transports]
+        over = over or [None]
+        works = [work for work in (*WORKS, *OWN_WORKS, *CLUSTER_WORKS) if work in each.works]
+        first = [next(found for transport in over if (found := plain(work, transport))) for work in works]
+        others = [next(found for work in works if (found := plain(work, transport))) for transport in over]
+        cases += [(each, workload) for workload in {found.name: found for found in (*first, *others)}.values()]
     return [
         pytest.param(
             contender,
             workload,
             id=f"{contender.key}-{workload.name}",
             marks=[
-                *([pytest.mark.interop] if contender is NODE else []),
+                *([pytest.mark.interop] if contender.peer.endswith(".js") else []),
                 *([linux_only] if workload.work == "idle" or workload.pinned else []),
             ],
         )
@@ -454,7 +477,7 @@ def at_work() -> list[object]:
 
 def require(contender: Contender, node_modules: NodeModules) -> None:
     """Skip the test of a contender that cannot run here."""
-    if contender is NODE:
+    if contender.peer.endswith(".js"):
         node_modules(NODE_IPC)
     for module in contender.needs:
         if importlib.util.find_spec(module) is None:
@@ -513,7 +536,7 @@ def test_a_contender_does_its_work_on_one_processor() -> None:
 
 def test_what_a_contender_needs_is_in_the_group() -> None:
     pyproject = tomllib.loads((processes.PEERS.parent.parent / "pyproject.toml").read_text("utf-8"))
-    group = {re.split("[^a-z0-9]", entry.lower())[0] for entry in pyproject["dependency-groups"]["bench"]}
+    group = {re.split("[^a-z0-9-]", entry.lower())[0] for entry in pyproject["dependency-groups"]["bench"]}
     assert {package.lower() for each in CONTENDERS for package in each.needs.values()} == group
 
 

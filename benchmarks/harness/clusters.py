@@ -10,17 +10,19 @@ from harness.transports import CHANNEL, TCP, UNIX
 __all__ = ["CLUSTERS"]
 
 _MESSAGES = frozenset({"worker-request", "worker-events", "primary-events"})
+_HANDOVER = frozenset({"handover"})
 _NO_JOBS = "it has no jobs, and no requests to make them of"
 
 
 def _cluster(key: str, name: str, peer: str, works: frozenset[str], promises: str, **different: Any) -> Contender:
-    """One that has its workers serve an address."""
+    """One that talks with its workers, has them serve an address, or both."""
+    over = {CHANNEL} if works - _HANDOVER else set()
     return Contender(
         key=key,
         name=name,
         peer=peer,
         works=works,
-        transports=frozenset({CHANNEL, UNIX, TCP}) if "handover" in works else frozenset({CHANNEL}),
+        transports=frozenset(over | {UNIX, TCP} if works & _HANDOVER else over),
         promises=promises,
         **different,
     )
@@ -39,16 +41,14 @@ def _pool(key: str, name: str, peer: str, promises: str, **different: Any) -> Co
     )
 
 
-_HANDOVER = frozenset({"handover"})
-
 CLUSTERS = (
     _cluster(
         "pyipc-cluster",
         "pyipc.cluster",
         "pyipc_cluster.py",
-        _MESSAGES | {"start", "jobs", "handover"},
-        "What pyipc promises, between a primary and its workers. They are restarted, watched and never left behind; a job "
-        "has an outcome although its worker dies. A connection is handed over when its worker has a place. JSON.",
+        _MESSAGES | _HANDOVER | {"start", "jobs"},
+        "What pyipc promises, between a primary and its workers. They are restarted, watched and never left behind. A "
+        "job, and a connection that is handed over, goes to another worker when the first one dies. JSON.",
     ),
     _cluster(
         "pyipc-cluster-server",

@@ -125,7 +125,8 @@ def _judge(target: Target, results: dict[str, Result]) -> Verdict:
         if base is None:
             return Verdict(target, None, None, f"{target.other_workload} was not measured")
         measured = ratios(result.values(target.who, target.figure), base.values(target.other, target.figure))
-        why = result.failures.get(target.who) or base.failures.get(target.other) or f"{by_key(target.other).name} was left out"
+        left_out = f"{by_key(target.other).name} was left out"
+        why = result.failures.get(target.who) or base.failures.get(target.other) or left_out
     if measured is None:
         return Verdict(target, None, None, why)
     met = (target.at_most is None or measured.median <= target.at_most) and (

@@ -10,7 +10,7 @@ from harness.transports import CHANNEL, TCP, TLS, UDP, UNIX, Transport
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-__all__ = ["OWN_WORKS", "WORKER_WORKS", "WORKLOADS", "WORKS", "Workload"]
+__all__ = ["CLUSTER_WORKS", "OWN_WORKS", "WORKER_WORKS", "WORKLOADS", "WORKS", "Workload"]
 
 #: What peers are asked to do; ``peers/common.py`` says what each means.
 WORKS = ("request", "requests", "echo", "events", "large", "broadcast", "topic", "idle")
@@ -18,6 +18,8 @@ WORKS = ("request", "requests", "echo", "events", "large", "broadcast", "topic",
 OWN_WORKS = ("items", "bytes")
 #: What a program and its workers are asked to do; there is no other server.
 WORKER_WORKS = ("worker-request", "worker-events", "primary-events", "start", "jobs")
+#: The same, and what workers do for others.
+CLUSTER_WORKS = (*WORKER_WORKS, "handover")
 
 MB = 1_000_000
 KIB = 1024

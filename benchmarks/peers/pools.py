@@ -6,11 +6,13 @@ import multiprocessing
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from common import Params, begin, payload, report_laps, report_rate
 from conversation import check
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
 
 __all__ = ["be_worker", "do_jobs", "report_start", "wait_until_all"]
 

@@ -266,8 +266,9 @@ class Handing:
                 if not self._policy.depends_on_arrival:
                     break
         self._line.extendleft(reversed(waiting))
-        self._again_at = self._time_of_change(now) if waiting else math.inf
-        self._timer.deadline = self._again_at
+        again_at = self._time_of_change(now) if waiting else math.inf
+        if again_at != self._again_at:
+            self._again_at = self._timer.deadline = again_at
 
     def _give(self, handed: Handed, now: float) -> bool:
         """Give a connection to whom the policy wants to have it, if that one has room; say whether it is dealt with."""

@@ -242,10 +242,17 @@ class WorkerHandle(Events):
 
         Cancellation: the worker is told, and cancels its handler.
         """
-        process, connection = await self._connection(event)
-        typed: dict[str, Any] = {} if result is None else {"result": result}
-        with process.waited_for():
-            return await connection.request(event, data, attachments=list(attachments), timeout=timeout, **typed)
+        process = self.current
+        connection = None if process is None else process.open_connection
+        if process is None or connection is None:
+            process, connection = await self._connection(event)
+        process.in_flight += 1
+        try:
+            if result is None:
+                return await connection.request(event, data, attachments=attachments, timeout=timeout)
+            return await connection.request(event, data, attachments=attachments, timeout=timeout, result=result)
+        finally:
+            process.end_wait()
 
     def stream(self, event: str, data: object = None, **how: Any) -> AbstractAsyncContextManager[pyipc.Stream[Any]]:
         """Ask it for a stream. See `pyipc.Connection.stream`.

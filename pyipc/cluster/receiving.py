@@ -231,10 +231,14 @@ class Receiving:
 
         Cancellation: it was not told.
         """
+        await self._write({"taken": number})
+
+    async def _write(self, note: Header) -> None:
+        """Write a note: at once if there is room, as a turn of the scheduler would cost more."""
         try:
-            self._mailbox.send_nowait({"taken": number})
+            self._mailbox.send_nowait(note)
         except trio.WouldBlock:
-            await self._mailbox.send({"taken": number})
+            await self._mailbox.send(note)
 
     def refuse(self, number: int) -> None:
         """Have the primary told that another is to serve a connection."""
@@ -251,7 +255,7 @@ class Receiving:
                     some = numbers[:_MAX_NUMBERS]
                     del numbers[:_MAX_NUMBERS]
                     try:
-                        await self._mailbox.send({what: some})
+                        await self._write({what: some})
                     except (trio.BrokenResourceError, trio.ClosedResourceError):
                         return  # the primary is gone, and `run` is about to find out
 
