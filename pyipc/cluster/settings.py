@@ -30,7 +30,8 @@ class Settings:
             one away.
         silent: Whether what workers print goes nowhere.
         stdout: The descriptor of a file or pipe that what workers print goes to; by default it is that of this process.
-        uid: Which user workers run as, a name or a number.
+        uid: Which user workers run as, a name or a number. With this or ``gid`` the superuser's workers are in none of
+            its other groups.
         gid: Which group, likewise.
         wait_ready: Whether a worker is ready only when it says so, with ``await worker.ready()``.
         ready_timeout: How long a worker may take until it is ready.
