@@ -120,7 +120,7 @@ class Job(Generic[T]):
             JobFailed: The job lost its worker as often as it may be started.
             JobCancelled: It was cancelled.
             RequestTimeout: It was not done in time.
-            UnknownWorker: The one worker that it was for leaves for good, or has left.
+            UnknownWorker: The one worker that it was for leaves for good, has left, or was given up.
             ConnectionClosed: The cluster was closed first. Where the job was with a worker, that may have done it.
 
         Cancellation: the job goes on, as others may wait for it; `cancel` ends it.
