@@ -125,8 +125,8 @@ class Job(Generic[T]):
 
         Cancellation: the job goes on, as others may wait for it; `cancel` ends it.
         """
-        if self._end_early is None:  # no turn for others: it would cost as much as the job
-            await trio.lowlevel.checkpoint_if_cancelled()
+        if self._end_early is None:
+            await trio.lowlevel.checkpoint()
         else:
             if self._ended is None:
                 self._ended = trio.Event()
@@ -135,7 +135,7 @@ class Job(Generic[T]):
             return cast("T", self._result)
         self._is_heard = True
         try:
-            raise self._error
+            raise self._error.with_traceback(None)  # it is the same for all, and must not gather the frames of each
         finally:
             del self  # or the error would hold the job, and the job the error, until a garbage collector comes
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextvars
 import gc
+import traceback
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -441,6 +442,19 @@ async def test_jobs_of_a_role_wait_while_its_workers_have_failed_and_that_is_tol
         jobs.workers_changed()
         work.gate(0).set()
         await job.result()
+
+
+async def test_asking_for_a_result_again_gives_way_and_leaves_no_traces() -> None:
+    async with running(Work().worker("a")) as (jobs, _):
+        good, bad = await jobs.submit("echo", 1), await jobs.submit("nobody handles this")
+        await good.result()
+        depths = set()
+        for _ in range(3):
+            with trio.testing.assert_checkpoints():
+                await good.result()
+            error = await error_of(bad)
+            depths.add(len(traceback.extract_tb(error.__traceback__)))
+        assert len(depths) == 1
 
 
 # --- errors of the handler, and time-outs -----------------------------------------------------------------------
