@@ -155,7 +155,7 @@ class WorkerProcess:
     async def run(self) -> None:
         """Start it, and be there until it is gone.
 
-        Cancellation: it is killed.
+        Cancellation: it is sent SIGTERM, and killed after `Settings.kill_timeout`.
         """
         try:
             self._spawned = spawned = await spawn(self._invitation, self.settings)
@@ -209,6 +209,10 @@ class WorkerProcess:
 
     async def _reap(self, spawned: Spawned) -> None:
         """See to it that nothing of it is left."""
+        if spawned.process.returncode is None:
+            self.send_signal(signal.SIGTERM)
+            with trio.move_on_after(self.settings.kill_timeout):
+                await spawned.process.wait()
         if spawned.process.returncode is None:
             spawned.process.kill()
             with trio.move_on_after(_LAST_WORDS):
