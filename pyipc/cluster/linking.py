@@ -92,7 +92,9 @@ class Linking:
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Serve other workers, for the length of a block. In the end what is queued for them is sent."""
-        async with self._server, hidden_nursery() as self._nursery:
+        async with contextlib.AsyncExitStack() as servers, hidden_nursery() as self._nursery:
+            with pyipc.hosted_by(None):  # it is no server of the program
+                await servers.enter_async_context(self._server)
             try:
                 yield
             finally:
