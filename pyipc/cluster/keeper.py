@@ -75,7 +75,10 @@ class Keeper:
                 if not process.gone.is_set():
                     await handle.wait_changed()
                 elif (self._one_try and not process.was_ready and process.generation == 1) or not self._policy.wants(
-                    handle.settings, code=process.code, voluntary=process.voluntary
+                    # A program that ends well without having been a worker has not done what it was to do.
+                    handle.settings,
+                    code=process.code if process.has_joined else process.code or None,
+                    voluntary=process.voluntary,
                 ):
                     handle.leave()
                 elif self._successor is None:

@@ -125,8 +125,8 @@ class Worker:
 
         Cancellation: it may have been told.
         """
-        await trio.lowlevel.checkpoint()
         self._tell_ready()
+        await self._control.flush()  # what the program does next may be long, and nothing is sent meanwhile
 
     def _tell_ready(self) -> None:
         if not self._is_ready:

@@ -7,7 +7,6 @@ from tests.cluster.diary import QUICK, Diary
 from tests.cluster.programs import hosting
 
 
-
 async def test_a_server_that_a_message_has_opened_is_the_primarys_as_well() -> None:
     primary = cluster.Cluster(f"{hosting.__name__}:main", workers=2, **QUICK)
     diary = Diary(primary)
