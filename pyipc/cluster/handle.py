@@ -81,6 +81,7 @@ class WorkerHandle(Events):
         current: The process that it has, or had last.
         is_leaving: Whether it is to end for good.
         has_failed: Whether it was given up.
+        was_ready: Whether a process of it has ever been ready.
         is_listened_to: Whether the primary's program can be expected to have its handlers.
         gone: Is set when it has no process any more, and will have none.
     """
@@ -96,6 +97,7 @@ class WorkerHandle(Events):
         self.current: WorkerProcess | None = None
         self.is_leaving: bool = False
         self.has_failed: bool = False
+        self.was_ready: bool = False
         self.is_listened_to: bool = False
         self.gone: trio.Event = trio.Event()
         self._changed = trio.Event()
@@ -325,6 +327,7 @@ class WorkerHandle(Events):
 
     def process_changed(self, process: WorkerProcess) -> None:
         """The state of one of its processes has changed."""
+        self.was_ready |= self.current is not None and self.current.was_ready
         self._notify()
         for changed in self._watchers:
             changed(process)

@@ -264,6 +264,10 @@ class Keeper:
                 nursery.start_soon(self._watch, process)
                 await process.run()
                 nursery.cancel_scope.cancel()
+        except Exception as error:  # it has ended by this, and its worker is seen to as after any other end
+            reason = f"worker {self.handle.id!r} lost a process, which should not have happened: {error!r}"
+            logger.exception(reason, extra=TOLD)
+            self._queue.report(WorkerEvent(type="error", worker=self.handle, error=error, reason=reason))
         finally:
             self._processes.discard(process)
 

@@ -13,8 +13,9 @@ import trio
 import pyipc
 from pyipc.cluster import control
 from pyipc.cluster.claiming import Claims
+from pyipc.cluster.environment import invitation
 from pyipc.cluster.errors import ClusterError, UnknownWorker, WorkerFailed
-from pyipc.cluster.events import EventQueue, Events, WorkerEvent
+from pyipc.cluster.events import TOLD, EventQueue, Events, WorkerEvent
 from pyipc.cluster.exchange import Exchange
 from pyipc.cluster.handle import WorkerHandle
 from pyipc.cluster.introducing import Introductions
@@ -94,6 +95,7 @@ class Cluster(Events, Submitting):
         self._nursery: trio.Nursery | None = None
         self._context: AsyncExitStack | None = None
         self._reloading = trio.Lock()
+        self._retiring = trio.Lock()
         self._is_leaving = False
         inner = pyipc.Router()
         inner.include(self._router)
@@ -226,9 +228,10 @@ class Cluster(Events, Submitting):
             **settings: What is different for this worker; any of `Settings`.
 
         Raises:
-            ValueError: There is a worker of that id, or a setting is out of range.
+            TypeError, ValueError: There is a worker of that id, or a setting does not exist, or is out of range.
             WorkerFailed: It ended before it was ready, or was not in time. It is not tried again.
-            ClusterError: The cluster does not run.
+            ClusterError: The cluster does not run; or this process is a worker itself, and its program is what is to be
+                started.
 
         Cancellation: it is ended.
         """
@@ -263,10 +266,16 @@ class Cluster(Events, Submitting):
         if id in self._workers and not self._workers[id].has_failed:
             raise ValueError(f"there is a worker {id!r} already; ids are unique")
         own = self._settings.changed(settings)
+        own = own.changed({"env": {**own.env, **env}})
         check_memory_known(own)
+        if own.exec is None and invitation() is not None:
+            raise ClusterError(
+                "this process is a worker of a cluster, and would start workers that do the same; start workers under "
+                "`if cluster.is_primary:`, or give their cluster a target of its own"
+            )
         if id in self._workers:
             self._workers[id].leave()
-        handle = WorkerHandle(id, role, env, own.changed({"env": {**own.env, **env}}))
+        handle = WorkerHandle(id, role, env, own)
         handle.watch(self._claims.process_changed)
         handle.watch(self._introductions.process_changed)
         handle.watch(self._jobs.worker_changed)
@@ -279,6 +288,11 @@ class Cluster(Events, Submitting):
     async def _keep(self, handle: WorkerHandle, keeper: Keeper) -> None:
         try:
             await keeper.run()
+        except Exception as error:
+            keeper.kill()
+            reason = f"worker {handle.id!r} is kept no longer, which should not have happened: {error!r}"
+            logger.exception(reason, extra=TOLD)
+            self._queue.report(WorkerEvent(type="error", worker=handle, error=error, reason=reason))
         finally:
             self._forget(handle)
 
@@ -288,20 +302,27 @@ class Cluster(Events, Submitting):
             del self._keepers[handle.id]
 
     async def _wait_started(self, handle: WorkerHandle) -> None:
-        """Wait until a new worker is ready; it gets one try."""
+        """Wait until a new worker is ready; it gets one try.
+
+        Raises:
+            WorkerFailed: It has ended before.
+
+        Cancellation: it is ended.
+        """
         try:
-            while handle.current is None:
+            while not (handle.was_ready or handle.gone.is_set()):
                 await handle.wait_changed()
-            first = handle.current
-            await first.settled.wait()
         except BaseException:
             handle.leave()
             raise
-        if not first.was_ready:
-            await handle.gone.wait()
-            reason = f"worker {handle.id!r} {exit_text(first)}"
+        if not handle.was_ready:
+            process = handle.current
+            how = "could not be started" if process is None else exit_text(process)
             raise WorkerFailed(
-                handle.id, f"{reason}; that was before it was ready", code=first.code, signal=first.signal
+                handle.id,
+                f"worker {handle.id!r} {how}; that was before it was ready",
+                code=None if process is None else process.code,
+                signal=None if process is None else process.signal,
             )
 
     async def reload(self) -> None:
@@ -356,13 +377,16 @@ class Cluster(Events, Submitting):
         Cancellation: they leave all the same.
         """
         self._is_leaving = True
-        await self._claims.retire()
-        timeout = self._settings.drain_timeout
-        with trio.move_on_after(math.inf if timeout is None else timeout):
-            await self._jobs.wait_done()
         handles = list(self._workers.values())
-        for handle in handles:
-            handle.leave()
+        try:
+            async with self._retiring:  # who comes second finds it done, and workers are told to leave only then
+                await self._claims.retire()
+            timeout = self._settings.drain_timeout
+            with trio.move_on_after(math.inf if timeout is None else timeout):
+                await self._jobs.wait_done()
+        finally:
+            for handle in handles:
+                handle.leave()
         for handle in handles:
             await handle.gone.wait()
         await self._queue.wait_told()

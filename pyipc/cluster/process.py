@@ -161,7 +161,7 @@ class WorkerProcess:
         """
         try:
             self._spawned = spawned = await spawn(self._invitation, self.settings)
-        except (OSError, pyipc.IPCError) as error:
+        except Exception as error:  # whatever the system, or its database of users, has against it
             self.failure = f"could not be started: {error}"
             self._report("error", error=error, reason=f"worker {self.handle.id!r} {self.failure}")
             self._conclude()
@@ -184,9 +184,11 @@ class WorkerProcess:
                     with trio.move_on_after(_LAST_WORDS):
                         await self._disconnected.wait()
         finally:
-            with trio.CancelScope(shield=True):
-                await self._reap(spawned)
-            self._conclude()
+            try:
+                with trio.CancelScope(shield=True):
+                    await self._reap(spawned)
+            finally:
+                self._conclude()
 
     def _adopt(self, channel: Channel, link: Link) -> None:
         """It has come for one of its connections, or was given it."""

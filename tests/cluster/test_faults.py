@@ -5,15 +5,20 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
 
 import pyipc
 from pyipc import cluster
-from tests.cluster.diary import PATIENCE, QUICK, made, program, told
+from pyipc.cluster.pulse import Watch
+from pyipc.cluster.supervising import RestartPolicy
+from tests.cluster.diary import PATIENCE, QUICK, ROOT, made, program, told
 from tests.conftest import CANNOT_RUN
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason=f"{CANNOT_RUN} it looks at /proc, and sends signals"),
@@ -56,6 +61,60 @@ async def test_entering_fails_with_the_first_that_fails() -> None:
             raise AssertionError("it was entered")
     assert primary.is_over
     assert not primary.workers
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason=f"{CANNOT_RUN} it has no users of this kind")
+async def test_what_cannot_be_started_harms_nobody_else() -> None:
+    primary, diary = made(workers=1)
+    async with primary:
+        for wrong in ({"uid": "no such user"}, {"cwd": "/no/such/directory"}, {"exec_args": ["\0"]}):
+            with pytest.raises(cluster.WorkerFailed, match="could not be started"):
+                await primary.fork("a", **wrong)
+        with pytest.raises(ValueError, match="no environment can have"):
+            await primary.fork("a", env={"A=B": "1"})
+        assert await primary.worker("1").request("who")
+        assert list(primary.workers) == ["1"]
+        assert {each.worker and each.worker.id for each in diary.of("error")} == {"a"}
+
+
+async def test_what_nobody_has_thought_of_ends_one_worker_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether it is what keeps the worker that fails, or what accompanies its process."""
+    primary, diary = made(workers=1)
+    async with primary:
+        await primary.fork("kept")
+
+        def fail(*_: object, **__: object) -> None:
+            raise LookupError("nobody has thought of this")
+
+        with monkeypatch.context() as patches:
+            patches.setattr(RestartPolicy, "wants", fail)
+            await told(primary.worker("kept"), "die", 1)
+            await diary.seen("error", "kept")
+        with monkeypatch.context() as patches:
+            patches.setattr(Watch, "run", fail)
+            await primary.fork("accompanied")
+            await diary.seen("error", "accompanied")
+        await diary.until(lambda: "kept" not in primary.workers, "the end of the one")
+        await diary.seen("ready", "accompanied", count=2)
+        assert await primary.worker("1").request("who")
+        assert sorted(primary.workers) == ["1", "accompanied"]
+
+
+async def test_a_program_that_forgets_that_its_workers_run_it_starts_no_chain(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    script = tmp_path / "forgetful.py"
+    script.write_text(
+        "import trio\nfrom pyipc import cluster\n"
+        "async def main():\n    async with cluster.Cluster(workers=1):\n        pass\n"
+        "trio.run(main)\n",
+        "utf-8",
+    )
+    primary, _ = made()
+    async with primary:
+        with pytest.raises(cluster.WorkerFailed, match="ended with code 1"):
+            await primary.fork("a", exec=str(script), args=[], exec_args=[], env={"PYTHONPATH": str(ROOT)})
+    assert "is a worker of a cluster, and would start workers that do the same" in capfd.readouterr().err
 
 
 async def test_one_that_is_not_ready_in_time_is_ended() -> None:

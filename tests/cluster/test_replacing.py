@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import sys
+from typing import TYPE_CHECKING
 
 import pytest
 import trio
@@ -16,6 +17,9 @@ from pyipc import cluster
 from tests.battery.leaks import leak_gate
 from tests.cluster.diary import PATIENCE, ROOT, children, ended, is_running, made, program, told
 from tests.conftest import CANNOT_RUN
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason=f"{CANNOT_RUN} it looks at /proc, and sends signals"),
@@ -36,6 +40,22 @@ async def test_the_old_process_dies_while_the_new_one_starts() -> None:
         assert [(await each.request("who"))[1] for each in primary.workers.values()] == [2, 2]
         assert not diary.of("restart")
         assert primary.worker("1").restarts == 0
+
+
+async def test_a_reload_overtakes_a_fork() -> None:
+    """Whoever waits for the first process has a worker all the same."""
+    primary, diary = made("first_is_never_ready")
+    async with primary:
+        async with trio.open_nursery() as nursery:
+
+            async def fork() -> None:
+                worker = await primary.fork("a")
+                assert worker.generation == 2
+
+            nursery.start_soon(fork)
+            await diary.seen("online")
+            await primary.reload()
+        assert (await primary.worker("a").request("who"))[1] == 2
 
 
 async def test_a_new_process_that_dies_aborts_the_reload() -> None:
@@ -172,6 +192,29 @@ async def test_disconnect_twice_and_from_handlers() -> None:
         await primary.worker("2").disconnect()
         await diary.seen("exit", "3")
     assert not diary.of("restart")
+
+
+async def test_all_are_sent_away_by_several_at_once(tmp_path: Path) -> None:
+    """While a connection waits that nobody takes, which keeps the first of them busy."""
+    primary, _ = made("stubborn_listener", env={"ADDRESS": f"unix:{tmp_path}/a"}, drain_timeout=0.2, kill_timeout=0.2)
+    async with primary:
+        await primary.fork("a")
+        await told(primary.worker("a"), "stop", timeout=1.0)
+        async with await trio.open_unix_socket(str(tmp_path / "a")), trio.open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(primary.disconnect)
+        assert not primary.workers
+
+
+async def test_all_leave_though_whoever_sends_them_away_has_no_time() -> None:
+    primary, diary = made(workers=2)
+    async with primary:
+        await primary.submit("wait", 0.5)
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await primary.disconnect()
+        await diary.seen("exit", count=2)
+    assert [each.code for each in diary.of("exit")] == [0, 0]
 
 
 async def test_all_are_sent_away_by_the_handler_of_a_message() -> None:

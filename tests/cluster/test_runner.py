@@ -135,6 +135,29 @@ async def test_a_reload_that_fails_is_told_and_the_old_workers_go_on(tmp_path: P
 
 
 @needs_signals
+async def test_a_wish_that_fails_for_whatever_reason_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    collector = Collector()
+    runner = cluster.Runner(str(PROGRAMS / "steady.py"), workers=1, reporter=collector)
+
+    async def fail(*_: object) -> None:
+        raise LookupError("nobody has thought of this")
+
+    def kinds() -> set[str]:
+        return {each.kind for each in collector.steps}
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(runner.run)
+        await eventually(lambda: "running" in kinds(), "the start")
+        monkeypatch.setattr(runner.cluster, "reload", fail)
+        monkeypatch.setattr(runner.cluster, "scale", fail)
+        for number, kind in ((SIGHUP, "reload-failed"), (SIGTTIN, "scale-failed")):
+            os.kill(os.getpid(), number)
+            await eventually(lambda kind=kind: kind in kinds(), kind)  # type: ignore[misc]
+        assert runner.cluster.worker("1").is_ready
+        nursery.cancel_scope.cancel()
+
+
+@needs_signals
 async def test_more_and_fewer_workers() -> None:
     async with started("foreground:steady", workers=1) as program:
         await running(program)

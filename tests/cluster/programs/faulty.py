@@ -93,6 +93,19 @@ async def never_ready(worker: cluster.Worker) -> None:
     await trio.sleep_forever()
 
 
+async def first_is_never_ready(worker: cluster.Worker) -> None:
+    """Come up, and be ready only from the second time on."""
+    if worker.generation == 1:
+        await trio.sleep_forever()
+    await main(worker)
+
+
+async def stubborn_listener(worker: cluster.Worker) -> None:
+    """Listen, and do what the primary says."""
+    await worker.open_listeners(os.environ["ADDRESS"])
+    await main(worker)
+
+
 async def second_fails(worker: cluster.Worker) -> None:
     """Be well the first time, and fail each time after that."""
     if worker.generation > 1:
