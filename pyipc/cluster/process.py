@@ -76,6 +76,7 @@ class WorkerProcess:
         signal: The number of the signal that ended it.
         voluntary: Whether its end was asked for, by the primary or by itself.
         failure: Why it was ended, or why its program failed, as far as it could tell.
+        has_joined: Whether its program has ever been the worker that it was started as.
         was_ready: Whether it has ever been ready.
         control: The connection by which it is ruled.
         messages: The connection for what programs say to each other.
@@ -123,6 +124,7 @@ class WorkerProcess:
         self.signal: int | None = None
         self.voluntary: bool = False
         self.failure: str = ""
+        self.has_joined: bool = False
         self.was_ready: bool = False
         self.control: pyipc.Connection | None = None
         self.messages: pyipc.Connection | None = None
@@ -211,6 +213,8 @@ class WorkerProcess:
             self.signal = self._sent
         else:
             self.code = status
+        if self.code == 0 and not (self.has_joined or self.voluntary or self.failure):
+            self.failure = "it ended without having joined the cluster; call cluster.run_worker(main)"
 
     async def _reap(self, spawned: Spawned) -> None:
         """See to it that nothing of it is left."""
@@ -311,6 +315,7 @@ class WorkerProcess:
         """It has connected, and its program begins."""
         if self.state is ProcessState.STARTING:
             self.state = ProcessState.ONLINE
+            self.has_joined = True
             self._report("online")
             self.online.set()
             self.handle.process_changed(self)
