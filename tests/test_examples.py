@@ -29,11 +29,14 @@ ELSEWHERE = {
     "transport_package": "tests/test_transport_package.py",
 }
 ARGUMENTS = {"wordcount/main.py": ["--limit", "300"]}
-PATIENCE = 40
+PATIENCE = 100
 
-pytestmark = pytest.mark.skipif(
-    sys.platform == "win32", reason="cannot run here: the examples use local names, which need Unix sockets"
-)
+pytestmark = [
+    pytest.mark.skipif(
+        sys.platform == "win32", reason="cannot run here: the examples use local names, which need Unix sockets"
+    ),
+    pytest.mark.time_limit(PATIENCE + 10),
+]
 
 PROGRAMS = sorted(
     path.relative_to(EXAMPLES).as_posix()

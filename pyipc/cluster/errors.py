@@ -86,7 +86,7 @@ class ReloadFailed(ClusterError):
     """
 
     def __init__(self, reasons: Mapping[str, str]) -> None:
-        self.reasons = dict(reasons)
+        self.reasons: dict[str, str] = dict(reasons)
         listed = "; ".join(f"worker {worker!r}: {reason}" for worker, reason in self.reasons.items())
         super().__init__(f"the reload failed, and the workers from before go on ({listed})")
 

@@ -50,7 +50,7 @@ def _options(options: dict[str, Any]) -> dict[str, Any]:
     """Those of a connection for this."""
     frame = options["max_frame_size"] + _ENVELOPE_SIZE
     room = max(_ROOM, 2 * frame)
-    limits = {"max_frame_size": frame, "outbox_high_water_size": room, "max_outbox_size": room, "max_inbox_size": room}
+    limits = {"max_frame_size": frame, "outbox_high_water_size": _ROOM, "max_outbox_size": room, "max_inbox_size": room}
     return options | limits | {"slow_peer": "drop"}
 
 

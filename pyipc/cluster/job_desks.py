@@ -89,8 +89,8 @@ class Line:
 
     def __init__(self, max_waiting: int) -> None:
         self.desks: list[Desk] = []
-        self.room = trio.Semaphore(max_waiting)
-        self.is_gone = False
+        self.room: trio.Semaphore = trio.Semaphore(max_waiting)
+        self.is_gone: bool = False
         self._fresh: collections.OrderedDict[int, Job[Any]] = collections.OrderedDict()
         self._again: list[Job[Any]] = []  # were started before, and lost their worker: no more than there were places
 
@@ -154,13 +154,13 @@ class Desk:
     __slots__ = ("generation", "given", "is_lost", "latest", "lines", "running", "worker")
 
     def __init__(self, worker: JobWorker) -> None:
-        self.worker = worker
-        self.generation = worker.generation
+        self.worker: JobWorker = worker
+        self.generation: int = worker.generation
         self.lines: list[Line] = []
-        self.running = 0
+        self.running: int = 0
         self.given: collections.deque[Job[Any]] = collections.deque()
-        self.latest = 0
-        self.is_lost = False
+        self.latest: int = 0
+        self.is_lost: bool = False
 
     def is_present(self, worker: JobWorker) -> bool:
         """Whether it is the present process of this worker."""
@@ -194,6 +194,6 @@ class Runner:
     __slots__ = ("desk", "scope", "task")
 
     def __init__(self, desk: Desk) -> None:
-        self.scope = trio.CancelScope()
+        self.scope: trio.CancelScope = trio.CancelScope()
         self.desk: Desk | None = desk
         self.task: trio.lowlevel.Task | None = None

@@ -2,6 +2,8 @@
 
 However the primary ends, the system closes that end. A thread waits for it, since the worker's event loop may be busy,
 or hang; PDEATHSIG would come with the end of the thread that started the worker, which need not be the primary's.
+
+It is watched from when a program joins its cluster. One that never does, and one that was stopped, is not ended by it.
 """
 
 from __future__ import annotations

@@ -16,14 +16,19 @@ import pyipc
 from pyipc.cluster.errors import JobCancelled, JobFailed
 from pyipc.cluster.jobs import Jobs
 from tests.cluster.fake_workers import FakeWorker
-from tests.conftest import SCALE
+from tests.conftest import CANNOT_RUN, SCALE, is_wine
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pyipc.cluster.job import Job
 
-pytestmark = [pytest.mark.slow, pytest.mark.time_limit(600)]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.time_limit(600),
+    # Nothing in it is of a system, and there no test may take longer than two minutes.
+    pytest.mark.skipif(is_wine(), reason=f"{CANNOT_RUN} it takes Wine too long"),
+]
 
 SUBMITTERS, EACH = 3, 12
 

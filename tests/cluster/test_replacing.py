@@ -123,6 +123,18 @@ async def test_disconnect_before_the_start_is_over() -> None:
     assert not diary.of("restart")
 
 
+async def test_killed_before_the_system_has_started_it() -> None:
+    primary, diary = made()
+    async with primary:
+        worker = await primary.fork("a", wait=False)
+        while worker.process is None:
+            await trio.lowlevel.checkpoint()
+        worker.kill(signal.SIGKILL)
+        await worker.gone.wait()
+        await diary.seen("exit")
+    assert diary.of("exit")[0].signal == signal.SIGKILL
+
+
 async def test_disconnect_during_the_pause_before_a_restart() -> None:
     primary, diary = made(workers=1, restart_interval=1_000.0, restart_max_interval=1_000.0)
     async with primary:

@@ -71,7 +71,40 @@ MUTANTS: Final = (
         file="pyipc/cluster/process.py",
         old='            self._early_signals.append(int(number) if sys.platform == "win32" else signal.Signals(number))\n',
         new="            pass\n",
-        caught_by="tests/cluster/test_replacing.py::test_a_cancelled_reload_leaves_no_process",
+        caught_by="tests/cluster/test_replacing.py::test_killed_before_the_system_has_started_it",
+    ),
+    Mutant(
+        name="any-token-will-do",
+        mistake="on Windows whoever finds the pipe of a worker is taken for the worker",
+        file="pyipc/cluster/dialing.py",
+        old="        if not hmac.compare_digest(said[1:], bytes.fromhex(self.token)):\n",
+        new="        if len(said) != _TOKEN_SIZE + 1:\n",
+        caught_by="tests/cluster/test_dialing.py::test_nobody_else_is_let_in[5]",
+    ),
+    Mutant(
+        name="one-token-for-many",
+        mistake="on Windows a worker's token is good for more than one connection of a kind",
+        file="pyipc/cluster/dialing.py",
+        old="                self._missing.remove(channel)\n",
+        new="                pass\n",
+        caught_by="tests/cluster/test_dialing.py::test_a_token_is_good_for_one_connection_of_each_kind",
+    ),
+    Mutant(
+        name="welcome-before-it-is-known",
+        mistake="on Windows a worker may speak before its primary has its connection, and go unheard",
+        file="pyipc/cluster/dialing.py",
+        old="""        adopt(channel, link)
+        with trio.CancelScope(shield=True):
+            try:
+                await link.send(_WELCOME)
+            except pyipc.ConnectionLost:
+                return  # whoever adopted it hears of that too
+""",
+        new="""        await link.send(_WELCOME)
+        await trio.lowlevel.checkpoint()
+        adopt(channel, link)
+""",
+        caught_by="tests/cluster/test_dialing.py::test_a_process_comes_once_for_each_of_its_connections",
     ),
     Mutant(
         name="orphans",
@@ -79,14 +112,14 @@ MUTANTS: Final = (
         file="pyipc/cluster/lifeline.py",
         old="    os._exit(_ORPHANED)\n",
         new="    del timeout\n",
-        caught_by="tests/cluster/test_orphans.py::test_no_worker_outlives_its_primary[9]",
+        caught_by="tests/cluster/test_orphans.py::test_no_worker_outlives_its_primary[SIGKILL]",
     ),
     Mutant(
-        name="kill-by-accident",
-        mistake="the end of a worker that the primary has killed counts as one that nobody meant",
-        file="pyipc/cluster/handle.py",
-        old="            self.current.voluntary = True\n",
-        new="            pass\n",
-        caught_by="tests/cluster/test_events.py::test_f3_kill_counts_as_an_end_that_was_meant",
+        name="taken-off-and-called",
+        mistake="a handler of events that another has just taken off is called all the same",
+        file="pyipc/cluster/events.py",
+        old="            if each not in present:\n",
+        new="            if each is None:\n",
+        caught_by="tests/cluster/test_events.py::test_a_handler_may_take_off_the_next_one",
     ),
 )
