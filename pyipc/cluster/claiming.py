@@ -271,10 +271,11 @@ class Claims:
         """
         try:
             with trio.move_on_after(_LAST_HANDOVERS):
-                for taken in self._addresses.values():
+                addresses = list(self._addresses.values())
+                for taken in addresses:
                     if taken.handing is not None:
                         taken.handing.add(taken.claim.retire())
-                for taken in self._addresses.values():
+                for taken in addresses:
                     if taken.handing is not None:
                         await taken.handing.wait_handed()
         finally:

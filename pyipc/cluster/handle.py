@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import signal as signals
+import types
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import trio
@@ -70,32 +71,44 @@ class WorkerHandle(Events):
         role: Its role.
         env: Variables for its environment, beside those of all workers.
         settings: What it is started with.
+        overrides: In what these differ from those of its cluster.
 
     Attributes:
         id: As given.
         role: As given.
         env: As given.
         settings: What its next process is started with.
+        overrides: As given.
         begun: How many processes were started for it.
         restarts: How often it was started again because its process had ended.
         current: The process that it has, or had last.
         is_leaving: Whether it is to end for good.
         has_failed: Whether it was given up.
+        was_ready: Whether a process of it has ever been ready.
         is_listened_to: Whether the primary's program can be expected to have its handlers.
         gone: Is set when it has no process any more, and will have none.
     """
 
-    def __init__(self, id: str, role: str, env: Mapping[str, str | None], settings: Settings) -> None:
+    def __init__(
+        self,
+        id: str,
+        role: str,
+        env: Mapping[str, str | None],
+        settings: Settings,
+        overrides: Mapping[str, Any] = types.MappingProxyType({}),
+    ) -> None:
         self.id: str = id
         self.role: str = role
         self.env: Mapping[str, str | None] = dict(env)
         self.settings: Settings = settings
+        self.overrides: Mapping[str, Any] = dict(overrides)
         super().__init__()
         self.begun: int = 0
         self.restarts: int = 0
         self.current: WorkerProcess | None = None
         self.is_leaving: bool = False
         self.has_failed: bool = False
+        self.was_ready: bool = False
         self.is_listened_to: bool = False
         self.gone: trio.Event = trio.Event()
         self._changed = trio.Event()
@@ -325,6 +338,7 @@ class WorkerHandle(Events):
 
     def process_changed(self, process: WorkerProcess) -> None:
         """The state of one of its processes has changed."""
+        self.was_ready |= self.current is not None and self.current.was_ready
         self._notify()
         for changed in self._watchers:
             changed(process)

@@ -76,6 +76,7 @@ class WorkerProcess:
         signal: The number of the signal that ended it.
         voluntary: Whether its end was asked for, by the primary or by itself.
         failure: Why it was ended, or why its program failed, as far as it could tell.
+        has_joined: Whether its program has ever been the worker that it was started as.
         was_ready: Whether it has ever been ready.
         control: The connection by which it is ruled.
         messages: The connection for what programs say to each other.
@@ -123,6 +124,7 @@ class WorkerProcess:
         self.signal: int | None = None
         self.voluntary: bool = False
         self.failure: str = ""
+        self.has_joined: bool = False
         self.was_ready: bool = False
         self.control: pyipc.Connection | None = None
         self.messages: pyipc.Connection | None = None
@@ -159,11 +161,11 @@ class WorkerProcess:
     async def run(self) -> None:
         """Start it, and be there until it is gone.
 
-        Cancellation: it is killed.
+        Cancellation: it is sent SIGTERM, and killed after `Settings.kill_timeout`.
         """
         try:
             self._spawned = spawned = await spawn(self._invitation, self.settings)
-        except (OSError, pyipc.IPCError) as error:
+        except Exception as error:  # whatever the system, or its database of users, has against it
             self.failure = f"could not be started: {error}"
             self._report("error", error=error, reason=f"worker {self.handle.id!r} {self.failure}")
             self._conclude()
@@ -187,9 +189,11 @@ class WorkerProcess:
                     with trio.move_on_after(_LAST_WORDS):
                         await self._disconnected.wait()
         finally:
-            with trio.CancelScope(shield=True):
-                await self._reap(spawned)
-            self._conclude()
+            try:
+                with trio.CancelScope(shield=True):
+                    await self._reap(spawned)
+            finally:
+                self._conclude()
 
     def _adopt(self, channel: Channel, link: Link) -> None:
         """It has come for one of its connections, or was given it."""
@@ -209,9 +213,15 @@ class WorkerProcess:
             self.signal = self._sent
         else:
             self.code = status
+        if self.code == 0 and not (self.has_joined or self.voluntary or self.failure):
+            self.failure = "it ended without having joined the cluster; call cluster.run_worker(main)"
 
     async def _reap(self, spawned: Spawned) -> None:
         """See to it that nothing of it is left."""
+        if spawned.process.returncode is None:
+            self.send_signal(signal.SIGTERM)
+            with trio.move_on_after(self.settings.kill_timeout):
+                await spawned.process.wait()
         if spawned.process.returncode is None:
             spawned.process.kill()
             with trio.move_on_after(_LAST_WORDS):
@@ -305,6 +315,7 @@ class WorkerProcess:
         """It has connected, and its program begins."""
         if self.state is ProcessState.STARTING:
             self.state = ProcessState.ONLINE
+            self.has_joined = True
             self._report("online")
             self.online.set()
             self.handle.process_changed(self)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Unpack
 import trio
 
 from pyipc.cluster.default import is_worker
-from pyipc.cluster.errors import ClusterError, ReloadFailed, WorkerFailed
+from pyipc.cluster.errors import ClusterError, WorkerFailed
 from pyipc.cluster.events import EVENTS
 from pyipc.cluster.notifying import Notifier
 from pyipc.cluster.primary import Cluster
@@ -310,11 +310,10 @@ class Runner:
         try:
             await self.cluster.reload()
             await self._start_missing()
-        except ReloadFailed as error:
-            self._tell("reload-failed", str(error), is_problem=True)
-        except WorkerFailed as error:
-            self._failures[error.worker] = str(error)
-            self._tell("reload-failed", str(error), is_problem=True)
+        except Exception as error:
+            if isinstance(error, WorkerFailed):
+                self._failures[error.worker] = str(error)
+            self._tell_failed("reload-failed", error)
         else:
             self._tell("reloaded", f"{_counted(len(self._present()))} after {trio.current_time() - begun:.2f} s")
         self._notifier.ready(_counted(len(self._present())))
@@ -326,8 +325,14 @@ class Runner:
         self._tell("scale", f"from {there} to {_counted(count)}" if count != there else "the last worker stays")
         try:
             await self.cluster.scale(self._role, count)
-        except WorkerFailed as error:
-            self._tell("scale-failed", str(error), is_problem=True)
+        except Exception as error:
+            self._tell_failed("scale-failed", error)
+
+    def _tell_failed(self, kind: StepKind, error: Exception) -> None:
+        """A wish was not granted, for whatever reason: the workers that there are go on all the same."""
+        if not isinstance(error, ClusterError):
+            logger.error("this should not have happened", exc_info=error)
+        self._tell(kind, str(error) or repr(error), is_problem=True)
 
     async def _start_missing(self) -> None:
         """Start the workers that are missing, all at the same time, and wait until they are ready.
@@ -336,12 +341,16 @@ class Runner:
             WorkerFailed: One did not become so. None of them stays, and all are missing still.
         """
         errors: list[WorkerFailed] = []
+        # Meanwhile somebody else may have started one under such an id, as `scale` does.
+        there = self.cluster.workers
+        self._missing = [id for id in self._missing if id not in there or there[id].has_failed]
 
         async def start(id: str) -> None:
             try:
                 await self.cluster.fork(id, role=self._role)
             except WorkerFailed as error:
-                if error.code != 0:  # else it has done its work already
+                await self.cluster.wait_told()
+                if error.worker in self._failures:  # else it has done its work already
                     errors.append(error)
                     nursery.cancel_scope.cancel()
 
@@ -350,11 +359,12 @@ class Runner:
                 nursery.start_soon(start, id)
         if not errors:
             self._missing = []
+            await self.cluster.wait_told()  # who hears that all are ready has heard it of each
             return
-        there = [self.cluster.workers[id] for id in self._missing if id in self.cluster.workers]
-        for worker in there:
+        begun = [there[id] for id in self._missing if id in there]
+        for worker in begun:
             worker.leave()
-        for worker in there:
+        for worker in begun:
             await worker.gone.wait()
         raise errors[0]
 

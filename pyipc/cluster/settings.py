@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import TYPE_CHECKING, Any, Literal, TypedDict
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+import os
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Literal, TypedDict
 
 __all__ = ["SettingOverrides", "Settings"]
 
@@ -90,10 +89,9 @@ class Settings:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             _check(field.name, getattr(self, field.name))
+        _check_start(self)
         if self.restart not in ("always", "on-failure", "never"):
             raise ValueError(f"restart must be 'always', 'on-failure' or 'never', not {self.restart!r}")
-        if isinstance(self.args, str) or isinstance(self.exec_args, str):
-            raise TypeError("args and exec_args are lists of texts, such as ['--verbose'], and not one text")
         if self.hang_timeout is not None and self.hang_timeout < 2 * self.heartbeat_interval:
             raise ValueError(
                 f"hang_timeout must be at least twice heartbeat_interval, not {self.hang_timeout:g} s with one of "
@@ -129,6 +127,37 @@ def _check(name: str, value: object) -> None:
         least = 0 if name == "max_restarts" else 1
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise ValueError(f"{name} must be a whole number, {least} or more, not {value!r}")
+
+
+def _check_start(settings: Settings) -> None:
+    """Refuse what no process could be started with."""
+    for name in ("args", "exec_args"):
+        texts = getattr(settings, name)
+        if texts is not None and (isinstance(texts, str) or not _are(texts, str)):
+            raise TypeError(f"{name} must be a list of texts, such as ['--verbose'], and not {texts!r}")
+    if settings.cwd is not None and not isinstance(settings.cwd, str | os.PathLike):
+        raise TypeError(f"cwd must be the path of a directory, not {settings.cwd!r}")
+    for name in ("uid", "gid"):
+        value = getattr(settings, name)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, str | int)):
+            raise TypeError(f"{name} must be a name or a number, not {value!r}")
+    codes = settings.stop_exit_codes
+    if isinstance(codes, str | bytes) or not _are(codes, int):
+        raise TypeError(f"stop_exit_codes must be a list of exit codes, such as [3], and not {codes!r}")
+    env: Any = settings.env
+    if not isinstance(env, Mapping):
+        raise TypeError(f"env must be a mapping of names to texts, such as {{'DEBUG': '1'}}, and not {env!r}")
+    for key, value in env.items():
+        if not isinstance(key, str) or not isinstance(value, str | int | float | None):
+            raise TypeError(f"env must map names to texts, or to None, and not {key!r} to {value!r}")
+        if not key or "=" in key or "\0" in key or "\0" in str(value):
+            raise ValueError(
+                f"no environment can have {key!r} so: names are text without '=', and there is no NUL in it"
+            )
+
+
+def _are(values: object, kind: type) -> bool:
+    return isinstance(values, Collection) and all(isinstance(each, kind) for each in values)
 
 
 class SettingOverrides(TypedDict, total=False):

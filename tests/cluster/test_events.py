@@ -265,7 +265,9 @@ async def test_f1_connections_of_a_killed_worker_that_had_not_taken_them_go_to_a
         async with trio.open_nursery() as nursery:
             for _ in range(8):
                 nursery.start_soon(ask)
-            await trio.sleep(0.5)  # some of them are in its hands by then; if not, they are no worse off
+            with trio.fail_after(PATIENCE):
+                while not any(each.given for each in primary.statistics().handovers.values()):  # noqa: ASYNC110
+                    await trio.sleep(0.02)  # until some are in its hands; of that there is no event
             os.kill(stopped, signal.SIGKILL)
         assert len(answers) == 8
         assert ["1", 1] not in answers

@@ -5,14 +5,20 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
 
 import pyipc
 from pyipc import cluster
-from tests.cluster.diary import PATIENCE, QUICK, made, program, told
+from pyipc.cluster.pulse import Watch
+from pyipc.cluster.supervising import RestartPolicy
+from tests.cluster.diary import PATIENCE, QUICK, ROOT, made, program, told
 from tests.conftest import CANNOT_RUN
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason=f"{CANNOT_RUN} it looks at /proc, and sends signals"),
@@ -55,6 +61,86 @@ async def test_entering_fails_with_the_first_that_fails() -> None:
             raise AssertionError("it was entered")
     assert primary.is_over
     assert not primary.workers
+
+
+async def test_entering_fails_as_soon_as_one_has_failed() -> None:
+    """The others may take their time, and it is not waited for it."""
+    primary, _ = made("not_ready_but_the_second_fails", workers=2, ready_timeout=None)
+    with pytest.raises(cluster.WorkerFailed, match=r"'2' .*the sea is empty"):
+        async with primary:
+            pytest.fail("it was entered")
+
+
+async def test_scaling_fails_as_soon_as_one_has_failed_and_those_that_are_ready_stay() -> None:
+    primary, _ = made("the_second_fails_later", ready_timeout=None)
+    async with primary:
+        with pytest.raises(cluster.WorkerFailed, match=r"'2' .*the sea is empty"):
+            await primary.scale("", 2)
+        assert list(primary.workers) == ["1"]
+        assert primary.worker("1").is_listened_to
+
+
+async def test_scaling_starts_more_of_the_same() -> None:
+    primary, _ = made()
+    async with primary:
+        await primary.fork("a", role="queue", env={"QUEUE": "1"}, drain_timeout=3.0)
+        await primary.scale("queue", 2)
+        _, new = primary.workers.values()
+        assert (new.env, new.settings.drain_timeout) == ({"QUEUE": "1"}, 3.0)
+        assert await new.request("environment", "QUEUE") == "1"
+
+
+async def test_what_cannot_be_started_harms_nobody_else() -> None:
+    primary, diary = made(workers=1)
+    async with primary:
+        for wrong in ({"uid": "no such user"}, {"cwd": "/no/such/directory"}, {"exec_args": ["\0"]}):
+            with pytest.raises(cluster.WorkerFailed, match="could not be started"):
+                await primary.fork("a", **wrong)
+        with pytest.raises(ValueError, match="no environment can have"):
+            await primary.fork("a", env={"A=B": "1"})
+        assert await primary.worker("1").request("who")
+        assert list(primary.workers) == ["1"]
+        assert {each.worker and each.worker.id for each in diary.of("error")} == {"a"}
+
+
+async def test_what_nobody_has_thought_of_ends_one_worker_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether it is what keeps the worker that fails, or what accompanies its process."""
+    primary, diary = made(workers=1)
+    async with primary:
+        await primary.fork("kept")
+
+        def fail(*_: object, **__: object) -> None:
+            raise LookupError("nobody has thought of this")
+
+        with monkeypatch.context() as patches:
+            patches.setattr(RestartPolicy, "wants", fail)
+            await told(primary.worker("kept"), "die", 1)
+            await diary.seen("error", "kept")
+        with monkeypatch.context() as patches:
+            patches.setattr(Watch, "run", fail)
+            await primary.fork("accompanied")
+            await diary.seen("error", "accompanied")
+        await diary.until(lambda: "kept" not in primary.workers, "the end of the one")
+        await diary.seen("ready", "accompanied", count=2)
+        assert await primary.worker("1").request("who")
+        assert sorted(primary.workers) == ["1", "accompanied"]
+
+
+async def test_a_program_that_forgets_that_its_workers_run_it_starts_no_chain(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    script = tmp_path / "forgetful.py"
+    script.write_text(
+        "import trio\nfrom pyipc import cluster\n"
+        "async def main():\n    async with cluster.Cluster(workers=1):\n        pass\n"
+        "trio.run(main)\n",
+        "utf-8",
+    )
+    primary, _ = made()
+    async with primary:
+        with pytest.raises(cluster.WorkerFailed, match="ended with code 1"):
+            await primary.fork("a", exec=str(script), args=[], exec_args=[], env={"PYTHONPATH": str(ROOT)})
+    assert "is a worker of a cluster, and would start workers that do the same" in capfd.readouterr().err
 
 
 async def test_one_that_is_not_ready_in_time_is_ended() -> None:
@@ -197,19 +283,33 @@ async def test_one_that_hangs_is_killed_and_replaced(event: str, data: object) -
         assert "hangs" in diary.of("restart")[0].reason
 
 
-async def test_the_table_tells_lag_and_memory() -> None:
+async def test_who_is_ready_has_told_so_whatever_comes_next() -> None:
+    primary, diary = made("ready_and_dead", restart="never")
+    async with primary:
+        await primary.fork("a")
+    assert diary.types("a") == ["fork", "online", "ready", "disconnect", "exit"]
+
+
+async def test_the_table_tells_lag_and_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     primary, _ = made(workers=1, heartbeat_interval=0.1)
     async with primary:
         worker = primary.worker("1")
-        await worker.request("block", 0.5)
         process = worker.process
         assert process is not None
-        heard = process.pulses
+        lags: list[float] = []
+        note = process.on_pulse
+
+        def on_pulse(pulse: dict[str, Any]) -> None:
+            note(pulse)
+            lags.append(worker.info().lag or 0.0)
+
+        monkeypatch.setattr(process, "on_pulse", on_pulse)
+        # A pulse is due every 0.1 s, so one that is due while it blocks is late by more than 0.4 s.
+        await worker.request("block", 0.6)
         with trio.fail_after(PATIENCE):
-            while process.pulses < heard + 2:  # noqa: ASYNC110 - of pulses there is no event
+            while max(lags, default=0.0) < 0.4:  # noqa: ASYNC110 - of pulses there is no event
                 await trio.sleep(0.02)
         before = worker.info()
-        assert before.lag is not None
         assert before.memory is not None
         assert before.memory > 5_000_000
 
@@ -253,6 +353,7 @@ async def test_a_renewal_that_fails_is_told_and_tried_again_in_good_time() -> No
         pid = primary.worker("1").pid
         third = await diary.seen("error", count=3)
         assert "once was enough" in third.reason
+        assert diary.of("restart")
         assert [each.delay for each in diary.of("restart")] == [0.0] * len(diary.of("restart"))
         assert primary.worker("1").pid == pid
         assert primary.worker("1").is_ready

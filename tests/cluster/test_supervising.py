@@ -114,6 +114,31 @@ def test_given_up_is_given_up_once() -> None:
     assert [policy.delay(settings, 0, was_ready=True) for _ in range(4)] == [0.1, None, 0.1, None]
 
 
+# --- what no process can be started with ---
+
+
+@pytest.mark.parametrize(
+    ("setting", "error"),
+    [
+        ({"args": [1]}, "args must be a list of texts"),
+        ({"exec_args": "-X"}, "exec_args must be a list of texts"),
+        ({"cwd": 5}, "cwd must be the path"),
+        ({"uid": 1.5}, "uid must be a name or a number"),
+        ({"gid": True}, "gid must be a name or a number"),
+        ({"stop_exit_codes": 3}, "stop_exit_codes must be a list"),
+        ({"stop_exit_codes": "3"}, "stop_exit_codes must be a list"),
+        ({"env": ["A"]}, "env must be a mapping"),
+        ({"env": {"A": b"1"}}, "env must map names to texts"),
+        ({"env": {"A=B": "1"}}, "no environment can have"),
+        ({"env": {"A": "1\0"}}, "no environment can have"),
+        ({"env": {"": "1"}}, "no environment can have"),
+    ],
+)
+def test_settings_that_no_process_could_be_started_with_are_refused(setting: Any, error: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=error):
+        Settings(**setting)
+
+
 # --- the pulse ---
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import sys
 from typing import TYPE_CHECKING
 
@@ -133,8 +134,25 @@ async def test_where_no_worker_is_left_the_next_change_starts_them(tmp_path: Pat
         await program.line(step("waiting"), stream="err", count=3)
         source.write_text(version(1), "utf-8")
         await program.line("^1$", count=2)
-        await program.line(step("reloaded", rest="2 workers .*"), stream="err", count=2)
+        await program.line(step("reloaded"), stream="err", count=2)
         result = await program.interrupt()
     assert result.status == 0
     # They have the names of those that there were.
+    assert set(re.findall(r"  worker (\d+) ", result.err)) == {"1", "2"}
+
+
+@needs_signals
+async def test_who_was_started_meanwhile_is_not_started_by_a_change_as_well(tmp_path: Path) -> None:
+    source, broken = tmp_path / "changing.py", tmp_path / "broken"
+    source.write_text("import os\nassert not os.path.exists('broken')\n" + version(1), "utf-8")
+    broken.touch()
+    async with started("changing:main", cwd=tmp_path, workers=2, reload=True, max_restarts=0) as program:
+        await program.line(step("waiting"), stream="err")
+        broken.unlink()
+        program.process.send_signal(signal.SIGTTIN)
+        await program.line(step("ready"), stream="err")
+        source.write_text(version(2), "utf-8")
+        await program.line(step("reloaded", rest="2 workers .*"), stream="err")
+        result = await program.interrupt()
+    assert result.status == 0
     assert set(re.findall(r"  worker (\d+) ", result.err)) == {"1", "2"}
