@@ -23,9 +23,17 @@ from pyipc.cluster.introducing import Introductions
 from pyipc.cluster.jobs import Jobs
 from pyipc.cluster.keeper import Keeper
 from pyipc.cluster.policies import Policy, PolicyFunction, ReusePort, Shared, policy_from
+from pyipc.cluster.publishing import Publishing
 from pyipc.cluster.pulse import check_memory_known
 from pyipc.cluster.reloading import replace_all
-from pyipc.cluster.settings import SettingOverrides, Settings, check_number_of_workers, check_role, check_worker
+from pyipc.cluster.settings import (
+    SettingOverrides,
+    Settings,
+    WorkerOverrides,
+    check_number_of_workers,
+    check_role,
+    check_worker,
+)
 from pyipc.cluster.starting import wait_all_started, wait_started
 from pyipc.cluster.statistics import ClusterStatistics
 from pyipc.cluster.submitting import Submitting
@@ -42,7 +50,7 @@ __all__ = ["Cluster"]
 logger: logging.Logger = logging.getLogger("pyipc.cluster")
 
 
-class Cluster(Events, Submitting):
+class Cluster(Events, Publishing, Submitting):
     """A primary with its workers, for the length of an ``async with`` block.
 
     Entering it starts ``workers`` processes and waits until all are ready. Leaving it lets them finish what is under
@@ -243,7 +251,7 @@ class Cluster(Events, Submitting):
         role: str = "",
         env: Mapping[str, str | None] | None = None,
         wait: bool = True,
-        **settings: Any,
+        **settings: Unpack[WorkerOverrides],
     ) -> WorkerHandle:
         """Start a worker.
 
@@ -454,17 +462,6 @@ class Cluster(Events, Submitting):
         """
         keepers = [each for each in self._keepers.values() if role is None or each.handle.role == role]
         return await broadcast(keepers, event, data, list(attachments))
-
-    async def publish(self, topic: str, data: object = None, **how: Any) -> pyipc.BroadcastReport:
-        """Publish under a topic, to workers that have subscribed. See `pyipc.Server.publish`.
-
-        Cancellation: a cancelled publish has sent nothing.
-        """
-        return await self._switchboard.messages.publish(topic, data, **how)
-
-    def subscribe(self, pattern: str, **how: Any) -> Any:
-        """Subscribe to what workers publish. See `pyipc.Server.subscribe`."""
-        return self._switchboard.messages.subscribe(pattern, **how)
 
     # --- what workers say ---
 
