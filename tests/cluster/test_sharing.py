@@ -189,14 +189,15 @@ async def test_an_address_that_a_worker_has_closed_is_given_up(policy: str, late
                 await trio.sleep(0.1)
 
 
-async def test_a_worker_that_wants_other_options_is_told_what_it_takes(nursery: trio.Nursery) -> None:
+@posix
+async def test_a_worker_that_wants_other_options_is_told_what_it_takes(nursery: trio.Nursery, tmp_path: Path) -> None:
     claims = Claims(RoundRobin(), 4)
     await nursery.start(claims.run)
     one, other = (SimpleNamespace(is_ready=False, handle=None) for _ in range(2))
-    asked: dict[str, Any] = {"address": "tcp://127.0.0.1:0", "turn": 0}
-    await claims.listen(cast("WorkerProcess", one), asked | {"options": {"backlog": 1}})
-    with pytest.raises(pyipc.Refused, match="A reload cannot change them.* start the cluster again"):
-        await claims.listen(cast("WorkerProcess", other), asked | {"options": {"backlog": 2}})
+    asked: dict[str, Any] = {"address": f"unix:{tmp_path / 's'}", "turn": 0}
+    await claims.listen(cast("WorkerProcess", one), asked | {"options": {"mode": 0o600}})
+    with pytest.raises(pyipc.Refused, match=r"A reload cannot change them.* start the cluster again"):
+        await claims.listen(cast("WorkerProcess", other), asked | {"options": {"mode": 0o660}})
     nursery.cancel_scope.cancel()
 
 
