@@ -196,7 +196,7 @@ class Cluster(Events, Submitting):
         try:
             await context.enter_async_context(self._running())
         except BaseException:
-            self._is_over = True
+            self._is_leaving = self._is_over = True
             raise
         self._context = context
         return self
@@ -226,6 +226,8 @@ class Cluster(Events, Submitting):
                 raise
             else:
                 await self._end()
+            finally:
+                self._is_leaving = True
 
     async def _start_first(self) -> None:
         """Start those that there are to be from the beginning, all at the same time."""
