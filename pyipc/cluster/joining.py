@@ -18,7 +18,10 @@ from pyipc.cluster.channels import given_endpoint, socket_link
 from pyipc.cluster.courier import SocketMailbox
 from pyipc.cluster.environment import invitation
 from pyipc.cluster.errors import ClusterError
+from pyipc.cluster.exchange import Membership
+from pyipc.cluster.hosting import WorkerHost
 from pyipc.cluster.lifeline import ORPHAN_TIMEOUT, watch_lifeline
+from pyipc.cluster.linking import Linking
 from pyipc.cluster.pulse import send_pulses
 from pyipc.cluster.receiving import Receiving
 from pyipc.cluster.worker import Worker
@@ -84,41 +87,60 @@ async def join(*, router: pyipc.Router | None = None) -> AsyncIterator[Worker]:
     async with (
         primary_links(invited, lost) as (control_endpoint, messages_endpoint, mailbox),
         pyipc.connect(control_endpoint, router=control_router, **options) as control_client,
-        pyipc.connect(
-            messages_endpoint,
-            router=messages_router,
-            on_connect=from_primary.add,
-            on_disconnect=lambda ended: orphaned.set(),
-            **options | {"close_timeout": _LAST_WORDS},
-        ) as messages,
     ):
-        receiving = Receiving(mailbox, other=lambda header, carrier: worker.links.take(header, carrier))
-        worker = Worker(invited, control_client, messages, messages_router, receiving, from_primary)
-        control_router.on(control.WANTED, lambda message: worker.want(message.data))
-        control_client.on_disconnect(lambda ended: orphaned.set())
-        control_router.on(control.DRAIN, lambda message: worker.begin_draining(message.data["timeout"]))
-        try:
-            async with hidden_nursery() as nursery:
-                nursery.start_soon(_watch_primary, orphaned, worker)
-                await nursery.start(receiving.run)
-                async with worker.links.running():
-                    await control_client.emit(control.ONLINE)
-                    nursery.start_soon(send_pulses, control_client, invited.heartbeat_interval)
-                    with pyipc.hosted_by(worker.host):
-                        yield worker
-                    if not worker.draining:
-                        worker.exited_after_disconnect = True
-                    with suppress(pyipc.ConnectionClosed), trio.move_on_after(_patience(worker)):
-                        await worker.leave()
-                nursery.cancel_scope.cancel()
-        except (SystemExit, KeyboardInterrupt, BaseExceptionGroup):
-            # To a client that would be as a cancellation, and it would close at once.
-            soon = trio.CancelScope(deadline=trio.current_time() + ORPHAN_TIMEOUT, shield=True)
-            with soon, suppress(pyipc.ConnectionClosed):
-                await messages.aclose()
-            raise
-        with suppress(pyipc.ConnectionClosed):
+        receiving = Receiving(mailbox, other=lambda header, carrier: links.take(header, carrier))
+        links = Linking(control_client, messages_router, options)
+        host = WorkerHost(control_client, receiving, Membership(links, options), lambda: worker.can_serve())
+        # What handlers of messages start is hosted as well: they run in the tasks of the client.
+        with pyipc.hosted_by(host):
+            async with pyipc.connect(
+                messages_endpoint,
+                router=messages_router,
+                on_connect=from_primary.add,
+                on_disconnect=lambda ended: orphaned.set(),
+                **options | {"close_timeout": _LAST_WORDS},
+            ) as messages:
+                worker = Worker(
+                    invited, control_client, messages, messages_router, receiving, links, host, from_primary
+                )
+                control_router.on(control.WANTED, lambda message: worker.want(message.data))
+                control_client.on_disconnect(lambda ended: orphaned.set())
+                control_router.on(control.DRAIN, lambda message: worker.begin_draining(message.data["timeout"]))
+                async with _being(worker, control_client, messages, receiving, orphaned, invited):
+                    yield worker
+
+
+@asynccontextmanager
+async def _being(
+    worker: Worker,
+    control_client: pyipc.Client,
+    messages: pyipc.Client,
+    receiving: Receiving,
+    orphaned: trio.Event,
+    invited: Invitation,
+) -> AsyncIterator[None]:
+    """What a worker does beside its program, and how it leaves in the end."""
+    try:
+        async with hidden_nursery() as nursery:
+            nursery.start_soon(_watch_primary, orphaned, worker)
+            await nursery.start(receiving.run)
+            async with worker.links.running():
+                await control_client.emit(control.ONLINE)
+                nursery.start_soon(send_pulses, control_client, invited.heartbeat_interval)
+                yield
+                if not worker.draining:
+                    worker.exited_after_disconnect = True
+                with suppress(pyipc.ConnectionClosed), trio.move_on_after(_patience(worker)):
+                    await worker.leave()
+            nursery.cancel_scope.cancel()
+    except (SystemExit, KeyboardInterrupt, BaseExceptionGroup):
+        # To a client that would be as a cancellation, and it would close at once.
+        soon = trio.CancelScope(deadline=trio.current_time() + ORPHAN_TIMEOUT, shield=True)
+        with soon, suppress(pyipc.ConnectionClosed):
             await messages.aclose()
+        raise
+    with suppress(pyipc.ConnectionClosed):
+        await messages.aclose()
 
 
 def channel_options_of(invited: Invitation) -> dict[str, Any]:

@@ -101,8 +101,9 @@ class Keeper:
         """Whether no other process follows one that has ended."""
         if self._one_try and not process.was_ready and process.generation == 1:
             return True
-        settings = self.handle.settings
-        return not self._policy.wants(settings, code=process.code, voluntary=process.voluntary)
+        # A program that ends well without having been a worker has not done what it was to do.
+        code = process.code if process.has_joined else process.code or None
+        return not self._policy.wants(self.handle.settings, code=code, voluntary=process.voluntary)
 
     async def _restart(self, process: WorkerProcess) -> None:
         """Start the next process after a pause, unless there were too many; then somebody else has to begin anew."""

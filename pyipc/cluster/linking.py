@@ -92,12 +92,15 @@ class Linking:
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Serve other workers, for the length of a block. In the end what is queued for them is sent."""
-        async with self._server, hidden_nursery() as self._nursery:
-            try:
-                yield
-            finally:
-                for colleague in list(self._colleagues.values()):
-                    await colleague.aclose()
+        async with contextlib.AsyncExitStack() as servers:
+            with pyipc.hosted_by(None):  # it is no server of the program
+                await servers.enter_async_context(self._server)
+            async with hidden_nursery() as self._nursery:
+                try:
+                    yield
+                finally:
+                    for colleague in list(self._colleagues.values()):
+                        await colleague.aclose()
 
     async def drain(self) -> None:
         """Have others take new work elsewhere, and wait until what is under way has come to its end.

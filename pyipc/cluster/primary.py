@@ -416,6 +416,13 @@ class Cluster(Events, Submitting):
         self._is_leaving = True
         await self.disconnect()
 
+    async def wait_told(self) -> None:
+        """Wait until the handlers of events were told of all that has happened until now. One of them does not wait.
+
+        Cancellation: nothing is changed by it.
+        """
+        await self._queue.wait_told()
+
     def kill(self) -> None:
         """End all workers at once."""
         self._is_leaving = True

@@ -42,6 +42,8 @@ _LAST_WORDS = 5.0
 _SIGKILL: Final = 9
 # The exit code of what is ended from outside on Windows, which has no signals.
 _TERMINATED: Final = 1
+# How much of what a process says when it leaves may wait to be told.
+_READ_AHEAD: Final = 64
 # Seconds beyond its own time that a process which is to leave is waited for.
 _GRACE = 1.0
 
@@ -74,6 +76,7 @@ class WorkerProcess:
         signal: The number of the signal that ended it.
         voluntary: Whether its end was asked for, by the primary or by itself.
         failure: Why it was ended, or why its program failed, as far as it could tell.
+        has_joined: Whether its program has ever been the worker that it was started as.
         was_ready: Whether it has ever been ready.
         control: The connection by which it is ruled.
         messages: The connection for what programs say to each other.
@@ -108,7 +111,9 @@ class WorkerProcess:
         self._sent: int | None = None
         # Signals that it was to be sent before there was a process.
         self._early_signals: list[int] = []
-        self._told_online: trio.Event | None = None
+        # Who waits until messages were told, and whether nobody need do that any more.
+        self._unread: set[trio.Event] = set()
+        self._reads_ahead = False
         self._open_connections = 0
         self._disconnected = trio.Event()
         self._has_answered = trio.Event()
@@ -119,6 +124,7 @@ class WorkerProcess:
         self.signal: int | None = None
         self.voluntary: bool = False
         self.failure: str = ""
+        self.has_joined: bool = False
         self.was_ready: bool = False
         self.control: pyipc.Connection | None = None
         self.messages: pyipc.Connection | None = None
@@ -175,6 +181,7 @@ class WorkerProcess:
                 async with hidden_nursery() as beside:
                     beside.start_soon(spawned.run, self._adopt)
                     await spawned.process.wait()
+                self._read_ahead()
                 spawned.hang_up()
                 self.is_listened_to.set()
                 spawned.courier.finish()
@@ -206,6 +213,8 @@ class WorkerProcess:
             self.signal = self._sent
         else:
             self.code = status
+        if self.code == 0 and not (self.has_joined or self.voluntary or self.failure):
+            self.failure = "it ended without having joined the cluster; call cluster.run_worker(main)"
 
     async def _reap(self, spawned: Spawned) -> None:
         """See to it that nothing of it is left."""
@@ -306,7 +315,8 @@ class WorkerProcess:
         """It has connected, and its program begins."""
         if self.state is ProcessState.STARTING:
             self.state = ProcessState.ONLINE
-            self._told_online = self._report("online")
+            self.has_joined = True
+            self._report("online")
             self.online.set()
             self.handle.process_changed(self)
 
@@ -387,18 +397,35 @@ class WorkerProcess:
 
     def on_leaving(self) -> None:
         """It takes no more work: it was asked to leave, or does so by itself."""
+        self._read_ahead()
         if self.state in (ProcessState.ONLINE, ProcessState.READY):
             self.state = ProcessState.DRAINING
             self.handle.process_changed(self)
 
     async def on_message(self, message: pyipc.Message[Any]) -> None:
-        """It sent something with `Worker.send`. The next one is not read before everybody was told.
+        """It sent something with `Worker.send`.
 
-        Cancellation: the remaining handlers are not called.
+        The next one is not read before everybody was told: unless the process is about to leave, as a handler may wait
+        for just that, and it cannot end before its connection was read to the end.
+
+        Cancellation: it may be told all the same.
         """
-        if self._told_online is not None:
-            await self._told_online.wait()
-        await self._queue.deliver(WorkerEvent(type="message", worker=self.handle, data=message.data, message=message))
+        await self.online.wait()  # of which it tells over another connection
+        event = WorkerEvent(type="message", worker=self.handle, data=message.data, message=message)
+        told = self._queue.report(event)
+        if self._reads_ahead and self._queue.waiting(self.handle) <= _READ_AHEAD:
+            return
+        self._unread.add(told)
+        try:
+            await told.wait()
+        finally:
+            self._unread.discard(told)
+
+    def _read_ahead(self) -> None:
+        """Read on, though what it said before was not told yet."""
+        self._reads_ahead = True
+        for told in self._unread:
+            told.set()
 
     def on_disconnect(self, ended: pyipc.Disconnected) -> None:
         """One of its connections has ended, and all that came over it was handled."""
@@ -408,8 +435,8 @@ class WorkerProcess:
             self.on_leaving()
             self._report("disconnect", voluntary=self.voluntary)
 
-    def _report(self, type: Any, **attributes: Any) -> trio.Event:
-        return self._queue.report(
+    def _report(self, type: Any, **attributes: Any) -> None:
+        self._queue.report(
             WorkerEvent(type=type, worker=self.handle, pid=self.pid, generation=self.generation, **attributes)
         )
 

@@ -135,7 +135,7 @@ def step_of(event: WorkerEvent) -> Step | None:
     worker = event.worker
     if worker is None or event.type == "message" or event.type == "setup":
         return None
-    is_crash = event.type == "exit" and not event.voluntary and event.code != 0
+    is_crash = event.type == "exit" and not event.voluntary and (event.code != 0 or bool(event.reason))
     return Step(
         kind=event.type,
         worker=worker.id,

@@ -349,7 +349,8 @@ class Runner:
             try:
                 await self.cluster.fork(id, role=self._role)
             except WorkerFailed as error:
-                if error.code != 0:  # else it has done its work already
+                await self.cluster.wait_told()
+                if error.worker in self._failures:  # else it has done its work already
                     errors.append(error)
                     nursery.cancel_scope.cancel()
 
@@ -358,6 +359,7 @@ class Runner:
                 nursery.start_soon(start, id)
         if not errors:
             self._missing = []
+            await self.cluster.wait_told()  # who hears that all are ready has heard it of each
             return
         begun = [there[id] for id in self._missing if id in there]
         for worker in begun:

@@ -12,9 +12,7 @@ import trio
 
 import pyipc
 from pyipc.cluster import control
-from pyipc.cluster.exchange import Membership
-from pyipc.cluster.hosting import WorkerHost
-from pyipc.cluster.linking import Linking, WorkerPeer
+from pyipc.cluster.linking import WorkerPeer
 from pyipc.cluster.taking import Wanted
 
 if TYPE_CHECKING:
@@ -22,7 +20,8 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from pyipc.cluster.environment import Invitation
-    from pyipc.cluster.linking import Colleague
+    from pyipc.cluster.hosting import WorkerHost
+    from pyipc.cluster.linking import Colleague, Linking
     from pyipc.cluster.listeners import HandedStream
     from pyipc.cluster.receiving import Receiving
 
@@ -42,6 +41,8 @@ class Worker:
         messages: The client for what programs say.
         router: The handlers of that client.
         receiving: What the primary hands over.
+        links: Its connections with other workers.
+        host: Through whom its servers listen.
         from_primary: The connection for what programs say, once it is there.
 
     Attributes:
@@ -60,6 +61,8 @@ class Worker:
         messages: pyipc.Client,
         router: pyipc.Router,
         receiving: Receiving,
+        links: Linking,
+        host: WorkerHost,
         from_primary: set[pyipc.Connection],
     ) -> None:
         self.id: str = invitation.id
@@ -69,9 +72,8 @@ class Worker:
         self._control = control_client
         self._messages = messages
         self._router = router
-        options = control.channel_options(invitation.max_frame_size)
-        self.links: Linking = Linking(control_client, router, options)
-        self._host = WorkerHost(control_client, receiving, Membership(self.links, options), self._can_serve)
+        self.links: Linking = links
+        self._host = host
         self._from_primary = from_primary
         self._wanted = Wanted(router, functools.partial(control_client.emit_nowait, control.TAKING))
         self._is_asking = False
@@ -123,8 +125,8 @@ class Worker:
 
         Cancellation: it may have been told.
         """
-        await trio.lowlevel.checkpoint()
         self._tell_ready()
+        await self._control.flush()  # what the program does next may be long, and nothing is sent meanwhile
 
     def _tell_ready(self) -> None:
         if not self._is_ready:
@@ -132,7 +134,7 @@ class Worker:
             self._host.begin.set()
             self._control.emit_nowait(control.READY)
 
-    def _can_serve(self) -> None:
+    def can_serve(self) -> None:
         """A server of this worker listens."""
         if not self._invitation.wait_ready and self._control.connected:
             self._tell_ready()

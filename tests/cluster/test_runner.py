@@ -198,6 +198,15 @@ async def test_when_all_workers_have_returned_it_ends_well(target: str) -> None:
     assert re.search(step("end", rest="all workers have returned"), result.err.splitlines()[-1])
 
 
+async def test_a_script_that_never_joins_has_not_done_its_work() -> None:
+    collector = Collector()
+    assert await cluster.Runner(str(PROGRAMS / "never_joining.py"), workers=1, reporter=collector).run() == 1
+    assert collector.steps[-1].kind == "end"
+    assert "without having joined the cluster; call cluster.run_worker(main)" in collector.steps[-1].text
+    [exit] = [each for each in collector.steps if each.kind == "exit"]
+    assert (exit.code, exit.is_problem) == (0, True)
+
+
 async def test_the_first_workers_fail() -> None:
     async with started("foreground:failing", workers=2) as program:
         result = await program.finish()
@@ -353,6 +362,19 @@ def test_auto_is_as_many_as_may_be_used(monkeypatch: pytest.MonkeyPatch) -> None
     if hasattr(os, "sched_getaffinity") and sys.version_info < (3, 13):
         monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {1, 3, 4})
         assert cluster.available_cpus() == 3
+
+
+async def test_that_all_are_ready_is_told_after_each_has_been() -> None:
+    collector = Collector()
+    runner = cluster.Runner(str(PROGRAMS / "steady.py"), workers=2, reporter=collector)
+    runner.cluster.on("ready", lambda event: trio.sleep(0.2))  # before the runner's own handler
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(runner.run)
+        await eventually(lambda: any(each.kind == "running" for each in collector.steps), "the start")
+        kinds = [each.kind for each in collector.steps]
+        assert kinds.count("ready") == 2
+        assert kinds[-1] == "running"
+        nursery.cancel_scope.cancel()
 
 
 async def test_cancelling_a_runner_lets_its_workers_leave() -> None:

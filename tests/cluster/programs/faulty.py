@@ -162,6 +162,12 @@ async def ready_then_exit(worker: cluster.Worker) -> None:
     sys.exit(int(os.environ.get("CODE", "1")))
 
 
+async def ready_and_dead(worker: cluster.Worker) -> None:
+    """Say that it is ready, and give nothing the time to send that."""
+    await worker.ready()
+    os._exit(3)
+
+
 async def returning(worker: cluster.Worker) -> None:
     """Be ready, and return."""
     await worker.ready()

@@ -34,6 +34,14 @@ MUTANTS: Final = (
         caught_by="tests/cluster/test_supervising.py::test_a_primary_that_stood_still_judges_nobody_before_it_has_heard",
     ),
     Mutant(
+        name="lag-never-measured",
+        mistake="a worker tells that it is never late",
+        file="pyipc/cluster/pulse.py",
+        old="            lag = trio.current_time() - due\n",
+        new="            lag = 0.0\n",
+        caught_by="tests/cluster/test_faults.py::test_the_table_tells_lag_and_memory",
+    ),
+    Mutant(
         name="first-failure-restarted",
         mistake="a worker whose fork failed is started again, though whoever waited for it was told that it failed",
         file="pyipc/cluster/keeper.py",
