@@ -24,9 +24,17 @@ from pyipc.cluster.introducing import Introductions
 from pyipc.cluster.jobs import Jobs
 from pyipc.cluster.keeper import Keeper
 from pyipc.cluster.policies import Policy, PolicyFunction, ReusePort, Shared, policy_from
+from pyipc.cluster.publishing import Publishing
 from pyipc.cluster.pulse import check_memory_known
 from pyipc.cluster.reloading import replace_all
-from pyipc.cluster.settings import SettingOverrides, Settings
+from pyipc.cluster.settings import (
+    SettingOverrides,
+    Settings,
+    WorkerOverrides,
+    check_number_of_workers,
+    check_role,
+    check_worker,
+)
 from pyipc.cluster.starting import wait_all_started, wait_started
 from pyipc.cluster.statistics import ClusterStatistics
 from pyipc.cluster.submitting import Submitting
@@ -43,7 +51,7 @@ __all__ = ["Cluster"]
 logger: logging.Logger = logging.getLogger("pyipc.cluster")
 
 
-class Cluster(Events, Submitting):
+class Cluster(Events, Publishing, Submitting):
     """A primary with its workers, for the length of an ``async with`` block.
 
     Entering it starts ``workers`` processes and waits until all are ready. Leaving it lets them finish what is under
@@ -83,8 +91,8 @@ class Cluster(Events, Submitting):
     ) -> None:
         if target is not None:
             settings["exec"] = target
-        if workers < 0:
-            raise ValueError(f"workers must be zero or more, not {workers!r}")
+        check_number_of_workers("workers", workers)
+        check_role(role)
         self._settings = Settings().changed(settings)
         check_memory_known(self._settings)
         self._initial = workers
@@ -246,7 +254,7 @@ class Cluster(Events, Submitting):
         role: str = "",
         env: Mapping[str, str | None] | None = None,
         wait: bool = True,
-        **settings: Any,
+        **settings: Unpack[WorkerOverrides],
     ) -> WorkerHandle:
         """Start a worker.
 
@@ -283,6 +291,7 @@ class Cluster(Events, Submitting):
         *,
         one_try: bool,
     ) -> WorkerHandle:
+        check_worker(id, role, env)
         if self._nursery is None or self._is_leaving:
             raise ClusterError("the cluster is not running; fork inside its `async with` block")
         if self._leaving:
@@ -292,10 +301,6 @@ class Cluster(Events, Submitting):
             while str(self._ids) in self._workers:
                 self._ids += 1
             id = str(self._ids)
-        elif not id or len(id) > 128 or not id.isprintable() or id == "primary":
-            raise ValueError(
-                f"the id of a worker is text of 1 to 128 printable characters, other than 'primary', and not {id!r}"
-            )
         if id in self._workers and not self._keepers[id].is_over:
             raise ValueError(f"there is a worker {id!r} already; ids are unique")
         own = self._settings.changed(settings)
@@ -367,8 +372,8 @@ class Cluster(Events, Submitting):
 
         Cancellation: as far as it has come.
         """
-        if count < 0:
-            raise ValueError(f"count must be zero or more, not {count!r}")
+        check_number_of_workers("count", count)
+        check_role(role)
         there = [each for each in self._workers.values() if each.role == role and not each.is_leaving]
         present = [each for each in there if not each.has_failed]
         leaving = [*present[count:], *(each for each in there if each.has_failed)]
@@ -460,17 +465,6 @@ class Cluster(Events, Submitting):
         """
         keepers = [each for each in self._keepers.values() if role is None or each.handle.role == role]
         return await broadcast(keepers, event, data, list(attachments))
-
-    async def publish(self, topic: str, data: object = None, **how: Any) -> pyipc.BroadcastReport:
-        """Publish under a topic, to workers that have subscribed. See `pyipc.Server.publish`.
-
-        Cancellation: a cancelled publish has sent nothing.
-        """
-        return await self._switchboard.messages.publish(topic, data, **how)
-
-    def subscribe(self, pattern: str, **how: Any) -> Any:
-        """Subscribe to what workers publish. See `pyipc.Server.subscribe`."""
-        return self._switchboard.messages.subscribe(pattern, **how)
 
     # --- what workers say ---
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextvars
 import gc
+import traceback
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -354,7 +355,7 @@ async def test_the_next_process_of_a_worker_does_not_wait_for_the_jobs_of_the_on
         assert [await job.result() for job in [*old, new]] == [0, 1, 2]
 
 
-@pytest.mark.parametrize("how", ["leaves", "is not in the table"])
+@pytest.mark.parametrize("how", ["leaves", "has failed", "is not in the table"])
 async def test_a_worker_that_leaves_for_good_takes_the_jobs_along_that_wait_for_it(how: str) -> None:
     work = Work()
     a = work.worker("a")
@@ -374,6 +375,8 @@ async def test_a_worker_that_leaves_for_good_takes_the_jobs_along_that_wait_for_
             await settle()
             if how == "leaves":
                 a.is_leaving = True
+            elif how == "has failed":
+                a.has_failed = True
             else:
                 del table["a"]
             jobs.workers_changed()
@@ -419,6 +422,39 @@ async def test_waiting_until_all_is_done_that_somebody_can_do() -> None:
         work.gate(3).set()
         await settle()
         assert done[2:] == ["third"]
+
+
+async def test_jobs_of_a_role_wait_while_its_workers_have_failed_and_that_is_told(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    work = Work()
+    a = work.worker("a", "mail")
+    async with running(a) as (jobs, _):
+        a.has_failed = True
+        jobs.workers_changed()
+        job = await jobs.submit("stay", 0, role="mail")
+        await jobs.submit("stay", 1, role="mail")
+        await jobs.wait_done()  # nobody is there to do it, and so the end of the cluster does not wait for it
+        assert [each.getMessage() for each in caplog.records] == [
+            "the job 'stay' waits for a worker of the role 'mail', and there is none now"
+        ]
+        a.has_failed = False
+        jobs.workers_changed()
+        work.gate(0).set()
+        await job.result()
+
+
+async def test_asking_for_a_result_again_gives_way_and_leaves_no_traces() -> None:
+    async with running(Work().worker("a")) as (jobs, _):
+        good, bad = await jobs.submit("echo", 1), await jobs.submit("nobody handles this")
+        await good.result()
+        depths = set()
+        for _ in range(3):
+            with trio.testing.assert_checkpoints():
+                await good.result()
+            error = await error_of(bad)
+            depths.add(len(traceback.extract_tb(error.__traceback__)))
+        assert len(depths) == 1
 
 
 # --- errors of the handler, and time-outs -----------------------------------------------------------------------
