@@ -147,7 +147,7 @@ def step_of(event: WorkerEvent) -> Step | None:
         signal=event.signal,
         voluntary=event.voluntary,
         delay=event.delay,
-        text=event.reason,
+        text=event.reason.removeprefix(f"worker {worker.id!r} "),  # which the step tells already
         is_problem=is_crash or event.type in _PROBLEMS,
     )
 
