@@ -39,7 +39,7 @@ def parser() -> argparse.ArgumentParser:
         description="Measure pyipc side by side with floors, ceilings and other libraries.",
         epilog="Workloads and peers have the names that --list shows.",
     )
-    made.add_argument("--quick", action="store_true", help="one round of less work, under a minute: to see it work")
+    made.add_argument("--quick", action="store_true", help="one round of less work, about a minute: to see it work")
     made.add_argument("--rounds", type=int, metavar="N", help=f"how often to measure each ({ROUNDS}; 1 with --quick)")
     made.add_argument("--every", action="store_true", help="what takes much longer too: all over TCP, TLS and pinned")
     made.add_argument("--only", nargs="+", metavar="WORKLOAD", help="only these workloads")

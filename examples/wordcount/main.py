@@ -67,7 +67,7 @@ async def main(workers: int, clients: int, limit: int | None) -> int:
     favorites = ", ".join(f"{word} ({times:,})" for word, times in tally.words.most_common(5))
     print(f"\nThe most common words: {favorites}.")
     print(f"It took {seconds:.1f} s, {tally.characters / seconds / 1e6:,.1f} million characters a second.")
-    print(f"The worker that was killed had {lost} connections. What it had not answered was asked again, over others.")
+    print(f"Connections that broke with the killed worker: {lost}. What it had not answered was asked again.")
     print("Nothing was lost, and nothing counted twice." if same else "THE COUNTS DIFFER.")
     return 0 if same else 1
 

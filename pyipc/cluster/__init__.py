@@ -14,6 +14,7 @@ from pyipc.cluster.default import is_worker as _is_worker
 from pyipc.cluster.default import off as off
 from pyipc.cluster.default import on as on
 from pyipc.cluster.default import once as once
+from pyipc.cluster.default import scheduling_policy as _scheduling_policy
 from pyipc.cluster.default import setup_primary as setup_primary
 from pyipc.cluster.default import workers as _workers
 from pyipc.cluster.errors import ClusterError as ClusterError
@@ -61,6 +62,8 @@ if TYPE_CHECKING:
     is_primary: bool
     #: Whether it was.
     is_worker: bool
+    #: Which worker of the default cluster gets which connection; `setup_primary` changes it.
+    scheduling_policy: Policy | Shared | ReusePort
     #: The workers of the default cluster, by id.
     workers: Mapping[str, WorkerHandle]
 
@@ -109,6 +112,7 @@ __all__ = [
     "once",
     "run",
     "run_worker",
+    "scheduling_policy",
     "setup_primary",
     "step_line",
     "workers",
@@ -122,6 +126,8 @@ def __getattr__(name: str) -> Any:
             return _is_worker()
         case "is_primary":
             return not _is_worker()
+        case "scheduling_policy":
+            return _scheduling_policy()
         case "workers":
             return _workers()
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

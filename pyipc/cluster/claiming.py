@@ -57,6 +57,8 @@ class _Address:
         claim: The claim.
         handing: Who shares out the connections; ``None`` if workers accept by themselves.
         users: The processes that listen there, or are to once they are ready.
+        closed: Those of them that listen there no more. One that fails closes its listeners before it ends, and is
+            awaited like others.
         awaited: Workers that listened there whose process has ended, and that are started again.
         scope: Ends the sharing out.
     """
@@ -66,12 +68,13 @@ class _Address:
     claim: Claim
     handing: Handing | None
     users: set[WorkerProcess] = dataclasses.field(default_factory=set)
+    closed: set[WorkerProcess] = dataclasses.field(default_factory=set)
     awaited: set[WorkerHandle] = dataclasses.field(default_factory=set)
     scope: trio.CancelScope = dataclasses.field(default_factory=trio.CancelScope)
 
     @property
     def is_idle(self) -> bool:
-        return not self.users and not self.awaited
+        return self.users <= self.closed and not self.awaited
 
 
 class Claims:
@@ -148,6 +151,7 @@ class Claims:
                 "the same in all workers",
             )
         taken.users.add(process)
+        taken.closed.discard(process)
         taken.awaited.discard(process.handle)
         count = 0
         if taken.handing is None:
@@ -206,8 +210,9 @@ class Claims:
         taken = self._addresses.get(key)
         if taken is not None:
             self._leave(taken, process)
-            if process.state is ProcessState.READY:
-                taken.users.discard(process)
+            # One that is to leave has its listeners closed by that: its next process listens there again.
+            if process in taken.users and process.state is not ProcessState.DRAINING:
+                taken.closed.add(process)
                 self._look_at(taken)
 
     # --- what becomes of them ---
@@ -216,7 +221,7 @@ class Claims:
         """The state of a process has changed."""
         for taken in list(self._addresses.values()):
             match process.state:
-                case ProcessState.READY if process in taken.users:
+                case ProcessState.READY if process in taken.users - taken.closed:
                     self._begin(taken, process)
                 case ProcessState.READY:
                     taken.awaited.discard(process.handle)
@@ -227,6 +232,7 @@ class Claims:
                     self._leave(taken, process)
                     if process in taken.users:
                         taken.users.discard(process)
+                        taken.closed.discard(process)
                         if process.handle.current is process:
                             taken.awaited.add(process.handle)
                     if process.handle.gone.is_set():

@@ -5,19 +5,33 @@ Nothing is kept here but that one object; whoever wants more clusters, or anothe
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 
 from pyipc.cluster.environment import invitation
 from pyipc.cluster.primary import Cluster
+from pyipc.cluster.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from pyipc.cluster.events import EventType, WorkerEvent
     from pyipc.cluster.handle import WorkerHandle
+    from pyipc.cluster.policies import Policy, PolicyFunction, ReusePort, Shared
     from pyipc.cluster.settings import SettingOverrides
 
-__all__ = ["default", "disconnect", "fork", "is_worker", "off", "on", "once", "setup_primary", "workers"]
+__all__ = [
+    "default",
+    "disconnect",
+    "fork",
+    "is_worker",
+    "off",
+    "on",
+    "once",
+    "scheduling_policy",
+    "setup_primary",
+    "workers",
+]
 
 F = TypeVar("F", bound="Callable[[WorkerEvent], object]")
 
@@ -32,17 +46,30 @@ def is_worker() -> bool:
 def default() -> Cluster:
     """The cluster that the functions of this module are about. Its workers run the program that this process runs.
 
-    It has to be entered once, as in ``async with cluster.default():``. After its end there is a new one.
+    It has to be entered once, as in ``async with cluster.default():``. After the end of that block there is a new one,
+    with the settings of the one before, but without its handlers.
     """
     global _default  # the one that these functions are for
-    if _default is None or _default.is_over:
+    if _default is None:
         _default = Cluster()
+    elif _default.is_over:
+        before: Any = {field.name: getattr(_default.settings, field.name) for field in dataclasses.fields(Settings)}
+        _default = Cluster(policy=_default.scheduling_policy, **before)
     return _default
 
 
-def setup_primary(**settings: Unpack[SettingOverrides]) -> None:
+def setup_primary(
+    *,
+    policy: str | Policy | Shared | ReusePort | PolicyFunction | None = None,
+    **settings: Unpack[SettingOverrides],
+) -> None:
     """As `Cluster.setup_primary`."""
-    default().setup_primary(**settings)
+    default().setup_primary(policy=policy, **settings)
+
+
+def scheduling_policy() -> Policy | Shared | ReusePort:
+    """As `Cluster.scheduling_policy`."""
+    return default().scheduling_policy
 
 
 async def fork(

@@ -6,10 +6,11 @@ about but by doing what it stands for.
 
 from __future__ import annotations
 
+import collections
+import contextvars
 import dataclasses
 import inspect
 import logging
-from contextvars import ContextVar
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, overload
 
@@ -107,8 +108,9 @@ class _Registration:
 class Events:
     """Something of which things can be heard: a cluster, or one worker. Handlers get one `WorkerEvent`.
 
-    They are called one after the other, in the order in which things happen and in which they were registered, and may
-    be async. What one raises is logged, and goes no further.
+    They may be async. What happens to one worker is told in the order in which it happens, to one handler after the
+    other, in the order in which they were registered; what happens to another worker may be told meanwhile, so a
+    handler may well wait for that. What one raises is logged, and goes no further.
     """
 
     def __init__(self) -> None:
@@ -191,21 +193,35 @@ def _log_failure(type: EventType, error: Exception) -> None:
 
 
 # Whether this is a handler of the queue, or a task that one has started.
-_is_handler: ContextVar[bool] = ContextVar("pyipc.cluster.events.is_handler", default=False)
+_is_handler: contextvars.ContextVar[bool] = contextvars.ContextVar("pyipc.cluster.events.is_handler", default=False)
 
 # Seconds that handlers of the last events may take when a cluster ends.
 _PATIENCE = 30.0
 
 
+@dataclasses.dataclass(eq=False, slots=True)
+class _Report:
+    """An event that is to be told; whoever waits for that waits for ``told``."""
+
+    number: int
+    event: WorkerEvent
+    told: trio.Event = dataclasses.field(default_factory=trio.Event)
+
+
 class EventQueue:
-    """Tells events in the order in which they happened, without whoever reports them having to wait."""
+    """Tells events, without whoever reports them having to wait.
+
+    What happens to one worker is told in the order in which it happened. A handler may wait for another worker, and
+    what that one does until then has to be told meanwhile: so each has a lane of its own.
+    """
 
     def __init__(self, cluster_events: Events) -> None:
         self._events = cluster_events
-        # Bounded by what happens to processes; what workers say comes another way, and waits.
-        self._send, self._receive = trio.open_memory_channel[tuple[WorkerEvent, "trio.Event | None"]](float("inf"))
+        # Bounded by what happens to processes; of what workers say, `WorkerProcess` reads only so much ahead.
+        self._lanes: dict[WorkerHandle | None, collections.deque[_Report]] = {}
+        self._nursery: trio.Nursery | None = None
+        self._context = contextvars.Context()
         self._reported = 0
-        self._told = 0
         self._progress = trio.Event()
 
     async def run(self) -> None:
@@ -214,22 +230,29 @@ class EventQueue:
         Cancellation: what was not told yet is not told.
         """
         _is_handler.set(True)
-        async for event, told in self._receive:
-            await self.deliver(event)
-            if told is not None:
-                told.set()
-            self._told += 1
+        # Handlers must not have the context of whoever reports something, such as a request under way.
+        self._context = contextvars.copy_context()
+        try:
+            async with trio.open_nursery() as self._nursery:
+                for worker in self._lanes:
+                    self._nursery.start_soon(self._tell_all, worker)
+                await trio.sleep_forever()
+        finally:
+            self._nursery = None
+
+    async def _tell_all(self, worker: WorkerHandle | None) -> None:
+        """Tell what has happened to a worker: the handlers of the worker first, then those of the cluster."""
+        lane = self._lanes[worker]
+        while lane:
+            report = lane[0]
+            if worker is not None:
+                await worker._tell(report.event)
+            await self._events._tell(report.event)
+            lane.popleft()
+            report.told.set()
             self._progress.set()
             self._progress = trio.Event()
-
-    async def deliver(self, event: WorkerEvent) -> None:
-        """Tell one now: the handlers of its worker first, then those of the cluster.
-
-        Cancellation: the remaining handlers are not called.
-        """
-        if event.worker is not None:
-            await event.worker._tell(event)
-        await self._events._tell(event)
+        del self._lanes[worker]
 
     def report(self, event: WorkerEvent) -> trio.Event:
         """Something happened.
@@ -237,19 +260,28 @@ class EventQueue:
         Returns:
             What is set once everybody was told.
         """
-        told = trio.Event()
         self._reported += 1
-        self._send.send_nowait((event, told))
-        return told
+        report = _Report(self._reported, event)
+        lane = self._lanes.get(event.worker)
+        if lane is None:
+            lane = self._lanes[event.worker] = collections.deque()
+            if self._nursery is not None:
+                self._context.run(self._nursery.start_soon, self._tell_all, event.worker)
+        lane.append(report)
+        return report.told
+
+    def waiting(self, worker: WorkerHandle) -> int:
+        """How many events of a worker are not told yet."""
+        return len(self._lanes.get(worker, ()))
 
     async def wait_told(self) -> None:
-        """Wait until everybody was told of all that has happened until now, but for the handler that asks for it.
+        """Wait until everybody was told of all that has happened until now; a handler that asks for it does not wait.
 
         Cancellation: nothing is changed by it.
         """
-        goal = self._reported
+        last = self._reported
         with trio.move_on_after(_PATIENCE):
-            while self._told < goal and not _is_handler.get():
+            while not _is_handler.get() and any(lane and lane[0].number <= last for lane in self._lanes.values()):
                 await self._progress.wait()
             return
         logger.error("a handler of an event of the cluster does not return; later events are not told")

@@ -105,7 +105,9 @@ class Exchange:
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Serve workers, for the length of a block."""
-        async with self._server:
+        async with contextlib.AsyncExitStack() as servers:
+            with pyipc.hosted_by(None):  # in a worker of another cluster it is no server of that worker
+                await servers.enter_async_context(self._server)
             yield
 
     def adopt(self, link: Link) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import signal as signals
+import types
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import trio
@@ -70,12 +71,14 @@ class WorkerHandle(Events):
         role: Its role.
         env: Variables for its environment, beside those of all workers.
         settings: What it is started with.
+        overrides: In what these differ from those of its cluster.
 
     Attributes:
         id: As given.
         role: As given.
         env: As given.
         settings: What its next process is started with.
+        overrides: As given.
         begun: How many processes were started for it.
         restarts: How often it was started again because its process had ended.
         current: The process that it has, or had last.
@@ -86,11 +89,19 @@ class WorkerHandle(Events):
         gone: Is set when it has no process any more, and will have none.
     """
 
-    def __init__(self, id: str, role: str, env: Mapping[str, str | None], settings: Settings) -> None:
+    def __init__(
+        self,
+        id: str,
+        role: str,
+        env: Mapping[str, str | None],
+        settings: Settings,
+        overrides: Mapping[str, Any] = types.MappingProxyType({}),
+    ) -> None:
         self.id: str = id
         self.role: str = role
         self.env: Mapping[str, str | None] = dict(env)
         self.settings: Settings = settings
+        self.overrides: Mapping[str, Any] = dict(overrides)
         super().__init__()
         self.begun: int = 0
         self.restarts: int = 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import collections
+import contextlib
 import dataclasses
 import logging
 import socket
@@ -33,11 +35,13 @@ class _Place:
     """Where this worker may listen.
 
     Attributes:
+        claim: How the primary calls it.
         address: The address, with the port that was really taken.
         inlet: Where connections arrive that are handed over; ``None`` if this worker accepts by itself.
         sockets: On which.
     """
 
+    claim: str
     address: pyipc.Address
     inlet: Inlet | None
     sockets: Sequence[socket.socket]
@@ -66,6 +70,8 @@ class WorkerHost(pyipc.Host):
         self._opened = opened
         self._servers: set[pyipc.Server] = set()
         self._turns: dict[str, int] = {}
+        # How many there are here, by how the primary calls their address.
+        self._listeners: collections.Counter[str] = collections.Counter()
         self.begin: trio.Event = trio.Event()
 
     # --- for servers ---
@@ -78,10 +84,11 @@ class WorkerHost(pyipc.Host):
         return _Hosted(self, usual)
 
     def opened(self, server: pyipc.Server) -> None:
-        """A server serves: this worker can do its work, unless it says otherwise."""
+        """A server serves: this worker can do its work, unless it says otherwise, or nobody can come to that server."""
         self._servers.add(server)
         self._exchange.join(server, self._places & {str(address) for address in server.addresses})
-        self._opened()
+        if server.addresses:
+            self._opened()
 
     def closed(self, server: pyipc.Server) -> None:
         """A server serves nobody any more."""
@@ -133,9 +140,11 @@ class WorkerHost(pyipc.Host):
         await self._exchange.open()
         place = await self._ask(address, options)
         self._places.add(str(place.address))
+        tell = self._teller(place.claim)
         if place.inlet is not None:
-            return _Told(HandedListener(place.inlet, place.address, adopt), lambda: self._tell_closed(place.inlet))
-        return _Patient(shared_listener(place.sockets, place.address, adopt, self._receiving), self.begin)
+            return _Told(HandedListener(place.inlet, place.address, adopt), tell)
+        shared = shared_listener(place.sockets, place.address, adopt, self._receiving)
+        return _Told(_Patient(shared, self.begin), tell)
 
     # --- for others ---
 
@@ -152,8 +161,13 @@ class WorkerHost(pyipc.Host):
         place = await self._ask(address, {})
         self._opened()
         if place.inlet is not None:
-            return [TrioListener(place.inlet)]
-        return [_PatientTrio(SharedTrioListener(sock, self._receiving), self.begin) for sock in place.sockets]
+            now = trio.Event()
+            now.set()
+            return [_ToldTrio(TrioListener(place.inlet), now, self._teller(place.claim))]
+        return [
+            _ToldTrio(SharedTrioListener(sock, self._receiving), self.begin, self._teller(place.claim))
+            for sock in place.sockets
+        ]
 
     async def _ask(self, address: pyipc.Address, options: Mapping[str, object]) -> _Place:
         """Have the primary take an address."""
@@ -172,11 +186,19 @@ class WorkerHost(pyipc.Host):
         sockets = await self._receiving.listening(claim, count) if count else []
         inlet = None if count else self._receiving.open(claim)
         await self._primary.emit(control.LISTENING, str(where))
-        return _Place(where, inlet, [sock for sock in sockets if isinstance(sock, socket.socket)])
+        return _Place(claim, where, inlet, [sock for sock in sockets if isinstance(sock, socket.socket)])
 
-    def _tell_closed(self, inlet: Inlet | None) -> None:
-        if inlet is not None and self._primary.connected:
-            self._primary.emit_nowait(control.UNLISTEN, inlet.claim)
+    def _teller(self, claim: str) -> Callable[[], None]:
+        """One more listener here; what it calls when it is closed. The primary hears of the last one."""
+        self._listeners[claim] += 1
+
+        def closed() -> None:
+            self._listeners[claim] -= 1
+            if not self._listeners[claim]:
+                with contextlib.suppress(trio.WouldBlock, pyipc.ConnectionClosed):
+                    self._primary.emit_nowait(control.UNLISTEN, claim)
+
+        return closed
 
     # --- leaving ---
 
@@ -268,16 +290,21 @@ class _Patient(Listener):
         await self._listener.aclose()
 
 
-class _PatientTrio(trio.abc.Listener["HandedStream"]):
-    """Likewise, for whatever serves listeners of trio."""
+class _ToldTrio(trio.abc.Listener["HandedStream"]):
+    """Both, for whatever serves listeners of trio."""
 
-    def __init__(self, listener: trio.abc.Listener[HandedStream], begin: trio.Event) -> None:
+    def __init__(self, listener: trio.abc.Listener[HandedStream], begin: trio.Event, tell: Callable[[], None]) -> None:
         self._listener = listener
         self._begin = begin
+        self._tell = tell
+        self._is_closed = False
 
     async def accept(self) -> HandedStream:
         await self._begin.wait()
         return await self._listener.accept()
 
     async def aclose(self) -> None:
+        if not self._is_closed:
+            self._is_closed = True
+            self._tell()
         await self._listener.aclose()

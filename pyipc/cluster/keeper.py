@@ -74,12 +74,7 @@ class Keeper:
                 process = handle.current
                 if not process.gone.is_set():
                     await handle.wait_changed()
-                elif (self._one_try and not process.was_ready and process.generation == 1) or not self._policy.wants(
-                    # A program that ends well without having been a worker has not done what it was to do.
-                    handle.settings,
-                    code=process.code if process.has_joined else process.code or None,
-                    voluntary=process.voluntary,
-                ):
+                elif self._is_last(process):
                     handle.leave()
                 elif self._successor is None:
                     await self._restart(process)
@@ -93,6 +88,22 @@ class Keeper:
             handle.gone.set()
             if handle.current is not None:
                 handle.process_changed(handle.current)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the worker has failed, or its process has ended and no other will follow."""
+        process = self.handle.current
+        if self.handle.has_failed or process is None or process.state is not ProcessState.GONE:
+            return self.handle.has_failed
+        return self.handle.is_leaving or self._is_last(process)
+
+    def _is_last(self, process: WorkerProcess) -> bool:
+        """Whether no other process follows one that has ended."""
+        if self._one_try and not process.was_ready and process.generation == 1:
+            return True
+        # A program that ends well without having been a worker has not done what it was to do.
+        code = process.code if process.has_joined else process.code or None
+        return not self._policy.wants(self.handle.settings, code=code, voluntary=process.voluntary)
 
     async def _restart(self, process: WorkerProcess) -> None:
         """Start the next process after a pause, unless there were too many; then somebody else has to begin anew."""
@@ -143,6 +154,11 @@ class Keeper:
             process.kill()
 
     # --- one process beside the other ---
+
+    @property
+    def successor_process(self) -> WorkerProcess | None:
+        """The process that may take the place of the present one, if there is one."""
+        return self._successor
 
     @asynccontextmanager
     async def successor(self) -> AsyncIterator[WorkerProcess]:

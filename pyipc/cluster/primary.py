@@ -12,9 +12,10 @@ import trio
 
 import pyipc
 from pyipc.cluster import control
+from pyipc.cluster.broadcasting import broadcast
 from pyipc.cluster.claiming import Claims
 from pyipc.cluster.environment import invitation
-from pyipc.cluster.errors import ClusterError, UnknownWorker, WorkerFailed
+from pyipc.cluster.errors import ClusterError, UnknownWorker
 from pyipc.cluster.events import TOLD, EventQueue, Events, WorkerEvent
 from pyipc.cluster.exchange import Exchange
 from pyipc.cluster.handle import WorkerHandle
@@ -22,10 +23,10 @@ from pyipc.cluster.introducing import Introductions
 from pyipc.cluster.jobs import Jobs
 from pyipc.cluster.keeper import Keeper
 from pyipc.cluster.policies import Policy, PolicyFunction, ReusePort, Shared, policy_from
-from pyipc.cluster.process import exit_text
 from pyipc.cluster.pulse import check_memory_known
 from pyipc.cluster.reloading import replace_all
 from pyipc.cluster.settings import SettingOverrides, Settings
+from pyipc.cluster.starting import wait_all_started, wait_started
 from pyipc.cluster.statistics import ClusterStatistics
 from pyipc.cluster.submitting import Submitting
 from pyipc.cluster.switchboard import Switchboard
@@ -45,10 +46,10 @@ class Cluster(Events, Submitting):
     """A primary with its workers, for the length of an ``async with`` block.
 
     Entering it starts ``workers`` processes and waits until all are ready. Leaving it lets them finish what is under
-    way, and end. Handlers for what workers say are best registered before it is entered. If there are none by then,
-    what workers say waits until it is entered and its block waits for the first time, and so it is with `fork`; but who
-    asks something before it is ready is answered at once, since entering may wait for just that. Workers are fresh
-    interpreters, never forks of a running event loop.
+    way, and end; so does an error of the block, Ctrl-C included. Handlers for what workers say are best registered
+    before it is entered. If there are none by then, what workers say waits until it is entered and its block waits for
+    the first time, and so it is with `fork`; but who asks something before it is ready is answered at once, since
+    entering may wait for just that. Workers are fresh interpreters, never forks of a running event loop.
 
     Args:
         target: What workers run: ``"package.module:function"``, an async function that takes a `Worker`, or a plain
@@ -64,6 +65,9 @@ class Cluster(Events, Submitting):
 
     Raises:
         TypeError, ValueError: A setting does not exist, or is out of range.
+
+    Cancellation: when the block is cancelled, workers are sent SIGTERM, and killed after their setting
+        ``kill_timeout``.
     """
 
     def __init__(
@@ -96,7 +100,10 @@ class Cluster(Events, Submitting):
         self._context: AsyncExitStack | None = None
         self._reloading = trio.Lock()
         self._retiring = trio.Lock()
+        self._is_over = False
+        # Whether it ends, and how many calls of `disconnect` there are: no worker can be started meanwhile.
         self._is_leaving = False
+        self._leaving = 0
         inner = pyipc.Router()
         inner.include(self._router)
         self._claims = Claims(policy_from(policy), self._settings.max_handovers)
@@ -112,7 +119,9 @@ class Cluster(Events, Submitting):
         self._answer_workers(self._switchboard.router)
 
     def __repr__(self) -> str:
-        state = "not running" if self._nursery is None else "leaving" if self._is_leaving else "running"
+        state = (
+            "not running" if self._nursery is None else "leaving" if self._is_leaving or self._leaving else "running"
+        )
         return f"<Cluster of {len(self._workers)} workers, {state}>"
 
     # --- what it is ---
@@ -125,7 +134,7 @@ class Cluster(Events, Submitting):
     @property
     def is_over(self) -> bool:
         """Whether it has ended; a cluster runs once."""
-        return self._is_leaving
+        return self._is_over
 
     @property
     def settings(self) -> Settings:
@@ -142,7 +151,7 @@ class Cluster(Events, Submitting):
 
     @property
     def scheduling_policy(self) -> Policy | Shared | ReusePort:
-        """Which worker gets which connection."""
+        """Which worker gets which connection, at addresses that are taken from now on."""
         return self._claims.policy
 
     @property
@@ -154,14 +163,29 @@ class Cluster(Events, Submitting):
         """The worker that a message came from."""
         return self._switchboard.process_of(message).handle
 
-    def setup_primary(self, **settings: Unpack[SettingOverrides]) -> None:
+    def setup_primary(
+        self,
+        *,
+        policy: str | Policy | Shared | ReusePort | PolicyFunction | None = None,
+        **settings: Unpack[SettingOverrides],
+    ) -> None:
         """Change what workers are started with from now on, as Node's ``cluster.setupPrimary()`` does.
+
+        Workers that there are keep the settings that they were forked with, when they are started again or reloaded as
+        well. Limits of the cluster itself (``jobs_per_worker``, ``max_pending_jobs``, ``max_handovers``,
+        ``max_frame_size``) are those that it was made with.
+
+        Args:
+            policy: Which worker gets which connection, at addresses that are taken from now on; see `Cluster`.
+            **settings: Any of `Settings`.
 
         Raises:
             TypeError, ValueError: A setting does not exist, or is out of range.
         """
         changed = self._settings.changed(settings)
         check_memory_known(changed)
+        if policy is not None:
+            self._claims.policy = policy_from(policy)
         self._settings = changed
         self._queue.report(WorkerEvent(type="setup", settings=self._settings))
 
@@ -169,18 +193,25 @@ class Cluster(Events, Submitting):
 
     async def __aenter__(self) -> Cluster:
         context = AsyncExitStack()
-        await context.enter_async_context(self._running())
+        try:
+            await context.enter_async_context(self._running())
+        except BaseException:
+            self._is_over = True
+            raise
         self._context = context
         return self
 
     async def __aexit__(self, *error: Any) -> bool | None:
         assert self._context is not None
         context, self._context = self._context, None
-        return await context.__aexit__(*error)
+        try:
+            return await context.__aexit__(*error)
+        finally:
+            self._is_over = True
 
     @asynccontextmanager
     async def _running(self) -> AsyncIterator[None]:
-        if self._nursery is not None or self._is_leaving:
+        if self._nursery is not None:
             raise RuntimeError("a cluster runs once; make another Cluster to start again")
         async with self._exchange.running(), self._switchboard.running(), hidden_nursery() as self._nursery:
             self._nursery.start_soon(self._queue.run)
@@ -190,19 +221,16 @@ class Cluster(Events, Submitting):
             try:
                 await self._start_first()
                 yield
-            except Exception:
-                await self.disconnect()
+            except (Exception, KeyboardInterrupt, SystemExit, BaseExceptionGroup):
+                await self._end()
                 raise
             else:
-                await self.disconnect()
-            finally:
-                self._is_leaving = True
+                await self._end()
 
     async def _start_first(self) -> None:
         """Start those that there are to be from the beginning, all at the same time."""
         handles = [self._fork(None, self._initial_role, {}, {}, one_try=True) for _ in range(self._initial)]
-        for handle in handles:
-            await self._wait_started(handle)
+        await wait_all_started(handles)
         for handle in handles:
             handle.listen()
 
@@ -221,7 +249,7 @@ class Cluster(Events, Submitting):
 
         Args:
             id: Its id, unique among those that there are; by default the next number. That of a worker which has
-                failed can be had again.
+                failed, or has ended for good, can be had again, from its ``exit`` on.
             role: What it is for, by which jobs and messages can be addressed.
             env: Variables for its environment.
             wait: Whether to wait until it is ready.
@@ -237,7 +265,7 @@ class Cluster(Events, Submitting):
         """
         handle = self._fork(id, role, env or {}, settings, one_try=wait)
         if wait:
-            await self._wait_started(handle)
+            await wait_started(handle)
         else:
             await trio.lowlevel.checkpoint()
         handle.listen()
@@ -254,6 +282,8 @@ class Cluster(Events, Submitting):
     ) -> WorkerHandle:
         if self._nursery is None or self._is_leaving:
             raise ClusterError("the cluster is not running; fork inside its `async with` block")
+        if self._leaving:
+            raise ClusterError("all workers are leaving; fork when disconnect() has returned")
         if id is None:
             self._ids += 1
             while str(self._ids) in self._workers:
@@ -263,7 +293,7 @@ class Cluster(Events, Submitting):
             raise ValueError(
                 f"the id of a worker is text of 1 to 128 printable characters, other than 'primary', and not {id!r}"
             )
-        if id in self._workers and not self._workers[id].has_failed:
+        if id in self._workers and not self._keepers[id].is_over:
             raise ValueError(f"there is a worker {id!r} already; ids are unique")
         own = self._settings.changed(settings)
         own = own.changed({"env": {**own.env, **env}})
@@ -275,7 +305,7 @@ class Cluster(Events, Submitting):
             )
         if id in self._workers:
             self._workers[id].leave()
-        handle = WorkerHandle(id, role, env, own)
+        handle = WorkerHandle(id, role, env, own, settings)
         handle.watch(self._claims.process_changed)
         handle.watch(self._introductions.process_changed)
         handle.watch(self._jobs.worker_changed)
@@ -301,30 +331,6 @@ class Cluster(Events, Submitting):
             del self._workers[handle.id]
             del self._keepers[handle.id]
 
-    async def _wait_started(self, handle: WorkerHandle) -> None:
-        """Wait until a new worker is ready; it gets one try.
-
-        Raises:
-            WorkerFailed: It has ended before.
-
-        Cancellation: it is ended.
-        """
-        try:
-            while not (handle.was_ready or handle.gone.is_set()):
-                await handle.wait_changed()
-        except BaseException:
-            handle.leave()
-            raise
-        if not handle.was_ready:
-            process = handle.current
-            how = "could not be started" if process is None else exit_text(process)
-            raise WorkerFailed(
-                handle.id,
-                f"worker {handle.id!r} {how}; that was before it was ready",
-                code=None if process is None else process.code,
-                signal=None if process is None else process.signal,
-            )
-
     async def reload(self) -> None:
         """Replace every worker's process by a new one, which runs the code as it is now. Nothing is lost by it.
 
@@ -332,7 +338,7 @@ class Cluster(Events, Submitting):
         accept nothing more, finish what is under way, and end.
 
         If the process of a worker ends meanwhile, its new one takes its place at once. Workers that have failed are
-        begun anew.
+        begun anew. All keep the settings that they were forked with.
 
         Raises:
             ReloadFailed: Not all became ready. The old ones go on as if nothing had been.
@@ -345,14 +351,15 @@ class Cluster(Events, Submitting):
     async def scale(self, role: str, count: int) -> None:
         """See to it that there are so many workers of a role: start some, or let the youngest leave.
 
-        Those that have failed do not count, and go.
+        Those that have failed do not count, and go. New ones have the ``env`` and the settings that the youngest of the
+        role was forked with.
 
         Args:
             role: The role; ``""`` for those without one.
             count: How many there are to be.
 
         Raises:
-            WorkerFailed: A new one did not become ready.
+            WorkerFailed: A new one did not become ready. Those that are ready by then stay, the others are ended.
             ValueError: ``count`` is less than zero.
 
         Cancellation: as far as it has come.
@@ -362,34 +369,50 @@ class Cluster(Events, Submitting):
         there = [each for each in self._workers.values() if each.role == role and not each.is_leaving]
         present = [each for each in there if not each.has_failed]
         leaving = [*present[count:], *(each for each in there if each.has_failed)]
-        new = [self._fork(None, role, {}, {}, one_try=True) for _ in range(count - len(present))]
+        env, settings = (there[-1].env, there[-1].overrides) if there else ({}, {})
+        new = [self._fork(None, role, env, settings, one_try=True) for _ in range(count - len(present))]
         for handle in leaving:
             handle.leave()
-        for handle in new:
-            await self._wait_started(handle)
-            handle.listen()
+        try:
+            await wait_all_started(new)
+        finally:
+            for handle in new:
+                handle.listen()
         for handle in leaving:
             await handle.gone.wait()
 
     async def disconnect(self) -> None:
         """Let all workers finish and leave. Returns when all are gone, and everybody was told.
 
+        No worker can be forked meanwhile, but within the block of the cluster others can be afterwards.
+
+        Cancellation: they leave all the same.
+        """
+        handles = list(self._workers.values())
+        self._leaving += 1
+        try:
+            try:
+                async with self._retiring:  # who comes second finds it done, and workers are told to leave only then
+                    await self._claims.retire()
+                timeout = self._settings.drain_timeout
+                with trio.move_on_after(math.inf if timeout is None else timeout):
+                    await self._jobs.wait_done()
+            finally:
+                for handle in handles:
+                    handle.leave()
+            for handle in handles:
+                await handle.gone.wait()
+            await self._queue.wait_told()
+        finally:
+            self._leaving -= 1
+
+    async def _end(self) -> None:
+        """Let all workers leave for the last time.
+
         Cancellation: they leave all the same.
         """
         self._is_leaving = True
-        handles = list(self._workers.values())
-        try:
-            async with self._retiring:  # who comes second finds it done, and workers are told to leave only then
-                await self._claims.retire()
-            timeout = self._settings.drain_timeout
-            with trio.move_on_after(math.inf if timeout is None else timeout):
-                await self._jobs.wait_done()
-        finally:
-            for handle in handles:
-                handle.leave()
-        for handle in handles:
-            await handle.gone.wait()
-        await self._queue.wait_told()
+        await self.disconnect()
 
     async def wait_told(self) -> None:
         """Wait until the handlers of events were told of all that has happened until now. One of them does not wait.
@@ -422,34 +445,18 @@ class Cluster(Events, Submitting):
     ) -> pyipc.BroadcastReport:
         """Send an event to every worker, or to those of a role. Waits for those that start, and for room.
 
+        During a reload the new processes get it as well as the old ones.
+
         Returns:
-            To how many it was sent, and how many ended before.
+            To how many workers it was sent, and how many ended before.
 
         Raises:
             LocalProtocolError: The event cannot be sent; nothing was.
 
         Cancellation: it may have been sent to some.
         """
-        attachments = list(attachments)
-        lost = 0
-        errors: list[pyipc.LocalProtocolError] = []
-        handles = [each for each in self._workers.values() if role is None or each.role == role]
-
-        async def send(handle: WorkerHandle) -> None:
-            nonlocal lost
-            try:
-                await handle.emit(event, data, attachments=attachments)
-            except pyipc.ConnectionClosed:
-                lost += 1
-            except pyipc.LocalProtocolError as error:
-                errors.append(error)  # as it will be for all of them
-
-        async with trio.open_nursery() as nursery:
-            for handle in handles:
-                nursery.start_soon(send, handle)
-        if errors:
-            raise errors[0]
-        return pyipc.BroadcastReport(len(handles) - lost, lost)
+        keepers = [each for each in self._keepers.values() if role is None or each.handle.role == role]
+        return await broadcast(keepers, event, data, list(attachments))
 
     async def publish(self, topic: str, data: object = None, **how: Any) -> pyipc.BroadcastReport:
         """Publish under a topic, to workers that have subscribed. See `pyipc.Server.publish`.

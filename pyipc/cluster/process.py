@@ -42,6 +42,8 @@ _LAST_WORDS = 5.0
 _SIGKILL: Final = 9
 # The exit code of what is ended from outside on Windows, which has no signals.
 _TERMINATED: Final = 1
+# How much of what a process says when it leaves may wait to be told.
+_READ_AHEAD: Final = 64
 # Seconds beyond its own time that a process which is to leave is waited for.
 _GRACE = 1.0
 
@@ -109,7 +111,9 @@ class WorkerProcess:
         self._sent: int | None = None
         # Signals that it was to be sent before there was a process.
         self._early_signals: list[int] = []
-        self._told_online: trio.Event | None = None
+        # Who waits until messages were told, and whether nobody need do that any more.
+        self._unread: set[trio.Event] = set()
+        self._reads_ahead = False
         self._open_connections = 0
         self._disconnected = trio.Event()
         self._has_answered = trio.Event()
@@ -157,7 +161,7 @@ class WorkerProcess:
     async def run(self) -> None:
         """Start it, and be there until it is gone.
 
-        Cancellation: it is killed.
+        Cancellation: it is sent SIGTERM, and killed after `Settings.kill_timeout`.
         """
         try:
             self._spawned = spawned = await spawn(self._invitation, self.settings)
@@ -177,6 +181,7 @@ class WorkerProcess:
                 async with hidden_nursery() as beside:
                     beside.start_soon(spawned.run, self._adopt)
                     await spawned.process.wait()
+                self._read_ahead()
                 spawned.hang_up()
                 self.is_listened_to.set()
                 spawned.courier.finish()
@@ -213,6 +218,10 @@ class WorkerProcess:
 
     async def _reap(self, spawned: Spawned) -> None:
         """See to it that nothing of it is left."""
+        if spawned.process.returncode is None:
+            self.send_signal(signal.SIGTERM)
+            with trio.move_on_after(self.settings.kill_timeout):
+                await spawned.process.wait()
         if spawned.process.returncode is None:
             spawned.process.kill()
             with trio.move_on_after(_LAST_WORDS):
@@ -312,7 +321,7 @@ class WorkerProcess:
         if self.state is ProcessState.STARTING:
             self.state = ProcessState.ONLINE
             self.has_joined = True
-            self._told_online = self._report("online")
+            self._report("online")
             self.online.set()
             self.handle.process_changed(self)
 
@@ -393,18 +402,35 @@ class WorkerProcess:
 
     def on_leaving(self) -> None:
         """It takes no more work: it was asked to leave, or does so by itself."""
+        self._read_ahead()
         if self.state in (ProcessState.ONLINE, ProcessState.READY):
             self.state = ProcessState.DRAINING
             self.handle.process_changed(self)
 
     async def on_message(self, message: pyipc.Message[Any]) -> None:
-        """It sent something with `Worker.send`. The next one is not read before everybody was told.
+        """It sent something with `Worker.send`.
 
-        Cancellation: the remaining handlers are not called.
+        The next one is not read before everybody was told: unless the process is about to leave, as a handler may wait
+        for just that, and it cannot end before its connection was read to the end.
+
+        Cancellation: it may be told all the same.
         """
-        if self._told_online is not None:
-            await self._told_online.wait()
-        await self._queue.deliver(WorkerEvent(type="message", worker=self.handle, data=message.data, message=message))
+        await self.online.wait()  # of which it tells over another connection
+        event = WorkerEvent(type="message", worker=self.handle, data=message.data, message=message)
+        told = self._queue.report(event)
+        if self._reads_ahead and self._queue.waiting(self.handle) <= _READ_AHEAD:
+            return
+        self._unread.add(told)
+        try:
+            await told.wait()
+        finally:
+            self._unread.discard(told)
+
+    def _read_ahead(self) -> None:
+        """Read on, though what it said before was not told yet."""
+        self._reads_ahead = True
+        for told in self._unread:
+            told.set()
 
     def on_disconnect(self, ended: pyipc.Disconnected) -> None:
         """One of its connections has ended, and all that came over it was handled."""
@@ -414,8 +440,8 @@ class WorkerProcess:
             self.on_leaving()
             self._report("disconnect", voluntary=self.voluntary)
 
-    def _report(self, type: Any, **attributes: Any) -> trio.Event:
-        return self._queue.report(
+    def _report(self, type: Any, **attributes: Any) -> None:
+        self._queue.report(
             WorkerEvent(type=type, worker=self.handle, pid=self.pid, generation=self.generation, **attributes)
         )
 

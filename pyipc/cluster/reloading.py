@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import trio
 
@@ -11,10 +11,13 @@ from pyipc.cluster.errors import ReloadFailed, WorkerFailed
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from pyipc.cluster.handle import WorkerHandle
     from pyipc.cluster.keeper import Keeper
     from pyipc.cluster.process import WorkerProcess
 
 __all__ = ["replace_all"]
+
+_ENDED: Final = "the new process ended soon after it was ready"
 
 
 async def replace_all(keepers: Sequence[Keeper]) -> None:
@@ -44,7 +47,7 @@ class _Replacement:
         self._missing = set(keepers)
         self._ready: dict[Keeper, WorkerProcess] = {}
         self._failures: dict[str, str] = {}
-        self._replaced = trio.Event()
+        self._is_over = False
 
     async def begin(self) -> None:
         async with trio.open_nursery() as nursery:
@@ -59,7 +62,9 @@ class _Replacement:
                 self._ready[keeper] = process
                 self._missing.discard(keeper)
                 self._replace_if_all_ready(everybody)
-                await self._replaced.wait()
+                await self._wait_over(keeper.handle, process)
+                if process.gone.is_set() and not self._is_over and not keeper.handle.is_leaving:
+                    self._fail(keeper, _ENDED, everybody)
         except WorkerFailed as error:
             self._missing.discard(keeper)
             if keeper.handle.is_leaving:
@@ -67,18 +72,23 @@ class _Replacement:
             else:
                 self._fail(keeper, str(error), everybody)
 
+    async def _wait_over(self, handle: WorkerHandle, process: WorkerProcess) -> None:
+        """Wait until a process has the place that it is for, or will never have it."""
+        while not (self._is_over or handle.current is process or process.gone.is_set() or handle.is_leaving):
+            await handle.wait_changed()
+
     def _replace_if_all_ready(self, everybody: trio.CancelScope) -> None:
         """What comes last takes all places in one step, between which nothing else can happen."""
         if self._missing or self._failures:
             return
         for keeper, process in self._ready.items():
             if process.gone.is_set() and not keeper.handle.is_leaving:
-                self._fail(keeper, "the new process ended soon after it was ready", everybody)
+                self._fail(keeper, _ENDED, everybody)
         if not self._failures:
+            self._is_over = True
             for keeper, process in self._ready.items():
                 if not keeper.handle.is_leaving and (old := keeper.promote(process)) is not None:
                     self.old.append(old)
-            self._replaced.set()
 
     def _fail(self, keeper: Keeper, reason: str, everybody: trio.CancelScope) -> None:
         self._failures[keeper.handle.id] = reason

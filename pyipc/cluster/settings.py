@@ -143,9 +143,10 @@ def _check_start(settings: Settings) -> None:
     codes = settings.stop_exit_codes
     if isinstance(codes, str | bytes) or not _are(codes, int):
         raise TypeError(f"stop_exit_codes must be a list of exit codes, such as [3], and not {codes!r}")
-    if not isinstance(settings.env, Mapping):
-        raise TypeError(f"env must be a mapping of names to texts, such as {{'DEBUG': '1'}}, and not {settings.env!r}")
-    for key, value in settings.env.items():
+    env: Any = settings.env
+    if not isinstance(env, Mapping):
+        raise TypeError(f"env must be a mapping of names to texts, such as {{'DEBUG': '1'}}, and not {env!r}")
+    for key, value in env.items():
         if not isinstance(key, str) or not isinstance(value, str | int | float | None):
             raise TypeError(f"env must map names to texts, or to None, and not {key!r} to {value!r}")
         if not key or "=" in key or "\0" in key or "\0" in str(value):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import pyipc
@@ -56,7 +56,11 @@ class Switchboard:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Run both servers, for the length of a block."""
-        async with self.control, self.messages:
+        async with AsyncExitStack() as servers:
+            # In a worker of another cluster they are no servers of that worker, which would be drained with it.
+            with pyipc.hosted_by(None):
+                await servers.enter_async_context(self.control)
+                await servers.enter_async_context(self.messages)
             yield
 
     def connect(self, server: pyipc.Server, link: Link, process: WorkerProcess) -> pyipc.Connection:

@@ -277,3 +277,13 @@ async def test_the_same_script_as_primary_and_worker() -> None:
 def environment() -> dict[str, str]:
     """The environment of a script, which is to find pyipc and the tests."""
     return {**os.environ, "PYTHONPATH": str(ROOT)}
+
+
+async def test_a_worker_may_be_the_primary_of_another_cluster() -> None:
+    primary = make("nesting", workers=1)
+    heard = Told(primary)
+    async with primary:
+        # It was not ready because the other cluster was about to start, nor was that drained with its servers.
+        assert await primary.worker("1").request("inner", timeout=LONG) == []
+    [message] = heard.of("1", "message")
+    assert message.data == []

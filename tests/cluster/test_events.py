@@ -21,6 +21,8 @@ import trio
 
 import pyipc
 from pyipc import cluster
+from pyipc.cluster.events import EventQueue, Events
+from pyipc.cluster.handle import WorkerHandle
 from tests.cluster.diary import PATIENCE, QUICK, Diary
 from tests.conftest import CANNOT_RUN, is_wine
 
@@ -184,6 +186,63 @@ async def test_there_are_no_other_events() -> None:
         primary.on("exited", print)  # type: ignore[call-overload]
     with pytest.raises(TypeError, match="a function that takes one WorkerEvent"):
         primary.on("exit", "print")  # type: ignore[call-overload]
+
+
+# --- handlers that wait ---
+
+
+@pytest.mark.parametrize("what", ["disconnect", "reload", "kill"])
+async def test_a_handler_of_a_message_may_wait_for_the_end_of_the_process_that_sent_it(what: str) -> None:
+    primary, diary = made(workers=1, drain_timeout=None, kill_timeout=PATIENCE)
+    done = trio.Event()
+
+    @primary.on("message")
+    async def end(event: cluster.WorkerEvent) -> None:
+        assert event.worker is not None
+        process = event.worker.process
+        assert process is not None
+        match what:
+            case "disconnect":
+                await event.worker.disconnect()
+            case "reload":
+                await primary.reload()
+            case "kill":
+                event.worker.kill()
+                await process.gone.wait()
+        done.set()
+
+    async with primary:
+        await primary.worker("1").send({"text": "hello"})
+        with trio.fail_after(PATIENCE):
+            await done.wait()
+    if what != "kill":
+        assert diary.of("exit")[0].code == 0
+    first = [each.type for each in diary.events if each.generation in (1, None) and each.type in ("message", "exit")]
+    assert first == ["message", "exit"]
+
+
+async def test_what_a_handler_waits_for_may_be_told_meanwhile(nursery: trio.Nursery) -> None:
+    """As of a handler of ``exit`` that forks a worker, which is ready only when a handler has answered it."""
+    settings = cluster.Settings()
+    one, other = (WorkerHandle(id, "", {}, settings) for id in "12")
+    events, heard = Events(), []
+    queue = EventQueue(events)
+    nursery.start_soon(queue.run)
+
+    @one.on("exit")
+    async def fork(event: cluster.WorkerEvent) -> None:
+        queue.report(cluster.WorkerEvent(type="online", worker=other))
+        await queue.report(cluster.WorkerEvent(type="message", worker=other)).wait()
+        await queue.wait_told()  # not for itself
+
+    events.on("online", lambda event: heard.append("online"))
+    events.on("message", lambda event: heard.append("message"))
+    events.on("exit", lambda event: heard.append("exit"))
+    with trio.fail_after(PATIENCE):
+        queue.report(cluster.WorkerEvent(type="exit", worker=one))
+        await queue.wait_told()
+    assert heard == ["online", "message", "exit"]
+    nursery.cancel_scope.cancel()
 
 
 # --- the faults of Node's cluster ---

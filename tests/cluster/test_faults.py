@@ -63,7 +63,33 @@ async def test_entering_fails_with_the_first_that_fails() -> None:
     assert not primary.workers
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason=f"{CANNOT_RUN} it has no users of this kind")
+async def test_entering_fails_as_soon_as_one_has_failed() -> None:
+    """The others may take their time, and it is not waited for it."""
+    primary, _ = made("not_ready_but_the_second_fails", workers=2, ready_timeout=None)
+    with pytest.raises(cluster.WorkerFailed, match=r"'2' .*the sea is empty"):
+        async with primary:
+            pytest.fail("it was entered")
+
+
+async def test_scaling_fails_as_soon_as_one_has_failed_and_those_that_are_ready_stay() -> None:
+    primary, _ = made("the_second_fails_later", ready_timeout=None)
+    async with primary:
+        with pytest.raises(cluster.WorkerFailed, match=r"'2' .*the sea is empty"):
+            await primary.scale("", 2)
+        assert list(primary.workers) == ["1"]
+        assert primary.worker("1").is_listened_to
+
+
+async def test_scaling_starts_more_of_the_same() -> None:
+    primary, _ = made()
+    async with primary:
+        await primary.fork("a", role="queue", env={"QUEUE": "1"}, drain_timeout=3.0)
+        await primary.scale("queue", 2)
+        _, new = primary.workers.values()
+        assert (new.env, new.settings.drain_timeout) == ({"QUEUE": "1"}, 3.0)
+        assert await new.request("environment", "QUEUE") == "1"
+
+
 async def test_what_cannot_be_started_harms_nobody_else() -> None:
     primary, diary = made(workers=1)
     async with primary:

@@ -197,6 +197,25 @@ async def test_a_broadcast_reaches_workers_that_are_starting() -> None:
         assert [await worker.request("got") for worker in workers] == [[], []]
 
 
+async def test_a_broadcast_during_a_reload_reaches_old_and_new_processes() -> None:
+    async with make("slow_to_keep", workers=2) as primary, trio.open_nursery() as nursery:
+        nursery.start_soon(primary.reload)
+        began = [trio.Event(), trio.Event()]
+
+        @primary.on("online")
+        def note(event: cluster.WorkerEvent) -> None:
+            if event.generation == 2:
+                next(each for each in began if not each.is_set()).set()
+
+        for each in began:
+            await each.wait()
+        report = await primary.broadcast("keep", "a")
+        assert (report.sent, report.dropped) == (2, 0)
+        while any(each.generation == 1 for each in primary.workers.values()):
+            await next(iter(primary.workers.values())).wait_changed()
+        assert [await each.request("kept") for each in primary.workers.values()] == [["a"], ["a"]]
+
+
 async def test_what_a_worker_says_waits_for_handlers_that_are_registered_in_the_block() -> None:
     async with make("talkative", workers=2) as primary:
         said: dict[str, list[int]] = {"1": [], "2": []}

@@ -127,6 +127,35 @@ async def test_a_worker_leaves_while_it_is_reloaded() -> None:
         assert (await primary.worker("2").request("who"))[1] == 2
 
 
+async def test_a_new_process_that_dies_while_others_start_ends_the_reload_at_once() -> None:
+    """Its worker would else have nobody to start it again."""
+    primary, diary = made(workers=1)
+    async with primary:
+        await primary.fork("late", exec=program("second_is_never_ready"))
+
+        @primary.on("ready")
+        def kill(event: cluster.WorkerEvent) -> None:
+            if event.generation == 2 and event.pid is not None:
+                os.kill(event.pid, signal.SIGKILL)
+
+        with pytest.raises(cluster.ReloadFailed, match="ended soon after it was ready"):
+            await primary.reload()
+        assert [(await each.request("who"))[1] for each in primary.workers.values()] == [1, 1]
+        assert not diary.of("restart")
+
+
+async def test_a_worker_that_is_ready_for_a_reload_may_leave_before_it_is_over() -> None:
+    primary, diary = made(workers=1)
+    async with primary:
+        await primary.fork("late", exec=program("second_is_never_ready"))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(primary.reload)
+            await diary.seen("ready", "1", count=2)
+            await primary.worker("1").disconnect()
+            assert list(primary.workers) == ["late"]
+            nursery.cancel_scope.cancel()
+
+
 # --- leaving ---
 
 
@@ -295,6 +324,60 @@ async def test_a_grandchild_that_holds_the_connections_keeps_nobody_waiting() ->
 
 
 # --- the end of the cluster ---
+
+
+async def test_after_a_disconnect_others_can_be_forked() -> None:
+    primary, _ = made(workers=1)
+    async with primary:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(primary.disconnect)
+            await trio.testing.wait_all_tasks_blocked()
+            with pytest.raises(cluster.ClusterError, match="all workers are leaving"):
+                await primary.fork()
+        worker = await primary.fork()
+        assert await worker.request("who")
+        assert list(primary.workers) == [worker.id]
+        assert not primary.is_over
+    assert primary.is_over
+
+
+async def test_one_whose_exit_is_told_can_be_forked_again() -> None:
+    primary, diary = made(workers=1, restart="never")
+    forked = trio.Event()
+
+    @primary.on("exit")
+    async def fork(event: cluster.WorkerEvent) -> None:
+        assert event.worker is not None
+        if not forked.is_set():
+            await primary.fork(event.worker.id, wait=False)
+            forked.set()
+
+    async with primary:
+        await told(primary.worker("1"), "die", 1)
+        await forked.wait()
+        await diary.seen("ready", count=2)
+        assert await primary.worker("1").request("who")
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+async def test_ctrl_c_lets_workers_finish(error: type[BaseException]) -> None:
+    primary, diary = made(workers=1)
+    with pytest.raises(error):
+        async with primary:
+            job = await primary.submit("wait", 0.5)
+            raise error
+    assert await job.result() is None
+    assert [(each.code, each.signal) for each in diary.of("exit")] == [(0, None)]
+
+
+async def test_a_cancelled_block_gives_workers_the_time_that_one_has_after_sigterm(tmp_path: Path) -> None:
+    tidied = tmp_path / "tidied"
+    primary, _ = made("tidy", workers=1, kill_timeout=PATIENCE, env={"TIDIED": str(tidied)})
+    with trio.CancelScope() as scope:
+        async with primary:
+            scope.cancel()
+            await trio.sleep_forever()
+    assert tidied.exists()
 
 
 @pytest.mark.parametrize("moment", range(12))

@@ -160,3 +160,33 @@ async def test_a_blocked_worker_holds_at_most_its_limit_and_loses_none() -> None
             os.kill(blocked.pid, signal.SIGKILL)
         assert served.total() == 60
         assert served[blocked.id] <= 2  # if it was back so soon
+
+
+@pytest.mark.parametrize("policy", ["round-robin", pytest.param("shared", marks=posix)])
+@pytest.mark.parametrize("late", [False, True], ids=["before it is ready", "when it is ready"])
+async def test_an_address_that_a_worker_has_closed_is_given_up(policy: str, late: bool) -> None:
+    ports: set[int] = set()
+    primary = cluster.Cluster(
+        "tests.cluster.programs.sharing:closing", cwd=ROOT, policy=policy, env={"LATE": "1"} if late else {}
+    )
+
+    @primary.on("listening")
+    def note(event: cluster.WorkerEvent) -> None:
+        assert event.address is not None
+        ports.add(event.address.port)
+
+    async with primary:
+        worker = await primary.fork(wait_ready=True)
+        await worker.emit("close")
+        with trio.fail_after(30):
+            while len(ports) < 2 or any([await is_open(port) for port in ports]):
+                await trio.sleep(0.1)
+
+
+async def is_open(port: int) -> bool:
+    """Whether somebody listens there."""
+    try:
+        await (await trio.open_tcp_stream("127.0.0.1", port)).aclose()
+    except OSError:
+        return False
+    return True

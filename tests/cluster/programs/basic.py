@@ -15,6 +15,17 @@ from pyipc import cluster
 ROOT = Path(__file__).parents[3]
 
 
+async def nesting(worker: cluster.Worker) -> None:
+    """A worker that is the primary of another cluster, and needs that to the end."""
+    async with cluster.Cluster("tests.cluster.programs.basic:main", workers=1) as primary:
+        inner = primary.worker("1")
+        worker.on("inner", lambda message: inner.request("kept"))
+        await worker.ready()
+        await worker.wait_draining()
+        async with worker.busy():
+            await worker.send(await inner.request("kept"))
+
+
 async def main(worker: cluster.Worker) -> None:
     worker.on("message", lambda message: worker.send(["echo", message.data]))
     kept: list[object] = []

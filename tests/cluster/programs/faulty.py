@@ -25,6 +25,10 @@ async def main(worker: cluster.Worker) -> None:
     def who(message: pyipc.Message[None]) -> list[int]:
         return [os.getpid(), worker.generation]
 
+    @worker.on("environment")
+    def environment(message: pyipc.Message[str]) -> str | None:
+        return os.environ.get(message.data)
+
     @worker.on("exit")
     async def leave(message: pyipc.Message[int]) -> None:
         sys.exit(message.data)
@@ -78,9 +82,34 @@ async def stubborn(worker: cluster.Worker) -> None:
         await trio.sleep_forever()
 
 
+async def tidy(worker: cluster.Worker) -> None:
+    """Take a moment to leave, whatever the reason."""
+    try:
+        await worker.run()
+    finally:
+        with trio.CancelScope(shield=True):
+            await trio.sleep(0.5)
+            await trio.Path(os.environ["TIDIED"]).touch()
+
+
 async def failing(worker: cluster.Worker) -> None:
     """Fail at the start, with an error that has a message."""
     raise LookupError("the sea is empty")
+
+
+async def not_ready_but_the_second_fails(worker: cluster.Worker) -> None:
+    """Fail at the start, or never be ready."""
+    if worker.id == "2":
+        raise LookupError("the sea is empty")
+    await trio.sleep_forever()
+
+
+async def the_second_fails_later(worker: cluster.Worker) -> None:
+    """Fail when the other one is ready for a while, or be well."""
+    if worker.id == "2":
+        await trio.sleep(3)
+        raise LookupError("the sea is empty")
+    await main(worker)
 
 
 async def exiting(worker: cluster.Worker) -> None:
@@ -96,6 +125,13 @@ async def never_ready(worker: cluster.Worker) -> None:
 async def first_is_never_ready(worker: cluster.Worker) -> None:
     """Come up, and be ready only from the second time on."""
     if worker.generation == 1:
+        await trio.sleep_forever()
+    await main(worker)
+
+
+async def second_is_never_ready(worker: cluster.Worker) -> None:
+    """Be well the first time, and never ready after that."""
+    if worker.generation > 1:
         await trio.sleep_forever()
     await main(worker)
 

@@ -21,6 +21,13 @@ if TYPE_CHECKING:
 MEBIBYTE = "x" * 1_000_000
 
 
+async def slow_to_keep(worker: Worker) -> None:
+    """Answers all kinds of questions; from the second time on only after a while."""
+    if worker.generation > 1:
+        await trio.sleep(1)
+    await answering(worker)
+
+
 async def answering(worker: Worker) -> None:
     """Answers all kinds of questions."""
     kept: list[Any] = []

@@ -1,0 +1,66 @@
+"""Sending an event to many workers, and to the processes that are about to take the places of theirs."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+import pyipc
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pyipc.cluster.keeper import Keeper
+    from pyipc.cluster.process import WorkerProcess
+
+__all__ = ["broadcast"]
+
+
+async def broadcast(
+    keepers: Sequence[Keeper], event: str, data: object, attachments: Sequence[Any]
+) -> pyipc.BroadcastReport:
+    """Send an event to workers.
+
+    Args:
+        keepers: Those of the workers.
+        event: The name.
+        data: The data.
+        attachments: What goes with it.
+
+    Returns:
+        To how many workers it was sent, and how many ended before. New processes of theirs do not count.
+
+    Raises:
+        LocalProtocolError: The event cannot be sent; nothing was.
+
+    Cancellation: it may have been sent to some.
+    """
+    lost = 0
+    errors: list[pyipc.LocalProtocolError] = []
+
+    async def send(keeper: Keeper) -> None:
+        nonlocal lost
+        try:
+            await keeper.handle.emit(event, data, attachments=attachments)
+        except pyipc.ConnectionClosed:
+            lost += 1
+        except pyipc.LocalProtocolError as error:
+            errors.append(error)  # as it will be for all of them
+
+    async def send_to(process: WorkerProcess) -> None:
+        with contextlib.suppress(pyipc.ConnectionClosed, pyipc.LocalProtocolError):
+            await process.taking.wait(event)
+            if (connection := process.open_connection) is not None or (connection := process.messages) is not None:
+                with process.waited_for():
+                    await connection.emit(event, data, attachments=list(attachments))
+
+    async with trio.open_nursery() as nursery:
+        for keeper in keepers:
+            nursery.start_soon(send, keeper)
+            if keeper.successor_process is not None:
+                nursery.start_soon(send_to, keeper.successor_process)
+    if errors:
+        raise errors[0]
+    return pyipc.BroadcastReport(len(keepers) - lost, lost)
