@@ -45,8 +45,8 @@ MUTANTS: Final = (
         name="first-failure-restarted",
         mistake="a worker whose fork failed is started again, though whoever waited for it was told that it failed",
         file="pyipc/cluster/keeper.py",
-        old="                elif (self._one_try and not process.was_ready",
-        new="                elif (False and not process.was_ready",
+        old="        if self._one_try and not process.was_ready",
+        new="        if False and not process.was_ready",
         caught_by="tests/cluster/test_faults.py::test_an_error_at_the_start_is_told_and_leaves_nothing",
     ),
     Mutant(
