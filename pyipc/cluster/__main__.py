@@ -24,10 +24,12 @@ _CALLERS = frozenset({"runpy", "__main__", "pyipc", "trio", "outcome", "contextl
 def main() -> None:
     """Run the function that the command line names, as the worker that this process was started as."""
     ignore_terminal()
-    if invitation() is None or len(sys.argv) < 2:
+    invited = invitation()
+    if invited is None or len(sys.argv) < 2:
         sys.exit("pyipc.cluster is what workers of a cluster run; start one with `pyipc run package.module:function`")
     target = sys.argv.pop(1)
     sys.excepthook = show
+    sys.path[:] = [*invited.paths, *(path for path in sys.path if path not in invited.paths)]
 
     async def run(worker: Worker) -> None:
         # Imported here, where the primary can be told what is wrong with it.

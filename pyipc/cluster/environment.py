@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pyipc.cluster.errors import ClusterError
 
 if TYPE_CHECKING:
-    from collections.abc import MutableMapping
+    from collections.abc import MutableMapping, Sequence
 
 __all__ = ["VARIABLE", "Invitation", "invitation", "take_invitation"]
 
@@ -34,6 +34,7 @@ class Invitation:
         drain_timeout: How long it may take to leave, in seconds, where nobody says otherwise.
         wait_ready: Whether it is ready only when it says so.
         max_frame_size: The largest message between it and its primary, in bytes.
+        paths: Where it looks first for the module of the function that it runs.
         control: Descriptor of the connection by which the primary rules it; -1 on Windows, as are the others.
         messages: Descriptor of the connection for what programs say to each other.
         courier: Descriptor of the socket by which it is given other sockets.
@@ -49,6 +50,7 @@ class Invitation:
     drain_timeout: float | None = 30.0
     wait_ready: bool = False
     max_frame_size: int = 64 * 1024 * 1024
+    paths: Sequence[str] = dataclasses.field(default_factory=list)
     control: int = -1
     messages: int = -1
     courier: int = -1
@@ -76,17 +78,20 @@ def take_invitation(environment: MutableMapping[str, str] = os.environ) -> Invit
     Raises:
         ClusterError: It was not written by a primary.
     """
-    text = environment.pop(VARIABLE, None)
+    text = environment.get(VARIABLE)
     if text is None:
         return None
     try:
         values: Any = json.loads(text)
-        return Invitation(**values)
+        invited = Invitation(**values)
     except (ValueError, TypeError) as error:
         raise ClusterError(
             f"the environment variable {VARIABLE} is for processes that a pyipc cluster starts, and does not say what "
             f"such a one would be told ({error}); unset it"
         ) from error
+    # One that cannot be read stays, so that this process is not taken for a primary when it asks again.
+    del environment[VARIABLE]
+    return invited
 
 
 def invitation() -> Invitation | None:

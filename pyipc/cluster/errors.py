@@ -102,7 +102,7 @@ class ReloadFailed(ClusterError):
 
 
 class UnknownWorker(ClusterError, AddressError, LookupError):
-    """There is no worker of this id or role, or it leaves for good.
+    """There is no worker of this id or role, or it leaves for good, or, for a job, was given up.
 
     To whoever wants to connect to it that is a wrong address, which no waiting mends.
 
@@ -118,6 +118,6 @@ class UnknownWorker(ClusterError, AddressError, LookupError):
         self.id = id
         super().__init__(
             message
-            or f"there is no worker {id!r}, or it leaves for good; `Cluster.workers` has those that there are, and "
-            "`Cluster.fork` adds one"
+            or f"there is no worker {id!r}, or it leaves for good, or has failed; `Cluster.workers` has those that "
+            "there are, and `Cluster.fork` adds one"
         )

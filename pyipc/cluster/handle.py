@@ -12,7 +12,7 @@ import trio
 
 import pyipc
 from pyipc.cluster.events import Events
-from pyipc.cluster.process import ProcessState
+from pyipc.cluster.process import ProcessState, signal_number
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Mapping
@@ -314,10 +314,11 @@ class WorkerHandle(Events):
         Raises:
             ValueError: There is no such signal.
         """
+        number = signal_number(signal)  # before anything is done
         self.leave()
         if self.current is not None:
             self.current.voluntary = True
-            self.current.send_signal(signal)
+            self.current.send_signal(number)
 
     def leave(self) -> None:
         """It is not to be started again."""

@@ -120,13 +120,13 @@ class Job(Generic[T]):
             JobFailed: The job lost its worker as often as it may be started.
             JobCancelled: It was cancelled.
             RequestTimeout: It was not done in time.
-            UnknownWorker: The one worker that it was for leaves for good, or has left.
+            UnknownWorker: The one worker that it was for leaves for good, has left, or was given up.
             ConnectionClosed: The cluster was closed first. Where the job was with a worker, that may have done it.
 
         Cancellation: the job goes on, as others may wait for it; `cancel` ends it.
         """
-        if self._end_early is None:  # no turn for others: it would cost as much as the job
-            await trio.lowlevel.checkpoint_if_cancelled()
+        if self._end_early is None:
+            await trio.lowlevel.checkpoint()
         else:
             if self._ended is None:
                 self._ended = trio.Event()
@@ -135,7 +135,7 @@ class Job(Generic[T]):
             return cast("T", self._result)
         self._is_heard = True
         try:
-            raise self._error
+            raise self._error.with_traceback(None)  # it is the same for all, and must not gather the frames of each
         finally:
             del self  # or the error would hold the job, and the job the error, until a garbage collector comes
 

@@ -55,6 +55,11 @@ class JobWorker(Protocol):
         ...
 
     @property
+    def has_failed(self) -> bool:
+        """Whether it was given up, until somebody begins it anew; whenever it changes, that is called too."""
+        ...
+
+    @property
     def in_flight(self) -> int:
         """How many requests it has that are not answered, whoever made them."""
         ...
@@ -83,14 +88,16 @@ class Line:
         desks: Who may take them.
         room: A token for each that may still be added. Whoever adds a job brings one; it is given back here.
         is_gone: Whether nobody can ever take a job from here.
+        is_told: Whether it was told that there is nobody who could take a job from here.
     """
 
-    __slots__ = ("_again", "_fresh", "desks", "is_gone", "room")
+    __slots__ = ("_again", "_fresh", "desks", "is_gone", "is_told", "room")
 
     def __init__(self, max_waiting: int) -> None:
         self.desks: list[Desk] = []
         self.room: trio.Semaphore = trio.Semaphore(max_waiting)
         self.is_gone: bool = False
+        self.is_told: bool = False
         self._fresh: collections.OrderedDict[int, Job[Any]] = collections.OrderedDict()
         self._again: list[Job[Any]] = []  # were started before, and lost their worker: no more than there were places
 

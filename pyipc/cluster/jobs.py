@@ -147,6 +147,9 @@ class Jobs:
         desk = None if line else self._least_loaded(line)
         if desk is None:
             line.add(job)
+            if role is not None and not (line.desks or line.is_told):
+                line.is_told = True
+                _log.warning("the job %r waits for a worker of the role %r, and there is none now", event, role)
         else:
             line.room.release()
             self._start(job, desk)
@@ -156,7 +159,7 @@ class Jobs:
         """Look at the workers again. To be called when one comes, goes, or can take jobs from now on."""
         before, self._desks = self._desks, {}
         for id, worker in self._workers.items():
-            if worker.is_leaving:
+            if worker.is_leaving or worker.has_failed:
                 continue
             desk = before.pop(id, None)
             if desk is None or not desk.is_present(worker):
@@ -250,7 +253,8 @@ class Jobs:
         if worker is not None:
             if role is not None:
                 raise ValueError("a job is for the workers of a role, or for one worker by its id; give one of the two")
-            if worker not in self._workers or self._workers[worker].is_leaving:
+            there = self._workers.get(worker)
+            if there is None or there.is_leaving or there.has_failed:
                 raise UnknownWorker(worker)
             lines, name = self._by_worker, worker
         elif role is not None:

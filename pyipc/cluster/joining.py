@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import signal
 import socket
 import sys
@@ -164,6 +165,8 @@ async def primary_links(
         async with primary_links_on_windows(invited) as links_on_windows:
             yield links_on_windows
         return
+    for descriptor in (invited.control, invited.messages, invited.courier, invited.lifeline):
+        os.set_inheritable(descriptor, False)  # they are for this process alone, and not for what it starts
     watch_lifeline(invited.lifeline, lost)
     links = [
         socket_link(socket.socket(fileno=descriptor), "primary") for descriptor in (invited.control, invited.messages)
@@ -208,11 +211,18 @@ def run_worker(main: Callable[[Worker], Awaitable[object]], *, router: pyipc.Rou
 
 
 def ignore_terminal() -> None:
-    """Leave to the primary what a terminal sends to all processes at once."""
+    """Leave to the primary what a terminal sends to all processes at once.
+
+    With a handler, that is, which what this process starts does not inherit; unless it was ignored before, as by nohup.
+    """
     for name in ("SIGINT", "SIGHUP", "SIGBREAK"):  # each system has two of them
         number = getattr(signal, name, None)
-        if number is not None:
-            signal.signal(number, signal.SIG_IGN)
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _do_nothing)
+
+
+def _do_nothing(number: int, frame: object) -> None:
+    """Handle a signal that is for the primary."""
 
 
 async def _work(main: Callable[[Worker], Awaitable[object]], router: pyipc.Router | None) -> None:

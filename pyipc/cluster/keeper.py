@@ -14,6 +14,7 @@ from pyipc.cluster.events import TOLD, WorkerEvent
 from pyipc.cluster.process import ProcessState, WorkerProcess, exit_text
 from pyipc.cluster.pulse import Watch
 from pyipc.cluster.supervising import RestartPolicy
+from pyipc.cluster.target import import_paths
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -269,6 +270,7 @@ class Keeper:
             drain_timeout=settings.drain_timeout,
             wait_ready=settings.wait_ready,
             max_frame_size=settings.max_frame_size,
+            paths=import_paths(settings),
         )
         process = WorkerProcess(handle, invitation, settings, self._switchboard, self._queue)
         self._processes.add(process)

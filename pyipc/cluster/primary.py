@@ -25,7 +25,7 @@ from pyipc.cluster.keeper import Keeper
 from pyipc.cluster.policies import Policy, PolicyFunction, ReusePort, Shared, policy_from
 from pyipc.cluster.pulse import check_memory_known
 from pyipc.cluster.reloading import replace_all
-from pyipc.cluster.settings import SettingOverrides, Settings
+from pyipc.cluster.settings import SettingOverrides, Settings, check_number_of_workers, check_role, check_worker
 from pyipc.cluster.starting import wait_all_started, wait_started
 from pyipc.cluster.statistics import ClusterStatistics
 from pyipc.cluster.submitting import Submitting
@@ -82,8 +82,8 @@ class Cluster(Events, Submitting):
     ) -> None:
         if target is not None:
             settings["exec"] = target
-        if workers < 0:
-            raise ValueError(f"workers must be zero or more, not {workers!r}")
+        check_number_of_workers("workers", workers)
+        check_role(role)
         self._settings = Settings().changed(settings)
         check_memory_known(self._settings)
         self._initial = workers
@@ -280,6 +280,7 @@ class Cluster(Events, Submitting):
         *,
         one_try: bool,
     ) -> WorkerHandle:
+        check_worker(id, role, env)
         if self._nursery is None or self._is_leaving:
             raise ClusterError("the cluster is not running; fork inside its `async with` block")
         if self._leaving:
@@ -289,10 +290,6 @@ class Cluster(Events, Submitting):
             while str(self._ids) in self._workers:
                 self._ids += 1
             id = str(self._ids)
-        elif not id or len(id) > 128 or not id.isprintable() or id == "primary":
-            raise ValueError(
-                f"the id of a worker is text of 1 to 128 printable characters, other than 'primary', and not {id!r}"
-            )
         if id in self._workers and not self._keepers[id].is_over:
             raise ValueError(f"there is a worker {id!r} already; ids are unique")
         own = self._settings.changed(settings)
@@ -364,8 +361,8 @@ class Cluster(Events, Submitting):
 
         Cancellation: as far as it has come.
         """
-        if count < 0:
-            raise ValueError(f"count must be zero or more, not {count!r}")
+        check_number_of_workers("count", count)
+        check_role(role)
         there = [each for each in self._workers.values() if each.role == role and not each.is_leaving]
         present = [each for each in there if not each.has_failed]
         leaving = [*present[count:], *(each for each in there if each.has_failed)]

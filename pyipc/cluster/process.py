@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from pyipc.cluster.switchboard import Switchboard
     from pyipc.transports import Link
 
-__all__ = ["ProcessState", "WorkerProcess", "exit_text"]
+__all__ = ["ProcessState", "WorkerProcess", "exit_text", "signal_number"]
 
 logger: logging.Logger = logging.getLogger("pyipc.cluster")
 
@@ -303,13 +303,13 @@ class WorkerProcess:
         Raises:
             ValueError: There is no such signal.
         """
+        number = signal_number(number)
         if self._spawned is None:
-            # Windows knows few signals by name, and ends it whichever it is.
-            self._early_signals.append(int(number) if sys.platform == "win32" else signal.Signals(number))
+            self._early_signals.append(number)
         elif self._spawned.process.returncode is not None:
             return
         elif sys.platform == "win32":
-            self._sent = int(number)
+            self._sent = number
             self._spawned.process.kill()
         else:
             self._spawned.process.send_signal(number)
@@ -444,6 +444,19 @@ class WorkerProcess:
         self._queue.report(
             WorkerEvent(type=type, worker=self.handle, pid=self.pid, generation=self.generation, **attributes)
         )
+
+
+def signal_number(number: Any) -> int:
+    """A signal as a number.
+
+    Raises:
+        ValueError: There is no such signal.
+    """
+    try:
+        # Windows knows few signals by name, and ends a process whichever it is.
+        return int(number) if sys.platform == "win32" else signal.Signals(number)
+    except (TypeError, ValueError):
+        raise ValueError(f"there is no signal {number!r}; give its number, such as signal.SIGTERM") from None
 
 
 def exit_text(process: WorkerProcess) -> str:

@@ -8,7 +8,7 @@ import os
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal, TypedDict
 
-__all__ = ["SettingOverrides", "Settings"]
+__all__ = ["SettingOverrides", "Settings", "check_number_of_workers", "check_role", "check_worker"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +29,8 @@ class Settings:
             one away.
         silent: Whether what workers print goes nowhere.
         stdout: The descriptor of a file or pipe that what workers print goes to; by default it is that of this process.
-        uid: Which user workers run as, a name or a number.
+        uid: Which user workers run as, a name or a number. With this or ``gid`` the superuser's workers are in none of
+            its other groups.
         gid: Which group, likewise.
         wait_ready: Whether a worker is ready only when it says so, with ``await worker.ready()``.
         ready_timeout: How long a worker may take until it is ready.
@@ -130,6 +131,11 @@ def _check(name: str, value: object) -> None:
 
 def _check_start(settings: Settings) -> None:
     """Refuse what no process could be started with."""
+    exec: Any = settings.exec
+    if exec is not None and not isinstance(exec, str):
+        raise TypeError(
+            f"what workers run is named by a text, 'package.module:function' or the path of a script, not by {exec!r}"
+        )
     for name in ("args", "exec_args"):
         texts = getattr(settings, name)
         if texts is not None and (isinstance(texts, str) or not _are(texts, str)):
@@ -153,6 +159,43 @@ def _check_start(settings: Settings) -> None:
             raise ValueError(
                 f"no environment can have {key!r} so: names are text without '=', and there is no NUL in it"
             )
+
+
+def check_number_of_workers(name: str, value: object) -> None:
+    """Refuse what is no number of workers.
+
+    Raises:
+        ValueError: It is none.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ValueError(f"{name} must be a whole number, zero or more, not {value!r}")
+
+
+def check_role(role: object) -> None:
+    """Refuse what is no role.
+
+    Raises:
+        TypeError: It is none.
+    """
+    if not isinstance(role, str):
+        raise TypeError(f"a role is text, empty for workers without one, and not {role!r}")
+
+
+def check_worker(id: object, role: object, env: object) -> None:
+    """Refuse what no worker can be forked with.
+
+    Raises:
+        TypeError, ValueError: Something is of the wrong kind.
+    """
+    if id is not None and (
+        not isinstance(id, str) or not id or len(id) > 128 or not id.isprintable() or id == "primary"
+    ):
+        raise ValueError(
+            f"the id of a worker is text of 1 to 128 printable characters, other than 'primary', and not {id!r}"
+        )
+    check_role(role)
+    if not isinstance(env, Mapping):
+        raise TypeError(f"env must be a mapping of names to texts, such as {{'DEBUG': '1'}}, and not {env!r}")
 
 
 def _are(values: object, kind: type) -> bool:

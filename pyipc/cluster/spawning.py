@@ -143,4 +143,6 @@ def process_options(settings: Settings) -> dict[str, Any]:
         options["user"] = settings.uid
     if settings.gid is not None:
         options["group"] = settings.gid
+    if (settings.uid, settings.gid) != (None, None) and sys.platform != "win32" and os.geteuid() == 0:
+        options["extra_groups"] = []  # those of the superuser are not for whoever is less
     return options

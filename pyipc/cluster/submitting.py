@@ -72,7 +72,8 @@ class Submitting:
             data: Anything that has a JSON form. It is sent, perhaps more than once, when a worker has a place: leave it
                 as it is until the job is done.
             attachments: Buffers of bytes that go with it; likewise.
-            role: The role of the workers that may have it; ``None`` for any worker whatever its role.
+            role: The role of the workers that may have it; ``None`` for any worker whatever its role. If there is none
+                of that role it waits, which is logged once.
             worker: The id of the only worker that may have it; it lives across the processes of that worker.
             timeout: Seconds from being accepted to having an outcome; ``None`` for ever.
             attempts: How often it may be started at all. With 1 it is never done twice.
@@ -82,7 +83,7 @@ class Submitting:
             The job; `Job.result` waits for its outcome.
 
         Raises:
-            UnknownWorker: There is no worker of that id, or it leaves for good.
+            UnknownWorker: There is no worker of that id, or it leaves for good, or was given up.
             ConnectionClosed: The cluster is closed.
             TypeError, ValueError: Both a role and a worker are given, or a number is none or out of range.
 

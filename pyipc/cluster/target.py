@@ -6,10 +6,12 @@ runs, which then asks ``cluster.is_primary``.
 
 from __future__ import annotations
 
+import collections
 import os
 import re
 import subprocess
 import sys
+import sysconfig
 from typing import TYPE_CHECKING, Final
 
 from pyipc.cluster.errors import ClusterError
@@ -19,13 +21,10 @@ if TYPE_CHECKING:
 
     from pyipc.cluster.settings import Settings
 
-__all__ = ["command_line", "is_function", "shown"]
+__all__ = ["command_line", "import_paths", "is_function", "shown"]
 
 _DOTTED: Final = r"[^\W\d]\w*(?:\.[^\W\d]\w*)*"
 _FUNCTION: Final = re.compile(rf"{_DOTTED}:{_DOTTED}")
-
-# Options of the interpreter that take the next argument along.
-_WITH_VALUE: Final = frozenset({"-W", "-X", "--check-hash-based-pycs"})
 
 
 def is_function(target: str) -> bool:
@@ -72,18 +71,42 @@ def command_line(
 
 def _taken_apart(own: Sequence[str]) -> tuple[list[str], list[str], list[str]]:
     """Options of the interpreter, the program, and the program's arguments."""
-    place = 0
-    while place < len(own):
-        word = own[place]
-        if word in _WITH_VALUE:
-            place += 2
-            continue
-        if word == "-m" or word == "-c":
-            return list(own[:place]), list(own[place : place + 2]), list(own[place + 2 :])
+    flags: list[str] = []
+    words = collections.deque(own)
+    while words:
+        word = words.popleft()
         if word == "-" or not word.startswith("-"):
-            return list(own[:place]), [word], list(own[place + 1 :])
-        place += 1
-    return list(own), [], []
+            return flags, [word], list(words)
+        # Short options may be written together, and the value of one behind it: -um program, -Wignore.
+        letters = "" if word.startswith("--") else word[1:]
+        found = next((place for place, letter in enumerate(letters) if letter in "cmWX"), None)
+        if found is not None and letters[found] in "cm":
+            flags += [f"-{letters[:found]}"] if found else []
+            value = letters[found + 1 :] or (words.popleft() if words else "")
+            return flags, [f"-{letters[found]}", value], list(words)
+        flags.append(word)
+        if words and (word == "--check-hash-based-pycs" or found == len(letters) - 1):
+            flags.append(words.popleft())
+    return flags, [], []
+
+
+def import_paths(settings: Settings) -> list[str]:
+    """Where workers look first for the module of a function: where the program of this process finds its own.
+
+    That is the directory of its script. Behind one that the setting ``cwd`` names, as that may be a newer version.
+    """
+    if sys.flags.safe_path or not sys.path or _is_command(sys.path[0]):
+        return []
+    own = os.path.abspath(sys.path[0])
+    return [own] if settings.cwd is None else [os.path.abspath(settings.cwd), own]
+
+
+def _is_command(directory: str) -> bool:
+    """Whether it is where installed commands are, which are no place for modules of a program."""
+    return os.path.realpath(directory) in (
+        os.path.realpath(sysconfig.get_path("scripts")),
+        os.path.realpath(os.path.dirname(sys.executable)),
+    )
 
 
 def shown(command: Sequence[str]) -> str:

@@ -35,6 +35,7 @@ class FakeWorker:
         self.generation = 0
         self.takes_jobs = False
         self.is_leaving = False
+        self.has_failed = False
         self.others = 0  # requests that somebody else has made
         self.dead = trio.Event()  # whether the latest process is
         self._router = router

@@ -289,3 +289,41 @@ async def test_a_worker_may_be_the_primary_of_another_cluster() -> None:
         assert await primary.worker("1").request("inner", timeout=LONG) == []
     [message] = heard.of("1", "message")
     assert message.data == []
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"workers": "4"},
+        {"workers": 2.5},
+        {"workers": True},
+        {"workers": -1},
+        {"target": test_a_worker_may_be_the_primary_of_another_cluster},
+        {"role": None},
+        {"env": ["A"]},
+        {"uid": 1.5},
+        {"cwd": 5},
+    ],
+    ids=str,
+)
+def test_a_cluster_cannot_be_made_of_what_no_worker_could_be_started_with(wrong: dict[str, Any]) -> None:
+    with pytest.raises((TypeError, ValueError), match=r"must be|is text|is named by"):
+        cluster.Cluster(**wrong)
+
+
+async def test_what_is_wrong_in_a_call_changes_nothing() -> None:
+    primary = make(workers=1)
+    async with primary:
+        worker = primary.worker("1")
+        with pytest.raises(ValueError, match="the id of a worker is text"):
+            await primary.fork(5)  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match="env must be"):
+            await primary.fork(env=5)  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match="a role is text"):
+            await primary.fork(role=None)  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match="count must be"):
+            await primary.scale("", "2")  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match="there is no signal 'TERM'"):
+            worker.kill("TERM")  # type: ignore[arg-type]
+        assert list(primary.workers) == ["1"]
+        assert not worker.is_leaving

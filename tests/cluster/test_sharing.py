@@ -179,7 +179,7 @@ async def test_an_address_that_a_worker_has_closed_is_given_up(policy: str, late
         worker = await primary.fork(wait_ready=True)
         await worker.emit("close")
         with trio.fail_after(30):
-            while len(ports) < 2 or any([await is_open(port) for port in ports]):
+            while len(ports) < 2 or any([await is_open(port) for port in ports]):  # noqa: ASYNC110 - nobody tells
                 await trio.sleep(0.1)
 
 
