@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
@@ -11,9 +11,11 @@ import trio.testing
 
 import pyipc
 from pyipc.cluster.errors import JobFailed, UnknownWorker
-from pyipc.cluster.jobs import Jobs
 from tests.cluster.fake_workers import FakeWorker, running
 from tests.cluster.job_handlers import Work, error_of, settle
+
+if TYPE_CHECKING:
+    from pyipc.cluster.jobs import Jobs
 
 pytestmark = pytest.mark.time_limit(20)
 
