@@ -77,7 +77,7 @@ MUTANTS: Final = (
         name="killed-before-it-was-there",
         mistake="a process that is to be killed before the system has started it lives on",
         file="pyipc/cluster/process.py",
-        old='            self._early_signals.append(int(number) if sys.platform == "win32" else signal.Signals(number))\n',
+        old="            self._early_signals.append(number)\n",
         new="            pass\n",
         caught_by="tests/cluster/test_replacing.py::test_killed_before_the_system_has_started_it",
     ),
