@@ -8,16 +8,22 @@ import signal
 import sys
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 import trio
 
+import pyipc
 from pyipc import cluster
+from pyipc.cluster.claiming import Claims
+from pyipc.cluster.policies import RoundRobin
 from tests.conformance.sides import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+    from pyipc.cluster.process import WorkerProcess
 
 ROOT = str(Path(__file__).parent.parent.parent)
 PROGRAM = "tests.cluster.programs.sharing:main"
@@ -187,6 +193,17 @@ async def test_an_address_that_a_worker_has_closed_is_given_up(policy: str, late
         with trio.fail_after(30):
             while len(ports) < 2 or any([await is_open(port) for port in ports]):  # noqa: ASYNC110 - nobody tells
                 await trio.sleep(0.1)
+
+
+async def test_a_worker_that_wants_other_options_is_told_what_it_takes(nursery: trio.Nursery) -> None:
+    claims = Claims(RoundRobin(), 4)
+    await nursery.start(claims.run)
+    one, other = (SimpleNamespace(is_ready=False, handle=None) for _ in range(2))
+    asked: dict[str, Any] = {"address": "tcp://127.0.0.1:0", "turn": 0}
+    await claims.listen(cast("WorkerProcess", one), asked | {"options": {"backlog": 1}})
+    with pytest.raises(pyipc.Refused, match="A reload cannot change them.* start the cluster again"):
+        await claims.listen(cast("WorkerProcess", other), asked | {"options": {"backlog": 2}})
+    nursery.cancel_scope.cancel()
 
 
 async def is_open(port: int) -> bool:
