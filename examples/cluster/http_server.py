@@ -1,4 +1,5 @@
 """An HTTP server in workers. Any server that takes listeners of trio can share its address; this is a small one on h11.
+It takes that package: ``pip install h11``.
 
 ::
 

@@ -26,6 +26,7 @@ __all__ = [
     "add_output_options",
     "add_tls_options",
     "address",
+    "count",
     "endpoint",
     "outgoing",
     "positive",
@@ -38,6 +39,8 @@ class CommandParser(argparse.ArgumentParser):
 
     #: Whether it has commands of its own, each with a parser that does this.
     has_commands: bool = False
+    #: What is to be said of an option that it does not know.
+    hint: str = ""
 
     _intermixing = False
 
@@ -47,9 +50,12 @@ class CommandParser(argparse.ArgumentParser):
             return super().parse_known_args(args, namespace)
         self._intermixing = True
         try:
-            return self.parse_known_intermixed_args(args, namespace)
+            found, unknown = self.parse_known_intermixed_args(args, namespace)
         finally:
             self._intermixing = False
+        if unknown and self.hint:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}; {self.hint}")
+        return found, unknown
 
 
 def add_command(
@@ -250,6 +256,13 @@ def positive(text: str) -> int:
     """A count of at least one."""
     if not (text.isascii() and text.isdigit() and len(text) < 16 and int(text)):
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above zero")
+    return int(text)
+
+
+def count(text: str) -> int:
+    """A count, which may be zero."""
+    if not (text.isascii() and text.isdigit() and len(text) < 16):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
     return int(text)
 
 

@@ -11,9 +11,14 @@ from pyipc.cluster.environment import invitation
 from pyipc.cluster.joining import ignore_terminal, run_worker
 
 if TYPE_CHECKING:
+    import types
+
     from pyipc.cluster.worker import Worker
 
 __all__ = ["main"]
+
+# Modules of what is between the interpreter and the program.
+_CALLERS = frozenset({"runpy", "__main__", "pyipc", "trio", "outcome", "contextlib", "importlib"})
 
 
 def main() -> None:
@@ -23,6 +28,7 @@ def main() -> None:
     if invited is None or len(sys.argv) < 2:
         sys.exit("pyipc.cluster is what workers of a cluster run; start one with `pyipc run package.module:function`")
     target = sys.argv.pop(1)
+    sys.excepthook = show
     sys.path[:] = [*invited.paths, *(path for path in sys.path if path not in invited.paths)]
 
     async def run(worker: Worker) -> None:
@@ -41,6 +47,21 @@ def find(target: str) -> Any:
     if not inspect.iscoroutinefunction(found):
         raise TypeError(f"{target} is not an async function that takes a worker, but {found!r}")
     return found
+
+
+def show(kind: type[BaseException], error: BaseException, trace: types.TracebackType | None) -> None:
+    """Show an error that ends the program as if the program had been started by itself, without what has called it."""
+    sys.__excepthook__(kind, error.with_traceback(program_part(trace)), trace)
+
+
+def program_part(trace: types.TracebackType | None) -> types.TracebackType | None:
+    """A traceback from the program's first frame on; the whole one where the program has not even begun."""
+    part = trace
+    while part is not None and part.tb_frame.f_globals.get("__name__", "").partition(".")[0] in _CALLERS:
+        if part.tb_frame.f_code is find.__code__:
+            trace = None  # what is wrong with the target is in the message
+        part = part.tb_next
+    return part or trace
 
 
 if __name__ == "__main__":

@@ -23,7 +23,18 @@ from pyipc.errors import AddressError, IPCError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["ClusterError", "JobCancelled", "JobFailed", "ReloadFailed", "UnknownWorker", "WorkerFailed"]
+__all__ = ["ClusterError", "JobCancelled", "JobFailed", "ReloadFailed", "UnknownWorker", "WorkerFailed", "by_reason"]
+
+
+def by_reason(reasons: Mapping[str, str]) -> str:
+    """What is wrong with which workers, in words; what is wrong with several of them is said once."""
+    whose: dict[str, list[str]] = {}
+    for worker, reason in reasons.items():
+        whose.setdefault(reason.removeprefix(f"worker {worker!r} "), []).append(repr(worker))
+    return "; ".join(
+        f"{'worker' if len(workers) == 1 else 'workers'} {', '.join(workers)}: {reason}"
+        for reason, workers in whose.items()
+    )
 
 
 class ClusterError(IPCError):
@@ -87,8 +98,7 @@ class ReloadFailed(ClusterError):
 
     def __init__(self, reasons: Mapping[str, str]) -> None:
         self.reasons: dict[str, str] = dict(reasons)
-        listed = "; ".join(f"worker {worker!r}: {reason}" for worker, reason in self.reasons.items())
-        super().__init__(f"the reload failed, and the workers from before go on ({listed})")
+        super().__init__(f"the reload failed, and the workers from before go on ({by_reason(self.reasons)})")
 
 
 class UnknownWorker(ClusterError, AddressError, LookupError):

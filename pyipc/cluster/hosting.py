@@ -179,7 +179,7 @@ class WorkerHost(pyipc.Host):
         try:
             answer = await self._primary.request(control.LISTEN, told)
         except pyipc.RemoteError as error:
-            raise CODES.get(error.code, pyipc.ListenError)(error.message) from error
+            raise CODES.get(error.code, pyipc.ListenError)(error.message) from None
         self._turns[text] = turn + 1
         where = pyipc.parse_address(answer["address"])
         claim, count = str(answer["claim"]), int(answer["sockets"])

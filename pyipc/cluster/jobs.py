@@ -225,7 +225,9 @@ class Jobs:
             return
         self._is_closed = True
         if self._open:
-            _log.warning("the cluster is closed with %d jobs that are not done", len(self._open))
+            count = len(self._open)
+            words = "a job that is" if count == 1 else f"{count:,} jobs that are"
+            _log.warning("the cluster is closed with %s not done", words)
         for job in tuple(self._open.values()):
             job._is_heard = True  # just now, all of them in one line
             where = "" if job._runner is None else f"; worker {job.worker!r} had it, and may have done it"

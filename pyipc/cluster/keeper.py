@@ -129,7 +129,9 @@ class Keeper:
         handle, settings = self.handle, self.handle.settings
         handle.has_failed = True
         handle.process_changed(process)
-        reason = f"worker {handle.id!r} {how}, and was started again {settings.max_restarts} times before"
+        most = settings.max_restarts
+        before = {0: "never started again", 1: "started again once"}.get(most, f"started again {most} times")
+        reason = f"worker {handle.id!r} {how}, and was {before} before"
         logger.error("%s; it is not started again, unless by a reload, or a fork of the same id", reason, extra=TOLD)
         error = WorkerFailed(handle.id, reason, code=process.code, signal=process.signal)
         self._queue.report(WorkerEvent(type="error", worker=handle, error=error, reason=reason))
@@ -159,7 +161,7 @@ class Keeper:
     @property
     def successor_process(self) -> WorkerProcess | None:
         """The process that may take the place of the present one, if there is one."""
-        return self._successor
+        return None if self._successor is self.handle.current else self._successor
 
     @asynccontextmanager
     async def successor(self) -> AsyncIterator[WorkerProcess]:

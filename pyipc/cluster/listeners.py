@@ -141,6 +141,7 @@ class HandedStream(trio.abc.HalfCloseableStream):
     def __init__(self, stream: trio.SocketStream, closed: Callable[[], None]) -> None:
         self._stream = stream
         self._tell = closed
+        self._is_told = False
         self.socket: trio.socket.SocketType = stream.socket
 
     def __repr__(self) -> str:
@@ -182,7 +183,9 @@ class HandedStream(trio.abc.HalfCloseableStream):
         try:
             await self._stream.aclose()
         finally:
-            self._tell()
+            if not self._is_told:
+                self._is_told = True
+                self._tell()
 
     def setsockopt(self, level: int, option: int, value: int | bytes) -> None:
         """As `trio.SocketStream.setsockopt`."""

@@ -15,6 +15,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import hashlib
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final, TypeAlias
@@ -316,4 +317,6 @@ def policy_from(policy: str | Policy | Shared | ReusePort | PolicyFunction) -> P
             f"a policy is a name such as 'round-robin', an instance of Policy, or a function of (arrival, workers); "
             f"not {policy!r}"
         )
+    if inspect.iscoroutinefunction(policy):
+        raise TypeError(f"a policy decides at once, in a plain function; {policy!r} is an async one")
     return _Function(policy)

@@ -12,6 +12,7 @@ import trio
 
 import pyipc
 from pyipc.cluster import control
+from pyipc.cluster.answering import answer_workers
 from pyipc.cluster.broadcasting import broadcast
 from pyipc.cluster.claiming import Claims
 from pyipc.cluster.environment import invitation
@@ -124,7 +125,7 @@ class Cluster(Events, Publishing, Submitting):
         )
         self._switchboard = Switchboard(inner, self._settings.max_frame_size, self._has_handlers)
         inner.on("message", self._on_message)
-        self._answer_workers(self._switchboard.router)
+        answer_workers(self._switchboard, self._claims, self._introductions)
 
     def __repr__(self) -> str:
         state = (
@@ -204,7 +205,7 @@ class Cluster(Events, Publishing, Submitting):
         try:
             await context.enter_async_context(self._running())
         except BaseException:
-            self._is_over = True
+            self._is_leaving = self._is_over = True
             raise
         self._context = context
         return self
@@ -234,6 +235,8 @@ class Cluster(Events, Publishing, Submitting):
                 raise
             else:
                 await self._end()
+            finally:
+                self._is_leaving = True
 
     async def _start_first(self) -> None:
         """Start those that there are to be from the beginning, all at the same time."""
@@ -473,22 +476,3 @@ class Cluster(Events, Publishing, Submitting):
         process = self._switchboard.worker_process(message.connection)
         if process is not None:
             await process.on_message(message)
-
-    def _answer_workers(self, router: pyipc.Router) -> None:
-        """Handle what workers say of themselves."""
-        process_of = self._switchboard.process_of
-        router.on(control.LISTEN, lambda message: self._claims.listen(process_of(message), message.data))
-        router.on(control.LINK, lambda message: self._introductions.introduce(process_of(message), message.data))
-        router.on(control.LINKED, lambda message: self._introductions.taken(process_of(message), message.data))
-        router.on(control.UNLISTEN, lambda message: self._claims.close(process_of(message), message.data))
-        router.on(control.ONLINE, lambda message: process_of(message).on_online())
-        router.on(control.TAKING, lambda message: process_of(message).taking.told(message.data))
-        router.on(control.ASKING, lambda message: process_of(message).is_listened_to.set())
-        router.on(control.READY, lambda message: process_of(message).on_ready())
-        router.on(control.PULSE, lambda message: process_of(message).on_pulse(message.data))
-        router.on(control.FAILED, lambda message: process_of(message).on_failed(str(message.data)))
-        router.on(control.LEAVE, lambda message: process_of(message).on_leave(voluntary=bool(message.data)))
-        router.on(
-            control.LISTENING,
-            lambda message: process_of(message).on_listening(pyipc.parse_address(message.data)),
-        )

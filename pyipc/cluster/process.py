@@ -15,7 +15,7 @@ import pyipc
 from pyipc.cluster import control
 from pyipc.cluster.candidate import Candidate
 from pyipc.cluster.dialing import Channel
-from pyipc.cluster.events import WorkerEvent
+from pyipc.cluster.events import TOLD, WorkerEvent
 from pyipc.cluster.spawning import spawn
 from pyipc.cluster.taking import Taking
 from pyipc.nursery import hidden_nursery
@@ -270,14 +270,19 @@ class WorkerProcess:
                 await self.gone.wait()
         if not self.gone.is_set():
             if self.online.is_set():
-                logger.warning("%r does not leave within %s s, and is told to end", self, drain_timeout)
+                self._tell_overdue(f"it has not left within {drain_timeout} s, and is sent SIGTERM")
             self.send_signal(signal.SIGTERM)
             with trio.move_on_after(kill_timeout):
                 await self.gone.wait()
         if not self.gone.is_set():
-            logger.warning("%r does not end %g s after SIGTERM, and is killed", self, kill_timeout)
+            self._tell_overdue(f"it has not ended {kill_timeout:g} s after SIGTERM, and is sent SIGKILL")
             self.kill()
             await self.gone.wait()
+
+    def _tell_overdue(self, reason: str) -> None:
+        """It was to leave, and something stronger is needed."""
+        logger.warning("worker %r, process %s: %s", self.handle.id, self.pid, reason, extra=TOLD)
+        self._report("unhealthy", reason=reason)
 
     def fail(self, reason: str) -> None:
         """End it at once, as it is not what it should be.

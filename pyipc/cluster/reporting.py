@@ -147,16 +147,16 @@ def step_of(event: WorkerEvent) -> Step | None:
         signal=event.signal,
         voluntary=event.voluntary,
         delay=event.delay,
-        text=event.reason,
+        text=event.reason.removeprefix(f"worker {worker.id!r} "),  # which the step tells already
         is_problem=is_crash or event.type in _PROBLEMS,
     )
 
 
 def table_step(info: WorkerInfo) -> Step:
     """A row of the table of workers."""
-    parts = [info.state, f"up {info.uptime:.0f} s", f"{info.restarts} restarts", f"{info.in_flight} in flight"]
+    parts = [info.state, f"up {info.uptime:.0f} s", _count(info.restarts, "restart"), f"{info.in_flight} in flight"]
     if info.connections:
-        parts.append(f"{info.connections} connections")
+        parts.append(_count(info.connections, "connection"))
     if info.memory is not None:
         parts.append(f"{info.memory / 1_000_000:.0f} MB")
     if info.lag is not None:
@@ -164,6 +164,10 @@ def table_step(info: WorkerInfo) -> Step:
     return Step(
         kind="table", worker=info.id, role=info.role, pid=info.pid, generation=info.generation, text=", ".join(parts)
     )
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 class Reporter(Protocol):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Unpack
 import trio
 
 from pyipc.cluster.default import is_worker
-from pyipc.cluster.errors import ClusterError, WorkerFailed
+from pyipc.cluster.errors import ClusterError, WorkerFailed, by_reason
 from pyipc.cluster.events import EVENTS
 from pyipc.cluster.notifying import Notifier
 from pyipc.cluster.primary import Cluster
@@ -147,6 +147,9 @@ class Runner:
         self._missing: list[str] = [str(number) for number in range(1, count + 1)]
         #: Why workers have ended that did so in a bad way, by id.
         self._failures: dict[str, str] = {}
+        #: Processes that did not leave in time when all were to, and how that ended for their workers.
+        self._overdue: set[int | None] = set()
+        self._forced: dict[str, str] = {}
         self._ended_by: int | None = None
         self._killed_by: int | None = None
         self._is_terminal_gone = False
@@ -182,7 +185,7 @@ class Runner:
                             await self._work_on()
                         self._notifier.stopping()
                 except WorkerFailed as error:
-                    self._failures[error.worker] = str(error)
+                    self._failures.setdefault(error.worker, str(error))
             status = self._status()
             self._tell("end", self._reason(), is_problem=status == _FAILED)
             await self._story.drain(_LAST_WORDS if self._killed_by is None else _LAST_WORDS_NOW)
@@ -200,7 +203,7 @@ class Runner:
             except WorkerFailed as error:
                 if self._sources is None:
                     raise
-                self._failures[error.worker] = str(error)
+                self._failures.setdefault(error.worker, str(error))
                 self._tell("error", str(error), is_problem=True)
             else:
                 self._tell("running", f"all are ready after {trio.current_time() - begun:.2f} s")
@@ -234,9 +237,10 @@ class Runner:
         if self._killed_by is not None:
             return f"all workers were ended at once, after {signal.Signals(self._killed_by).name}"
         if self._ended_by is not None:
-            return f"all workers have left, after {signal.Signals(self._ended_by).name}"
+            words = f"all workers have left, after {signal.Signals(self._ended_by).name}"
+            return f"{words}; {by_reason(self._forced)}" if self._forced else words
         if self._failures:
-            return f"no worker is left: {'; '.join(self._failures.values())}"
+            return f"no worker is left: {by_reason(self._failures)}"
         return "all workers have returned"
 
     # --- signals ---
@@ -312,7 +316,7 @@ class Runner:
             await self._start_missing()
         except Exception as error:
             if isinstance(error, WorkerFailed):
-                self._failures[error.worker] = str(error)
+                self._failures.setdefault(error.worker, str(error))
             self._tell_failed("reload-failed", error)
         else:
             self._tell("reloaded", f"{_counted(len(self._present()))} after {trio.current_time() - begun:.2f} s")
@@ -378,7 +382,11 @@ class Runner:
         if event.type == "ready" or (event.type == "exit" and not step.is_problem):
             self._failures.pop(step.worker, None)
         elif event.type == "exit" or event.type == "error":
-            self._failures[step.worker] = f"worker {step.worker!r}: {step_words(step)}"
+            self._failures[step.worker] = step_words(step)
+        elif event.type == "unhealthy" and self._ended_by is not None:
+            self._overdue.add(event.pid)
+        if event.type == "exit" and event.signal is not None and event.pid in self._overdue:
+            self._forced[step.worker] = f"ended by {step_words(step)}"
 
     def _tell(self, kind: StepKind, text: str, **more: Any) -> None:
         self._story.tell(Step(kind=kind, pid=os.getpid(), text=text, **more))

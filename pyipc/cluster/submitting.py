@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from pyipc.cluster.job import Attachment, Job
-    from pyipc.cluster.jobs import Jobs, JobStatistics
+    from pyipc.cluster.jobs import Jobs
 
 __all__ = ["Submitting"]
 
@@ -99,7 +99,3 @@ class Submitting:
             attempts=attempts,
             result=result,
         )
-
-    def job_statistics(self) -> JobStatistics:
-        """How many jobs wait and are under way, and how those before them ended."""
-        return self._jobs.statistics()

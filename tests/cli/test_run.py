@@ -105,7 +105,9 @@ async def test_as_it_is_installed_it_finds_what_is_in_the_present_directory() ->
         (["a:b", "--drain-timeout", "0"], "seconds above zero"),
         (["a:b", "--reload-dir", "."], "need --reload as well"),
         (["a:b", "--reload", "--reload-dir", "no/such"], "'no/such' is no directory"),
-        ([], "TARGET"),
+        (["a:b", "--max-restarts", "-1"], "--max-restarts"),
+        (["worker.py", "--fast"], "unrecognized arguments: --fast; options of the target come after --"),
+        ([], "the following arguments are required: TARGET\n"),
     ],
 )
 async def test_what_is_wrong_is_said(arguments: list[str], what: str) -> None:
@@ -113,6 +115,13 @@ async def test_what_is_wrong_is_said(arguments: list[str], what: str) -> None:
     assert result.status == ExitCode.USAGE
     assert what in result.err
     assert "Traceback" not in result.err
+
+
+async def test_no_restarts_may_be_wanted() -> None:
+    result = await run("run", "foreground:failing_later", "--workers", "1", "--max-restarts", "0", cwd=PROGRAMS)
+    assert result.status == 1
+    assert " restart " not in result.err
+    assert "and was never started again before" in result.err.splitlines()[-1]
 
 
 async def test_what_is_missing_for_reload_is_said(tmp_path: Path) -> None:

@@ -1,8 +1,7 @@
 """A worker process for tests of handing over: ``handing_program.py ID MODE DESCRIPTOR``.
 
-``serve``: answers each connection with its id. ``fast`` and ``slow``: the same, after 0.03 s and after ten times that.
-``idle``: answers, and keeps the connections. ``deaf``: tells of each that arrives on its output, and takes none.
-``blocked``: likewise, and blocks its event loop for ever once the first has come.
+``serve``: answers each connection with its id. ``fast``: the same, but it takes 0.03 s. ``deaf``: tells of each that
+arrives on its output, and takes none.
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import socket
 import sys
-import time
 from typing import TYPE_CHECKING
 
 import trio
@@ -26,29 +24,25 @@ if TYPE_CHECKING:
 async def main(worker: str, mode: str, descriptor: int) -> None:
     receiving = Receiving(SocketMailbox(socket.socket(fileno=descriptor)))
     inlet = receiving.open("a")
-    delay = {"serve": 0.005, "fast": 0.03, "slow": 0.3}.get(mode, 0.0)
+    delay = {"serve": 0.005, "fast": 0.03}.get(mode, 0.0)
 
     async def serve(stream: HandedStream) -> None:
         await trio.sleep(delay)
         with contextlib.suppress(trio.BrokenResourceError):  # the peer may be gone at any time
             await stream.send_all(worker.encode() + b"\n")
-            if mode == "idle":
-                await stream.receive_some()
 
-    if mode in ("deaf", "blocked"):
+    if mode == "deaf":
         put = inlet.put
 
         def tell(number: int, carrier: Carrier) -> None:
             put(number, carrier)
             print(number, flush=True)
-            if mode == "blocked":
-                time.sleep(3600)
 
         Inlet.put = lambda self, number, carrier: tell(number, carrier)  # type: ignore[method-assign]
     async with trio.open_nursery() as nursery:
         await nursery.start(receiving.run)
         print("ready", flush=True)
-        if mode not in ("deaf", "blocked"):
+        if mode != "deaf":
             nursery.start_soon(trio.serve_listeners, serve, [TrioListener(inlet)])
 
 

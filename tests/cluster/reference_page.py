@@ -53,7 +53,21 @@ _INFO = """
 _STATISTICS = """
 ## Statistics
 
-Frozen snapshots, as [those of connections](statistics.md). `primary.job_statistics()`:
+Frozen snapshots, as [those of connections](statistics.md). `primary.statistics()`:
+
+| | |
+|---|---|
+"""
+
+_JOB_STATISTICS = """
+Its `jobs`:
+
+| | |
+|---|---|
+"""
+
+_HANDING_STATISTICS = """
+Each of its `handovers`, for an address that the primary accepts at:
 
 | | |
 |---|---|
@@ -76,7 +90,9 @@ def page() -> str:
     parts += [f"| `{field.name}` | {_default(field)} | {said[field.name]} |\n" for field in fields]
     parts += [_EVENTS % ", ".join(f"`{type}`" for type in cluster.EVENTS), *_rows(cluster.WorkerEvent)]
     parts += [_INFO, *_rows(cluster.WorkerInfo)]
-    parts += [_STATISTICS, *_rows(cluster.JobStatistics)]
+    parts += [_STATISTICS, *_rows(cluster.ClusterStatistics)]
+    parts += [_JOB_STATISTICS, *_rows(cluster.JobStatistics)]
+    parts += [_HANDING_STATISTICS, *_rows(cluster.HandingStatistics)]
     tree = inspect.cleandoc(errors.__doc__ or "").partition("::\n\n")[2].partition("\n\n")[0]
     parts.append(_ERRORS % textwrap.dedent(tree))
     return "".join(parts)

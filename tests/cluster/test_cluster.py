@@ -15,6 +15,7 @@ import trio
 import pyipc
 from pyipc import cluster
 from tests.cluster.processes import Watched
+from tests.conftest import CANNOT_RUN
 
 if TYPE_CHECKING:
     from pyipc.cluster import WorkerEvent
@@ -247,6 +248,7 @@ async def test_one_that_hangs_does_not_keep_the_cluster_from_ending() -> None:
     assert watched.has_ended()
 
 
+@pytest.mark.skipif(sys.platform != "win32", reason=f"{CANNOT_RUN} test_orphans.py kills it in all the ways of POSIX")
 async def test_no_worker_outlives_its_primary() -> None:
     """One of them is in its event loop, the other will never be there again."""
     primary = await trio.lowlevel.open_process(

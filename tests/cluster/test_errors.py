@@ -51,6 +51,11 @@ def test_a_reload_that_failed_says_why() -> None:
     )
 
 
+def test_what_is_wrong_with_several_workers_is_said_once() -> None:
+    reasons = {"w1": "worker 'w1' ended with code 1", "w2": "worker 'w2' ended with code 1", "w3": "it hangs"}
+    assert "(workers 'w1', 'w2': ended with code 1; worker 'w3': it hangs)" in str(ReloadFailed(reasons))
+
+
 def test_the_tree_is_the_one_that_is_drawn() -> None:
     drawn = errors.__doc__ or ""
-    assert [name for name in errors.__all__ if name not in drawn] == []
+    assert [name for name in errors.__all__ if name[0].isupper() and name not in drawn] == []

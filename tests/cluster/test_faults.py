@@ -283,6 +283,18 @@ async def test_one_that_hangs_is_killed_and_replaced(event: str, data: object) -
         assert "hangs" in diary.of("restart")[0].reason
 
 
+async def test_one_that_is_told_to_leave_is_there_until_it_is_gone() -> None:
+    primary, diary = made("stubborn", workers=1, drain_timeout=0.2, kill_timeout=PATIENCE)
+    async with primary:
+        worker = primary.worker("1")
+        worker.leave()
+        assert "it has not left within 0.2 s" in (await diary.seen("unhealthy")).reason
+        assert primary.workers["1"] is worker
+        worker.kill(signal.SIGKILL)
+        await worker.gone.wait()
+        assert not primary.workers
+
+
 async def test_who_is_ready_has_told_so_whatever_comes_next() -> None:
     primary, diary = made("ready_and_dead", restart="never")
     async with primary:

@@ -1,19 +1,18 @@
-"""Handing connections to real processes: killed, blocked, slow, and more of them than there are CPUs."""
+"""Handing connections to real processes that are killed: before they have taken them, and at any moment."""
 
 from __future__ import annotations
 
 import collections
 import contextlib
-import os
 import sys
 from typing import TYPE_CHECKING
 
 import pytest
 import trio
 
-from pyipc.cluster.policies import LeastLoaded, RoundRobin
+from pyipc.cluster.policies import RoundRobin
 from tests.battery.leaks import leak_gate
-from tests.cluster.worlds import ProcessWorker, clients, primary
+from tests.cluster.worlds import ProcessWorker, primary
 from tests.conformance.sides import until
 from tests.conftest import CANNOT_RUN
 
@@ -131,56 +130,3 @@ async def test_killed_at_any_moment_no_client_is_served_twice_or_left_alone(scal
         assert (statistics.accepted, statistics.taken, statistics.given) == (clients_made, clients_made, 0)
         print(f"of {clients_made} clients {served['']} had been taken by one of {15 * scale} workers that were killed")
         assert served[""] < clients_made / 4
-
-
-@pytest.mark.parametrize("more", [0, 1])
-async def test_400_idle_connections_are_shared_evenly(more: int) -> None:
-    """Also with more workers than there are CPUs."""
-    count = 4 if not more else (os.cpu_count() or 1) + 6
-    async with (
-        leak_gate(),
-        primary(RoundRobin(patience=5)) as (handing, source),
-        processes(handing, *["idle"] * count) as workers,
-    ):
-        with clients(source, 400):
-            await until(lambda: handing.statistics().taken == 400)
-            shares = [worker.candidate.open_connections for worker in workers]
-            assert all(abs(share - 400 / count) <= 1 for share in shares), shares
-        await until(lambda: not any(worker.candidate.open_connections for worker in workers))
-
-
-async def test_a_slower_worker_gets_less_than_half_its_share() -> None:
-    async with leak_gate(), primary(LeastLoaded()) as (handing, source):
-        async with processes(handing, "slow", "fast", "fast", "fast"), trio.open_nursery() as nursery:
-            served: collections.Counter[str] = collections.Counter()
-
-            async def client() -> None:
-                for _ in range(20):
-                    served[await ask(source)] += 1
-
-            for _ in range(20):
-                nursery.start_soon(client)
-        assert served.total() == 400
-        assert len(served) == 4
-        assert served["0-slow"] < 400 / 4 / 2, served
-
-
-async def test_a_blocked_worker_holds_its_limit_and_what_it_holds_is_served_when_it_is_killed() -> None:
-    async with (
-        leak_gate(),
-        primary() as (handing, source),
-        processes(handing, "blocked", "serve", "serve", "serve") as workers,
-    ):
-        served: list[str] = []
-
-        async def client() -> None:
-            served.append(await ask(source))
-
-        async with trio.open_nursery() as nursery:
-            for _ in range(200):
-                nursery.start_soon(client)
-            await until(lambda: len(served) == 196)
-            assert handing.statistics().given == 4
-            workers[0].kill()
-        assert len(served) == 200
-        assert "0-blocked" not in served

@@ -161,7 +161,10 @@ async def test_a_handed_stream_is_a_stream_of_trio() -> None:
     assert len(bytes(left.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, 8))) == 8
     assert left.socket.getpeername() == right.socket.getsockname()
     assert "HandedStream" in repr(left)
+    told.clear()
     await left.aclose()
+    await left.aclose()
+    assert told == [1]
     await right.aclose()
 
 

@@ -13,6 +13,7 @@ import trio
 
 import pyipc
 from pyipc import cluster
+from tests.cluster.programs import talking
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -49,6 +50,15 @@ async def test_the_primary_can_say_to_a_worker_all_that_a_client_can_say() -> No
         with pytest.raises(pyipc.RequestTimeout):
             await worker.request("for ever", timeout=0.01)
         assert worker.in_flight == 0
+
+
+async def test_no_name_is_the_clusters_own() -> None:
+    primary = make("named_alike", workers=1)
+    for name in talking.NAMES:
+        primary.router.on(name, lambda message: ["heard", message.event])
+    async with primary:
+        for name in talking.NAMES:
+            assert await primary.worker("1").request(name) == ["heard", name]
 
 
 async def test_a_cancelled_request_is_cancelled_in_the_worker() -> None:

@@ -369,6 +369,12 @@ def test_policies_by_name() -> None:
         with pytest.raises(TypeError, match="a policy is a name"):
             policy_from(wrong)  # type: ignore[arg-type]
 
+    async def late(arrival: Arrival, workers: Sequence[Load]) -> Load:
+        return workers[0]
+
+    with pytest.raises(TypeError, match="decides at once"):
+        policy_from(late)  # type: ignore[arg-type]
+
 
 def test_a_function_is_a_policy() -> None:
     def last(arrival: Arrival, workers: Sequence[Load]) -> Load | None:

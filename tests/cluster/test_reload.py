@@ -195,7 +195,9 @@ async def test_a_reload_whose_workers_do_not_become_ready_is_given_up_and_the_ol
         program.edit(edit)
         with pytest.raises(cluster.ReloadFailed) as caught:
             await program.cluster.reload()
-        assert set(caught.value.reasons) == set(program.cluster.workers)
+        # The first that fails ends the others, unless they have failed as well by then.
+        assert caught.value.reasons
+        assert set(caught.value.reasons) <= set(program.cluster.workers)
         assert {worker.pid for worker in program.cluster.workers.values()} == pids
         assert await client.request("version", 7) == [1, 7]
         async with pyipc.connect(program.pyipc_address) as another:

@@ -88,6 +88,22 @@ async def test_who_does_not_finish_is_ended_after_its_time() -> None:
 
 
 @needs_signals
+async def test_whoever_has_to_be_killed_is_told() -> None:
+    async with started("foreground:deaf", workers=1, drain_timeout=0.2, kill_timeout=0.2) as program:
+        await running(program)
+        result = await program.interrupt(signal.SIGTERM)
+    assert result.status == 0
+    told = [line["rest"] for line in re.finditer(step("unhealthy", who="worker 1"), result.err, re.MULTILINE)]
+    assert told == [
+        "it has not left within 0.2 s, and is sent SIGTERM",
+        "it has not ended 0.2 s after SIGTERM, and is sent SIGKILL",
+    ]
+    end = "all workers have left, after SIGTERM; worker '1': ended by SIGKILL"
+    assert result.err.splitlines()[-1].endswith(end)
+    assert len(result.err.splitlines()) == 5 + 2 + 4  # nothing of it is told by the log as well
+
+
+@needs_signals
 async def test_a_signal_while_workers_start() -> None:
     async with started("foreground:slow", workers=2, kill_timeout=1, drain_timeout=1) as program:
         await program.line(step("online"), stream="err")
@@ -212,10 +228,13 @@ async def test_the_first_workers_fail() -> None:
         result = await program.finish()
     assert result.status == 1
     last = result.err.splitlines()[-1]
-    assert re.search(step("end", rest=r"no worker is left: .*ended with code 1: ValueError: .*red.*"), last)
+    assert re.search(step("end", rest=r"no worker is left: .*code 1: ValueError: .*red.*"), last)
     told = [line for line in result.err.splitlines() if re.search(step("(exit|end)"), line)]
     assert r"\x1b[31mred" in told[0]
     assert "\x1b" not in "".join(told)
+    # The traceback is that of the program, without what has called it.
+    files = set(re.findall(r'File "(.*?)"', result.err))
+    assert files == {str(PROGRAMS / "foreground.py")}
 
 
 async def test_workers_that_fail_too_often() -> None:

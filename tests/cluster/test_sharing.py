@@ -18,6 +18,7 @@ import pyipc
 from pyipc import cluster
 from pyipc.cluster.claiming import Claims
 from pyipc.cluster.policies import RoundRobin
+from tests.conformance.sides import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -75,22 +76,27 @@ async def owners(port: int, sources: list[str]) -> dict[str, str]:
 async def test_round_robin_shares_idle_connections_of_a_burst_evenly(workers: int, each: int) -> None:
     # A stall of this machine is not to be taken for a worker that blocks.
     async with sharing(workers, policy=cluster.RoundRobin(patience=10)) as (primary, port):
-        streams: list[trio.SocketStream] = []
         shares: collections.Counter[str] = collections.Counter()
+        all_there = trio.Event()
+        enough = trio.Event()
 
         async def hold() -> None:
             stream, worker = await connect(port)
-            streams.append(stream)
-            shares[worker] += 1
+            async with stream:
+                shares[worker] += 1
+                if shares.total() == workers * each:
+                    all_there.set()
+                await enough.wait()
 
         async with trio.open_nursery() as nursery:
             for _ in range(workers * each):
                 nursery.start_soon(hold)
+            await all_there.wait()
+            # What a worker has taken is told over its courier, which is read beside all this.
+            await until(lambda: {id: each.info().connections for id, each in primary.workers.items()} == shares)
+            enough.set()
         assert set(shares) == set(primary.workers)
         assert all(abs(share - each) <= 1 for share in shares.values()), shares
-        assert {id: each.info().connections for id, each in primary.workers.items()} == shares
-        for stream in streams:
-            await stream.aclose()
     print(f"{workers * each} connections over {workers} workers: {dict(shares)}")
 
 

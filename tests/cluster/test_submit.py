@@ -71,7 +71,7 @@ async def test_every_job_is_done_though_a_worker_is_killed_on_the_way() -> None:
         for job in theirs:
             job.cancel()
         assert [await job.result() for job in counted] == [4] * 200
-        now = primary.job_statistics()
+        now = primary.statistics().jobs
         assert (now.done, now.cancelled, now.retried, now.pending, now.running) == (200, 4, 2, 0, 0)
 
 

@@ -55,7 +55,9 @@ def add(commands: Any) -> None:
         """,
     )
     parser.add_argument("target", metavar="TARGET", help="what each worker runs")
-    parser.add_argument("args", nargs="*", metavar="ARG", help="arguments for it")
+    # Without a default it would be named among those that are missing.
+    parser.add_argument("args", nargs="*", default=[], metavar="ARG", help="arguments for it")
+    parser.hint = "options of the target come after --, as in: pyipc run worker.py -- --fast"
     parser.add_argument(
         "--workers", type=_workers, default="auto", metavar="N", help="how many, or 'auto', one for each CPU (default)"
     )
@@ -92,9 +94,9 @@ def add(commands: Any) -> None:
     )
     life.add_argument(
         "--max-restarts",
-        type=common.positive,
+        type=common.count,
         metavar="N",
-        help="within a minute; one more, and it has failed (default: 10)",
+        help="within a minute; one more, and it has failed (default: 10); 0 for none",
     )
     life.add_argument("--max-memory", type=_size, metavar="SIZE", help="replace one that is larger, such as 200M")
     life.add_argument("--max-age", type=common.seconds, metavar="SECONDS", help="replace one that is older")

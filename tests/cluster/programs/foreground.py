@@ -1,6 +1,7 @@
 """Workers for the tests of what runs in the foreground. The module is found in the directory that they run in."""
 
 import os
+import signal
 import sys
 
 import trio
@@ -17,6 +18,14 @@ async def stubborn(worker: cluster.Worker) -> None:
     """Has always something to finish."""
     async with worker.busy():
         await worker.run()
+
+
+async def deaf(worker: cluster.Worker) -> None:
+    """Leaves neither when it is asked to nor after SIGTERM."""
+    with trio.CancelScope(shield=True):
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        await worker.ready()
+        await trio.sleep_forever()
 
 
 async def brief(worker: cluster.Worker) -> None:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from pyipc.cluster import Worker
 
 MEBIBYTE = "x" * 1_000_000
+#: Names that Node's cluster keeps for itself, and those that this one uses on a connection of its own.
+NAMES = ("NODE_CLUSTER", "NODE_ANYTHING", "online", "listening", "ready", "pulse", "leave", "drain", "wanted")
 
 
 async def slow_to_keep(worker: Worker) -> None:
@@ -99,6 +101,17 @@ async def answering(worker: Worker) -> None:
     def leave(message: pyipc.Message[int]) -> None:
         sys.exit(message.data)
 
+    await worker.run()
+
+
+async def named_alike(worker: Worker) -> None:
+    """Asks the primary, under the same name, for the answer to each request."""
+
+    async def ask(message: pyipc.Message[None]) -> Any:
+        return await worker.request(message.event)
+
+    for name in NAMES:
+        worker.on(name, ask)
     await worker.run()
 
 

@@ -15,7 +15,7 @@ MUTANTS: Final = (
         file="pyipc/cluster/jobs.py",
         old="                self._lose(job, desk, loss)\n",
         new="                self._settle(job, None, loss)\n",
-        caught_by="tests/cluster/test_jobs.py::test_another_worker_gets_it_ahead_of_all_that_wait",
+        caught_by="tests/cluster/test_jobs_lost.py::test_another_worker_gets_it_ahead_of_all_that_wait",
     ),
     Mutant(
         name="lost-jobs-wait-again",
@@ -23,7 +23,7 @@ MUTANTS: Final = (
         file="pyipc/cluster/jobs.py",
         old="            line.add_again(job)\n",
         new="            line.add(job)\n",
-        caught_by="tests/cluster/test_jobs.py::test_what_comes_back_keeps_its_order",
+        caught_by="tests/cluster/test_jobs_lost.py::test_what_comes_back_keeps_its_order",
     ),
     Mutant(
         name="starts-that-were-none-count",
@@ -31,7 +31,7 @@ MUTANTS: Final = (
         file="pyipc/cluster/jobs.py",
         old="            job.attempts -= 1  # it never got there\n",
         new="            pass\n",
-        caught_by="tests/cluster/test_jobs.py::test_what_never_got_there_does_not_count_and_does_not_spin",
+        caught_by="tests/cluster/test_jobs_lost.py::test_what_never_got_there_does_not_count_and_does_not_spin",
     ),
     Mutant(
         name="cancelled-jobs-go-on",
@@ -39,7 +39,7 @@ MUTANTS: Final = (
         file="pyipc/cluster/jobs.py",
         old="            job._runner.scope.cancel()\n",
         new="            pass\n",
-        caught_by="tests/cluster/test_jobs.py::test_cancelling_a_job_reaches_its_handler_and_nobody_elses",
+        caught_by="tests/cluster/test_jobs_ended.py::test_cancelling_a_job_reaches_its_handler_and_nobody_elses",
     ),
     Mutant(
         name="bursts-to-one-worker",
@@ -63,7 +63,7 @@ MUTANTS: Final = (
         file="pyipc/cluster/job_desks.py",
         old="        return self.worker is worker and self.generation == worker.generation\n",
         new="        return self.worker is worker\n",
-        caught_by="tests/cluster/test_jobs.py::test_the_next_process_of_a_worker_does_not_wait_for_the_jobs_of_the_one_before",
+        caught_by="tests/cluster/test_jobs_lost.py::test_the_next_process_of_a_worker_does_not_wait_for_the_jobs_of_the_one_before",
     ),
     Mutant(
         name="jobs-in-the-context-of-a-handler",
