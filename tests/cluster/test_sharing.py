@@ -8,8 +8,8 @@ import signal
 import sys
 from contextlib import asynccontextmanager
 from pathlib import Path
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
+from unittest.mock import Mock
 
 import pytest
 import trio
@@ -22,8 +22,6 @@ from tests.conformance.sides import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-
-    from pyipc.cluster.process import WorkerProcess
 
 ROOT = str(Path(__file__).parent.parent.parent)
 PROGRAM = "tests.cluster.programs.sharing:main"
@@ -199,11 +197,11 @@ async def test_an_address_that_a_worker_has_closed_is_given_up(policy: str, late
 async def test_a_worker_that_wants_other_options_is_told_what_it_takes(nursery: trio.Nursery, tmp_path: Path) -> None:
     claims = Claims(RoundRobin(), 4)
     await nursery.start(claims.run)
-    one, other = (SimpleNamespace(is_ready=False, handle=None) for _ in range(2))
+    one, other = (Mock(is_ready=False) for _ in range(2))
     asked: dict[str, Any] = {"address": f"unix:{tmp_path / 's'}", "turn": 0}
-    await claims.listen(cast("WorkerProcess", one), asked | {"options": {"mode": 0o600}})
+    await claims.listen(one, asked | {"options": {"mode": 0o600}})
     with pytest.raises(pyipc.Refused, match=r"A reload cannot change them.* start the cluster again"):
-        await claims.listen(cast("WorkerProcess", other), asked | {"options": {"mode": 0o660}})
+        await claims.listen(other, asked | {"options": {"mode": 0o660}})
     nursery.cancel_scope.cancel()
 
 
