@@ -42,6 +42,9 @@ async def broadcast(
 
     async def send(keeper: Keeper) -> None:
         nonlocal lost
+        # Whichever takes the place of the other meanwhile, each gets it once: both are chosen in the same step.
+        if keeper.successor_process is not None:
+            nursery.start_soon(send_to, keeper.successor_process)
         try:
             await keeper.handle.emit(event, data, attachments=attachments)
         except pyipc.ConnectionClosed:
@@ -52,15 +55,13 @@ async def broadcast(
     async def send_to(process: WorkerProcess) -> None:
         with contextlib.suppress(pyipc.ConnectionClosed, pyipc.LocalProtocolError):
             await process.taking.wait(event)
-            if (connection := process.open_connection) is not None or (connection := process.messages) is not None:
+            if process.messages is not None and not process.is_closed:
                 with process.waited_for():
-                    await connection.emit(event, data, attachments=list(attachments))
+                    await process.messages.emit(event, data, attachments=attachments)
 
     async with trio.open_nursery() as nursery:
         for keeper in keepers:
             nursery.start_soon(send, keeper)
-            if keeper.successor_process is not None:
-                nursery.start_soon(send_to, keeper.successor_process)
     if errors:
         raise errors[0]
     return pyipc.BroadcastReport(len(keepers) - lost, lost)

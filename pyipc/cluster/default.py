@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pyipc.cluster.events import EventType, WorkerEvent
     from pyipc.cluster.handle import WorkerHandle
     from pyipc.cluster.policies import Policy, PolicyFunction, ReusePort, Shared
-    from pyipc.cluster.settings import SettingOverrides
+    from pyipc.cluster.settings import SettingOverrides, WorkerOverrides
 
 __all__ = [
     "default",
@@ -78,7 +78,7 @@ async def fork(
     role: str = "",
     env: Mapping[str, str | None] | None = None,
     wait: bool = True,
-    **settings: Any,
+    **settings: Unpack[WorkerOverrides],
 ) -> WorkerHandle:
     """As `Cluster.fork`.
 

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import signal as signals
 import types
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import trio
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Mapping
     from contextlib import AbstractAsyncContextManager
 
+    from pyipc.cluster.job import Attachment
     from pyipc.cluster.process import WorkerProcess
     from pyipc.cluster.settings import Settings
 
@@ -234,14 +235,38 @@ class WorkerHandle(Events):
         finally:
             process.end_wait()
 
+    @overload
     async def request(
         self,
         event: str,
         data: object = None,
         *,
-        attachments: Iterable[Any] = (),
+        attachments: Iterable[Attachment] = (),
         timeout: float | None = None,
-        result: type[T] | None = None,
+        traceparent: str = "",
+    ) -> Any: ...
+
+    @overload
+    async def request(
+        self,
+        event: str,
+        data: object = None,
+        *,
+        attachments: Iterable[Attachment] = (),
+        timeout: float | None = None,
+        result: type[T],
+        traceparent: str = "",
+    ) -> T: ...
+
+    async def request(
+        self,
+        event: str,
+        data: object = None,
+        *,
+        attachments: Iterable[Attachment] = (),
+        timeout: float | None = None,
+        result: Any = None,
+        traceparent: str = "",
     ) -> Any:
         """Ask it something, and wait for the answer. See `pyipc.Connection.request`.
 
@@ -261,19 +286,55 @@ class WorkerHandle(Events):
             process, connection = await self._connection(event)
         process.in_flight += 1
         try:
-            if result is None:
-                return await connection.request(event, data, attachments=attachments, timeout=timeout)
-            return await connection.request(event, data, attachments=attachments, timeout=timeout, result=result)
+            return await connection.request(
+                event, data, attachments=attachments, timeout=timeout, result=result, traceparent=traceparent
+            )
         finally:
             process.end_wait()
 
-    def stream(self, event: str, data: object = None, **how: Any) -> AbstractAsyncContextManager[pyipc.Stream[Any]]:
+    @overload
+    def stream(
+        self,
+        event: str,
+        data: object = None,
+        *,
+        attachments: Iterable[Attachment] = (),
+        timeout: float | None = None,
+        traceparent: str = "",
+    ) -> AbstractAsyncContextManager[pyipc.Stream[Any]]: ...
+
+    @overload
+    def stream(
+        self,
+        event: str,
+        data: object = None,
+        *,
+        attachments: Iterable[Attachment] = (),
+        timeout: float | None = None,
+        result: type[T],
+        traceparent: str = "",
+    ) -> AbstractAsyncContextManager[pyipc.Stream[T]]: ...
+
+    def stream(
+        self,
+        event: str,
+        data: object = None,
+        *,
+        attachments: Iterable[Attachment] = (),
+        timeout: float | None = None,
+        result: Any = None,
+        traceparent: str = "",
+    ) -> AbstractAsyncContextManager[pyipc.Stream[Any]]:
         """Ask it for a stream. See `pyipc.Connection.stream`.
 
         Raises:
             ConnectionLost: It has no process.
         """
-        return self._stream(event, data, how)
+        return self._stream(
+            event,
+            data,
+            {"attachments": list(attachments), "timeout": timeout, "result": result, "traceparent": traceparent},
+        )
 
     @contextlib.asynccontextmanager
     async def _stream(self, event: str, data: object, how: dict[str, Any]) -> AsyncIterator[pyipc.Stream[Any]]:

@@ -161,7 +161,7 @@ class Keeper:
     @property
     def successor_process(self) -> WorkerProcess | None:
         """The process that may take the place of the present one, if there is one."""
-        return self._successor
+        return None if self._successor is self.handle.current else self._successor
 
     @asynccontextmanager
     async def successor(self) -> AsyncIterator[WorkerProcess]:

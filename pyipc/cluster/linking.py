@@ -11,7 +11,7 @@ import functools
 import itertools
 import logging
 import socket
-from typing import TYPE_CHECKING, Any, Final, NoReturn, final
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar, final, overload
 
 import trio
 
@@ -22,14 +22,18 @@ from pyipc.nursery import hidden_nursery
 from pyipc.transports import Peer, SocketLink, Transport
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+    from contextlib import AbstractAsyncContextManager
 
     from pyipc.cluster.courier import Carrier, Header
+    from pyipc.cluster.job import Attachment
     from pyipc.transports import Link
 
 __all__ = ["Colleague", "Linking", "WorkerPeer"]
 
 logger: logging.Logger = logging.getLogger("pyipc.cluster")
+
+T = TypeVar("T")
 
 # Nobody but the primary can bring anybody here.
 _MANY: Final = 1_000_000
@@ -250,7 +254,16 @@ class Colleague:
         """
         await self.emit("message", data)
 
-    async def emit(self, event: str, data: object = None, **how: Any) -> None:
+    async def emit(
+        self,
+        event: str,
+        data: object = None,
+        *,
+        attachments: Iterable[Attachment] = (),
+        confirm: bool = False,
+        timeout: float | None = None,
+        traceparent: str = "",
+    ) -> None:
         """Send it an event, for its handlers. See `pyipc.Client.emit`.
 
         Raises:
@@ -259,9 +272,50 @@ class Colleague:
 
         Cancellation: a cancelled emit has sent nothing, unless it was waiting to be confirmed.
         """
-        await (await self.client()).emit(event, data, **how)
+        client = await self.client()
+        if not (attachments or confirm or traceparent):  # which costs less
+            await client.emit(event, data)
+            return
+        await client.emit(
+            event, data, attachments=list(attachments), confirm=confirm, timeout=timeout, traceparent=traceparent
+        )
 
-    async def request(self, event: str, data: object = None, **how: Any) -> Any:
+    @overload
+    async def request(
+        self,
+        event: str,
+        data: object = None,
+        *,
+        attachments: Iterable[Attachment] = (),
+        timeout: float | None = None,
+        idempotent: bool = False,
+        traceparent: str = "",
+    ) -> Any: ...
+
+    @overload
+    async def request(
+        self,
+        event: str,
+        data: object = None,
+        *,
+        attachments: Iterable[Attachment] = (),
+        timeout: float | None = None,
+        idempotent: bool = False,
+        result: type[T],
+        traceparent: str = "",
+    ) -> T: ...
+
+    async def request(
+        self,
+        event: str,
+        data: object = None,
+        *,
+        attachments: Iterable[Attachment] = (),
+        timeout: float | None = None,
+        idempotent: bool = False,
+        result: Any = None,
+        traceparent: str = "",
+    ) -> Any:
         """Ask it something. See `pyipc.Client.request`.
 
         Raises:
@@ -272,15 +326,63 @@ class Colleague:
 
         Cancellation: the worker is told, and cancels its handler.
         """
-        return await (await self.client()).request(event, data, **how)
+        client = await self.client()
+        return await client.request(
+            event,
+            data,
+            attachments=list(attachments),
+            timeout=timeout,
+            idempotent=idempotent,
+            result=result,
+            traceparent=traceparent,
+        )
 
-    @contextlib.asynccontextmanager
-    async def stream(self, event: str, data: object = None, **how: Any) -> AsyncIterator[pyipc.Stream[Any]]:
+    @overload
+    def stream(
+        self,
+        event: str,
+        data: object = None,
+        *,
+        attachments: Iterable[Attachment] = (),
+        timeout: float | None = None,
+        traceparent: str = "",
+    ) -> AbstractAsyncContextManager[pyipc.Stream[Any]]: ...
+
+    @overload
+    def stream(
+        self,
+        event: str,
+        data: object = None,
+        *,
+        attachments: Iterable[Attachment] = (),
+        timeout: float | None = None,
+        result: type[T],
+        traceparent: str = "",
+    ) -> AbstractAsyncContextManager[pyipc.Stream[T]]: ...
+
+    def stream(
+        self,
+        event: str,
+        data: object = None,
+        *,
+        attachments: Iterable[Attachment] = (),
+        timeout: float | None = None,
+        result: Any = None,
+        traceparent: str = "",
+    ) -> AbstractAsyncContextManager[pyipc.Stream[Any]]:
         """Ask it for a stream. See `pyipc.Client.stream`.
 
         Raises:
             UnknownWorker: It is not there, and will not be.
         """
+        return self._stream(
+            event,
+            data,
+            {"attachments": list(attachments), "timeout": timeout, "result": result, "traceparent": traceparent},
+        )
+
+    @contextlib.asynccontextmanager
+    async def _stream(self, event: str, data: object, how: dict[str, Any]) -> AsyncIterator[pyipc.Stream[Any]]:
         async with (await self.client()).stream(event, data, **how) as stream:
             yield stream
 

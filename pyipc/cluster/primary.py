@@ -12,6 +12,7 @@ import trio
 
 import pyipc
 from pyipc.cluster import control
+from pyipc.cluster.answering import answer_workers
 from pyipc.cluster.broadcasting import broadcast
 from pyipc.cluster.claiming import Claims
 from pyipc.cluster.environment import invitation
@@ -23,9 +24,17 @@ from pyipc.cluster.introducing import Introductions
 from pyipc.cluster.jobs import Jobs
 from pyipc.cluster.keeper import Keeper
 from pyipc.cluster.policies import Policy, PolicyFunction, ReusePort, Shared, policy_from
+from pyipc.cluster.publishing import Publishing
 from pyipc.cluster.pulse import check_memory_known
 from pyipc.cluster.reloading import replace_all
-from pyipc.cluster.settings import SettingOverrides, Settings, check_number_of_workers, check_role, check_worker
+from pyipc.cluster.settings import (
+    SettingOverrides,
+    Settings,
+    WorkerOverrides,
+    check_number_of_workers,
+    check_role,
+    check_worker,
+)
 from pyipc.cluster.starting import wait_all_started, wait_started
 from pyipc.cluster.statistics import ClusterStatistics
 from pyipc.cluster.submitting import Submitting
@@ -42,7 +51,7 @@ __all__ = ["Cluster"]
 logger: logging.Logger = logging.getLogger("pyipc.cluster")
 
 
-class Cluster(Events, Submitting):
+class Cluster(Events, Publishing, Submitting):
     """A primary with its workers, for the length of an ``async with`` block.
 
     Entering it starts ``workers`` processes and waits until all are ready. Leaving it lets them finish what is under
@@ -116,7 +125,7 @@ class Cluster(Events, Submitting):
         )
         self._switchboard = Switchboard(inner, self._settings.max_frame_size, self._has_handlers)
         inner.on("message", self._on_message)
-        self._answer_workers(self._switchboard.router)
+        answer_workers(self._switchboard, self._claims, self._introductions)
 
     def __repr__(self) -> str:
         state = (
@@ -196,7 +205,7 @@ class Cluster(Events, Submitting):
         try:
             await context.enter_async_context(self._running())
         except BaseException:
-            self._is_over = True
+            self._is_leaving = self._is_over = True
             raise
         self._context = context
         return self
@@ -226,6 +235,8 @@ class Cluster(Events, Submitting):
                 raise
             else:
                 await self._end()
+            finally:
+                self._is_leaving = True
 
     async def _start_first(self) -> None:
         """Start those that there are to be from the beginning, all at the same time."""
@@ -243,7 +254,7 @@ class Cluster(Events, Submitting):
         role: str = "",
         env: Mapping[str, str | None] | None = None,
         wait: bool = True,
-        **settings: Any,
+        **settings: Unpack[WorkerOverrides],
     ) -> WorkerHandle:
         """Start a worker.
 
@@ -455,17 +466,6 @@ class Cluster(Events, Submitting):
         keepers = [each for each in self._keepers.values() if role is None or each.handle.role == role]
         return await broadcast(keepers, event, data, list(attachments))
 
-    async def publish(self, topic: str, data: object = None, **how: Any) -> pyipc.BroadcastReport:
-        """Publish under a topic, to workers that have subscribed. See `pyipc.Server.publish`.
-
-        Cancellation: a cancelled publish has sent nothing.
-        """
-        return await self._switchboard.messages.publish(topic, data, **how)
-
-    def subscribe(self, pattern: str, **how: Any) -> Any:
-        """Subscribe to what workers publish. See `pyipc.Server.subscribe`."""
-        return self._switchboard.messages.subscribe(pattern, **how)
-
     # --- what workers say ---
 
     def _has_handlers(self, process: WorkerProcess) -> bool:
@@ -476,22 +476,3 @@ class Cluster(Events, Submitting):
         process = self._switchboard.worker_process(message.connection)
         if process is not None:
             await process.on_message(message)
-
-    def _answer_workers(self, router: pyipc.Router) -> None:
-        """Handle what workers say of themselves."""
-        process_of = self._switchboard.process_of
-        router.on(control.LISTEN, lambda message: self._claims.listen(process_of(message), message.data))
-        router.on(control.LINK, lambda message: self._introductions.introduce(process_of(message), message.data))
-        router.on(control.LINKED, lambda message: self._introductions.taken(process_of(message), message.data))
-        router.on(control.UNLISTEN, lambda message: self._claims.close(process_of(message), message.data))
-        router.on(control.ONLINE, lambda message: process_of(message).on_online())
-        router.on(control.TAKING, lambda message: process_of(message).taking.told(message.data))
-        router.on(control.ASKING, lambda message: process_of(message).is_listened_to.set())
-        router.on(control.READY, lambda message: process_of(message).on_ready())
-        router.on(control.PULSE, lambda message: process_of(message).on_pulse(message.data))
-        router.on(control.FAILED, lambda message: process_of(message).on_failed(str(message.data)))
-        router.on(control.LEAVE, lambda message: process_of(message).on_leave(voluntary=bool(message.data)))
-        router.on(
-            control.LISTENING,
-            lambda message: process_of(message).on_listening(pyipc.parse_address(message.data)),
-        )

@@ -8,7 +8,7 @@ import os
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal, TypedDict
 
-__all__ = ["SettingOverrides", "Settings", "check_number_of_workers", "check_role", "check_worker"]
+__all__ = ["SettingOverrides", "Settings", "WorkerOverrides", "check_number_of_workers", "check_role", "check_worker"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,14 +202,13 @@ def _are(values: object, kind: type) -> bool:
     return isinstance(values, Collection) and all(isinstance(each, kind) for each in values)
 
 
-class SettingOverrides(TypedDict, total=False):
-    """The same names, for keyword arguments."""
+class WorkerOverrides(TypedDict, total=False):
+    """The same names, for keyword arguments, without ``env``."""
 
     exec: str | None
     args: Sequence[str] | None
     exec_args: Sequence[str] | None
     cwd: str | None
-    env: Mapping[str, str | None]
     silent: bool
     stdout: int | None
     uid: str | int | None
@@ -233,3 +232,9 @@ class SettingOverrides(TypedDict, total=False):
     max_pending_jobs: int
     max_handovers: int
     max_frame_size: int
+
+
+class SettingOverrides(WorkerOverrides, total=False):
+    """The same names, for keyword arguments."""
+
+    env: Mapping[str, str | None]

@@ -12,6 +12,7 @@ import trio
 
 import pyipc
 from pyipc.cluster import control
+from pyipc.cluster.correspondence import Correspondence
 from pyipc.cluster.linking import WorkerPeer
 from pyipc.cluster.taking import Wanted
 
@@ -32,7 +33,7 @@ logger: logging.Logger = logging.getLogger("pyipc.cluster")
 F = TypeVar("F", bound="Callable[[pyipc.Message[Any]], object]")
 
 
-class Worker:
+class Worker(Correspondence):
     """This process, as a worker of a cluster. Made by `join`, and given to the function that a worker runs.
 
     Args:
@@ -260,75 +261,6 @@ class Worker:
         Cancellation: the primary gives the address up after a while.
         """
         return await self._host.open_listeners(address)
-
-    # --- talking to the primary ---
-
-    async def send(self, data: object) -> None:
-        """Send the primary something, for its handlers of ``message``, as Node's ``process.send()`` does.
-
-        Cancellation: a cancelled send has sent nothing.
-        """
-        await self.emit("message", data)
-
-    async def emit(self, event: str, data: object = None, **how: Any) -> None:
-        """Send the primary an event, for the handlers of its `Cluster.router`. See `pyipc.Client.emit`.
-
-        Raises:
-            ConnectionClosed: The primary is gone.
-            LocalProtocolError: The event cannot be sent.
-
-        Cancellation: a cancelled emit has sent nothing, unless it was waiting to be confirmed.
-        """
-        if how.get("confirm"):
-            await self._begin_asking()
-        await self._messages.emit(event, data, **how)
-
-    async def request(self, event: str, data: object = None, **how: Any) -> Any:
-        """Ask the primary something. See `pyipc.Client.request`.
-
-        Raises:
-            RequestError: It was not answered with a result.
-            ConnectionLost: The primary is gone.
-            LocalProtocolError: The request cannot be sent.
-
-        Cancellation: the primary is told, and cancels its handler.
-        """
-        await self._begin_asking()
-        return await self._messages.request(event, data, **how)
-
-    async def _begin_asking(self) -> None:
-        """Tell the primary that somebody is about to wait for an answer, as long as it waits for this worker."""
-        if not (self._is_ready or self._is_asking):
-            self._is_asking = True
-            await self._control.emit(control.ASKING)
-
-    def stream(self, event: str, data: object = None, **how: Any) -> AbstractAsyncContextManager[pyipc.Stream[Any]]:
-        """Ask the primary for a stream. See `pyipc.Client.stream`."""
-        return self._stream(event, data, how)
-
-    @asynccontextmanager
-    async def _stream(self, event: str, data: object, how: dict[str, Any]) -> AsyncIterator[pyipc.Stream[Any]]:
-        await self._begin_asking()
-        async with self._messages.stream(event, data, **how) as stream:
-            yield stream
-
-    async def publish(self, topic: str, data: object = None, **how: Any) -> None:
-        """Publish under a topic, to the primary and to all workers that have subscribed. See `pyipc.Client.publish`.
-
-        Cancellation: a cancelled publish has sent nothing.
-        """
-        await self._messages.publish(topic, data, **how)
-
-    def subscribe(self, pattern: str, **how: Any) -> AbstractAsyncContextManager[pyipc.Subscription]:
-        """Subscribe to what the primary and other workers publish. See `pyipc.Client.subscribe`."""
-        return self._messages.subscribe(pattern, **how)
-
-    async def flush(self) -> None:
-        """Wait until everything sent to the primary so far is with the operating system.
-
-        Cancellation: nothing is unsent by it.
-        """
-        await self._messages.flush()
 
     # --- talking to other workers ---
 
