@@ -148,7 +148,8 @@ class Claims:
             raise pyipc.Refused(
                 "listen",
                 f"{address} is taken with other options by another worker ({taken.options}, and not {options}); use "
-                "the same in all workers",
+                "the same in all workers. A reload cannot change them, as the old workers listen there until it is done: "
+                "start the cluster again",
             )
         taken.users.add(process)
         taken.closed.discard(process)

@@ -8,15 +8,22 @@ import signal
 import sys
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 import trio
 
+import pyipc
 from pyipc import cluster
+from pyipc.cluster.claiming import Claims
+from pyipc.cluster.policies import RoundRobin
+from tests.conformance.sides import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+    from pyipc.cluster.process import WorkerProcess
 
 ROOT = str(Path(__file__).parent.parent.parent)
 PROGRAM = "tests.cluster.programs.sharing:main"
@@ -69,22 +76,27 @@ async def owners(port: int, sources: list[str]) -> dict[str, str]:
 async def test_round_robin_shares_idle_connections_of_a_burst_evenly(workers: int, each: int) -> None:
     # A stall of this machine is not to be taken for a worker that blocks.
     async with sharing(workers, policy=cluster.RoundRobin(patience=10)) as (primary, port):
-        streams: list[trio.SocketStream] = []
         shares: collections.Counter[str] = collections.Counter()
+        all_there = trio.Event()
+        enough = trio.Event()
 
         async def hold() -> None:
             stream, worker = await connect(port)
-            streams.append(stream)
-            shares[worker] += 1
+            async with stream:
+                shares[worker] += 1
+                if shares.total() == workers * each:
+                    all_there.set()
+                await enough.wait()
 
         async with trio.open_nursery() as nursery:
             for _ in range(workers * each):
                 nursery.start_soon(hold)
+            await all_there.wait()
+            # What a worker has taken is told over its courier, which is read beside all this.
+            await until(lambda: {id: each.info().connections for id, each in primary.workers.items()} == shares)
+            enough.set()
         assert set(shares) == set(primary.workers)
         assert all(abs(share - each) <= 1 for share in shares.values()), shares
-        assert {id: each.info().connections for id, each in primary.workers.items()} == shares
-        for stream in streams:
-            await stream.aclose()
     print(f"{workers * each} connections over {workers} workers: {dict(shares)}")
 
 
@@ -181,6 +193,17 @@ async def test_an_address_that_a_worker_has_closed_is_given_up(policy: str, late
         with trio.fail_after(30):
             while len(ports) < 2 or any([await is_open(port) for port in ports]):  # noqa: ASYNC110 - nobody tells
                 await trio.sleep(0.1)
+
+
+async def test_a_worker_that_wants_other_options_is_told_what_it_takes(nursery: trio.Nursery) -> None:
+    claims = Claims(RoundRobin(), 4)
+    await nursery.start(claims.run)
+    one, other = (SimpleNamespace(is_ready=False, handle=None) for _ in range(2))
+    asked: dict[str, Any] = {"address": "tcp://127.0.0.1:0", "turn": 0}
+    await claims.listen(cast("WorkerProcess", one), asked | {"options": {"backlog": 1}})
+    with pytest.raises(pyipc.Refused, match="A reload cannot change them.* start the cluster again"):
+        await claims.listen(cast("WorkerProcess", other), asked | {"options": {"backlog": 2}})
+    nursery.cancel_scope.cancel()
 
 
 async def is_open(port: int) -> bool:
