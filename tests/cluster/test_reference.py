@@ -20,7 +20,10 @@ def test_the_page_is_the_one_that_the_code_makes() -> None:
 
 @pytest.mark.parametrize(
     "kind",
-    [cluster.Settings, cluster.WorkerEvent, cluster.WorkerInfo, cluster.JobStatistics],
+    [
+        *[cluster.Settings, cluster.WorkerEvent, cluster.WorkerInfo],
+        *[cluster.ClusterStatistics, cluster.JobStatistics, cluster.HandingStatistics],
+    ],
     ids=lambda kind: kind.__name__,
 )
 def test_every_field_says_what_it_means(kind: type[Any]) -> None:

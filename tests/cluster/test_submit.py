@@ -107,7 +107,7 @@ async def test_leaving_waits_for_jobs_but_not_for_those_that_nobody_can_do(
     assert [await job.result() for job in jobs] == [4] * 50
     with pytest.raises(pyipc.ConnectionClosed):
         await for_nobody.result()
-    assert "the cluster is closed with 1 jobs that are not done" in caplog.text
+    assert "the cluster is closed with a job that is not done" in caplog.text
 
 
 async def test_a_worker_that_leaves_finishes_its_jobs_and_gets_no_more() -> None:

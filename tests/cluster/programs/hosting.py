@@ -28,6 +28,12 @@ async def main(worker: Worker) -> None:
             async with pyipc.Server("tcp://127.0.0.1:0") as server:
                 return str(server.addresses[0])
 
+        @worker.on("open alone")
+        async def open_alone(message: pyipc.Message[None]) -> str:
+            with pyipc.hosted_by(None):
+                async with pyipc.Server("tcp://127.0.0.1:0") as server:
+                    return str(server.addresses[0])
+
         @worker.on("open in a task")
         async def open_in_a_task(message: pyipc.Message[None]) -> str:
             await nursery.start(serve)
