@@ -26,6 +26,7 @@ from pyipc.cluster.errors import WorkerFailed as WorkerFailed
 from pyipc.cluster.events import EVENTS as EVENTS
 from pyipc.cluster.events import WorkerEvent as WorkerEvent
 from pyipc.cluster.handing import HandingStatistics as HandingStatistics
+from pyipc.cluster.handle import ProcessInfo as ProcessInfo
 from pyipc.cluster.handle import WorkerHandle as WorkerHandle
 from pyipc.cluster.handle import WorkerInfo as WorkerInfo
 from pyipc.cluster.job import Job as Job
@@ -84,6 +85,7 @@ __all__ = [
     "LineReporter",
     "Load",
     "Policy",
+    "ProcessInfo",
     "ReloadFailed",
     "Reporter",
     "ReusePort",

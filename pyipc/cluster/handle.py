@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pyipc.cluster.process import WorkerProcess
     from pyipc.cluster.settings import Settings
 
-__all__ = ["WorkerHandle", "WorkerInfo"]
+__all__ = ["ProcessInfo", "WorkerHandle", "WorkerInfo"]
 
 T = TypeVar("T")
 
@@ -59,6 +59,29 @@ class WorkerInfo:
     memory: int | None
     lag: float | None
     env: Mapping[str, str | None]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessInfo:
+    """One process of a worker.
+
+    Attributes:
+        pid: The process id; ``None`` before it was started.
+        generation: How many processes the worker has had until this one, that included.
+        state: ``"starting"``, ``"online"``, ``"ready"``, ``"draining"`` or ``"gone"``.
+        code: Its exit code; ``None`` while it is there, and if a signal ended it.
+        signal: The number of the signal that ended it.
+        voluntary: Whether its end was asked for, by the primary or by itself.
+        failure: Why it was ended, or why its program failed, as far as it could tell; may be empty.
+    """
+
+    pid: int | None
+    generation: int
+    state: str
+    code: int | None
+    signal: int | None
+    voluntary: bool
+    failure: str
 
 
 class WorkerHandle(Events):
@@ -138,9 +161,20 @@ class WorkerHandle(Events):
         return None if self.current is None or self.is_dead else self.current.pid
 
     @property
-    def process(self) -> WorkerProcess | None:
-        """Its process: the one that it has, or had last."""
-        return self.current
+    def process(self) -> ProcessInfo | None:
+        """Its process, as of now: the one that it has, or had last. ``None`` before there was any."""
+        process = self.current
+        if process is None:
+            return None
+        return ProcessInfo(
+            pid=process.pid,
+            generation=process.generation,
+            state=str(process.state),
+            code=process.code,
+            signal=process.signal,
+            voluntary=process.voluntary,
+            failure=process.failure,
+        )
 
     @property
     def is_connected(self) -> bool:

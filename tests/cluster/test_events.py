@@ -131,7 +131,7 @@ async def test_each_event_tells_what_it_says_and_nothing_else() -> None:
         for count in (2, 3):
             await worker.send({"text": "hello"})
             await diary.seen("message", count=count - 1)
-            worker.process.kill()  # type: ignore[union-attr]
+            worker.current.kill()  # type: ignore[union-attr]
             if count == 2:
                 await diary.seen("ready", count=2)
         await diary.seen("error")
@@ -199,7 +199,7 @@ async def test_a_handler_of_a_message_may_wait_for_the_end_of_the_process_that_s
     @primary.on("message")
     async def end(event: cluster.WorkerEvent) -> None:
         assert event.worker is not None
-        process = event.worker.process
+        process = event.worker.current
         assert process is not None
         match what:
             case "disconnect":

@@ -243,7 +243,12 @@ async def test_sigterm_from_outside_drains_and_is_followed_by_a_restart() -> Non
             os.kill(pid, signal.SIGTERM)
         end = await diary.seen("exit")
         assert (end.code, end.voluntary) == (0, False)
+        assert worker.process is not None
+        if worker.process.generation == 1:
+            assert (worker.process.state, worker.process.code, worker.process.voluntary) == ("gone", 0, False)
         await diary.seen("ready", count=2)
+        assert worker.process is not None
+        assert (worker.process.state, worker.process.generation, worker.process.pid) == ("ready", 2, worker.pid)
 
 
 async def test_exit_codes_and_modes_of_restart() -> None:
@@ -306,7 +311,7 @@ async def test_the_table_tells_lag_and_memory(monkeypatch: pytest.MonkeyPatch) -
     primary, _ = made(workers=1, heartbeat_interval=0.1)
     async with primary:
         worker = primary.worker("1")
-        process = worker.process
+        process = worker.current
         assert process is not None
         lags: list[float] = []
         note = process.on_pulse
