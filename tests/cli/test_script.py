@@ -92,8 +92,19 @@ async def test_cert(tmp_path: Path) -> None:
     assert "sha256:" in shown.out
 
 
+async def test_run(tmp_path: Path) -> None:
+    program = tmp_path / "brief.py"
+    program.write_text(
+        "from pyipc import cluster\n\n\nasync def main(worker):\n    await worker.ready()\n\n\n"
+        "cluster.run_worker(main)\n"
+    )
+    result = await run("run", str(program), "--workers", "1", command=SCRIPTED)
+    assert (result.status, result.out) == (0, "")
+    assert "all workers have returned" in result.err
+
+
 def test_all_of_them_are_here() -> None:
     assert set(COMMANDS) == {
         *("serve", "request", "emit", "tap", "doctor", "broadcast", "listen", "bench", "cert"),
-        *("subscribe", "publish", "stream"),
+        *("subscribe", "publish", "stream", "run"),
     }

@@ -47,8 +47,7 @@ def add(commands: Any) -> None:
             shows how each of them is.
         """,
         examples="""
-            pyipc run app:main                            # a worker for each CPU
-            pyipc run app:main --workers 4 --role web
+            pyipc run app:main --workers 4                # else one for each CPU
             pyipc run worker.py --workers 2 -- --fast     # a script, with an argument of its own
             pyipc run app:main --reload                   # new workers whenever a source file changes
             pyipc run app:main --json > steps.jsonl       # for another program
