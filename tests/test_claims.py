@@ -84,12 +84,12 @@ def no_descriptor_leaks() -> Iterator[None]:
 
 
 @asynccontextmanager
-async def another_process(subject: Subject, claim: Claim) -> AsyncIterator[tuple[int, Give]]:
+async def another_process(claimant: Claimant, claim: Claim) -> AsyncIterator[tuple[int, Give]]:
     """A process that serves what it is given: its number, and a function that gives it what was accepted."""
     ours, theirs = (None, None) if IS_WINDOWS else socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     inherited: dict[str, Any] = {} if theirs is None else {"pass_fds": [theirs.fileno()]}
     mailbox = "" if theirs is None else theirs.fileno()
-    arguments = (subject.address.scheme, claim.address, subject.certificate, mailbox)
+    arguments = (claimant.address.scheme, claim.address, claimant.certificate, mailbox)
     process = await trio.lowlevel.open_process(
         [sys.executable, "-c", WORKER, *map(str, arguments)],
         stdin=subprocess.PIPE,
@@ -123,7 +123,7 @@ async def another_process(subject: Subject, claim: Claim) -> AsyncIterator[tuple
             await process.wait()
 
 
-class Subject:
+class Claimant:
     """An address of a kind: who takes it, and how clients reach it."""
 
     def __init__(self, kind: str, folder: Path) -> None:
@@ -202,16 +202,16 @@ PASSED_ON = [
 
 
 @pytest.fixture
-def subject(request: pytest.FixtureRequest, tmp_path: Path) -> Subject:
-    return Subject(request.param, tmp_path)
+def claimant(request: pytest.FixtureRequest, tmp_path: Path) -> Claimant:
+    return Claimant(request.param, tmp_path)
 
 
 # --- from one process to another ---
 
 
-@pytest.mark.parametrize("subject", PASSED_ON, indirect=True)
-async def test_what_one_process_accepts_another_one_serves(subject: Subject) -> None:
-    async with subject.claimed() as claim, another_process(subject, claim) as (pid, give):
+@pytest.mark.parametrize("claimant", PASSED_ON, indirect=True)
+async def test_what_one_process_accepts_another_one_serves(claimant: Claimant) -> None:
+    async with claimant.claimed() as claim, another_process(claimant, claim) as (pid, give):
         for _ in range(3):
             async with trio.open_nursery() as nursery:
 
@@ -219,61 +219,63 @@ async def test_what_one_process_accepts_another_one_serves(subject: Subject) -> 
                 async def accept() -> None:
                     await give(await claim.accept())
 
-                async with pyipc.connect(subject.endpoint(claim)) as client:
+                async with pyipc.connect(claimant.endpoint(claim)) as client:
                     told = await client.request("who", timeout=20)
                     large = await client.request("who", "x" * 200_000, timeout=20)
             assert told["served_by"] == large["served_by"] == pid
-            if subject.is_local:  # the kernel knows the client still, although somebody else accepted it
+            if claimant.is_local:  # the kernel knows the client still, although somebody else accepted it
                 assert told["pid"] == os.getpid()
                 assert told["address"] == str(claim.address)
                 assert told["sid"] if IS_WINDOWS else told["uid"] == os.geteuid()
             else:
-                assert told["address"].startswith(f"{subject.kind}://127.0.0.1:")
+                assert told["address"].startswith(f"{claimant.kind}://127.0.0.1:")
                 assert told["pid"] is None
 
 
-@pytest.mark.parametrize("subject", PASSED_ON, indirect=True)
-async def test_a_process_that_ends_takes_its_connections_along_and_not_the_address(subject: Subject) -> None:
-    async with subject.claimed() as claim:
+@pytest.mark.parametrize("claimant", PASSED_ON, indirect=True)
+async def test_a_process_that_ends_takes_its_connections_along_and_not_the_address(claimant: Claimant) -> None:
+    async with claimant.claimed() as claim:
         for _ in range(2):
-            async with another_process(subject, claim) as (pid, give), trio.open_nursery() as nursery:
+            async with another_process(claimant, claim) as (pid, give), trio.open_nursery() as nursery:
 
                 @nursery.start_soon
                 async def accept() -> None:
                     await give(await claim.accept())
 
-                async with pyipc.connect(subject.endpoint(claim)) as client:
+                async with pyipc.connect(claimant.endpoint(claim)) as client:
                     assert (await client.request("who", timeout=20))["served_by"] == pid
 
 
 # --- in one process ---
 
 
-@pytest.mark.parametrize("subject", KINDS, indirect=True)
-async def test_a_claimed_address_is_taken_until_the_claim_is_closed(subject: Subject) -> None:
-    async with subject.claimed() as claim:
-        assert subject.is_local or claim.address.port > 0
-        if subject.kind != "fd" and not (is_wine() and subject.is_local):  # which lets anybody make a pipe of that name
-            assert dataclasses.replace(claim.address, port=subject.address.port) == subject.address
+@pytest.mark.parametrize("claimant", KINDS, indirect=True)
+async def test_a_claimed_address_is_taken_until_the_claim_is_closed(claimant: Claimant) -> None:
+    async with claimant.claimed() as claim:
+        assert claimant.is_local or claim.address.port > 0
+        if claimant.kind != "fd" and not (
+            is_wine() and claimant.is_local
+        ):  # which lets anybody make a pipe of that name
+            assert dataclasses.replace(claim.address, port=claimant.address.port) == claimant.address
             with pytest.raises(AddressInUse):
-                await subject.transport.claim(claim.address, {})
+                await claimant.transport.claim(claim.address, {})
             with pytest.raises(AddressInUse):
-                await subject.transport.listen(claim.address, subject.options)
+                await claimant.transport.listen(claim.address, claimant.options)
     with pytest.raises(ConnectionClosed):
         await claim.accept()
-    if subject.kind == "fd":
+    if claimant.kind == "fd":
         with pytest.raises(AddressError, match="works once"):
-            await subject.transport.claim(subject.address, {})
+            await claimant.transport.claim(claimant.address, {})
     else:
-        await (await subject.transport.claim(claim.address, {})).aclose()
+        await (await claimant.transport.claim(claim.address, {})).aclose()
 
 
-@pytest.mark.parametrize("subject", KINDS, indirect=True)
-async def test_others_may_accept_on_the_sockets_themselves(subject: Subject) -> None:
-    async with subject.claimed() as claim:
+@pytest.mark.parametrize("claimant", KINDS, indirect=True)
+async def test_others_may_accept_on_the_sockets_themselves(claimant: Claimant) -> None:
+    async with claimant.claimed() as claim:
         if not claim.sockets:
             assert IS_WINDOWS
-            assert subject.is_local
+            assert claimant.is_local
             return
         for sock in claim.sockets:
             where = sock.getsockname()
@@ -283,14 +285,14 @@ async def test_others_may_accept_on_the_sockets_themselves(subject: Subject) -> 
                 accepted.close()
 
 
-@pytest.mark.parametrize("subject", KINDS, indirect=True)
-async def test_links_of_what_was_accepted(subject: Subject) -> None:
+@pytest.mark.parametrize("claimant", KINDS, indirect=True)
+async def test_links_of_what_was_accepted(claimant: Claimant) -> None:
     """Listening is a claim, and what its adopter makes of what it accepts."""
-    claim = await subject.transport.claim(subject.address, subject.options)
-    listener = ClaimListener(claim, subject.transport.adopter(claim.address, subject.options))
+    claim = await claimant.transport.claim(claimant.address, claimant.options)
+    listener = ClaimListener(claim, claimant.transport.adopter(claim.address, claimant.options))
     assert listener.address == claim.address
     server = pyipc.Server()
-    endpoint = Endpoint(claim.address, tls=cast("Any", subject.options.get("tls")))
+    endpoint = Endpoint(claim.address, tls=cast("Any", claimant.options.get("tls")))
 
     @server.on("who")
     def who(message: pyipc.Message[Any]) -> str:
@@ -301,25 +303,25 @@ async def test_links_of_what_was_accepted(subject: Subject) -> None:
 
     async with server, trio.open_nursery() as nursery:
         nursery.start_soon(accept)
-        async with pyipc.connect(subject.endpoint(claim)) as client:
-            assert (await client.request("who")).startswith(f"{claim.address}" if subject.is_local else subject.kind)
+        async with pyipc.connect(claimant.endpoint(claim)) as client:
+            assert (await client.request("who")).startswith(f"{claim.address}" if claimant.is_local else claimant.kind)
     await listener.aclose()
     with pytest.raises(ConnectionClosed):
         await listener.accept()
 
 
-@pytest.mark.parametrize("subject", KINDS, indirect=True)
-async def test_whoever_waits_in_line_is_handed_out_when_a_claim_retires(subject: Subject) -> None:
-    async with subject.claimed() as claim:
-        links = [await subject.call(claim) for _ in range(3)]
+@pytest.mark.parametrize("claimant", KINDS, indirect=True)
+async def test_whoever_waits_in_line_is_handed_out_when_a_claim_retires(claimant: Claimant) -> None:
+    async with claimant.claimed() as claim:
+        links = [await claimant.call(claim) for _ in range(3)]
         first = await claim.accept()
         waiting = list(claim.retire())
         assert len(waiting) == 2
-        if subject.kind in ("local", "unix", "node-ipc") and sys.platform == "linux":
+        if claimant.kind in ("local", "unix", "node-ipc") and sys.platform == "linux":
             with pytest.raises(ConnectError):
-                await subject.call(claim)
+                await claimant.call(claim)
         await claim.aclose()
-        adopt = subject.plain.adopter(claim.address, {})
+        adopt = claimant.plain.adopter(claim.address, {})
         for carrier in (first, *waiting):
             link = adopt(carrier)
             await link.send(b"hello")
@@ -329,13 +331,13 @@ async def test_whoever_waits_in_line_is_handed_out_when_a_claim_retires(subject:
             await link.aclose()
 
 
-@pytest.mark.parametrize("subject", KINDS, indirect=True)
-async def test_many_at_once(subject: Subject) -> None:
-    async with subject.claimed() as claim:
-        adopt = subject.plain.adopter(claim.address, {})
+@pytest.mark.parametrize("claimant", KINDS, indirect=True)
+async def test_many_at_once(claimant: Claimant) -> None:
+    async with claimant.claimed() as claim:
+        adopt = claimant.plain.adopter(claim.address, {})
 
         async def ask(number: int) -> None:
-            link = await subject.call(claim)
+            link = await claimant.call(claim)
             await link.send(bytes([number]))
             assert await link.receive() == bytes([number, number])
             await link.aclose()
@@ -353,9 +355,9 @@ async def test_many_at_once(subject: Subject) -> None:
                 nursery.start_soon(answer, await claim.accept())
 
 
-@pytest.mark.parametrize("subject", KINDS, indirect=True)
-async def test_a_cancelled_accept_loses_nobody_and_closing_wakes_it(subject: Subject) -> None:
-    async with subject.claimed() as claim:
+@pytest.mark.parametrize("claimant", KINDS, indirect=True)
+async def test_a_cancelled_accept_loses_nobody_and_closing_wakes_it(claimant: Claimant) -> None:
+    async with claimant.claimed() as claim:
         for _ in range(3):
             with trio.CancelScope() as scope:
                 async with trio.open_nursery() as nursery:
@@ -363,7 +365,7 @@ async def test_a_cancelled_accept_loses_nobody_and_closing_wakes_it(subject: Sub
                     await trio.testing.wait_all_tasks_blocked()
                     scope.cancel()
             assert scope.cancelled_caught
-        link = await subject.call(claim)
+        link = await claimant.call(claim)
         carrier = await claim.accept()
         carrier.close()
         assert await link.receive() == b""
@@ -399,8 +401,8 @@ async def test_the_path_goes_with_the_claim_and_has_the_mode_that_was_asked_for(
 
 @posix
 async def test_an_inherited_socket_is_not_shut_by_who_retires(tmp_path: Path) -> None:
-    subject = Subject("fd", tmp_path)
-    async with subject.claimed() as claim:
+    claimant = Claimant("fd", tmp_path)
+    async with claimant.claimed() as claim:
         shared = claim.sockets[0].dup()
         with shared:
             assert list(claim.retire()) == []
@@ -423,23 +425,23 @@ async def test_what_stays_inside_a_process(text: str) -> None:
             await cast("Any", result)
 
 
-@pytest.mark.parametrize("subject", KINDS, indirect=True)
-async def test_an_option_that_does_not_exist(subject: Subject) -> None:
+@pytest.mark.parametrize("claimant", KINDS, indirect=True)
+async def test_an_option_that_does_not_exist(claimant: Claimant) -> None:
     with pytest.raises(TypeError, match="no option 'color'"):
-        await subject.transport.claim(subject.address, {"color": "red"})
+        await claimant.transport.claim(claimant.address, {"color": "red"})
     with pytest.raises(TypeError, match="no option 'color'"):
-        subject.transport.adopter(subject.address, {"color": "red"})
-    if subject.kind == "fd":
-        os.close(int(subject.address.name))
+        claimant.transport.adopter(claimant.address, {"color": "red"})
+    if claimant.kind == "fd":
+        os.close(int(claimant.address.name))
 
 
-@pytest.mark.parametrize("subject", KINDS, indirect=True)
-async def test_something_else_than_what_is_accepted_there(subject: Subject) -> None:
-    adopt = subject.transport.adopter(subject.address, subject.options)
+@pytest.mark.parametrize("claimant", KINDS, indirect=True)
+async def test_something_else_than_what_is_accepted_there(claimant: Claimant) -> None:
+    adopt = claimant.transport.adopter(claimant.address, claimant.options)
     with pytest.raises(TypeError, match="what is accepted on"):
         adopt(cast("Any", "a socket"))
-    if subject.kind == "fd":
-        os.close(int(subject.address.name))
+    if claimant.kind == "fd":
+        os.close(int(claimant.address.name))
 
 
 def test_without_a_certificate_nothing_can_be_adopted(tmp_path: Path) -> None:
@@ -483,7 +485,7 @@ async def test_tls_over_an_inherited_unix_socket(tmp_path: Path) -> None:
 @posix
 async def test_a_connection_that_broke_on_its_way(tmp_path: Path) -> None:
     """It is still the caller's, who closes it."""
-    async with Subject("tcp", tmp_path).claimed() as claim:
+    async with Claimant("tcp", tmp_path).claimed() as claim:
         with socket.create_connection(("127.0.0.1", claim.address.port or 0)) as client:
             carrier = await claim.accept()
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
