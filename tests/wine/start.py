@@ -8,7 +8,7 @@ A crash of the wineserver ends every program with status 0, or lets it hang. So 
 program, pytest writes its status into a file, and a run that lost its wineserver is made once more. All that was
 started is ended afterwards; only what belongs to the prefix in TARGET is touched.
 
-Status 124: too late (after WINE_TIME_LIMIT seconds, 1,800 if not set). 125: it ended without a status, or the
+Status 124: too late (after WINE_TIME_LIMIT seconds, 2,700 if not set). 125: it ended without a status, or the
 wineserver crashed twice.
 """
 
@@ -214,7 +214,7 @@ def main() -> int:
                 wine.call("wineboot", "--init")
                 wine.call("winecfg", "-v", "win10")
             return 0
-        return run(wine, arguments, float(os.environ.get("WINE_TIME_LIMIT", "1800")))
+        return run(wine, arguments, float(os.environ.get("WINE_TIME_LIMIT", "2700")))
 
 
 if __name__ == "__main__":
