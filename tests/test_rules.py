@@ -29,7 +29,7 @@ def run_pytest(tmp_path: Path) -> RunPytest:
         (tmp_path / "test_it.py").write_text(f"import pytest, time, trio\n{source}")
         (tmp_path / "pytest.ini").write_text("[pytest]\ntrio_mode = true\nmarkers =\n    time_limit(seconds): bound\n")
         environment = {**os.environ, "CI": "true" if ci else "", "PYTEST_ADDOPTS": "", "PYIPC_TEST_SCALE": "1"}
-        command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q"]
+        command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:anyio", "-q"]
         return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=50)
 
     return run
