@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import pyipc
     from pyipc.cluster.events import WorkerEvent
     from pyipc.cluster.handle import WorkerHandle
+    from pyipc.cluster.policies import Policy, PolicyFunction, ReusePort, Shared
     from pyipc.cluster.reporting import Reporter, StepKind
     from pyipc.cluster.settings import SettingOverrides
 
@@ -55,6 +56,7 @@ def run(
     reload_include: Sequence[str] = (),
     reporter: Reporter | None = None,
     router: pyipc.Router | None = None,
+    policy: str | Policy | Shared | ReusePort | PolicyFunction = "round-robin",
     **settings: Unpack[SettingOverrides],
 ) -> int:
     """Run a cluster in the foreground until its workers have returned or a signal comes; return the exit status.
@@ -77,6 +79,7 @@ def run(
         reload_include: Patterns of their names; by default ``*.py``.
         reporter: Who writes the steps; by default a `LineReporter`.
         router: Handlers for what workers send to the primary.
+        policy: Which worker gets which connection; see `Cluster`.
         **settings: Any of `Settings`.
 
     Returns:
@@ -89,7 +92,16 @@ def run(
         TypeError, ValueError: A setting does not exist, or is out of range.
     """
     sources = SourceFiles(reload_dirs, reload_include) if reload else None
-    runner = Runner(target, workers=workers, role=role, sources=sources, reporter=reporter, router=router, **settings)
+    runner = Runner(
+        target,
+        workers=workers,
+        role=role,
+        sources=sources,
+        reporter=reporter,
+        router=router,
+        policy=policy,
+        **settings,
+    )
     return trio.run(runner.run)
 
 
@@ -112,6 +124,7 @@ class Runner:
         sources: Source files whose changes lead to a reload.
         reporter: Who writes the steps.
         router: Handlers for what workers send.
+        policy: Which worker gets which connection.
         **settings: Any of `Settings`.
 
     Attributes:
@@ -127,12 +140,13 @@ class Runner:
         sources: SourceFiles | None = None,
         reporter: Reporter | None = None,
         router: pyipc.Router | None = None,
+        policy: str | Policy | Shared | ReusePort | PolicyFunction = "round-robin",
         **settings: Unpack[SettingOverrides],
     ) -> None:
         count: Any = available_cpus() if workers == "auto" else workers
         if isinstance(count, bool) or not isinstance(count, int) or count < 1:
             raise ValueError(f"workers must be one or more, or 'auto', not {workers!r}")
-        self.cluster: Cluster = Cluster(target, router=router, **settings)
+        self.cluster: Cluster = Cluster(target, router=router, policy=policy, **settings)
         self._count = count
         self._role = role
         self._sources = sources

@@ -12,6 +12,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
+import trio
 
 from pyipc import cluster
 from pyipc.cli.commands.run import _size
@@ -130,6 +131,22 @@ async def test_what_is_missing_for_reload_is_said(tmp_path: Path) -> None:
     result = await run("run", "a:b", "--reload", env={"PYTHONPATH": path})
     assert result.status == ExitCode.USAGE
     assert "pip install 'pyipc-sockets[watch]'" in result.err
+
+
+@needs_signals
+async def test_a_policy_decides_who_gets_a_connection() -> None:
+    """Whoever comes from one host has one worker, where round robin would give it to one after the other."""
+    target = "tests.cluster.programs.sharing:main"
+    async with start("run", target, "--workers", "3", "--policy", "sticky", "--cwd", str(ROOT), "--json") as program:
+        port = int((await program.line(r"tcp://127\.0\.0\.1:(\d+)"))[1])
+        await program.line('"running"')
+        owners = set()
+        for _ in range(6):
+            stream = await trio.open_tcp_stream("127.0.0.1", port)
+            owners.add(await stream.receive_some())
+            await stream.aclose()
+        assert len(owners) == 1
+        assert (await program.interrupt(signal.SIGINT)).status == ExitCode.OK
 
 
 @needs_signals

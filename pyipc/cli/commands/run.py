@@ -65,6 +65,12 @@ def add(commands: Any) -> None:
         "--env", type=_variable, action="append", metavar="NAME=VALUE", help="set this in their environment; repeatable"
     )
     parser.add_argument("--cwd", metavar="DIR", help="the directory that they run in")
+    parser.add_argument(
+        "--policy",
+        choices=("round-robin", "least-loaded", "sticky", "shared", "reuse-port"),
+        default="round-robin",
+        help="which of them gets a connection to an address that they share (default: round-robin)",
+    )
 
     life = parser.add_argument_group("their life")
     life.add_argument("--wait-ready", action="store_true", help="one is ready only when it calls worker.ready()")
@@ -132,6 +138,7 @@ async def run(arguments: argparse.Namespace, console: Console) -> int:
             role=arguments.role,
             sources=sources,
             reporter=_ConsoleReporter(console),
+            policy=arguments.policy,
             **_settings(arguments),
         )
         return await runner.run()
