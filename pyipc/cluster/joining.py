@@ -23,8 +23,8 @@ from pyipc.cluster.exchange import Membership
 from pyipc.cluster.hosting import WorkerHost
 from pyipc.cluster.lifeline import ORPHAN_TIMEOUT, watch_lifeline
 from pyipc.cluster.linking import Linking
-from pyipc.cluster.pulse import send_pulses
 from pyipc.cluster.receiving import Receiving
+from pyipc.cluster.superior import ControllingPrimary
 from pyipc.cluster.worker import Worker
 from pyipc.nursery import hidden_nursery
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from pyipc.cluster.courier import Mailbox
     from pyipc.cluster.environment import Invitation
+    from pyipc.cluster.superior import Superior
 
 __all__ = ["ignore_terminal", "join", "run_worker"]
 
@@ -91,7 +92,8 @@ async def join(*, router: pyipc.Router | None = None) -> AsyncIterator[Worker]:
     ):
         receiving = Receiving(mailbox, other=lambda header, carrier: links.take(header, carrier))
         links = Linking(control_client, messages_router, options)
-        host = WorkerHost(control_client, receiving, Membership(links, options), lambda: worker.can_serve())
+        primary = ControllingPrimary(control_client, invited.heartbeat_interval)
+        host = WorkerHost(primary, receiving, Membership(links, options), lambda: worker.can_serve())
         # What handlers of messages start is hosted as well: they run in the tasks of the client.
         with pyipc.hosted_by(host):
             async with pyipc.connect(
@@ -101,24 +103,21 @@ async def join(*, router: pyipc.Router | None = None) -> AsyncIterator[Worker]:
                 on_disconnect=lambda ended: orphaned.set(),
                 **options | {"close_timeout": _LAST_WORDS},
             ) as messages:
-                worker = Worker(
-                    invited, control_client, messages, messages_router, receiving, links, host, from_primary
-                )
+                worker = Worker(invited, primary, messages, messages_router, links, host, from_primary)
                 control_router.on(control.WANTED, lambda message: worker.want(message.data))
                 control_client.on_disconnect(lambda ended: orphaned.set())
                 control_router.on(control.DRAIN, lambda message: worker.begin_draining(message.data["timeout"]))
-                async with _being(worker, control_client, messages, receiving, orphaned, invited):
+                async with _being(worker, primary, messages, receiving, orphaned):
                     yield worker
 
 
 @asynccontextmanager
 async def _being(
     worker: Worker,
-    control_client: pyipc.Client,
+    primary: Superior,
     messages: pyipc.Client,
     receiving: Receiving,
     orphaned: trio.Event,
-    invited: Invitation,
 ) -> AsyncIterator[None]:
     """What a worker does beside its program, and how it leaves in the end."""
     try:
@@ -126,8 +125,8 @@ async def _being(
             nursery.start_soon(_watch_primary, orphaned, worker)
             await nursery.start(receiving.run)
             async with worker.links.running():
-                await control_client.emit(control.ONLINE)
-                nursery.start_soon(send_pulses, control_client, invited.heartbeat_interval)
+                await primary.online()
+                nursery.start_soon(primary.keep_in_touch)
                 yield
                 if not worker.draining:
                     worker.exited_after_disconnect = True
