@@ -24,7 +24,17 @@ from pyipc.transports import Carrier
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["MAX_HEADER_SIZE", "Carrier", "Courier", "Header", "Mailbox", "SocketCourier", "SocketMailbox"]
+__all__ = [
+    "CROWDED",
+    "MAX_HEADER_SIZE",
+    "PAUSE",
+    "Carrier",
+    "Courier",
+    "Header",
+    "Mailbox",
+    "SocketCourier",
+    "SocketMailbox",
+]
 
 logger: logging.Logger = logging.getLogger("pyipc.cluster")
 
@@ -47,9 +57,10 @@ _encode: Final = json.JSONEncoder(separators=(",", ":")).encode
 # How many messages are read before other tasks run: a turn of the scheduler costs more than reading one does.
 _READ_A_TURN: Final = 16
 
-# The kernel has no room for the message, or too many descriptors are under way, and says nothing when that ends.
-_CROWDED: Final = frozenset({errno.ENOBUFS, errno.ENOMEM, getattr(errno, "ETOOMANYREFS", errno.ENOBUFS)})
-_PAUSE: Final = 0.02
+#: The kernel has no room for the message, or too many descriptors are under way, and says nothing when that ends.
+CROWDED: Final = frozenset({errno.ENOBUFS, errno.ENOMEM, getattr(errno, "ETOOMANYREFS", errno.ENOBUFS)})
+#: Seconds until it is tried again then.
+PAUSE: Final = 0.02
 # The other end is gone.
 _GONE: Final = frozenset({errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.ECONNREFUSED, errno.EDESTADDRREQ})
 
@@ -184,7 +195,7 @@ class _Datagrams:
                 except BlockingIOError:
                     await trio.lowlevel.wait_writable(self._socket)
                 except trio.WouldBlock:
-                    await trio.sleep(_PAUSE)
+                    await trio.sleep(PAUSE)
 
     def _write(self, data: bytes, carrier: Carrier | None) -> None:
         """Send a message.
@@ -200,7 +211,7 @@ class _Datagrams:
         except BlockingIOError:
             raise
         except OSError as error:
-            if error.errno in _CROWDED:
+            if error.errno in CROWDED:
                 raise trio.WouldBlock from None
             if error.errno in _GONE:
                 raise trio.BrokenResourceError("the other end of the courier is gone") from error

@@ -1,0 +1,473 @@
+"""One end of Node's channel: a Unix stream socket with a JSON text and a newline for each message.
+
+Both what programs say and what is said about processes goes over it, in one order. `NodeChannel.link` is what a
+connection reads and writes; everything of Node's own is kept from it, and passed to whom it concerns. Sockets go along
+with messages of the kind ``NODE_HANDLE``, one at a time, each until it was acknowledged.
+
+Neither end tells the other to wait: who does not read is waited for by the kernel's buffer being full.
+"""
+
+from __future__ import annotations
+
+import array
+import collections
+import contextlib
+import logging
+import socket
+from typing import TYPE_CHECKING, Any, Final, final
+
+import trio
+
+import pyipc
+from pyipc.cluster.courier import CROWDED, PAUSE
+from pyipc.cluster.node.lines import DELIMITER, as_frame, as_lines, line
+from pyipc.transports import Link, Peer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pyipc.cluster.node.lines import Message
+
+__all__ = ["NodeChannel"]
+
+logger: logging.Logger = logging.getLogger("pyipc.cluster")
+
+_READ_SIZE: Final = 256 * 1024
+_DESCRIPTOR_SIZE: Final = array.array("i").itemsize
+_MAX_DESCRIPTORS: Final = 16
+_CLOSE_ON_EXEC: Final = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+# While so many bytes of Node's own are unwritten nothing is read, as each line that is may want an answer.
+_MAX_UNWRITTEN: Final = 256 * 1024
+# Node gives up after so many as well.
+_MAX_ATTEMPTS: Final = 4
+
+# A message of this kind without a handle is answered with a NACK at once, behind everything that was sent before: by
+# every Node since 4, whatever its program does. So it serves to find out whether that has read all, and is alive.
+_PING: Final[Message] = {"cmd": "NODE_HANDLE"}
+_ACK: Final[Message] = {"cmd": "NODE_HANDLE_ACK"}
+_NACK: Final[Message] = {"cmd": "NODE_HANDLE_NACK"}
+
+
+class _Handle:
+    """A socket on its way, or a ping: what is acknowledged.
+
+    Args:
+        text: The line.
+        sock: A copy of the socket; ``None`` for a ping.
+        lost: Called if the other end cannot take the socket.
+    """
+
+    __slots__ = ("answered", "attempts", "lost", "sock", "text")
+
+    def __init__(self, text: bytes, sock: socket.socket | None, lost: Callable[[], None]) -> None:
+        self.text = text
+        self.sock = sock
+        self.lost = lost
+        self.attempts = 0
+        self.answered = trio.Event()
+
+    def close(self) -> None:
+        """It has arrived, or will not."""
+        if self.sock is not None:
+            self.sock.close()
+        self.answered.set()
+
+
+class NodeChannel:
+    """One end.
+
+    Args:
+        sock: The socket; it belongs to the channel from here on.
+        name: Who is at the other end, for people.
+        received: Called with each message that no program is to hear of, and the socket that came along, which is
+            the called one's then; must not raise.
+        max_message_size: The largest message that is taken, in bytes.
+        pid: The process at the other end, if it is known.
+
+    Attributes:
+        link: For the connection that programs talk over. It owns the channel: when it is closed, so is that.
+    """
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        name: str,
+        received: Callable[[Message, socket.socket | None], None],
+        *,
+        max_message_size: int,
+        pid: int | None = None,
+    ) -> None:
+        sock.setblocking(False)
+        self._socket = sock
+        self._received = received
+        self._max_message_size = max_message_size
+        self._is_closed = False
+        # What is read, and is no whole line yet; and the socket that came along with something there.
+        self._partial: list[bytes] = []
+        self._partial_size = 0
+        self._carried: socket.socket | None = None
+        # Of a frame that is to be sent, what there is until it is whole.
+        self._unsent: list[bytes] = []
+        # What is to be written: first the rest of what was begun, then whole lines. With a handle its line begins.
+        self._unwritten: collections.deque[tuple[memoryview, socket.socket | None]] = collections.deque()
+        self._unwritten_size = 0
+        self._has_news = trio.Event()
+        self._has_room = trio.Event()
+        # What waits to be acknowledged, and what is to be sent then.
+        self._under_way: collections.deque[_Handle] = collections.deque()
+        self._handles: collections.deque[_Handle] = collections.deque()
+        self.link: Link = _ChannelLink(self, Peer(address=name, pid=pid))
+
+    def __repr__(self) -> str:
+        state = "closed" if self._is_closed else f"fd {self._socket.fileno()}"
+        return f"<NodeChannel to {self.link.peer.address}, {state}>"
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether this end is closed."""
+        return self._is_closed
+
+    # --- Node's own messages ---
+
+    def tell(self, message: Message) -> None:
+        """Send a message that is no program's, behind everything that was sent before. Once closed, nothing."""
+        self._write(line(message), None)
+
+    def hand(self, message: Message, sock: socket.socket, *, lost: Callable[[], None]) -> None:
+        """Send a message with a copy of a socket, when those before it were acknowledged.
+
+        Args:
+            message: The message.
+            sock: The socket, which stays the caller's.
+            lost: Called if it does not arrive although the other end is there.
+        """
+        if self._is_closed:
+            return
+        text = line({"cmd": "NODE_HANDLE", "type": "net.Native", "msg": message})
+        self._handles.append(_Handle(text, sock.dup(), lost))
+        self._send_next_handle()
+
+    def ping(self) -> trio.Event:
+        """Find out when the other end has read all that was sent before.
+
+        Returns:
+            What is set then, or when this end is closed.
+        """
+        ping = _Handle(line(_PING), None, lambda: None)
+        if self._is_closed:
+            ping.answered.set()
+        else:
+            self._send_handle(ping)
+        return ping.answered
+
+    def _send_next_handle(self) -> None:
+        if self._handles and not any(each.sock is not None for each in self._under_way):
+            self._send_handle(self._handles.popleft())
+
+    def _send_handle(self, handle: _Handle) -> None:
+        handle.attempts += 1
+        self._under_way.append(handle)
+        self._write(handle.text, handle.sock)
+
+    def _acknowledged(self, *, arrived: bool) -> None:
+        """The other end has answered the oldest that is under way."""
+        if not self._under_way:
+            return
+        handle = self._under_way.popleft()
+        if handle.sock is not None and not arrived:
+            if handle.attempts < _MAX_ATTEMPTS:
+                self._send_handle(handle)
+                return
+            handle.lost()
+        handle.close()
+        self._send_next_handle()
+
+    # --- writing ---
+
+    def _write(self, text: bytes, sock: socket.socket | None) -> None:
+        """Write as much as goes without waiting, and leave the rest to `run`."""
+        if self._is_closed:
+            return
+        self._unwritten.append((memoryview(text), sock))
+        self._unwritten_size += len(text)
+        try:
+            self._write_some()
+        except trio.WouldBlock:
+            pass
+        except OSError:
+            self._give_up_writing()  # whoever reads sees the end
+        if self._unwritten:
+            self._has_news.set()
+
+    def _write_some(self) -> None:
+        """Write until there is nothing left, or no room.
+
+        Raises:
+            OSError: The other end is gone.
+            trio.WouldBlock: There is no room, and nothing tells when there is.
+        """
+        while self._unwritten:
+            text, sock = self._unwritten[0]
+            try:
+                sent = self._socket.sendmsg([text], _ancillary(sock))
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in CROWDED:
+                    raise trio.WouldBlock from None
+                raise
+            self._unwritten_size -= sent
+            if sent == len(text):
+                self._unwritten.popleft()
+            else:
+                self._unwritten[0] = text[sent:], None  # the socket goes with the first byte
+        self._has_room.set()
+        self._has_room = trio.Event()
+
+    def _give_up_writing(self) -> None:
+        self._unwritten.clear()
+        self._unwritten_size = 0
+        self._has_room.set()
+        self._has_room = trio.Event()
+
+    async def run(self) -> None:
+        """Write what could not be written at once, until this end is closed.
+
+        Cancellation: what is unwritten stays so.
+        """
+        while not self._is_closed:
+            if not self._unwritten:
+                self._has_news = trio.Event()
+                await self._has_news.wait()
+                continue
+            try:
+                await trio.lowlevel.wait_writable(self._socket)
+                self._write_some()
+            except trio.ClosedResourceError:
+                return
+            except trio.WouldBlock:
+                await trio.sleep(PAUSE)
+            except OSError:
+                self._give_up_writing()
+
+    # --- for the link ---
+
+    def send_nowait(self, data: bytes) -> int:
+        """Take all of the next bytes of frames, or nothing while something is unwritten."""
+        if self._is_closed:
+            raise self._lost("is closed on this side")
+        if self._unwritten:
+            return 0
+        self._send_frames(data)
+        return len(data)
+
+    def _send_frames(self, data: bytes) -> None:
+        """Write the frames that are whole by now; a large one may come in parts."""
+        end = data.rfind(DELIMITER) + 1
+        if not end:
+            self._unsent.append(data)
+            return
+        frames = b"".join((*self._unsent, data[:end]))
+        self._unsent = [data[end:]] if end < len(data) else []
+        if text := as_lines(frames):
+            self._write(text, None)
+
+    async def send(self, data: bytes) -> None:
+        """Take the next bytes of frames, and wait until what was whole is written."""
+        await trio.lowlevel.checkpoint()
+        if self._is_closed:
+            raise self._lost("is closed on this side")
+        self._send_frames(data)
+        while self._unwritten and not self._is_closed:
+            await self._has_room.wait()
+        if self._is_closed:
+            raise self._lost("is closed on this side")
+
+    async def receive(self) -> bytes:
+        """The next frames of programs; empty at the end. What is Node's own is dealt with on the way."""
+        while True:
+            while self._unwritten_size > _MAX_UNWRITTEN and not self._is_closed:
+                await self._has_room.wait()
+            try:
+                if self._is_closed:
+                    raise trio.ClosedResourceError
+                await trio.lowlevel.wait_readable(self._socket)
+                data = self._read()
+            except BlockingIOError:
+                continue
+            except trio.ClosedResourceError:
+                raise self._lost("is closed on this side") from None
+            except ConnectionResetError:
+                return b""  # it has ended without having read everything
+            except OSError as error:
+                raise self._lost(f"is broken: {error.strerror}") from error
+            if not data:
+                return b""
+            if frames := self._take_in(data):
+                return frames
+
+    def _read(self) -> bytes:
+        room = socket.CMSG_SPACE(_MAX_DESCRIPTORS * _DESCRIPTOR_SIZE)
+        data, ancillary, _, _ = self._socket.recvmsg(_READ_SIZE, room, _CLOSE_ON_EXEC)
+        for level, kind, content in ancillary:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                self._carry(array.array("i", content[: len(content) - len(content) % _DESCRIPTOR_SIZE]))
+        return data
+
+    def _carry(self, descriptors: array.array[int]) -> None:
+        for descriptor in descriptors:
+            self._drop_carried()
+            try:
+                self._carried = socket.socket(fileno=descriptor)
+            except OSError:
+                socket.close(descriptor)
+
+    def _drop_carried(self) -> None:
+        if self._carried is not None:
+            self._carried.close()
+            self._carried = None
+
+    def _take_in(self, data: bytes) -> bytes:
+        """Frames of programs among what was read."""
+        if b"\n" not in data:
+            return self._keep(data)
+        *lines, rest = data.split(b"\n")
+        if self._partial:
+            lines[0] = b"".join((*self._partial, lines[0]))
+            self._partial.clear()
+            self._partial_size = 0
+        frames = []
+        for text in lines:
+            frame = as_frame(text)
+            if isinstance(frame, bytes):
+                frames.append(frame)
+            elif (wrapped := self._take_own(frame)) is not None:
+                frames.append(wrapped)
+        if rest:
+            frames.append(self._keep(rest))
+        return b"".join(frames)
+
+    def _keep(self, data: bytes) -> bytes:
+        """Keep part of a line. If that is longer than may be, it is a frame as it is, for others to refuse."""
+        self._partial.append(data)
+        self._partial_size += len(data)
+        if self._partial_size <= self._max_message_size:
+            return b""
+        text = b"".join(self._partial)
+        self._partial.clear()
+        self._partial_size = 0
+        return text
+
+    def _take_own(self, message: Message) -> bytes | None:
+        """Deal with what is Node's own; a frame if a program's message was wrapped in it."""
+        match message:
+            case {"cmd": "NODE_HANDLE_ACK"}:
+                self._acknowledged(arrived=True)
+            case {"cmd": "NODE_HANDLE_NACK"}:
+                self._acknowledged(arrived=False)
+            case {"cmd": "NODE_HANDLE"}:
+                return self._take_handle(message)
+            case {"cmd": "NODE_SOCKET_NOTIFY_CLOSE", "key": key}:
+                self.tell({"cmd": "NODE_SOCKET_ALL_CLOSED", "key": key})
+            case {"cmd": "NODE_SOCKET_GET_COUNT", "key": key}:
+                self.tell({"cmd": "NODE_SOCKET_COUNT", "key": key, "count": 0})
+            case _:
+                self._received(message, None)
+        return None
+
+    def _take_handle(self, message: Message) -> bytes | None:
+        sock, self._carried = self._carried, None
+        if sock is None:
+            self.tell(_NACK)
+            return None
+        self.tell(_ACK)
+        frame = as_frame(line(message.get("msg"))[:-1])
+        if isinstance(frame, bytes):
+            sock.close()
+            logger.warning(
+                "%s has sent a handle with a message; it is closed, as messages carry none here. The message is "
+                "delivered without it",
+                self.link.peer.address,
+            )
+            return frame
+        self._received(frame, sock)
+        return None
+
+    def _lost(self, how: str) -> pyipc.ConnectionLost:
+        return pyipc.ConnectionLost(f"the channel to {self.link.peer.address} {how}", maybe_handled=True)
+
+    def end_reading(self) -> None:
+        """Once the process at the other end is gone: what it wrote can be read, and then there is an end."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RD)
+
+    def close(self) -> None:
+        """Close this end, at once and more than once. Wakes whoever waits."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        trio.lowlevel.notify_closing(self._socket)
+        self._socket.close()
+        self._drop_carried()
+        self._give_up_writing()
+        self._has_news.set()
+        for handles in (self._under_way, self._handles):
+            while handles:
+                handles.popleft().close()
+
+
+def _ancillary(sock: socket.socket | None) -> list[tuple[int, int, Any]]:
+    if sock is None:
+        return []
+    return [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [sock.fileno()]))]
+
+
+@final
+class _ChannelLink(Link):
+    """The channel, as a connection sees it."""
+
+    def __init__(self, channel: NodeChannel, peer: Peer) -> None:
+        self._channel = channel
+        self._peer = peer
+
+    @property
+    def peer(self) -> Peer:
+        """Who is on the other side."""
+        return self._peer
+
+    def send_nowait(self, data: bytes | bytearray | memoryview) -> int:
+        """Take all of ``data``, or nothing while something is unwritten.
+
+        Raises:
+            ConnectionLost: The channel is closed.
+        """
+        return self._channel.send_nowait(bytes(data))
+
+    async def send(self, data: bytes | bytearray | memoryview) -> None:
+        """Take all of ``data``, and wait until it is written.
+
+        Raises:
+            ConnectionLost: The channel is closed.
+
+        Cancellation: the channel can then only be closed.
+        """
+        await self._channel.send(bytes(data))
+
+    async def receive(self) -> bytes:
+        """Wait for the next message of a program.
+
+        Raises:
+            ConnectionLost: The channel is broken, or closed.
+
+        Cancellation: loses nothing.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        return await self._channel.receive()
+
+    async def aclose(self) -> None:
+        """Close the channel.
+
+        Cancellation: it is closed all the same.
+        """
+        self._channel.close()
+        await trio.lowlevel.checkpoint()
