@@ -78,7 +78,7 @@ class WorkerHost(pyipc.Host):
     def transport(self, endpoint: pyipc.Endpoint) -> Transport | None:
         """What a server listens by; ``None``, so that it does so by itself, where an address cannot be shared."""
         usual = transport_for(endpoint.parsed.scheme)
-        if type(usual).claim is Transport.claim:
+        if type(usual).claim is Transport.claim or not self._primary.shares(endpoint.parsed):
             return None
         return _Hosted(self, usual)
 

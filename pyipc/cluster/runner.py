@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Unpack
 
 import trio
 
-from pyipc.cluster.default import is_worker
+from pyipc.cluster.environment import is_worker
 from pyipc.cluster.errors import ClusterError, WorkerFailed, by_reason
 from pyipc.cluster.events import EVENTS
 from pyipc.cluster.notifying import Notifier

@@ -16,6 +16,7 @@ from pyipc.cluster.channels import socket_link
 from pyipc.cluster.courier import SocketCourier
 from pyipc.cluster.dialing import Channel
 from pyipc.cluster.environment import VARIABLE
+from pyipc.cluster.node.invited import node_invitation
 from pyipc.cluster.target import command_line
 
 if TYPE_CHECKING:
@@ -121,6 +122,7 @@ async def spawn(invitation: Invitation, settings: Settings) -> Spawned:
 
 def worker_environment(settings: Settings, invitation: Invitation) -> dict[str, str]:
     """The environment of a worker process."""
+    node_invitation()  # what Node has told this process is out of the environment then
     environment = dict(os.environ)
     for name, value in settings.env.items():
         environment.pop(name, None)

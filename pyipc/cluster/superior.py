@@ -112,6 +112,10 @@ class Superior(ABC):
     # --- listening ---
 
     @abstractmethod
+    def shares(self, address: pyipc.Address) -> bool:
+        """Whether servers listen on an address through it; on any other each worker does so by itself."""
+
+    @abstractmethod
     async def listen(self, address: pyipc.Address, turn: int, options: Mapping[str, object]) -> Grant:
         """Have an address taken.
 
@@ -200,6 +204,9 @@ class ControllingPrimary(Superior):
 
     async def asking(self) -> None:
         await self._client.emit(control.ASKING)
+
+    def shares(self, address: pyipc.Address) -> bool:
+        return True
 
     async def listen(self, address: pyipc.Address, turn: int, options: Mapping[str, object]) -> Grant:
         told = {"address": str(address), "turn": turn, "options": dict(options)}

@@ -102,6 +102,7 @@ class NodeChannel:
         self._received = received
         self._max_message_size = max_message_size
         self._is_closed = False
+        self._is_last = False
         # What is read, and is no whole line yet; and the socket that came along with something there.
         self._partial: list[bytes] = []
         self._partial_size = 0
@@ -186,7 +187,7 @@ class NodeChannel:
 
     def _write(self, text: bytes, sock: socket.socket | None) -> None:
         """Write as much as goes without waiting, and leave the rest to `run`."""
-        if self._is_closed:
+        if self._is_closed or self._is_last:
             return
         self._unwritten.append((memoryview(text), sock))
         self._unwritten_size += len(text)
@@ -221,8 +222,17 @@ class NodeChannel:
                 self._unwritten.popleft()
             else:
                 self._unwritten[0] = text[sent:], None  # the socket goes with the first byte
+        if self._is_last:
+            self._socket.shutdown(socket.SHUT_WR)
         self._has_room.set()
         self._has_room = trio.Event()
+
+    def end_writing(self) -> None:
+        """Tell the other end that nothing follows, once all is written. Node reads it all, and closes its end."""
+        self._is_last = True
+        if not self._unwritten:
+            with contextlib.suppress(OSError):
+                self._write_some()
 
     def _give_up_writing(self) -> None:
         self._unwritten.clear()
@@ -463,6 +473,11 @@ class _ChannelLink(Link):
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         return await self._channel.receive()
+
+    def send_eof(self) -> bool:
+        """Tell the other end that nothing follows."""
+        self._channel.end_writing()
+        return True
 
     async def aclose(self) -> None:
         """Close the channel.
