@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pyipc.cluster.environment import Invitation
     from pyipc.cluster.settings import Settings
 
-__all__ = ["Spawned", "process_options", "spawn", "worker_environment"]
+__all__ = ["Spawned", "environment_of", "process_options", "spawn", "worker_environment"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -121,12 +121,16 @@ async def spawn(invitation: Invitation, settings: Settings) -> Spawned:
 
 def worker_environment(settings: Settings, invitation: Invitation) -> dict[str, str]:
     """The environment of a worker process."""
+    return environment_of(settings) | {VARIABLE: str(invitation)}
+
+
+def environment_of(settings: Settings) -> dict[str, str]:
+    """The environment of a worker process, without what makes it a worker."""
     environment = dict(os.environ)
     for name, value in settings.env.items():
         environment.pop(name, None)
         if value is not None:
             environment[name] = str(value)
-    environment[VARIABLE] = str(invitation)
     return environment
 
 
