@@ -56,6 +56,7 @@ async def broadcast(
         with contextlib.suppress(pyipc.ConnectionClosed, pyipc.LocalProtocolError):
             await process.taking.wait(event)
             if process.messages is not None and not process.is_closed:
+                process.check_sendable(event, data)
                 with process.waited_for():
                     await process.messages.emit(event, data, attachments=attachments)
 

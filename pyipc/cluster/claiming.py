@@ -57,6 +57,7 @@ class _Address:
         claim: The claim.
         handing: Who shares out the connections; ``None`` if workers accept by themselves.
         users: The processes that listen there, or are to once they are ready.
+        shared: What the first process that listens there wants all of them to know.
         closed: Those of them that listen there no more. One that fails closes its listeners before it ends, and is
             awaited like others.
         awaited: Workers that listened there whose process has ended, and that are started again.
@@ -68,6 +69,7 @@ class _Address:
     claim: Claim
     handing: Handing | None
     users: set[WorkerProcess] = dataclasses.field(default_factory=set)
+    shared: object = None
     closed: set[WorkerProcess] = dataclasses.field(default_factory=set)
     awaited: set[WorkerHandle] = dataclasses.field(default_factory=set)
     scope: trio.CancelScope = dataclasses.field(default_factory=trio.CancelScope)
@@ -121,11 +123,13 @@ class Claims:
 
         Args:
             process: Which.
-            data: What it said: ``address``, ``options`` and, for a port of the system's choice, which one ``turn``.
+            data: What it said: ``address``, ``options`` and, for a port of the system's choice, which one ``turn``; and
+                what it would have others know that listen there, ``shared``.
 
         Returns:
-            What it is told: ``claim`` (how the address is called), ``address`` (where it is), and ``sockets``: how many
-            listening sockets it is given to accept on by itself; 0 if connections are handed to it.
+            What it is told: ``claim`` (how the address is called), ``address`` (where it is), ``sockets`` (how many
+            listening sockets it is given to accept on by itself; 0 if connections are handed to it) and ``shared``
+            (what the first to listen there has said).
 
         Raises:
             Refused: The address cannot be taken; the code is one of `CODES`.
@@ -154,6 +158,8 @@ class Claims:
         taken.users.add(process)
         taken.closed.discard(process)
         taken.awaited.discard(process.handle)
+        if taken.shared is None:
+            taken.shared = data.get("shared")
         count = 0
         if taken.handing is None:
             count = len(taken.claim.sockets)
@@ -161,7 +167,7 @@ class Claims:
             self._nursery.start_soon(self._send_listening, taken, process)
         elif process.is_ready:
             self._begin(taken, process)
-        return {"claim": key, "address": str(taken.claim.address), "sockets": count}
+        return {"claim": key, "address": str(taken.claim.address), "sockets": count, "shared": taken.shared}
 
     async def _take(self, key: str, address: pyipc.Address, options: Mapping[str, object]) -> _Address:
         assert self._nursery is not None

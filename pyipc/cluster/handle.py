@@ -12,7 +12,8 @@ import trio
 
 import pyipc
 from pyipc.cluster.events import Events
-from pyipc.cluster.process import ProcessState, signal_number
+from pyipc.cluster.process import ProcessState
+from pyipc.cluster.signals import signal_number
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Mapping
@@ -200,7 +201,7 @@ class WorkerHandle(Events):
     @property
     def takes_jobs(self) -> bool:
         """Whether it can be given work."""
-        return self.is_ready and self.is_connected
+        return self.is_ready and self.current is not None and self.current.can_be_asked
 
     @property
     def exited_after_disconnect(self) -> bool | None:
@@ -259,6 +260,7 @@ class WorkerHandle(Events):
         connection = None if process is None else process.open_connection
         if process is None or connection is None:
             process, connection = await self._connection(event)
+        process.check_sendable(event, data)
         # Without a context manager, which would cost more than the rest.
         process.in_flight += 1
         try:

@@ -11,17 +11,18 @@ import trio
 from pyipc.cluster.environment import Invitation
 from pyipc.cluster.errors import WorkerFailed
 from pyipc.cluster.events import TOLD, WorkerEvent
-from pyipc.cluster.process import ProcessState, WorkerProcess, exit_text
+from pyipc.cluster.process import ProcessState
 from pyipc.cluster.pulse import Watch
+from pyipc.cluster.signals import exit_text
 from pyipc.cluster.supervising import RestartPolicy
 from pyipc.cluster.target import import_paths
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from pyipc.cluster.events import EventQueue
     from pyipc.cluster.handle import WorkerHandle
-    from pyipc.cluster.switchboard import Switchboard
+    from pyipc.cluster.process import WorkerProcess
 
 __all__ = ["Keeper"]
 
@@ -33,7 +34,7 @@ class Keeper:
 
     Args:
         handle: The worker.
-        switchboard: Where its processes connect.
+        make: Makes a process of it, with what that is told.
         queue: Where is told what happens to it.
         nursery: For the tasks of its processes.
         one_try: Whether the worker leaves when its first process does not become ready: somebody waits for that one.
@@ -42,14 +43,14 @@ class Keeper:
     def __init__(
         self,
         handle: WorkerHandle,
-        switchboard: Switchboard,
+        make: Callable[[WorkerHandle, Invitation], WorkerProcess],
         queue: EventQueue,
         nursery: trio.Nursery,
         *,
         one_try: bool = False,
     ) -> None:
         self.handle = handle
-        self._switchboard = switchboard
+        self._make = make
         self._queue = queue
         self._nursery = nursery
         self._one_try = one_try
@@ -272,7 +273,7 @@ class Keeper:
             max_frame_size=settings.max_frame_size,
             paths=import_paths(settings),
         )
-        process = WorkerProcess(handle, invitation, settings, self._switchboard, self._queue)
+        process = self._make(handle, invitation)
         self._processes.add(process)
         self._nursery.start_soon(self._accompany, process)
         return process

@@ -23,7 +23,10 @@ from pyipc.cluster.handle import WorkerHandle
 from pyipc.cluster.introducing import Introductions
 from pyipc.cluster.jobs import Jobs
 from pyipc.cluster.keeper import Keeper
+from pyipc.cluster.node.process import NodeProcess
+from pyipc.cluster.node.spawning import check_node_possible
 from pyipc.cluster.policies import Policy, PolicyFunction, ReusePort, Shared, policy_from
+from pyipc.cluster.process import WorkerProcess
 from pyipc.cluster.publishing import Publishing
 from pyipc.cluster.pulse import check_memory_known
 from pyipc.cluster.reloading import replace_all
@@ -34,6 +37,7 @@ from pyipc.cluster.settings import (
     check_number_of_workers,
     check_role,
     check_worker,
+    is_node_program,
 )
 from pyipc.cluster.starting import wait_all_started, wait_started
 from pyipc.cluster.statistics import ClusterStatistics
@@ -44,7 +48,7 @@ from pyipc.nursery import hidden_nursery
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Mapping
 
-    from pyipc.cluster.process import WorkerProcess
+    from pyipc.cluster.environment import Invitation
 
 __all__ = ["Cluster"]
 
@@ -62,8 +66,9 @@ class Cluster(Events, Publishing, Submitting):
 
     Args:
         target: What workers run: ``"package.module:function"``, an async function that takes a `Worker`, or a plain
-            one, such as that of a script that calls `run_worker`; or the path of a script. Left out, it is the very
-            program that this process runs, which asks ``cluster.is_primary``.
+            one, such as that of a script that calls `run_worker`; or the path of a script, which Node runs if it ends
+            in ``.js``, ``.cjs`` or ``.mjs``. Left out, it is the very program that this process runs, which asks
+            ``cluster.is_primary``.
         workers: How many to start on entering.
         role: The role of those.
         router: Handlers for what workers send to the primary under names of their own.
@@ -90,7 +95,7 @@ class Cluster(Events, Publishing, Submitting):
         **settings: Unpack[SettingOverrides],
     ) -> None:
         if target is not None:
-            settings["exec"] = target
+            settings["node" if is_node_program(target) else "exec"] = target
         check_number_of_workers("workers", workers)
         check_role(role)
         self._settings = Settings().changed(settings)
@@ -306,7 +311,8 @@ class Cluster(Events, Publishing, Submitting):
         own = self._settings.changed(settings)
         own = own.changed({"env": {**own.env, **env}})
         check_memory_known(own)
-        if own.exec is None and is_worker():
+        check_node_possible(own)
+        if own.exec is None and own.node is None and is_worker():
             raise ClusterError(
                 "this process is a worker of a cluster, and would start workers that do the same; start workers under "
                 "`if cluster.is_primary:`, or give their cluster a target of its own"
@@ -317,11 +323,17 @@ class Cluster(Events, Publishing, Submitting):
         handle.watch(self._claims.process_changed)
         handle.watch(self._introductions.process_changed)
         handle.watch(self._jobs.worker_changed)
-        keeper = Keeper(handle, self._switchboard, self._queue, self._nursery, one_try=one_try)
+        keeper = Keeper(handle, self._make_process, self._queue, self._nursery, one_try=one_try)
         self._workers[id] = handle
         self._keepers[id] = keeper
         self._nursery.start_soon(self._keep, handle, keeper)
         return handle
+
+    def _make_process(self, handle: WorkerHandle, invitation: Invitation) -> WorkerProcess:
+        settings = handle.settings
+        if settings.node is not None:
+            return NodeProcess(handle, invitation, settings, self._switchboard, self._queue, self._claims)
+        return WorkerProcess(handle, invitation, settings, self._switchboard, self._queue)
 
     async def _keep(self, handle: WorkerHandle, keeper: Keeper) -> None:
         try:

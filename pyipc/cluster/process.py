@@ -16,6 +16,7 @@ from pyipc.cluster import control
 from pyipc.cluster.candidate import Candidate
 from pyipc.cluster.dialing import Channel
 from pyipc.cluster.events import TOLD, WorkerEvent
+from pyipc.cluster.signals import SIGKILL, signal_number
 from pyipc.cluster.spawning import spawn
 from pyipc.cluster.taking import Taking
 from pyipc.nursery import hidden_nursery
@@ -32,14 +33,12 @@ if TYPE_CHECKING:
     from pyipc.cluster.switchboard import Switchboard
     from pyipc.transports import Link
 
-__all__ = ["ProcessState", "WorkerProcess", "exit_text", "signal_number"]
+__all__ = ["ProcessState", "WorkerProcess"]
 
 logger: logging.Logger = logging.getLogger("pyipc.cluster")
 
 # Seconds that the last words of a process may take to be read once it has ended.
 _LAST_WORDS = 5.0
-# There is none on Windows, and this is the number that it has elsewhere.
-_SIGKILL: Final = 9
 # The exit code of what is ended from outside on Windows, which has no signals.
 _TERMINATED: Final = 1
 # How much of what a process says when it leaves may wait to be told.
@@ -164,7 +163,7 @@ class WorkerProcess:
         Cancellation: it is sent SIGTERM, and killed after `Settings.kill_timeout`.
         """
         try:
-            self._spawned = spawned = await spawn(self._invitation, self.settings)
+            self._spawned = spawned = await self._spawn()
         except Exception as error:  # whatever the system, or its database of users, has against it
             self.failure = f"could not be started: {error}"
             self._report("error", error=error, reason=f"worker {self.handle.id!r} {self.failure}")
@@ -194,6 +193,16 @@ class WorkerProcess:
                     await self._reap(spawned)
             finally:
                 self._conclude()
+
+    async def _spawn(self) -> Spawned:
+        """Start it.
+
+        Raises:
+            ClusterError, OSError: It cannot be started.
+
+        Cancellation: a process that was started is killed.
+        """
+        return await spawn(self._invitation, self.settings)
 
     def _adopt(self, channel: Channel, link: Link) -> None:
         """It has come for one of its connections, or was given it."""
@@ -262,11 +271,10 @@ class WorkerProcess:
         drain_timeout, kill_timeout = self.settings.drain_timeout, self.settings.kill_timeout
         self.voluntary = True
         # Before it is online it has nothing to finish, and would hear of it only later.
-        if self.online.is_set() and self.control is not None:
+        if self.has_joined and not self.gone.is_set():
             self.on_leaving()
-            with contextlib.suppress(pyipc.ConnectionClosed):  # it is on its way out already, and has the same time
-                await self.control.emit(control.DRAIN, {"timeout": drain_timeout, "message": message})
             with trio.move_on_after(float("inf") if drain_timeout is None else drain_timeout + _GRACE):
+                await self._ask_to_leave(message)
                 await self.gone.wait()
         if not self.gone.is_set():
             if self.online.is_set():
@@ -278,6 +286,15 @@ class WorkerProcess:
             self._tell_overdue(f"it has not ended {kill_timeout:g} s after SIGTERM, and is sent SIGKILL")
             self.kill()
             await self.gone.wait()
+
+    async def _ask_to_leave(self, message: str) -> None:
+        """Have it finish and leave by itself.
+
+        Cancellation: it may have been asked.
+        """
+        assert self.control is not None
+        with contextlib.suppress(pyipc.ConnectionClosed):  # it is on its way out already, and has the same time
+            await self.control.emit(control.DRAIN, {"timeout": self.settings.drain_timeout, "message": message})
 
     def _tell_overdue(self, reason: str) -> None:
         """It was to leave, and something stronger is needed."""
@@ -295,7 +312,7 @@ class WorkerProcess:
 
     def kill(self) -> None:
         """End it at once."""
-        self.send_signal(_SIGKILL)
+        self.send_signal(SIGKILL)
 
     def send_signal(self, number: int) -> None:
         """Send it a signal. On Windows every signal ends it at once, and is what has ended it, as with Node.
@@ -385,6 +402,18 @@ class WorkerProcess:
             return None
         return messages
 
+    @property
+    def can_be_asked(self) -> bool:
+        """Whether its program answers requests, as far as is known."""
+        return self.messages is not None and self.messages.is_open
+
+    def check_sendable(self, event: str, data: object) -> None:
+        """See whether its program can be sent something.
+
+        Raises:
+            LocalProtocolError: It would not hear of it.
+        """
+
     @contextlib.contextmanager
     def waited_for(self) -> Iterator[None]:
         """A block in which the primary's program waits for an answer of it."""
@@ -444,31 +473,3 @@ class WorkerProcess:
         self._queue.report(
             WorkerEvent(type=type, worker=self.handle, pid=self.pid, generation=self.generation, **attributes)
         )
-
-
-def signal_number(number: Any) -> int:
-    """A signal as a number.
-
-    Raises:
-        ValueError: There is no such signal.
-    """
-    try:
-        # Windows knows few signals by name, and ends a process whichever it is.
-        return int(number) if sys.platform == "win32" else signal.Signals(number)
-    except (TypeError, ValueError):
-        raise ValueError(f"there is no signal {number!r}; give its number, such as signal.SIGTERM") from None
-
-
-def exit_text(process: WorkerProcess) -> str:
-    """How a process ended, for people."""
-    if process.signal is not None:
-        try:
-            name = "SIGKILL" if process.signal == _SIGKILL else signal.Signals(process.signal).name
-        except ValueError:
-            name = f"signal {process.signal}"
-        how = f"was ended by {name}"
-    elif process.code is not None:
-        how = f"ended with code {process.code}"
-    else:
-        return process.failure or "has ended"
-    return f"{how}: {process.failure}" if process.failure else how

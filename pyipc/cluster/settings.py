@@ -8,7 +8,15 @@ import os
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal, TypedDict
 
-__all__ = ["SettingOverrides", "Settings", "WorkerOverrides", "check_number_of_workers", "check_role", "check_worker"]
+__all__ = [
+    "SettingOverrides",
+    "Settings",
+    "WorkerOverrides",
+    "check_number_of_workers",
+    "check_role",
+    "check_worker",
+    "is_node_program",
+]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,8 +30,11 @@ class Settings:
     Attributes:
         exec: What a worker runs: ``"package.module:function"``, or the path of a script; ``None`` for the very
             program that this process runs.
-        args: Arguments for the worker's program; ``None`` for those of this process.
-        exec_args: Arguments for the Python interpreter; ``None`` for those of this process.
+        node: Instead of that: the path of a program that Node runs. A worker forked with this takes no ``exec``,
+            ``args`` and ``exec_args`` from its cluster, nor one with ``exec`` from a cluster with this.
+        node_executable: The path or the name of Node, version 16 or later.
+        args: Arguments for the worker's program; ``None`` for those of this process, or none for Node.
+        exec_args: Arguments for the Python interpreter, or Node; ``None`` for those of this process, or none for Node.
         cwd: The directory that workers run in; by default the present one.
         env: Variables for the environment of every worker, beside those of this process; ``None`` as a value takes
             one away.
@@ -58,6 +69,8 @@ class Settings:
     """
 
     exec: str | None = None
+    node: str | None = None
+    node_executable: str = "node"
     args: Sequence[str] | None = None
     exec_args: Sequence[str] | None = None
     cwd: str | None = None
@@ -109,6 +122,11 @@ class Settings:
         for name in overrides:
             if name not in known:
                 raise TypeError(f"there is no setting {name!r}; the settings are {', '.join(sorted(known))}")
+        # What is for the one interpreter means nothing to the other.
+        begun_anew: dict[str, Any] = {"exec": None, "node": None, "args": None, "exec_args": None}
+        other = "node" if self.node is None else "exec"
+        if overrides.get(other) is not None:
+            return dataclasses.replace(self, **begun_anew | dict(overrides))
         return dataclasses.replace(self, **overrides)
 
 
@@ -136,6 +154,14 @@ def _check_start(settings: Settings) -> None:
         raise TypeError(
             f"what workers run is named by a text, 'package.module:function' or the path of a script, not by {exec!r}"
         )
+    node: Any = settings.node
+    if node is not None and not isinstance(node, str):
+        raise TypeError(f"node must be the path of a program for Node, such as 'worker.js', and not {node!r}")
+    if node is not None and exec is not None:
+        raise ValueError(f"a worker runs either exec, which is {exec!r}, or node, which is {node!r}; leave out one")
+    executable: Any = settings.node_executable
+    if not isinstance(executable, str) or not executable:
+        raise TypeError(f"node_executable must be the path or the name of Node, and not {executable!r}")
     for name in ("args", "exec_args"):
         texts = getattr(settings, name)
         if texts is not None and (isinstance(texts, str) or not _are(texts, str)):
@@ -159,6 +185,11 @@ def _check_start(settings: Settings) -> None:
             raise ValueError(
                 f"no environment can have {key!r} so: names are text without '=', and there is no NUL in it"
             )
+
+
+def is_node_program(target: object) -> bool:
+    """Whether a target is a program that Node runs, by its name."""
+    return isinstance(target, str) and target.endswith((".js", ".cjs", ".mjs"))
 
 
 def check_number_of_workers(name: str, value: object) -> None:
@@ -206,6 +237,8 @@ class WorkerOverrides(TypedDict, total=False):
     """The same names, for keyword arguments, without ``env``."""
 
     exec: str | None
+    node: str | None
+    node_executable: str
     args: Sequence[str] | None
     exec_args: Sequence[str] | None
     cwd: str | None

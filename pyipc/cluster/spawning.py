@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pyipc.cluster.environment import Invitation
     from pyipc.cluster.settings import Settings
 
-__all__ = ["Spawned", "process_options", "spawn", "worker_environment"]
+__all__ = ["Spawned", "environment_of", "process_options", "spawn", "worker_environment"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -122,13 +122,17 @@ async def spawn(invitation: Invitation, settings: Settings) -> Spawned:
 
 def worker_environment(settings: Settings, invitation: Invitation) -> dict[str, str]:
     """The environment of a worker process."""
+    return environment_of(settings) | {VARIABLE: str(invitation)}
+
+
+def environment_of(settings: Settings) -> dict[str, str]:
+    """The environment of a worker process, without what makes it a worker."""
     node_invitation()  # what Node has told this process is out of the environment then
     environment = dict(os.environ)
     for name, value in settings.env.items():
         environment.pop(name, None)
         if value is not None:
             environment[name] = str(value)
-    environment[VARIABLE] = str(invitation)
     return environment
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from pyipc.cluster.errors import WorkerFailed
-from pyipc.cluster.process import exit_text
+from pyipc.cluster.signals import exit_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -45,8 +45,11 @@ class Switchboard:
         self.control: pyipc.Server = pyipc.Server(
             router=self.router, plain_peers=False, **options, max_concurrent_requests=_MANY
         )
-        # A worker that is too slow for what is published misses some of it, but keeps its connection.
-        self.messages: pyipc.Server = pyipc.Server(router=router, plain_peers=False, slow_peer="drop", **options)
+        # A worker that is too slow for what is published misses some of it, but keeps its connection. A plain peer is a
+        # program of Node, to which no name means more than another, and which may send what cannot be read.
+        self.messages: pyipc.Server = pyipc.Server(
+            router=router, slow_peer="drop", unsafe_names=True, malformed="skip", **options
+        )
         self._has_handlers = has_handlers
         self._processes: dict[object, WorkerProcess] = {}
         for server in (self.control, self.messages):

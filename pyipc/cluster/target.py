@@ -1,7 +1,7 @@
 """What a worker runs, as a command line.
 
-A target is ``"package.module:function"``, the path of a script, or, as with Node, the very program that the primary
-runs, which then asks ``cluster.is_primary``.
+A target is ``"package.module:function"``, the path of a script, of Python or of Node, or, as with Node, the very
+program that the primary runs, which then asks ``cluster.is_primary``.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import collections
 import os
 import re
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -43,8 +44,11 @@ def command_line(
         own: The command line of this process; by default ``sys.orig_argv``.
 
     Raises:
-        ClusterError: This process was started in a way that cannot be repeated, such as from an interactive prompt.
+        ClusterError: This process was started in a way that cannot be repeated, such as from an interactive prompt; or
+            the script, or Node, is not there.
     """
+    if settings.node is not None:
+        return _node_command_line(settings, settings.node)
     own = sys.orig_argv if own is None else own
     flags, program, arguments = _taken_apart(own[1:])
     if settings.exec_args is not None:
@@ -67,6 +71,19 @@ def command_line(
             "path of a script that exists"
         )
     return [executable, *flags, settings.exec, *arguments]
+
+
+def _node_command_line(settings: Settings, script: str) -> list[str]:
+    path = settings.env.get("PATH") or os.environ.get("PATH")
+    executable = shutil.which(settings.node_executable, path=None if path is None else str(path))
+    if executable is None:
+        raise ClusterError(
+            f"there is no program {settings.node_executable!r} to run {script!r} with; install Node.js, or say with "
+            "node_executable where it is"
+        )
+    if not os.path.isfile(os.path.join(settings.cwd or "", script)):
+        raise ClusterError(f"workers cannot run {script!r}: there is no such file for Node")
+    return [executable, *(settings.exec_args or ()), script, *(settings.args or ())]
 
 
 def _taken_apart(own: Sequence[str]) -> tuple[list[str], list[str], list[str]]:

@@ -263,7 +263,11 @@ class NodeChannel:
     # --- for the link ---
 
     def send_nowait(self, data: bytes) -> int:
-        """Take all of the next bytes of frames, or nothing while something is unwritten."""
+        """Take all of the next bytes of frames, or nothing while something is unwritten.
+
+        Raises:
+            ConnectionLost: This end is closed.
+        """
         if self._is_closed:
             raise self._lost("is closed on this side")
         if self._unwritten:
@@ -283,7 +287,13 @@ class NodeChannel:
             self._write(text, None)
 
     async def send(self, data: bytes) -> None:
-        """Take the next bytes of frames, and wait until what was whole is written."""
+        """Take the next bytes of frames, and wait until what was whole is written.
+
+        Raises:
+            ConnectionLost: This end is closed.
+
+        Cancellation: an unknown part may have been sent.
+        """
         await trio.lowlevel.checkpoint()
         if self._is_closed:
             raise self._lost("is closed on this side")
@@ -294,7 +304,13 @@ class NodeChannel:
             raise self._lost("is closed on this side")
 
     async def receive(self) -> bytes:
-        """The next frames of programs; empty at the end. What is Node's own is dealt with on the way."""
+        """The next frames of programs; empty at the end. What is Node's own is dealt with on the way.
+
+        Raises:
+            ConnectionLost: The channel is broken, or this end is closed.
+
+        Cancellation: loses nothing.
+        """
         while True:
             while self._unwritten_size > _MAX_UNWRITTEN and not self._is_closed:
                 await self._has_room.wait()
