@@ -34,7 +34,7 @@ def event_of(frame: bytes) -> str | None:
     with contextlib.suppress(ValueError, RecursionError, TypeError, KeyError):
         name = _type_of(frame)
         if name == "pyipc.request":
-            name = json.loads(frame)["data"]["event"]
+            name = json.loads(frame.removesuffix(DELIMITER))["data"]["event"]
         if isinstance(name, str) and not name.startswith("pyipc."):
             return name
     return None
