@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
 
-from tests.cluster.node_primary import PROGRAMS, NodeProgram, node_program
+from tests.cluster.node_primary import PROGRAMS, node_program
 from tests.cluster.processes import Watched
 from tests.conftest import CANNOT_RUN
 
@@ -25,6 +23,8 @@ pytestmark = [
     pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed; on Debian: apt-get install nodejs"),
     pytest.mark.usefixtures("nothing_is_left"),
 ]
+#: What Node says of one that was to leave; of children it says nothing.
+VOLUNTARY = {"worker": True, "child": None}
 both = pytest.mark.parametrize("kind", ["worker", "child"])
 
 #: Lone halves of surrogate pairs, what JSON escapes, what only JavaScript once minded, and both ends of it all.
@@ -119,9 +119,21 @@ async def test_what_is_nodes_own_reaches_no_program_and_harms_none(kind: Kind) -
     ]
     thrown += [{"cmd": f"NODE_{name}"} for name in ("SOCKET_COUNT", "DEBUG_ENABLED", "X", "CLUSTER", "é")]
     thrown += [{"cmd": "NODE_SOCKET_GET_COUNT", "key": "k"}, {"cmd": "NODE_SOCKET_NOTIFY_CLOSE", "key": "k"}]
-    acts = ("online", "queryServer", "listening", "newconn", "close", "exitedAfterDisconnect", "what", 7, None, {})
+    acts: tuple[object, ...] = (
+        "online",
+        "queryServer",
+        "listening",
+        "newconn",
+        "close",
+        "exitedAfterDisconnect",
+        "what",
+        7,
+        None,
+        {},
+    )
     thrown += [{"cmd": "NODE_CLUSTER", "act": act, "key": "k", "seq": 1} for act in acts]
-    thrown += [{"cmd": "NODE_CLUSTER", "ack": ack} for ack in (0, 1, -1, "x", None, [], 1e300)]
+    acks: tuple[object, ...] = (0, 1, -1, "x", None, [], 1e300)
+    thrown += [{"cmd": "NODE_CLUSTER", "ack": ack} for ack in acks]
     async with node_program() as node:
         await node.fork(kind=kind)
         assert await node.told({"echo": 0}) == {"echo": 0}
@@ -203,7 +215,7 @@ async def test_a_program_whose_parent_disconnects_finishes_and_ends_in_order(kin
             await node.send("say goodbye when you leave")
         await node.ask("disconnect", name="one")
         ended = await node.wait_for("exit", name="one")
-        assert (ended["code"], ended["signal"], ended.get("voluntary")) == (0, None, True if kind == "worker" else None)
+        assert (ended["code"], ended["signal"], ended.get("voluntary")) == (0, None, VOLUNTARY[kind])
         assert node.kinds()[-2:] == ["disconnect", "exit"]
         assert [each["data"] for each in node.reports if each["report"] == "message"][1:] == (
             ["goodbye"] if kind == "worker" else []  # to a child the channel is closed by it
@@ -216,7 +228,7 @@ async def test_a_program_that_disconnects_says_so_and_ends_in_order(kind: Kind) 
         await node.fork(kind=kind)
         await node.send("leave")
         ended = await node.wait_for("exit", name="one")
-        assert (ended["code"], ended["signal"], ended.get("voluntary")) == (0, None, True if kind == "worker" else None)
+        assert (ended["code"], ended["signal"], ended.get("voluntary")) == (0, None, VOLUNTARY[kind])
         assert node.kinds()[-2:] == ["disconnect", "exit"]
 
 
@@ -250,7 +262,11 @@ async def test_sigterm_lets_a_program_finish(kind: Kind) -> None:
         await node.ask("kill", name="one", signal="SIGTERM")
         assert await node.heard() == "goodbye"
         ended = await node.wait_for("exit", name="one")
-        assert (ended["code"], ended["signal"], ended.get("voluntary")) == (0, None, False if kind == "worker" else None)
+        assert (ended["code"], ended["signal"], ended.get("voluntary")) == (
+            0,
+            None,
+            False if kind == "worker" else None,
+        )
 
 
 @both

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 import pyipc
+from pyipc.cluster.node.leftovers import remove_dead_socket
 from pyipc.transports import transport_for
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ async def place_of(address: pyipc.Address, options: Mapping[str, object]) -> Pla
         ListenError: The host is unknown, there is no safe directory, or Node cannot do what the options ask for.
         AddressError: The address cannot be used on this system.
 
-    Cancellation: nothing has happened, but that a directory may be there.
+    Cancellation: nothing has happened, but that a directory may be there, and a socket on which nobody listens not.
     """
     if options:
         raise pyipc.ListenError(
@@ -55,8 +56,9 @@ async def place_of(address: pyipc.Address, options: Mapping[str, object]) -> Pla
         )
     if address.scheme in ("tcp", "tls"):
         return await _host_place(address)
-    await trio.lowlevel.checkpoint()
-    return Place(_path(address), -1, _PATH)
+    path = _path(address)
+    await remove_dead_socket(path)
+    return Place(path, -1, _PATH)
 
 
 async def _host_place(address: pyipc.Address) -> Place:
@@ -91,10 +93,5 @@ def grant_error(address: pyipc.Address, number: object) -> pyipc.IPCError:
     """
     code = -number if isinstance(number, int) else 0
     if code == errno.EADDRINUSE:
-        what = "remove the socket that one which was killed has left, " if _is_path(address) else ""
-        return pyipc.AddressInUse(f"another program listens on {address}; stop it, {what}or use another address")
+        return pyipc.AddressInUse(f"another program listens on {address}; stop it, or use another address")
     return pyipc.ListenError(f"the Node primary cannot listen on {address}: {os.strerror(code)}; use another address")
-
-
-def _is_path(address: pyipc.Address) -> bool:
-    return address.scheme not in ("tcp", "tls")

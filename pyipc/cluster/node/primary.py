@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import errno
 import itertools
 import logging
 from typing import TYPE_CHECKING, Any, Final, final
@@ -36,6 +37,7 @@ class _Question:
     answered: trio.Event = dataclasses.field(default_factory=trio.Event)
     answer: Message | None = None
     sock: socket.socket | None = None
+    is_abandoned: bool = False
 
 
 @final
@@ -66,11 +68,7 @@ class NodePrimary(NodeParent):
     def received(self, message: Message, sock: socket.socket | None) -> None:
         match message:
             case {"cmd": "NODE_CLUSTER", "ack": int(number)} if number in self._questions:
-                question = self._questions.pop(number)
-                question.answer, question.sock = message, sock
-                question.answered.set()
-                if sock is None and not message.get("errno") and isinstance(key := message.get("key"), str):
-                    self._early[key] = []
+                self._take_answer(self._questions.pop(number), message, sock)
             case {"cmd": "NODE_CLUSTER", "act": "newconn", "key": str(key), "seq": int(number)} if sock is not None:
                 if key in self._early:
                     self._early[key].append((number, sock))
@@ -82,6 +80,19 @@ class NodePrimary(NodeParent):
                 self._dismissed()
             case _:
                 super().received(message, sock)
+
+    def _take_answer(self, question: _Question, message: Message, sock: socket.socket | None) -> None:
+        key = None if message.get("errno") else message.get("key")
+        if question.is_abandoned:
+            if sock is not None:
+                sock.close()
+            if key is not None:
+                self._close(key)
+            return
+        if key is not None and sock is None:
+            self._early[key] = []
+        question.answer, question.sock = message, sock
+        question.answered.set()
 
     def lost(self) -> None:
         super().lost()
@@ -107,7 +118,7 @@ class NodePrimary(NodeParent):
         Raises:
             ConnectionLost: The primary is gone, or answers no more.
 
-        Cancellation: the answer is thrown away.
+        Cancellation: the answer is thrown away, and with it what it grants.
         """
         if self._is_lost or self._is_dismissed:
             raise self._gone()
@@ -117,7 +128,7 @@ class NodePrimary(NodeParent):
         try:
             await question.answered.wait()
         except trio.Cancelled:
-            self._questions[number] = _Question()  # an answer that comes all the same must not be taken for news
+            question.is_abandoned = True
             raise
         if question.answer is None:
             raise self._gone()
@@ -148,27 +159,22 @@ class NodePrimary(NodeParent):
         place = await place_of(address, options)
         index = self._indexes[place]
         self._indexes[place] += 1
-        try:
-            question = await self._ask({"act": "queryServer", **self._query(place, index)})
-            answer, sock = question.answer, question.sock
-            assert answer is not None
-            if answer.get("errno"):
-                raise grant_error(address, answer["errno"])
-            key = str(answer["key"])
-            port = _port(answer.get("sockname"))
-            if sock is not None:
-                sock.setblocking(False)
-                try:
-                    sock.listen(_BACKLOG)
-                except OSError as error:
-                    sock.close()
-                    raise grant_error(address, -(error.errno or 0)) from error
-                port = _port_of(sock)
-                self.mailbox.put({"listening": key}, sock)
-        except BaseException:
+        question = await self._ask({"act": "queryServer", **self._query(place, index)})
+        answer, sock = question.answer, question.sock
+        assert answer is not None
+        if answer.get("errno"):
             self._forget(place)
-            raise
+            raise grant_error(address, answer["errno"])
+        key = str(answer["key"])
         self._queries[key] = place, index
+        port = _port(answer.get("sockname"))
+        if sock is not None:
+            try:
+                port = _begin_listening(sock, address)
+            except pyipc.IPCError:
+                self.unlisten(key)  # a Node that is asked for the same again before is ended by an assertion
+                raise
+            self.mailbox.put({"listening": key}, sock)
         where = dataclasses.replace(address, port=port) if port else address
         return Grant(key, where, 0 if sock is None else 1)
 
@@ -196,7 +202,12 @@ class NodePrimary(NodeParent):
             return
         place, _ = self._queries.pop(claim)
         self._forget(place)
-        self._tell({"act": "close", "key": claim})
+        self._close(claim)
+
+    def _close(self, key: str) -> None:
+        for _, sock in self._early.pop(key, ()):
+            sock.close()
+        self._tell({"act": "close", "key": key})
 
     def retire(self) -> None:
         """This worker takes no more connections of any address: others get them."""
@@ -218,8 +229,23 @@ def _port(sockname: object) -> int:
     return 0
 
 
-def _port_of(sock: socket.socket) -> int:
-    match sock.getsockname():
-        case (str(), int(port), *_):
-            return port
-    return 0
+def _begin_listening(sock: socket.socket, address: pyipc.Address) -> int:
+    """Listen on a socket that all workers share; the port, if it has one.
+
+    Raises:
+        AddressInUse, ListenError: It cannot be listened on.
+    """
+    try:
+        match sock.getsockname():
+            case (str(), 0, *_):  # Node keeps to itself that it could not bind it, and the system would choose a port
+                raise OSError(errno.EADDRINUSE, "the socket is not bound")
+            case (str(), int(port), *_):
+                pass
+            case _:
+                port = 0
+        sock.setblocking(False)
+        sock.listen(_BACKLOG)
+    except OSError as error:
+        sock.close()
+        raise grant_error(address, -(error.errno or 0)) from error
+    return port

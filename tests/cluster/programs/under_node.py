@@ -6,12 +6,15 @@ import contextlib
 import os
 import sys
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import trio
 
 import pyipc
 from pyipc import cluster
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
 
 TEXT = "é\u2028😀"
 
@@ -83,7 +86,7 @@ class Program:
     async def refuse(self) -> None:
         """Tell the errors of all that a Node program cannot do, and of messages that it would not get."""
         found = []
-        for attempt in (
+        attempts: list[Callable[[], Awaitable[object]]] = [
             lambda: self.worker.publish("topic"),
             lambda: self.entered(self.worker.subscribe("topic")),
             lambda: self.entered(self.worker.connect("2")),
@@ -92,7 +95,8 @@ class Program:
             lambda: self.worker.send({"type": "pyipc.request", "data": {}}),
             lambda: self.worker.emit("x", confirm=True),
             lambda: self.worker.emit("x", attachments=[b"x"]),
-        ):
+        ]
+        for attempt in attempts:
             try:
                 await attempt()
                 found.append("no error")
@@ -135,9 +139,8 @@ class Program:
             await self.worker.send({"failed": type(error).__name__, "why": str(error)})
             task_status.started()
             return
-        port = next((each.socket.getsockname()[1] for each in listeners if hasattr(each, "socket")), None)
         task_status.started()
-        await self.worker.send({"port": port})
+        await self.worker.send({"listens": address})
         await trio.serve_listeners(answer, listeners)
 
 
