@@ -75,6 +75,12 @@ const commands = {
     big({name, pairs}) {
         children.get(name).child.send({big: 'é😀'.repeat(pairs)});
     },
+    many({name, count, size}) {
+        const message = {dropped: 'x'.repeat(size)};
+        for (let n = 0; n < count; n++) {
+            children.get(name).child.send(message);
+        }
+    },
     block({seconds}) {
         Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 1000 * seconds);
     },
@@ -84,9 +90,6 @@ const commands = {
     },
     kill({name, signal}) {
         children.get(name).child.kill(signal);
-    },
-    memory() {
-        return {size: process.memoryUsage().rss};
     },
 };
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import sys
 import time
 from typing import TYPE_CHECKING, Any
@@ -39,13 +40,17 @@ class Program:
                     await send({"counted": self.count})
             case {"big": str(text)}:
                 await send({"big": text})
+            case {"dropped": str()}:
+                pass
             case {"flood": int(count)}:
                 for number in range(1, count + 1):
                     await send({"n": number, "text": TEXT, "last": number == count})
             case {"push": int(count), "size": int(size)}:
                 self.nursery.start_soon(self.push, count, size)
-            case "pushed":
-                await send(self.count)
+            case {"sleep": seconds}:
+                await trio.sleep(seconds)
+            case "how large":
+                await send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
             case {"echo": data}:
                 await send({"echo": data})
             case {"ask": [str(event), data]}:
@@ -109,9 +114,13 @@ class Program:
             pass
 
     async def push(self, count: int, size: int) -> None:
+        """Send much, and tell for how long one had to wait for room."""
+        waited, text = 0.0, "x" * size
         for _ in range(count):
-            await self.worker.send({"big": "x" * size})
-            self.count += 1
+            began = trio.current_time()
+            await self.worker.send({"big": text})
+            waited = max(waited, trio.current_time() - began)
+        await self.worker.send({"waited": waited})
 
     async def say_goodbye(self) -> None:
         async with self.worker.busy():
