@@ -46,6 +46,8 @@ _MAX_ATTEMPTS: Final = 4
 _PING: Final[Message] = {"cmd": "NODE_HANDLE"}
 _ACK: Final[Message] = {"cmd": "NODE_HANDLE_ACK"}
 _NACK: Final[Message] = {"cmd": "NODE_HANDLE_NACK"}
+_REQUEST: Final[Message] = {"type": "pyipc.request"}
+_REQUEST_START: Final = b'{"type":"pyipc.request"'
 
 
 class _Handle:
@@ -80,7 +82,7 @@ class NodeChannel:
         sock: The socket; it belongs to the channel from here on.
         name: Who is at the other end, for people.
         received: Called with each message that no program is to hear of, and the socket that came along, which is
-            the called one's then; must not raise.
+            the called one's then; and with the bare type of each request, before that is handled. Must not raise.
         max_message_size: The largest message that is taken, in bytes.
         pid: The process at the other end, if it is known.
 
@@ -357,6 +359,8 @@ class NodeChannel:
             frame = as_frame(text)
             if isinstance(frame, bytes):
                 frames.append(frame)
+                if text.startswith(_REQUEST_START):
+                    self._received(_REQUEST, None)
             elif (wrapped := self._take_own(frame)) is not None:
                 frames.append(wrapped)
         if rest:

@@ -47,6 +47,8 @@ class NodeProcess(WorkerProcess):
     The others are those of `WorkerProcess`.
     """
 
+    way_to_be_ready: str = 'open a server, listen for messages, or process.send({type: "pyipc.ready"})'
+
     def __init__(
         self,
         handle: WorkerHandle,
@@ -162,6 +164,8 @@ class NodeProcess(WorkerProcess):
                 self._consider_ready()
             case {"type": "pyipc.ready"}:
                 self.on_ready()
+            case {"type": "pyipc.request"}:
+                self.is_listened_to.set()  # it may not become ready before it has the answer
             case _:
                 logger.debug("worker %r has sent what is of Node's own, and means nothing here", self.handle.id)
 
