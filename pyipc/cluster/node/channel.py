@@ -36,7 +36,7 @@ _READ_SIZE: Final = 256 * 1024
 _DESCRIPTOR_SIZE: Final = array.array("i").itemsize
 _MAX_DESCRIPTORS: Final = 16
 _CLOSE_ON_EXEC: Final = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
-# While so many bytes of Node's own are unwritten nothing is read, as each line that is may want an answer.
+# While so many bytes of answers are unwritten nothing is read, as each line that is may want another.
 _MAX_UNWRITTEN: Final = 256 * 1024
 # Node gives up after so many as well.
 _MAX_ATTEMPTS: Final = 4
@@ -75,6 +75,23 @@ class _Handle:
         self.answered.set()
 
 
+class _Unwritten:
+    """What is to be written, or the rest of it.
+
+    Args:
+        text: The bytes.
+        sock: What goes with the first of them.
+        is_own: Whether it is Node's own.
+    """
+
+    __slots__ = ("is_own", "sock", "text")
+
+    def __init__(self, text: memoryview, sock: socket.socket | None, is_own: bool) -> None:
+        self.text = text
+        self.sock = sock
+        self.is_own = is_own
+
+
 class NodeChannel:
     """One end.
 
@@ -110,9 +127,9 @@ class NodeChannel:
         self._carried: socket.socket | None = None
         # Of a frame that is to be sent, what there is until it is whole.
         self._unsent: list[bytes] = []
-        # What is to be written: first the rest of what was begun, then whole lines. With a handle its line begins.
-        self._unwritten: collections.deque[tuple[memoryview, socket.socket | None]] = collections.deque()
-        self._unwritten_size = 0
+        # What is to be written: first the rest of what was begun, then whole lines.
+        self._unwritten: collections.deque[_Unwritten] = collections.deque()
+        self._own_size = 0
         self._has_news = trio.Event()
         self._has_room = trio.Event()
         # What waits to be acknowledged, and what is to be sent then.
@@ -133,7 +150,7 @@ class NodeChannel:
 
     def tell(self, message: Message) -> None:
         """Send a message that is no program's, behind everything that was sent before. Once closed, nothing."""
-        self._write(line(message), None)
+        self._write_own(line(message))
 
     def hand(self, message: Message, sock: socket.socket, *, lost: Callable[[], None]) -> None:
         """Send a message with a copy of a socket, when those before it were acknowledged.
@@ -169,7 +186,7 @@ class NodeChannel:
     def _send_handle(self, handle: _Handle) -> None:
         handle.attempts += 1
         self._under_way.append(handle)
-        self._write(handle.text, handle.sock)
+        self._write_own(handle.text, handle.sock)
 
     def _acknowledged(self, *, arrived: bool) -> None:
         """The other end has answered the oldest that is under way."""
@@ -186,12 +203,14 @@ class NodeChannel:
 
     # --- writing ---
 
-    def _write(self, text: bytes, sock: socket.socket | None) -> None:
+    def _write_own(self, text: bytes, sock: socket.socket | None = None) -> None:
+        if not self._is_closed:
+            self._own_size += len(text)
+            self._write(_Unwritten(memoryview(text), sock, is_own=True))
+
+    def _write(self, unwritten: _Unwritten) -> None:
         """Write as much as goes without waiting, and leave the rest to `run`."""
-        if self._is_closed:
-            return
-        self._unwritten.append((memoryview(text), sock))
-        self._unwritten_size += len(text)
+        self._unwritten.append(unwritten)
         try:
             self._write_some()
         except trio.WouldBlock:
@@ -209,26 +228,27 @@ class NodeChannel:
             trio.WouldBlock: There is no room, and nothing tells when there is.
         """
         while self._unwritten:
-            text, sock = self._unwritten[0]
+            first = self._unwritten[0]
             try:
-                sent = self._socket.sendmsg([text], _ancillary(sock))
+                sent = self._socket.sendmsg([first.text], _ancillary(first.sock))
             except BlockingIOError:
                 return
             except OSError as error:
                 if error.errno in CROWDED:
                     raise trio.WouldBlock from None
                 raise
-            self._unwritten_size -= sent
-            if sent == len(text):
+            if first.is_own:
+                self._own_size -= sent
+            if sent == len(first.text):
                 self._unwritten.popleft()
             else:
-                self._unwritten[0] = text[sent:], None  # the socket goes with the first byte
+                first.text, first.sock = first.text[sent:], None
         self._has_room.set()
         self._has_room = trio.Event()
 
     def _give_up_writing(self) -> None:
         self._unwritten.clear()
-        self._unwritten_size = 0
+        self._own_size = 0
         self._has_room.set()
         self._has_room = trio.Event()
 
@@ -276,7 +296,7 @@ class NodeChannel:
         frames = b"".join((*self._unsent, data[:end]))
         self._unsent = [data[end:]] if end < len(data) else []
         if text := as_lines(frames):
-            self._write(text, None)
+            self._write(_Unwritten(memoryview(text), None, is_own=False))
 
     async def send(self, data: bytes) -> None:
         """Take the next bytes of frames, and wait until what was whole is written.
@@ -304,7 +324,7 @@ class NodeChannel:
         Cancellation: loses nothing.
         """
         while True:
-            while self._unwritten_size > _MAX_UNWRITTEN and not self._is_closed:
+            while self._own_size > _MAX_UNWRITTEN and not self._is_closed:
                 await self._has_room.wait()
             try:
                 if self._is_closed:

@@ -3,11 +3,13 @@
 // cluster Node lets go of what comes before, and nothing else would tell.
 if (process.env.PYIPC_TELL_LISTENING && process.send) {
     delete process.env.PYIPC_TELL_LISTENING; // not for what this process starts
-    process.on('newListener', function heard(name) {
+    const places = [process, require('cluster').worker];
+    const heard = (name) => {
         if (name === 'message') {
-            process.removeListener('newListener', heard);
+            places.forEach((place) => place.removeListener('newListener', heard));
             // Behind what the program says while it starts, such as that it is about to open a server.
             setImmediate(() => process.connected && process.send({type: 'pyipc.taking'}));
         }
-    });
+    };
+    places.forEach((place) => place.on('newListener', heard));
 }

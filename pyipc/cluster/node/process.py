@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 from typing import TYPE_CHECKING
@@ -101,6 +102,9 @@ class NodeProcess(WorkerProcess):
         await self.on_leave(voluntary=True)
         channel = self._channel
         assert channel is not None
+        if self.messages is not None:
+            with contextlib.suppress(pyipc.ConnectionClosed):
+                await self.messages.flush()
         # What it was sent before is there by then, and what it has said until then was written.
         await channel.ping().wait()
         channel.tell({"cmd": "NODE_CLUSTER", "act": "disconnect", "seq": 0})
