@@ -299,8 +299,8 @@ class Keeper:
             await process.settled.wait()
         if scope.cancelled_caught:
             process.fail(
-                f"it was not ready within {timeout:g} s; let its program open a server, or await worker.run() or "
-                "worker.ready(), or raise ready_timeout"
+                f"it was not ready within {timeout:g} s; let its program {process.way_to_be_ready}, or raise "
+                "ready_timeout"
             )
             logger.error("worker %r: %s", self.handle.id, process.failure, extra=TOLD)
         elif process.was_ready:

@@ -68,6 +68,7 @@ class WorkerProcess:
         queue: Where is told what happens to it.
 
     Attributes:
+        way_to_be_ready: What its program does to be ready, for people.
         state: How far it has come.
         started: When it was started, in trio's time.
         pid: Its process id; ``None`` before it was started.
@@ -91,6 +92,8 @@ class WorkerProcess:
         settled: Is set when it is ready, or gone.
         gone: Is set when it has ended, all it said was heard, and its exit was reported.
     """
+
+    way_to_be_ready: str = "open a server, or await worker.run() or worker.ready()"
 
     def __init__(
         self,

@@ -36,16 +36,19 @@ _READ_SIZE: Final = 256 * 1024
 _DESCRIPTOR_SIZE: Final = array.array("i").itemsize
 _MAX_DESCRIPTORS: Final = 16
 _CLOSE_ON_EXEC: Final = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
-# While so many bytes of Node's own are unwritten nothing is read, as each line that is may want an answer.
+# While so many bytes of answers are unwritten nothing is read, as each line that is may want another.
 _MAX_UNWRITTEN: Final = 256 * 1024
 # Node gives up after so many as well.
 _MAX_ATTEMPTS: Final = 4
 
 # A message of this kind without a handle is answered with a NACK at once, behind everything that was sent before: by
-# every Node since 4, whatever its program does. So it serves to find out whether that has read all, and is alive.
+# every Node since 4, whatever its program does. So it serves to find out whether that has read all, and is alive. It
+# must not be under way together with a handle: read in one go, it would be taken for the one that the handle is of.
 _PING: Final[Message] = {"cmd": "NODE_HANDLE"}
 _ACK: Final[Message] = {"cmd": "NODE_HANDLE_ACK"}
 _NACK: Final[Message] = {"cmd": "NODE_HANDLE_NACK"}
+_REQUEST: Final[Message] = {"type": "pyipc.request"}
+_REQUEST_START: Final = b'{"type":"pyipc.request"'
 
 
 class _Handle:
@@ -73,6 +76,23 @@ class _Handle:
         self.answered.set()
 
 
+class _Unwritten:
+    """What is to be written, or the rest of it.
+
+    Args:
+        text: The bytes.
+        sock: What goes with the first of them.
+        is_own: Whether it is Node's own.
+    """
+
+    __slots__ = ("is_own", "sock", "text")
+
+    def __init__(self, text: memoryview, sock: socket.socket | None, is_own: bool) -> None:
+        self.text = text
+        self.sock = sock
+        self.is_own = is_own
+
+
 class NodeChannel:
     """One end.
 
@@ -80,7 +100,7 @@ class NodeChannel:
         sock: The socket; it belongs to the channel from here on.
         name: Who is at the other end, for people.
         received: Called with each message that no program is to hear of, and the socket that came along, which is
-            the called one's then; must not raise.
+            the called one's then; and with the bare type of each request, before that is handled. Must not raise.
         max_message_size: The largest message that is taken, in bytes.
         pid: The process at the other end, if it is known.
 
@@ -109,13 +129,13 @@ class NodeChannel:
         self._carried: socket.socket | None = None
         # Of a frame that is to be sent, what there is until it is whole.
         self._unsent: list[bytes] = []
-        # What is to be written: first the rest of what was begun, then whole lines. With a handle its line begins.
-        self._unwritten: collections.deque[tuple[memoryview, socket.socket | None]] = collections.deque()
-        self._unwritten_size = 0
+        # What is to be written: first the rest of what was begun, then whole lines.
+        self._unwritten: collections.deque[_Unwritten] = collections.deque()
+        self._own_size = 0
         self._has_news = trio.Event()
         self._has_room = trio.Event()
-        # What waits to be acknowledged, and what is to be sent then.
-        self._under_way: collections.deque[_Handle] = collections.deque()
+        # What waits to be acknowledged, and what is to be sent then, one after the other.
+        self._under_way: _Handle | None = None
         self._handles: collections.deque[_Handle] = collections.deque()
         self.link: Link = _ChannelLink(self, Peer(address=name, pid=pid))
 
@@ -132,7 +152,7 @@ class NodeChannel:
 
     def tell(self, message: Message) -> None:
         """Send a message that is no program's, behind everything that was sent before. Once closed, nothing."""
-        self._write(line(message), None)
+        self._write_own(line(message))
 
     def hand(self, message: Message, sock: socket.socket, *, lost: Callable[[], None]) -> None:
         """Send a message with a copy of a socket, when those before it were acknowledged.
@@ -145,8 +165,7 @@ class NodeChannel:
         if self._is_closed:
             return
         text = line({"cmd": "NODE_HANDLE", "type": "net.Native", "msg": message})
-        self._handles.append(_Handle(text, sock.dup(), lost))
-        self._send_next_handle()
+        self._add_handle(_Handle(text, sock.dup(), lost))
 
     def ping(self) -> trio.Event:
         """Find out when the other end has read all that was sent before.
@@ -158,26 +177,29 @@ class NodeChannel:
         if self._is_closed:
             ping.answered.set()
         else:
-            self._send_handle(ping)
+            self._add_handle(ping)
         return ping.answered
 
-    def _send_next_handle(self) -> None:
-        if self._handles and not any(each.sock is not None for each in self._under_way):
-            self._send_handle(self._handles.popleft())
+    def _add_handle(self, handle: _Handle) -> None:
+        self._handles.append(handle)
+        if self._under_way is None:
+            self._send_next_handle()
 
-    def _send_handle(self, handle: _Handle) -> None:
-        handle.attempts += 1
-        self._under_way.append(handle)
-        self._write(handle.text, handle.sock)
+    def _send_next_handle(self) -> None:
+        self._under_way = handle = self._handles.popleft() if self._handles else None
+        if handle is not None:
+            handle.attempts += 1
+            self._write_own(handle.text, handle.sock)
 
     def _acknowledged(self, *, arrived: bool) -> None:
-        """The other end has answered the oldest that is under way."""
-        if not self._under_way:
+        """The other end has answered what is under way."""
+        handle = self._under_way
+        if handle is None:
             return
-        handle = self._under_way.popleft()
         if handle.sock is not None and not arrived:
             if handle.attempts < _MAX_ATTEMPTS:
-                self._send_handle(handle)
+                self._handles.appendleft(handle)
+                self._send_next_handle()
                 return
             handle.lost()
         handle.close()
@@ -185,12 +207,14 @@ class NodeChannel:
 
     # --- writing ---
 
-    def _write(self, text: bytes, sock: socket.socket | None) -> None:
+    def _write_own(self, text: bytes, sock: socket.socket | None = None) -> None:
+        if not (self._is_closed or self._is_last):
+            self._own_size += len(text)
+            self._write(_Unwritten(memoryview(text), sock, is_own=True))
+
+    def _write(self, unwritten: _Unwritten) -> None:
         """Write as much as goes without waiting, and leave the rest to `run`."""
-        if self._is_closed or self._is_last:
-            return
-        self._unwritten.append((memoryview(text), sock))
-        self._unwritten_size += len(text)
+        self._unwritten.append(unwritten)
         try:
             self._write_some()
         except trio.WouldBlock:
@@ -208,20 +232,21 @@ class NodeChannel:
             trio.WouldBlock: There is no room, and nothing tells when there is.
         """
         while self._unwritten:
-            text, sock = self._unwritten[0]
+            first = self._unwritten[0]
             try:
-                sent = self._socket.sendmsg([text], _ancillary(sock))
+                sent = self._socket.sendmsg([first.text], _ancillary(first.sock))
             except BlockingIOError:
                 return
             except OSError as error:
                 if error.errno in CROWDED:
                     raise trio.WouldBlock from None
                 raise
-            self._unwritten_size -= sent
-            if sent == len(text):
+            if first.is_own:
+                self._own_size -= sent
+            if sent == len(first.text):
                 self._unwritten.popleft()
             else:
-                self._unwritten[0] = text[sent:], None  # the socket goes with the first byte
+                first.text, first.sock = first.text[sent:], None
         if self._is_last:
             self._socket.shutdown(socket.SHUT_WR)
         self._has_room.set()
@@ -236,7 +261,7 @@ class NodeChannel:
 
     def _give_up_writing(self) -> None:
         self._unwritten.clear()
-        self._unwritten_size = 0
+        self._own_size = 0
         self._has_room.set()
         self._has_room = trio.Event()
 
@@ -284,7 +309,7 @@ class NodeChannel:
         frames = b"".join((*self._unsent, data[:end]))
         self._unsent = [data[end:]] if end < len(data) else []
         if text := as_lines(frames):
-            self._write(text, None)
+            self._write(_Unwritten(memoryview(text), None, is_own=False))
 
     async def send(self, data: bytes) -> None:
         """Take the next bytes of frames, and wait until what was whole is written.
@@ -312,7 +337,7 @@ class NodeChannel:
         Cancellation: loses nothing.
         """
         while True:
-            while self._unwritten_size > _MAX_UNWRITTEN and not self._is_closed:
+            while self._own_size > _MAX_UNWRITTEN and not self._is_closed:
                 await self._has_room.wait()
             try:
                 if self._is_closed:
@@ -367,6 +392,8 @@ class NodeChannel:
             frame = as_frame(text)
             if isinstance(frame, bytes):
                 frames.append(frame)
+                if text.startswith(_REQUEST_START):
+                    self._received(_REQUEST, None)
             elif (wrapped := self._take_own(frame)) is not None:
                 frames.append(wrapped)
         if rest:
@@ -437,9 +464,11 @@ class NodeChannel:
         self._drop_carried()
         self._give_up_writing()
         self._has_news.set()
-        for handles in (self._under_way, self._handles):
-            while handles:
-                handles.popleft().close()
+        if self._under_way is not None:
+            self._under_way.close()
+            self._under_way = None
+        while self._handles:
+            self._handles.popleft().close()
 
 
 def _ancillary(sock: socket.socket | None) -> list[tuple[int, int, Any]]:

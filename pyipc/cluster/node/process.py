@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 from typing import TYPE_CHECKING
@@ -46,6 +47,8 @@ class NodeProcess(WorkerProcess):
 
     The others are those of `WorkerProcess`.
     """
+
+    way_to_be_ready: str = 'open a server, listen for messages, or process.send({type: "pyipc.ready"})'
 
     def __init__(
         self,
@@ -99,6 +102,9 @@ class NodeProcess(WorkerProcess):
         await self.on_leave(voluntary=True)
         channel = self._channel
         assert channel is not None
+        if self.messages is not None:
+            with contextlib.suppress(pyipc.ConnectionClosed):
+                await self.messages.flush()
         # What it was sent before is there by then, and what it has said until then was written.
         await channel.ping().wait()
         channel.tell({"cmd": "NODE_CLUSTER", "act": "disconnect", "seq": 0})
@@ -162,6 +168,8 @@ class NodeProcess(WorkerProcess):
                 self._consider_ready()
             case {"type": "pyipc.ready"}:
                 self.on_ready()
+            case {"type": "pyipc.request"}:
+                self.is_listened_to.set()  # it may not become ready before it has the answer
             case _:
                 logger.debug("worker %r has sent what is of Node's own, and means nothing here", self.handle.id)
 
