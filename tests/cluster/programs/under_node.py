@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import resource
 import sys
@@ -67,6 +68,11 @@ class Program:
                 worker.disconnect()
             case "say goodbye when you leave":
                 self.nursery.start_soon(self.say_goodbye)
+            case "report when you leave":
+                self.nursery.start_soon(self.report)
+            case {"slowly": _}:
+                await trio.sleep(0.01)
+                self.count += 1
             case "hang up":
                 await send("hang up")
                 worker.disconnect()
@@ -126,6 +132,13 @@ class Program:
         async with self.worker.busy():
             await self.worker.wait_draining()
             await self.worker.send("goodbye")
+
+    async def report(self) -> None:
+        """Say to whoever reads the standard output of both how much was handled, at the very end."""
+        try:
+            await trio.sleep_forever()
+        finally:
+            print(json.dumps({"report": "left", "name": "one", "count": self.count}), flush=True)
 
     async def serve(self, address: str, *, task_status: trio.TaskStatus[None]) -> None:
         server = pyipc.Server(address)
