@@ -453,9 +453,12 @@ class WorkerProcess:
 
         Cancellation: it may be told all the same.
         """
-        await self.online.wait()  # of which it tells over another connection
+        if not self.online.is_set():
+            await self.online.wait()  # of which it tells over another connection
         event = WorkerEvent(type="message", worker=self.handle, data=message.data, message=message)
-        told = self._queue.report(event)
+        told = self._queue.report_now(event)
+        if told is None:
+            return
         if self._reads_ahead and self._queue.waiting(self.handle) <= _READ_AHEAD:
             return
         self._unread.add(told)
