@@ -15,7 +15,17 @@ from tests.cluster.node_workers import ANSWERING, NEEDS_NODE, heard, made, obedi
 
 pytestmark = NEEDS_NODE
 
-TEXTS = ["", "text", "Grüße, 世界 \U0001f600", "\ud83d", "\udc00x", "\u2028\u2029\x85", "\0\x01\x0c\n\r\x1b\x7f", '"\\', "\x0c"]
+TEXTS = [
+    "",
+    "text",
+    "Grüße, 世界 \U0001f600",
+    "\ud83d",
+    "\udc00x",
+    "\u2028\u2029\x85",
+    "\0\x01\x0c\n\r\x1b\x7f",
+    '"\\',
+    "\x0c",
+]
 VALUES: list[Any] = [
     *[None, True, False, 0, -1, 1.5, 2**53 - 1, 1e300],
     *TEXTS,
@@ -92,7 +102,9 @@ async def test_node_reads_what_was_meant_by_it() -> None:
         assert there == [int.from_bytes(encoded[at : at + 2], "little") for at in range(0, len(encoded), 2)]
 
 
-@pytest.mark.parametrize("name", ["news", 'a"b', "back\\slash", '","data":', "grüße \U0001f600", "NODE_x", "with space"])
+@pytest.mark.parametrize(
+    "name", ["news", 'a"b', "back\\slash", '","data":', "grüße \U0001f600", "NODE_x", "with space"]
+)
 async def test_events_of_any_name_go_both_ways(name: str) -> None:
     primary, _ = made(ANSWERING)
     send, receive = trio.open_memory_channel[Any](8)
@@ -108,7 +120,9 @@ async def test_events_of_any_name_go_both_ways(name: str) -> None:
 # --- what is Node's own ---
 
 
-@pytest.mark.parametrize("data", [{"cmd": "NODE_x"}, {"a": 1, "cmd": "NODE_CLUSTER", "act": "disconnect"}, {"cmd": "NODE_HANDLE"}])
+@pytest.mark.parametrize(
+    "data", [{"cmd": "NODE_x"}, {"a": 1, "cmd": "NODE_CLUSTER", "act": "disconnect"}, {"cmd": "NODE_HANDLE"}]
+)
 async def test_what_node_would_take_for_its_own_cannot_be_sent_and_says_so(data: object) -> None:
     async with obedient() as (primary, worker, diary):
         for send in (worker.send(data), worker.emit("message", data), primary.broadcast("message", data)):
@@ -121,12 +135,27 @@ async def test_what_node_would_take_for_its_own_cannot_be_sent_and_says_so(data:
 ODD: list[dict[str, Any]] = [
     *[{"act": act} for act in ("online", "queryServer", "listening", "close", "exitedAfterDisconnectX", "newconn", "")],
     *[{"act": act, "seq": "x", "key": [], "port": {}} for act in ("queryServer", "listening", "close", "unknown")],
-    *[{"act": "queryServer", "address": address, "port": 1, "addressType": 4} for address in (7, [], "no host", "\0", "a" * 500)],
-    *[{"act": "queryServer", "address": None, "port": port, "addressType": 4} for port in (-1, 65536, 10**30, None, "80", 1.5)],
-    *[{"act": "queryServer", "address": "x", "port": -1, "addressType": kind} for kind in ("udp4", "udp6", 9, None, [4])],
-    *[{"act": "queryServer", "address": address, "port": -1, "addressType": -1} for address in ("", "/nowhere/x", None)],
+    *[
+        {"act": "queryServer", "address": address, "port": 1, "addressType": 4}
+        for address in (7, [], "no host", "\0", "a" * 500)
+    ],
+    *[
+        {"act": "queryServer", "address": None, "port": port, "addressType": 4}
+        for port in (-1, 65536, 10**30, None, "80", 1.5)
+    ],
+    *[
+        {"act": "queryServer", "address": "x", "port": -1, "addressType": kind}
+        for kind in ("udp4", "udp6", 9, None, [4])
+    ],
+    *[
+        {"act": "queryServer", "address": address, "port": -1, "addressType": -1}
+        for address in ("", "/nowhere/x", None)
+    ],
     {"act": "queryServer", "fd": 3, "address": None, "port": None, "addressType": None},
-    *[{"act": "listening", "address": address, "port": port, "addressType": 4} for address, port in ((5, 5), ("x", -1), (None, 10**9))],
+    *[
+        {"act": "listening", "address": address, "port": port, "addressType": 4}
+        for address, port in ((5, 5), ("x", -1), (None, 10**9))
+    ],
     *[{"ack": number} for number in (0, -1, 10**18, 1.5, True, None, "1", {})],
     *[{"ack": number, "accepted": accepted} for number in (0, 99) for accepted in (True, False, None, "x")],
     {"act": "close", "key": "no such key"},
@@ -160,7 +189,9 @@ async def test_internal_messages_of_every_kind_and_spelling_do_nothing_and_nobod
     assert not diary.of("unhealthy")
 
 
-async def test_a_handle_that_nobody_asked_for_is_closed_and_its_message_arrives(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_handle_that_nobody_asked_for_is_closed_and_its_message_arrives(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     code = """
         const net = require('net');
         const server = net.createServer((socket) => {
