@@ -61,7 +61,7 @@ def test_any_value_that_is_said_here_is_that_value_for_node(value: Any) -> None:
 
 @hypothesis.given(TEXTS | strategies.sampled_from(TRICKY), VALUES)
 def test_an_event_of_any_name_is_the_same_event_when_it_comes_back(name: str, value: Any) -> None:
-    hypothesis.assume(name != "message")
+    hypothesis.assume(name != "message" and not name.startswith("pyipc."))
     lines = as_lines(frame(name, value))
     told = json.loads(lines)
     assert told == {"type": "pyipc.event", "data": {"event": name, "data": value}}

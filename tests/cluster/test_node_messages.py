@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
@@ -12,6 +12,9 @@ from pyipc import cluster
 from tests.battery.leaks import resident_size
 from tests.cluster.diary import PATIENCE
 from tests.cluster.node_workers import ANSWERING, NEEDS_NODE, heard, made, obedient, run
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 pytestmark = NEEDS_NODE
 
@@ -293,6 +296,29 @@ async def test_what_was_sent_to_a_worker_before_it_is_to_leave_arrives() -> None
             await worker.disconnect()
         assert [each.data[0] for each in diary.of("message")] == list(range(300))
         assert [(each.code, each.signal) for each in diary.of("exit")] == [(0, None)]
+
+
+async def test_what_was_sent_to_a_worker_that_is_about_to_leave_by_itself_arrives(tmp_path: Path) -> None:
+    code = """
+        let seen = 0;
+        process.removeAllListeners('message');
+        process.on('message', () => seen++);
+        process.once('disconnect', () => require('fs').writeFileSync(message.path, String(seen)));
+        process.send('blocked');
+        const end = Date.now() + 1000;
+        while (Date.now() < end);
+        cluster.worker.disconnect();
+    """
+    path = tmp_path / "seen"
+    async with obedient() as (_, worker, diary):
+        await run(worker, code, path=str(path))
+        await heard(diary)
+        for _ in range(300):
+            await worker.send("x" * 10_000)
+        with trio.fail_after(PATIENCE):
+            await worker.gone.wait()
+        assert path.read_text("utf-8") == "300"
+        assert [(each.code, each.voluntary) for each in diary.of("exit")] == [(0, True)]
 
 
 # --- requests ---
