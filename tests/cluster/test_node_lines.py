@@ -136,7 +136,9 @@ def test_what_only_looks_like_it_is_a_message(text: str) -> None:
     assert json.loads(as_lines(found)) == json.loads(text)
 
 
-@pytest.mark.parametrize("text", ['{"type":"pyipc.ready"}', r'{"\u0074ype":"pyipc\u002eready"}', '{"type":"pyipc.taking"}'])
+@pytest.mark.parametrize(
+    "text", ['{"type":"pyipc.ready"}', r'{"\u0074ype":"pyipc\u002eready"}', '{"type":"pyipc.taking"}']
+)
 def test_what_a_worker_says_of_itself_is_no_message(text: str) -> None:
     found = as_frame(text.encode())
     assert isinstance(found, dict)
@@ -144,7 +146,9 @@ def test_what_a_worker_says_of_itself_is_no_message(text: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["request", "reply", "hello", "whatever"])
-@pytest.mark.parametrize("spelling", ['{"type":"pyipc.%s","data":{"call":1}}', '{"data":{"call":1}, "type":"pyipc\\u002e%s"}'])
+@pytest.mark.parametrize(
+    "spelling", ['{"type":"pyipc.%s","data":{"call":1}}', '{"data":{"call":1}, "type":"pyipc\\u002e%s"}']
+)
 def test_frames_of_pyipc_stay_what_they_are(name: str, spelling: str) -> None:
     found = as_frame((spelling % name).encode())
     assert isinstance(found, bytes)

@@ -9,6 +9,7 @@ import re
 import signal
 import socket
 import ssl
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import h11
@@ -19,8 +20,6 @@ from tests.certificates import authority, leaf
 from tests.cluster.diary import PATIENCE, Diary
 from tests.cluster.node_workers import NEEDS_NODE, PROGRAMS, heard, made, obedient, run, script
 from tests.conformance.sides import until
-
-from pathlib import Path
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,7 +33,9 @@ SAYING = str(PROGRAMS / "saying.js")
 LOCAL = {"port": 0, "host": "127.0.0.1"}
 
 
-def serving(listen: Any, target: str = SAYING, env: dict[str, str] | None = None, **settings: Any) -> tuple[cluster.Cluster, Diary]:
+def serving(
+    listen: Any, target: str = SAYING, env: dict[str, str] | None = None, **settings: Any
+) -> tuple[cluster.Cluster, Diary]:
     """A cluster of workers that listen somewhere."""
     return made(target, env={"LISTEN": json.dumps(listen), **(env or {})}, **settings)
 
@@ -78,7 +79,9 @@ async def test_node_and_python_workers_share_a_port_and_its_connections() -> Non
         pytest.param({"port": 0, "host": "::1"}, ["::1"], {"address": "::1", "family": "IPv6"}, marks=needs_ipv6),
         pytest.param({"port": 0}, ["127.0.0.1", "::1"], None, marks=needs_ipv6),
         ({"port": 0, "host": "0.0.0.0"}, ["127.0.0.1"], {"address": "0.0.0.0", "family": "IPv4"}),
-        pytest.param({"port": 0, "host": "::", "ipv6Only": True}, ["::1"], {"address": "::", "family": "IPv6"}, marks=needs_ipv6),
+        pytest.param(
+            {"port": 0, "host": "::", "ipv6Only": True}, ["::1"], {"address": "::", "family": "IPv6"}, marks=needs_ipv6
+        ),
         ({"port": 0, "host": "localhost"}, ["localhost"], None),
     ],
 )
@@ -153,7 +156,9 @@ async def test_a_port_that_another_program_has_is_in_use_and_the_worker_goes_on(
             assert (await heard(diary, 2))[1] == "on"
 
 
-async def test_a_second_server_of_one_address_in_one_worker_finds_it_in_use_and_the_first_goes_on(tmp_path: Path) -> None:
+async def test_a_second_server_of_one_address_in_one_worker_finds_it_in_use_and_the_first_goes_on(
+    tmp_path: Path,
+) -> None:
     path = str(tmp_path / "a.sock")
     primary, diary = serving({"path": path}, workers=1)
     async with primary:
@@ -173,7 +178,11 @@ async def test_a_second_server_of_one_address_in_one_worker_finds_it_in_use_and_
 
 @pytest.mark.parametrize(
     ("listen", "code"),
-    [({"fd": 0}, "EINVAL"), ({"path": "/no/such/directory/a.sock"}, "E"), ({"port": 0, "host": "192.0.2.1"}, "EADDRNOTAVAIL")],
+    [
+        ({"fd": 0}, "EINVAL"),
+        ({"path": "/no/such/directory/a.sock"}, "E"),
+        ({"port": 0, "host": "192.0.2.1"}, "EADDRNOTAVAIL"),
+    ],
 )
 async def test_what_cannot_be_listened_on_is_an_error_of_the_server(listen: dict[str, Any], code: str) -> None:
     async with obedient() as (_, worker, diary):

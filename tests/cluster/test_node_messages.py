@@ -135,34 +135,45 @@ async def test_what_node_would_take_for_its_own_cannot_be_sent_and_says_so(data:
         assert await heard(diary) == ["the end"]
 
 
+#: What stands where something else is meant to.
+STRANGE: list[Any] = [
+    "",
+    "x",
+    "no host",
+    "\0",
+    "a" * 500,
+    "/nowhere/x",
+    "80",
+    -1,
+    65536,
+    10**30,
+    1.5,
+    True,
+    None,
+    [],
+    {},
+]
 ODD: list[dict[str, Any]] = [
-    *[{"act": act} for act in ("online", "queryServer", "listening", "close", "exitedAfterDisconnectX", "newconn", "")],
-    *[{"act": act, "seq": "x", "key": [], "port": {}} for act in ("queryServer", "listening", "close", "unknown")],
+    *[{"act": act} for act in ("online", "queryServer", "listening", "close", "newconn", "unknown", "")],
     *[
-        {"act": "queryServer", "address": address, "port": 1, "addressType": 4}
-        for address in (7, [], "no host", "\0", "a" * 500)
+        {"act": act, "key": odd, "seq": odd}
+        for act in ("queryServer", "listening", "close", "unknown")
+        for odd in STRANGE
     ],
+    *[{"act": "queryServer", "address": odd, "port": 1, "addressType": 4, "seq": 7} for odd in STRANGE if odd],
+    *[{"act": "queryServer", "address": "192.0.2.1", "port": odd, "addressType": 4} for odd in STRANGE],
+    *[{"act": "queryServer", "address": "x", "port": -1, "addressType": odd} for odd in ("udp4", "udp6", *STRANGE)],
     *[
-        {"act": "queryServer", "address": None, "port": port, "addressType": 4}
-        for port in (-1, 65536, 10**30, None, "80", 1.5)
+        {"act": "queryServer", "address": odd, "port": -1, "addressType": -1}
+        for odd in STRANGE
+        if odd not in ("x", "no host", "80")  # which are files here
     ],
-    *[
-        {"act": "queryServer", "address": "x", "port": -1, "addressType": kind}
-        for kind in ("udp4", "udp6", 9, None, [4])
-    ],
-    *[
-        {"act": "queryServer", "address": address, "port": -1, "addressType": -1}
-        for address in ("", "/nowhere/x", None)
-    ],
-    {"act": "queryServer", "fd": 3, "address": None, "port": None, "addressType": None},
-    *[
-        {"act": "listening", "address": address, "port": port, "addressType": 4}
-        for address, port in ((5, 5), ("x", -1), (None, 10**9))
-    ],
-    *[{"ack": number} for number in (0, -1, 10**18, 1.5, True, None, "1", {})],
-    *[{"ack": number, "accepted": accepted} for number in (0, 99) for accepted in (True, False, None, "x")],
-    {"act": "close", "key": "no such key"},
-    {"act": {"deep": [1]}},
+    *[{"act": "queryServer", "fd": odd, "address": None, "port": None, "addressType": None} for odd in (3, *STRANGE)],
+    *[{"act": "listening", "address": odd, "port": 5, "addressType": 4} for odd in STRANGE],
+    *[{"act": "listening", "address": "x", "port": odd, "addressType": 4} for odd in STRANGE],
+    *[{"ack": odd} for odd in STRANGE],
+    *[{"ack": number, "accepted": odd} for number in (0, 99, 10**18) for odd in STRANGE],
+    *[{"act": odd} for odd in STRANGE],
 ]
 
 
@@ -190,6 +201,15 @@ async def test_internal_messages_of_every_kind_and_spelling_do_nothing_and_nobod
     assert set(named) <= {"message"}
     assert not diary.of("error")
     assert not diary.of("unhealthy")
+
+
+async def test_one_that_is_killed_by_its_own_trick_is_started_again() -> None:
+    """Node takes the answer to a handle that it has not sent for an error of its own, under its own primary as well."""
+    primary, diary = made(workers=1, silent=True)
+    async with primary:
+        await run(primary.worker("1"), "process.send({cmd: 'NODE_HANDLE'})")
+        assert (await diary.seen("exit")).code == 1
+        await diary.seen("ready", count=2)
 
 
 async def test_a_handle_that_nobody_asked_for_is_closed_and_its_message_arrives(

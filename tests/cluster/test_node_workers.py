@@ -247,11 +247,11 @@ async def test_node_and_python_workers_are_in_one_cluster_and_take_no_arguments_
     diary = Diary(primary)
     async with primary:
         await primary.fork("own")
-        other = await primary.fork("other", **({"node": OBEDIENT} if first == "python" else {"exec": python}))
+        node, exec = (OBEDIENT, None) if first == "python" else (None, python)
+        other = await primary.fork("other", node=node, exec=exec)
         assert (other.settings.args, other.settings.exec_args) == (None, None)
         await primary.reload()
-        node = primary.worker("other" if first == "python" else "own")
-        await run(node, "process.send(process.argv.slice(2))")
+        await run(primary.worker("other" if first == "python" else "own"), "process.send(process.argv.slice(2))")
         assert await heard(diary) == [[] if first == "python" else ["for", "node"]]
         assert {worker.state for worker in primary.workers.values()} == {"ready"}
 
@@ -299,7 +299,7 @@ async def test_its_lag_is_known() -> None:
     async with obedient(heartbeat_interval=0.1, hang_timeout=None) as (_, worker, diary):
         await run(worker, "const end = Date.now() + 1000; while (Date.now() < end); process.send('done')")
         await heard(diary)
-        lags = []
+        lags: list[float] = []
         with trio.fail_after(PATIENCE):
             while not lags or max(lags) < 0.5:
                 lags.append(worker.info().lag or 0.0)
