@@ -76,7 +76,7 @@ def run(
         reload: Whether to reload when source files change, which takes the package watchfiles. Where no worker is left
             the next change starts them again.
         reload_dirs: Where these files are; by default the present directory.
-        reload_include: Patterns of their names; by default ``*.py``.
+        reload_include: Patterns of their names; by default ``*.py``, or for Node ``*.js``, ``*.cjs`` and ``*.mjs``.
         reporter: Who writes the steps; by default a `LineReporter`.
         router: Handlers for what workers send to the primary.
         policy: Which worker gets which connection; see `Cluster`.
@@ -91,7 +91,7 @@ def run(
         ClusterError: What workers are to run is not there; or this process is a worker itself.
         TypeError, ValueError: A setting does not exist, or is out of range.
     """
-    sources = SourceFiles(reload_dirs, reload_include) if reload else None
+    sources = SourceFiles(reload_dirs, reload_include, target=settings.get("node") or target) if reload else None
     runner = Runner(
         target,
         workers=workers,
@@ -193,7 +193,9 @@ class Runner:
             await nursery.start(self._obey_signals)
             with _told_once():
                 try:
-                    self._tell("begin", f"{_counted(self._count)} of {self.cluster.settings.exec or 'this program'}")
+                    settings = self.cluster.settings
+                    what = settings.node or settings.exec or "this program"
+                    self._tell("begin", f"{_counted(self._count)} of {what}")
                     async with self.cluster:
                         with self._work:
                             await self._work_on()
