@@ -42,7 +42,8 @@ _MAX_UNWRITTEN: Final = 256 * 1024
 _MAX_ATTEMPTS: Final = 4
 
 # A message of this kind without a handle is answered with a NACK at once, behind everything that was sent before: by
-# every Node since 4, whatever its program does. So it serves to find out whether that has read all, and is alive.
+# every Node since 4, whatever its program does. So it serves to find out whether that has read all, and is alive. It
+# must not be under way together with a handle: read in one go, it would be taken for the one that the handle is of.
 _PING: Final[Message] = {"cmd": "NODE_HANDLE"}
 _ACK: Final[Message] = {"cmd": "NODE_HANDLE_ACK"}
 _NACK: Final[Message] = {"cmd": "NODE_HANDLE_NACK"}
@@ -132,8 +133,8 @@ class NodeChannel:
         self._own_size = 0
         self._has_news = trio.Event()
         self._has_room = trio.Event()
-        # What waits to be acknowledged, and what is to be sent then.
-        self._under_way: collections.deque[_Handle] = collections.deque()
+        # What waits to be acknowledged, and what is to be sent then, one after the other.
+        self._under_way: _Handle | None = None
         self._handles: collections.deque[_Handle] = collections.deque()
         self.link: Link = _ChannelLink(self, Peer(address=name, pid=pid))
 
@@ -163,8 +164,7 @@ class NodeChannel:
         if self._is_closed:
             return
         text = line({"cmd": "NODE_HANDLE", "type": "net.Native", "msg": message})
-        self._handles.append(_Handle(text, sock.dup(), lost))
-        self._send_next_handle()
+        self._add_handle(_Handle(text, sock.dup(), lost))
 
     def ping(self) -> trio.Event:
         """Find out when the other end has read all that was sent before.
@@ -176,26 +176,29 @@ class NodeChannel:
         if self._is_closed:
             ping.answered.set()
         else:
-            self._send_handle(ping)
+            self._add_handle(ping)
         return ping.answered
 
-    def _send_next_handle(self) -> None:
-        if self._handles and not any(each.sock is not None for each in self._under_way):
-            self._send_handle(self._handles.popleft())
+    def _add_handle(self, handle: _Handle) -> None:
+        self._handles.append(handle)
+        if self._under_way is None:
+            self._send_next_handle()
 
-    def _send_handle(self, handle: _Handle) -> None:
-        handle.attempts += 1
-        self._under_way.append(handle)
-        self._write_own(handle.text, handle.sock)
+    def _send_next_handle(self) -> None:
+        self._under_way = handle = self._handles.popleft() if self._handles else None
+        if handle is not None:
+            handle.attempts += 1
+            self._write_own(handle.text, handle.sock)
 
     def _acknowledged(self, *, arrived: bool) -> None:
-        """The other end has answered the oldest that is under way."""
-        if not self._under_way:
+        """The other end has answered what is under way."""
+        handle = self._under_way
+        if handle is None:
             return
-        handle = self._under_way.popleft()
         if handle.sock is not None and not arrived:
             if handle.attempts < _MAX_ATTEMPTS:
-                self._send_handle(handle)
+                self._handles.appendleft(handle)
+                self._send_next_handle()
                 return
             handle.lost()
         handle.close()
@@ -451,9 +454,11 @@ class NodeChannel:
         self._drop_carried()
         self._give_up_writing()
         self._has_news.set()
-        for handles in (self._under_way, self._handles):
-            while handles:
-                handles.popleft().close()
+        if self._under_way is not None:
+            self._under_way.close()
+            self._under_way = None
+        while self._handles:
+            self._handles.popleft().close()
 
 
 def _ancillary(sock: socket.socket | None) -> list[tuple[int, int, Any]]:

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = ["check_node_possible", "node_id", "spawn_node"]
 
-#: Is loaded before the program, and tells when that listens for messages.
-_PRELOADED: Final = os.path.join(os.path.dirname(__file__), "listens.cjs")
+#: Is loaded before the program.
+_PRELOADED: Final = os.path.join(os.path.dirname(__file__), "preloaded.cjs")
 
 #: Ids of workers that are not numbers are numbers from here on for Node, which has no others.
 _FIRST_NUMBER: Final = 1 << 30
@@ -113,7 +113,7 @@ def _environment(settings: Settings, invitation: Invitation, descriptor: int) ->
         "PYIPC_WORKER_ID": invitation.id,
         "PYIPC_WORKER_ROLE": invitation.role,
         "PYIPC_WORKER_GENERATION": str(invitation.generation),
-        "PYIPC_TELL_LISTENING": "1",
+        "PYIPC_NODE_WORKER": "1",
     }
 
 
