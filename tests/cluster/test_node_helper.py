@@ -14,7 +14,7 @@ import trio
 
 import pyipc
 from pyipc import cluster
-from tests.cluster.diary import PATIENCE, Diary
+from tests.cluster.diary import PATIENCE, ROOT, Diary
 from tests.conftest import CANNOT_RUN
 
 if TYPE_CHECKING:
@@ -175,3 +175,13 @@ async def test_between_node_and_node() -> None:
     no_handler = "no-handler: nothing here handles the request 'nonsense'"
     assert of_worker[:4] == of_child[:4] == [8, 2, "new", no_handler]
     assert of_worker[4:] == of_child[4:] == ["disconnected: the channel has ended", "disconnected: Channel closed"]
+
+
+async def test_other_workers_cannot_reach_it_and_are_told_at_once() -> None:
+    async with helped() as (primary, _):
+        with trio.fail_after(PATIENCE):
+            python = await primary.fork("python", exec="tests.cluster.programs.talking:colleague", cwd=str(ROOT))
+            await primary.fork("other", role="node", node=str(PROGRAMS / "helped.mjs"))
+            for who in ({"id": "1"}, {"role": "node"}):
+                for error in await python.request("fail to reach", who):
+                    assert "cannot be reached by other workers: Node programs" in error
