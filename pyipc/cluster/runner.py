@@ -14,6 +14,7 @@ import trio
 from pyipc.cluster.default import is_worker
 from pyipc.cluster.errors import ClusterError, WorkerFailed, by_reason
 from pyipc.cluster.events import EVENTS
+from pyipc.cluster.node.spawning import check_node_possible
 from pyipc.cluster.notifying import Notifier
 from pyipc.cluster.primary import Cluster
 from pyipc.cluster.reporting import LineReporter, Step, Story, step_of, step_words, table_step
@@ -181,6 +182,7 @@ class Runner:
                 "this process is a worker of a cluster, and would start another cluster with workers that do the same; "
                 "call cluster.run() under `if cluster.is_primary:`, or in a program that workers do not import"
             )
+        check_node_possible(self.cluster.settings)
         command_line(self.cluster.settings)  # what is wrong with it is wrong with every worker
         self._story = Story(self._story_of)
         self._notifier = Notifier()
