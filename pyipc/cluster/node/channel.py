@@ -449,10 +449,11 @@ class NodeChannel:
     def _lost(self, how: str) -> pyipc.ConnectionLost:
         return pyipc.ConnectionLost(f"the channel to {self.link.peer.address} {how}", maybe_handled=True)
 
-    def end_reading(self) -> None:
-        """Once the process at the other end is gone: what it wrote can be read, and then there is an end."""
+    def hang_up(self) -> None:
+        """Write no more, as the process at the other end is gone. What it wrote can be read, and then comes the end."""
+        self._give_up_writing()
         with contextlib.suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RD)
+            self._socket.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Close this end, at once and more than once. Wakes whoever waits."""

@@ -71,6 +71,8 @@ def as_frame(text: bytes) -> bytes | Message:
         return text + DELIMITER
     if any(word in text for word in _SUSPECTS):
         message: Any = _read(text)
+        if message is None:
+            return text + DELIMITER  # no JSON, of which nothing in it may make a frame
         if is_internal(message):
             return cast("Message", message)
         if is_reserved(message):

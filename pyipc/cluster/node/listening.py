@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import errno
 import logging
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import pyipc
 from pyipc.cluster.claiming import CODES
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Mapping
 
     from pyipc.cluster.claiming import Claims
@@ -65,14 +66,15 @@ class NodeListening:
         reply: Message = {"cmd": "NODE_CLUSTER", "ack": question.get("seq"), "errno": None, "data": None}
         try:
             address, others = address_of(question)
-            told = await self._listen(address, question)
-            if str(told["claim"]) in self._servers:
-                raise pyipc.AddressInUse(f"this worker listens on {address} already")
+            told, sockets = await self._listen(address, question)
         except pyipc.Refused as error:
             return self._refuse(reply, CODES.get(error.code, pyipc.ListenError)(error.message))
         except pyipc.IPCError as error:
             return self._refuse(reply, error)
         claim = str(told["claim"])
+        if claim in self._servers:
+            _close(sockets)
+            return self._refuse(reply, pyipc.AddressInUse(f"this worker listens on {address} already"))
         where = pyipc.parse_address(str(told["address"]))
         self._servers[claim] = [claim, *await self._listen_beside(others, where, question, claim)]
         reply |= {"key": claim, "data": told["shared"]}
@@ -82,24 +84,21 @@ class NodeListening:
                 "port": where.port,
                 "family": "IPv6" if ":" in (where.host or "") else "IPv4",
             }
-        if told["sockets"]:
-            # Node has one handle for a server.
-            first, *rest = await self._courier.listening(claim, int(told["sockets"]))
-            for sock in rest:
-                sock.close()
-            with first:
-                self._channel.hand(reply, first, lost=lambda: None)
+        if sockets:
+            self._channel.hand(reply, sockets[0], lost=lambda: None)  # Node has one handle for a server
+            _close(sockets)
         else:
             self._channel.tell(reply)
         return True
 
-    async def _listen(self, address: pyipc.Address, question: Message) -> dict[str, Any]:
+    async def _listen(self, address: pyipc.Address, question: Message) -> tuple[dict[str, object], list[socket.socket]]:
+        """What `Claims.listen` tells, and the sockets to accept on."""
         options: dict[str, object] = {}
         if address.scheme == "unix":
             mode = 0o600 | (0o044 if question.get("readableAll") else 0) | (0o022 if question.get("writableAll") else 0)
             options = {} if mode == 0o600 else {"mode": mode}
         index = question.get("index")
-        return await self._claims.listen(
+        told = await self._claims.listen(
             self._process,
             {
                 "address": str(address),
@@ -108,19 +107,19 @@ class NodeListening:
                 "shared": question.get("data"),
             },
         )
+        return told, await self._courier.listening(str(told["claim"]), int(str(told["sockets"])))
 
     async def _listen_beside(self, hosts: list[str], where: pyipc.Address, question: Message, claim: str) -> list[str]:
         """Listen also on other addresses with the same port, if this machine has them."""
         names = []
         for host in hosts:
             try:
-                told = await self._listen(_tcp(host, where.port or 0), question)
+                told, sockets = await self._listen(_tcp(host, where.port or 0), question)
             except pyipc.Refused as error:
                 logger.info("worker %r listens on %s alone: %s", self._process.handle.id, where, error.message)
                 continue
+            _close(sockets)
             name = str(told["claim"])
-            for sock in await self._courier.listening(name, int(told["sockets"])) if told["sockets"] else ():
-                sock.close()
             self._courier.rename(name, claim)
             names.append(name)
         return names
@@ -164,6 +163,11 @@ def address_of(message: Message) -> tuple[pyipc.Address, list[str]]:
 
 def _tcp(host: str, port: int) -> pyipc.Address:
     return pyipc.parse_address(f"tcp://[{host}]:{port}" if ":" in host else f"tcp://{host}:{port}")
+
+
+def _close(sockets: list[socket.socket]) -> None:
+    for sock in sockets:
+        sock.close()
 
 
 def _name(number: int) -> str:

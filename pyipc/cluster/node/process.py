@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING
 import trio
 
 import pyipc
-from pyipc.cluster.node.lines import is_internal
+from pyipc.cluster.node.lines import Message, is_internal
 from pyipc.cluster.node.listening import NodeListening, address_of
 from pyipc.cluster.node.spawning import spawn_node
 from pyipc.cluster.process import WorkerProcess
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Awaitable, Callable
 
     from pyipc.cluster.claiming import Claims
     from pyipc.cluster.environment import Invitation
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
     from pyipc.cluster.handle import WorkerHandle
     from pyipc.cluster.node.channel import NodeChannel
     from pyipc.cluster.node.courier import NodeCourier
-    from pyipc.cluster.node.lines import Message
     from pyipc.cluster.settings import Settings
     from pyipc.cluster.spawning import Spawned
     from pyipc.cluster.switchboard import Switchboard
@@ -64,6 +62,8 @@ class NodeProcess(WorkerProcess):
         self._channel: NodeChannel | None = None
         self._node_courier: NodeCourier | None = None
         self._listening: NodeListening | None = None
+        # Servers that it wants to open, and has not been answered about.
+        self._wanted, self._servers = trio.open_memory_channel[Message](math.inf)
         # For what takes a while to answer; there is none once the process has ended.
         self._nursery: trio.Nursery | None = None
         self._hears = False
@@ -81,6 +81,7 @@ class NodeProcess(WorkerProcess):
     async def _accompany(self) -> None:
         try:
             async with trio.open_nursery() as self._nursery:
+                self._nursery.start_soon(self._open_servers)
                 await self._take_pulse()
         finally:
             self._nursery = None
@@ -99,15 +100,19 @@ class NodeProcess(WorkerProcess):
 
     async def _ask_to_leave(self, message: str) -> None:
         logger.info("worker %r, process %s is asked to leave: %s", self.handle.id, self.pid, message)
-        await self.on_leave(voluntary=True)
+        await self._finish_talking()
         channel = self._channel
         assert channel is not None
-        if self.messages is not None:
-            with contextlib.suppress(pyipc.ConnectionClosed):
-                await self.messages.flush()
         # What it was sent before is there by then, and what it has said until then was written.
         await channel.ping().wait()
         channel.tell({"cmd": "NODE_CLUSTER", "act": "disconnect", "seq": 0})
+
+    async def _finish_talking(self) -> None:
+        """It means to end, or is to: what is under way comes to its end, and what it was sent is written."""
+        await self.on_leave(voluntary=True)
+        if self.messages is not None:
+            with contextlib.suppress(pyipc.ConnectionClosed):
+                await self.messages.flush()
 
     async def _ask_for(self, event: str) -> None:
         """It tells by itself when it listens for messages."""
@@ -154,14 +159,15 @@ class NodeProcess(WorkerProcess):
                 self.on_online()
             case {"cmd": "NODE_CLUSTER", "act": "queryServer"}:
                 self._opening += 1
-                self._start(self._open, message)
+                self._wanted.send_nowait(message)
             case {"cmd": "NODE_CLUSTER", "act": "listening"}:
                 self._listens(message)
             case {"cmd": "NODE_CLUSTER", "act": "close"}:
                 self._listening.close(message)
             case {"cmd": "NODE_CLUSTER", "act": "exitedAfterDisconnect"}:
                 self.voluntary = True
-                self._start(self._let_go, message)
+                if self._nursery is not None:
+                    self._nursery.start_soon(self._let_go, message)
             case {"type": "pyipc.taking"}:
                 self._hears = True
                 self.taking.settle()
@@ -173,16 +179,13 @@ class NodeProcess(WorkerProcess):
             case _:
                 logger.debug("worker %r has sent what is of Node's own, and means nothing here", self.handle.id)
 
-    def _start(self, task: Callable[[Message], Awaitable[None]], message: Message) -> None:
-        if self._nursery is not None:
-            self._nursery.start_soon(task, message)
-
-    async def _open(self, message: Message) -> None:
-        """It wants to open a server."""
+    async def _open_servers(self) -> None:
+        """Open servers for it, in the order in which it wants them: of two at one address the first has it."""
         assert self._listening is not None
-        if not await self._listening.answer(message):
-            self._opening -= 1
-            self._consider_ready()
+        async for question in self._servers:
+            if not await self._listening.answer(question):
+                self._opening -= 1
+                self._consider_ready()
 
     def _listens(self, message: Message) -> None:
         """A server of it is open."""
@@ -203,6 +206,6 @@ class NodeProcess(WorkerProcess):
         """It means to end, and waits until it may."""
         timeout = self.settings.drain_timeout
         with trio.move_on_after(math.inf if timeout is None else timeout):
-            await self.on_leave(voluntary=True)
+            await self._finish_talking()
         assert self._channel is not None
         self._channel.tell({"cmd": "NODE_CLUSTER", "ack": message.get("seq")})

@@ -102,7 +102,7 @@ async def spawn_node(
         channel.close()
         courier.close()
 
-    return Spawned(process, run, courier, release, channel.end_reading), channel, courier
+    return Spawned(process, run, courier, release, channel.hang_up), channel, courier
 
 
 def _environment(settings: Settings, invitation: Invitation, descriptor: int) -> dict[str, str]:

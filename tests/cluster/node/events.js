@@ -29,7 +29,10 @@ if (cluster.isPrimary) {
 } else {
     process.on('message', (message) => process.send({echo: message.text}, () => {
         if (end === 'own disconnect') cluster.worker.disconnect();
+        if (end === 'own kill') cluster.worker.kill();
         if (end === 'code 7') process.exit(7);
+        if (end === 'channel closed') process.disconnect();
+        if (end === 'exception') throw new Error('nobody catches this');
     }));
     net.createServer().listen(0, '127.0.0.1');
 }
