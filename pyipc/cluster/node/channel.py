@@ -122,6 +122,7 @@ class NodeChannel:
         self._received = received
         self._max_message_size = max_message_size
         self._is_closed = False
+        self._is_read = False
         # What is read, and is no whole line yet; and the socket that came along with something there.
         self._partial: list[bytes] = []
         self._partial_size = 0
@@ -146,6 +147,11 @@ class NodeChannel:
     def is_closed(self) -> bool:
         """Whether this end is closed."""
         return self._is_closed
+
+    @property
+    def is_read(self) -> bool:
+        """Whether whatever comes is read at once: not while programs here have not taken what came before."""
+        return self._is_read
 
     # --- Node's own messages ---
 
@@ -332,6 +338,7 @@ class NodeChannel:
             try:
                 if self._is_closed:
                     raise trio.ClosedResourceError
+                self._is_read = True
                 await trio.lowlevel.wait_readable(self._socket)
                 data = self._read()
             except BlockingIOError:
@@ -342,6 +349,8 @@ class NodeChannel:
                 return b""  # it has ended without having read everything
             except OSError as error:
                 raise self._lost(f"is broken: {error.strerror}") from error
+            finally:
+                self._is_read = False
             if not data:
                 return b""
             if frames := self._take_in(data):
