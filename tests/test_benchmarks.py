@@ -467,7 +467,7 @@ def at_work() -> list[object]:
             workload,
             id=f"{contender.key}-{workload.name}",
             marks=[
-                *([pytest.mark.interop] if contender.peer.endswith(".js") else []),
+                *([pytest.mark.interop] if contender.runs_node or contender.peer.endswith(".js") else []),
                 *([linux_only] if workload.work == "idle" or workload.pinned else []),
             ],
         )
@@ -477,7 +477,7 @@ def at_work() -> list[object]:
 
 def require(contender: Contender, node_modules: NodeModules) -> None:
     """Skip the test of a contender that cannot run here."""
-    if contender.peer.endswith(".js"):
+    if contender.runs_node or contender.peer.endswith(".js"):
         node_modules(NODE_IPC)
     for module in contender.needs:
         if importlib.util.find_spec(module) is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import sys
 import textwrap
@@ -28,6 +29,8 @@ ELSEWHERE = {
     "node": "tests/interop/test_node_examples.py",
     "transport_package": "tests/test_transport_package.py",
 }
+#: Programs that start one of Node.
+WITH_NODE = {"cluster/mixed.py"}
 ARGUMENTS = {"wordcount/main.py": ["--limit", "300"]}
 PATIENCE = 100
 
@@ -58,7 +61,12 @@ async def run(
         )
 
 
-@pytest.mark.parametrize("program", PROGRAMS)
+def marks(program: str) -> list[pytest.MarkDecorator]:
+    missing = program in WITH_NODE and shutil.which("node") is None
+    return [pytest.mark.skipif(missing, reason="node is not installed; on Debian: apt-get install nodejs npm")]
+
+
+@pytest.mark.parametrize("program", [pytest.param(each, marks=marks(each)) for each in PROGRAMS])
 async def test_an_example_runs(program: str) -> None:
     result = await run(EXAMPLES / program, *ARGUMENTS.get(program, ()))
     assert (result.returncode, result.stderr.decode()) == (0, "")

@@ -67,6 +67,15 @@ CLUSTERS = (
         variant="shared",
     ),
     _cluster(
+        "pyipc-cluster-node",
+        "pyipc.cluster, Node workers",
+        "pyipc_node_cluster.py",
+        _MESSAGES | _HANDOVER | {"start"},
+        "What pyipc promises of a cluster, over Node's channel, to the workers of Node's cluster below. A request is a "
+        "message that is answered by one.",
+        runs_node=True,
+    ),
+    _cluster(
         "node-cluster",
         "Node's cluster",
         "node_cluster.js",

@@ -42,6 +42,7 @@ class Contender:
         promises: What a user of it gets for the time it takes.
         needs: The packages that it needs: as each is imported, and as it is installed.
         in_crowd: Whether ``crowd.py`` drives its broadcasts and topics.
+        runs_node: Whether Node runs a part of it.
         at_most: For some work, the largest ``count`` that it is asked for, where more would take long.
         library: Where the ``pyipc`` is that it imports.
     """
@@ -57,6 +58,7 @@ class Contender:
     promises: str
     needs: Mapping[str, str] = dataclasses.field(default_factory=dict)
     in_crowd: bool = False
+    runs_node: bool = False
     at_most: Mapping[str, int] = dataclasses.field(default_factory=dict)
     library: Path = ROOT
 
@@ -85,7 +87,7 @@ class Contender:
         for module, package in self.needs.items():
             if importlib.util.find_spec(module) is None:
                 raise NotMeasured(f"{package} is not installed (./run bench does that, or pip install {package})")
-        if self.peer.endswith(".js"):
+        if self.runs_node or self.peer.endswith(".js"):
             node_modules()
 
     def driver(self, work: str) -> str:

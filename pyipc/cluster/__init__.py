@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 from pyipc.cluster.default import default as default
 from pyipc.cluster.default import disconnect as disconnect
 from pyipc.cluster.default import fork as fork
-from pyipc.cluster.default import is_worker as _is_worker
 from pyipc.cluster.default import off as off
 from pyipc.cluster.default import on as on
 from pyipc.cluster.default import once as once
 from pyipc.cluster.default import scheduling_policy as _scheduling_policy
 from pyipc.cluster.default import setup_primary as setup_primary
 from pyipc.cluster.default import workers as _workers
+from pyipc.cluster.environment import is_worker as _is_worker
 from pyipc.cluster.errors import ClusterError as ClusterError
 from pyipc.cluster.errors import JobCancelled as JobCancelled
 from pyipc.cluster.errors import JobFailed as JobFailed

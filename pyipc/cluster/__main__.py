@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pyipc.cluster.environment import invitation
 from pyipc.cluster.joining import ignore_terminal, run_worker
+from pyipc.cluster.node.invited import node_invitation
 
 if TYPE_CHECKING:
     import types
@@ -23,13 +24,15 @@ _CALLERS = frozenset({"runpy", "__main__", "pyipc", "trio", "outcome", "contextl
 
 def main() -> None:
     """Run the function that the command line names, as the worker that this process was started as."""
-    ignore_terminal()
     invited = invitation()
-    if invited is None or len(sys.argv) < 2:
+    if invited is not None:
+        ignore_terminal()
+    if (invited is None and node_invitation() is None) or len(sys.argv) < 2:
         sys.exit("pyipc.cluster is what workers of a cluster run; start one with `pyipc run package.module:function`")
     target = sys.argv.pop(1)
     sys.excepthook = show
-    sys.path[:] = [*invited.paths, *(path for path in sys.path if path not in invited.paths)]
+    paths = [] if invited is None else invited.paths
+    sys.path[:] = [*paths, *(path for path in sys.path if path not in paths)]
 
     async def run(worker: Worker) -> None:
         # Imported here, where the primary can be told what is wrong with it.

@@ -17,9 +17,23 @@ from pyipc.cluster.policies import Arrival, Load
 if TYPE_CHECKING:
     from pyipc.cluster.courier import Carrier, Courier, Header
 
-__all__ = ["Candidate", "Handed", "Hander", "Seat"]
+__all__ = ["Candidate", "Condition", "Handed", "Hander", "Seat"]
 
 logger: logging.Logger = logging.getLogger("pyipc.cluster")
+
+
+class Condition(Protocol):
+    """How a worker process is doing, as of now: a `pyipc.cluster.process.WorkerProcess`."""
+
+    @property
+    def in_flight(self) -> int:
+        """Requests and jobs of the primary that it works on."""
+        ...
+
+    @property
+    def lag(self) -> float:
+        """Seconds by which its event loop was late when it was last heard of."""
+        ...
 
 
 class Hander(Protocol):
@@ -73,6 +87,11 @@ class Seat:
     given: dict[int, Handed] = dataclasses.field(default_factory=dict)
     rests_until: float = 0.0
 
+    def look(self) -> None:
+        """See how the candidate is doing, for who is about to choose."""
+        self.load.in_flight = self.candidate.condition.in_flight
+        self.load.lag = self.candidate.condition.lag
+
     def add(self, number: int, handed: Handed, now: float) -> None:
         """It was given a connection."""
         handed.given_at = now
@@ -95,20 +114,20 @@ class Candidate:
 
     Args:
         courier: What carries them; it belongs to the candidate from here on.
+        condition: How the process is doing.
         worker: The id of the worker.
         role: Its role.
     """
 
-    def __init__(self, courier: Courier, *, worker: str, role: str = "") -> None:
+    def __init__(self, courier: Courier, condition: Condition, *, worker: str, role: str = "") -> None:
         self._courier = courier
+        self.condition: Condition = condition
         self.worker: str = worker
         self.role: str = role
         self._numbers = itertools.count(1)
         self._seats: list[Seat] = []
         self._given: dict[int, Seat] = {}
         self._open: set[int] = set()
-        self._in_flight = 0
-        self._lag = 0.0
         self._is_over = False
 
     def __repr__(self) -> str:
@@ -125,19 +144,6 @@ class Candidate:
         """How many connections it has taken that are open there."""
         return len(self._open)
 
-    def report(self, *, in_flight: int | None = None, lag: float | None = None) -> None:
-        """Tell the policies how the process is doing.
-
-        Args:
-            in_flight: Requests and jobs of the primary that it works on; as before if it is left out.
-            lag: Seconds by which its event loop is late; as before if it is left out.
-        """
-        self._in_flight = self._in_flight if in_flight is None else in_flight
-        self._lag = self._lag if lag is None else lag
-        for seat in self._seats:
-            seat.load.in_flight = self._in_flight
-            seat.load.lag = self._lag
-
     # --- for those who hand over ---
 
     def sit(self, hander: Hander, limit: int) -> Seat:
@@ -147,15 +153,7 @@ class Candidate:
             hander: Who gives them.
             limit: How many it may have been given and not taken.
         """
-        load = Load(
-            worker=self.worker,
-            role=self.role,
-            open=len(self._open),
-            limit=limit,
-            in_flight=self._in_flight,
-            lag=self._lag,
-        )
-        seat = Seat(self, hander, load)
+        seat = Seat(self, hander, Load(worker=self.worker, role=self.role, open=len(self._open), limit=limit))
         self._seats.append(seat)
         return seat
 

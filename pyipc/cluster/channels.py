@@ -68,11 +68,12 @@ class GivenLink(Transport):
         raise pyipc.AddressError(f"{address} is one connection, on which nobody can listen")
 
 
-def given_endpoint(name: str, link: Link) -> pyipc.Endpoint:
+def given_endpoint(name: str, link: Link, *, hello: bool = True) -> pyipc.Endpoint:
     """An endpoint for a client that is to talk over a link.
 
     Args:
         name: Who is at the other end, as a name in an address.
         link: The link.
+        hello: Whether to introduce this side.
     """
-    return pyipc.Endpoint(f"memory:{name}", transport=GivenLink(link))
+    return pyipc.Endpoint(f"memory:{name}", transport=GivenLink(link), hello=hello)

@@ -5,14 +5,13 @@ from __future__ import annotations
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
-from pyipc.cluster import control
-
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
     from contextlib import AbstractAsyncContextManager
 
     import pyipc
     from pyipc.cluster.job import Attachment
+    from pyipc.cluster.superior import Superior
 
 __all__ = ["Correspondence"]
 
@@ -22,7 +21,7 @@ T = TypeVar("T")
 class Correspondence:
     """The part of a `Worker` that is about its primary."""
 
-    _control: pyipc.Client
+    _primary: Superior
     _messages: pyipc.Client
     _is_ready: bool
     _is_asking: bool
@@ -112,7 +111,7 @@ class Correspondence:
         """Tell the primary that somebody is about to wait for an answer, as long as it waits for this worker."""
         if not (self._is_ready or self._is_asking):
             self._is_asking = True
-            await self._control.emit(control.ASKING)
+            await self._primary.asking()
 
     @overload
     def stream(

@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 
-from pyipc.cluster.environment import invitation
 from pyipc.cluster.primary import Cluster
 from pyipc.cluster.settings import Settings
 
@@ -24,7 +23,6 @@ __all__ = [
     "default",
     "disconnect",
     "fork",
-    "is_worker",
     "off",
     "on",
     "once",
@@ -36,11 +34,6 @@ __all__ = [
 F = TypeVar("F", bound="Callable[[WorkerEvent], object]")
 
 _default: Cluster | None = None
-
-
-def is_worker() -> bool:
-    """Whether this process was started by a cluster, as a worker of it."""
-    return invitation() is not None
 
 
 def default() -> Cluster:

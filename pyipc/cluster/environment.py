@@ -12,11 +12,12 @@ import os
 from typing import TYPE_CHECKING, Any, Final
 
 from pyipc.cluster.errors import ClusterError
+from pyipc.cluster.node.invited import node_invitation
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping, Sequence
 
-__all__ = ["VARIABLE", "Invitation", "invitation", "take_invitation"]
+__all__ = ["VARIABLE", "Invitation", "invitation", "is_worker", "take_invitation"]
 
 #: The variable that makes a process a worker.
 VARIABLE: Final = "PYIPC_WORKER"
@@ -100,3 +101,11 @@ def invitation() -> Invitation | None:
     if _taken is None:
         _taken = take_invitation()
     return _taken
+
+
+def is_worker() -> bool:
+    """Whether this process was started by a cluster, as a worker of it; be it Node's."""
+    if invitation() is not None:
+        return True
+    told = node_invitation()
+    return told is not None and told.is_worker

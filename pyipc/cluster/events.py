@@ -10,6 +10,7 @@ import collections
 import contextvars
 import dataclasses
 import inspect
+import itertools
 import logging
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, overload
@@ -19,7 +20,7 @@ import trio
 from pyipc.nursery import errors_told
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable, Iterator
 
     import pyipc
     from pyipc.cluster.handle import WorkerHandle
@@ -171,10 +172,11 @@ class Events:
         """Whether anybody is to be told."""
         return bool(self._registered.get(type))
 
-    async def _tell(self, event: WorkerEvent) -> None:
+    def _calls(self, event: WorkerEvent) -> Iterator[Awaitable[None]]:
         """Call the handlers, one after the other. What one raises is logged, and goes no further.
 
-        Cancellation: the remaining handlers are not called.
+        Returns:
+            For each that is async, what is to be awaited before the next is called.
         """
         for each in tuple(self._registered.get(event.type, ())):
             present = self._registered[event.type]
@@ -184,8 +186,13 @@ class Events:
                 present.remove(each)
             with errors_told(partial(_log_failure, event.type)):
                 result = each.handler(event)
-                if inspect.isawaitable(result):
-                    await result
+                if result is not None and inspect.isawaitable(result):
+                    yield _finished(event.type, result)
+
+
+async def _finished(type: EventType, result: Awaitable[object]) -> None:
+    with errors_told(partial(_log_failure, type)):
+        await result
 
 
 def _log_failure(type: EventType, error: Exception) -> None:
@@ -201,10 +208,10 @@ _PATIENCE = 30.0
 
 @dataclasses.dataclass(eq=False, slots=True)
 class _Report:
-    """An event that is to be told; whoever waits for that waits for ``told``."""
+    """An event that is to be told by these calls; whoever waits for that waits for ``told``."""
 
     number: int
-    event: WorkerEvent
+    calls: Iterator[Awaitable[None]]
     told: trio.Event = dataclasses.field(default_factory=trio.Event)
 
 
@@ -245,9 +252,8 @@ class EventQueue:
         lane = self._lanes[worker]
         while lane:
             report = lane[0]
-            if worker is not None:
-                await worker._tell(report.event)
-            await self._events._tell(report.event)
+            for call in report.calls:
+                await call
             lane.popleft()
             report.told.set()
             self._progress.set()
@@ -260,15 +266,43 @@ class EventQueue:
         Returns:
             What is set once everybody was told.
         """
-        self._reported += 1
-        report = _Report(self._reported, event)
-        lane = self._lanes.get(event.worker)
-        if lane is None:
-            lane = self._lanes[event.worker] = collections.deque()
-            if self._nursery is not None:
-                self._context.run(self._nursery.start_soon, self._tell_all, event.worker)
-        lane.append(report)
+        report = self._new(event)
+        self._lane(event.worker).append(report)
         return report.told
+
+    def report_now(self, event: WorkerEvent) -> trio.Event | None:
+        """Something happened, and handlers that are not async may be called right here.
+
+        Returns:
+            What is set once everybody was told; ``None`` if everybody is, without a turn of the scheduler.
+        """
+        if self._nursery is None or event.worker in self._lanes:
+            return self.report(event)
+        report = self._new(event)
+        call = self._context.copy().run(next, report.calls, None)
+        if call is None:
+            return None
+        report.calls = itertools.chain((call,), report.calls)
+        # A handler may have brought something about, which comes after this.
+        self._lane(event.worker).appendleft(report)
+        return report.told
+
+    def _calls(self, event: WorkerEvent) -> Iterator[Awaitable[None]]:
+        if event.worker is not None:
+            yield from event.worker._calls(event)
+        yield from self._events._calls(event)
+
+    def _new(self, event: WorkerEvent) -> _Report:
+        self._reported += 1
+        return _Report(self._reported, self._calls(event))
+
+    def _lane(self, worker: WorkerHandle | None) -> collections.deque[_Report]:
+        lane = self._lanes.get(worker)
+        if lane is None:
+            lane = self._lanes[worker] = collections.deque()
+            if self._nursery is not None:
+                self._context.run(self._nursery.start_soon, self._tell_all, worker)
+        return lane
 
     def waiting(self, worker: WorkerHandle) -> int:
         """How many events of a worker are not told yet."""

@@ -174,16 +174,16 @@ class Membership:
     """A worker's part: says what its servers say, and hands them what those of other workers have said.
 
     Args:
-        links: Connects to the primary's `Exchange`.
+        links: Connects to the primary's `Exchange`; ``None`` if that has none, and servers speak to their own clients.
         options: For connections with the primary.
     """
 
-    def __init__(self, links: Linking, options: dict[str, Any]) -> None:
+    def __init__(self, links: Linking | None, options: dict[str, Any]) -> None:
         router = pyipc.Router()
         router.on(_BROADCAST, self._take_broadcast)
         router.on(_PUBLISH, self._take_published)
         router.on(_FORGET, self._take_forgotten)
-        self._primary = functools.partial(links.to_primary, router, _options(options))
+        self._primary = None if links is None else functools.partial(links.to_primary, router, _options(options))
         self._client: pyipc.Client | None = None
         self._servers: dict[pyipc.Server, list[str]] = {}
         # Of which topics a server here has had something retained.
@@ -198,7 +198,7 @@ class Membership:
 
         Cancellation: there may be no connection.
         """
-        if self._client is None:
+        if self._client is None and self._primary is not None:
             self._client = await self._primary().client()
 
     # --- what servers say ---

@@ -256,6 +256,7 @@ class Handing:
     def _hand_out(self) -> None:
         now = trio.current_time()
         for seat in self._seats.values():
+            seat.look()
             if seat.load.rests and now >= seat.rests_until:
                 seat.load.rests = False
         waiting: list[Handed] = []

@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Any, NoReturn, final
 import trio
 
 import pyipc
-from pyipc.cluster import control
-from pyipc.cluster.claiming import CODES
 from pyipc.cluster.listeners import HandedListener, SharedTrioListener, TrioListener, shared_listener
 from pyipc.transports import Listener, Transport, transport_for
 
@@ -23,6 +21,7 @@ if TYPE_CHECKING:
     from pyipc.cluster.exchange import Membership
     from pyipc.cluster.listeners import HandedStream
     from pyipc.cluster.receiving import Inlet, Receiving
+    from pyipc.cluster.superior import Superior
     from pyipc.transports import Link
 
 __all__ = ["WorkerHost"]
@@ -51,7 +50,7 @@ class WorkerHost(pyipc.Host):
     """Through whom the servers of this worker listen.
 
     Args:
-        primary: The client by which this worker is ruled.
+        primary: Whom it asks.
         receiving: What the primary hands over.
         exchange: Brings what servers say to everybody to the clients of other workers.
         opened: Called when the first server, or the first listener, can serve.
@@ -61,7 +60,7 @@ class WorkerHost(pyipc.Host):
     """
 
     def __init__(
-        self, primary: pyipc.Client, receiving: Receiving, exchange: Membership, opened: Callable[[], None]
+        self, primary: Superior, receiving: Receiving, exchange: Membership, opened: Callable[[], None]
     ) -> None:
         self._primary = primary
         self._receiving = receiving
@@ -79,7 +78,7 @@ class WorkerHost(pyipc.Host):
     def transport(self, endpoint: pyipc.Endpoint) -> Transport | None:
         """What a server listens by; ``None``, so that it does so by itself, where an address cannot be shared."""
         usual = transport_for(endpoint.parsed.scheme)
-        if type(usual).claim is Transport.claim:
+        if type(usual).claim is Transport.claim or not self._primary.shares(endpoint.parsed):
             return None
         return _Hosted(self, usual)
 
@@ -173,20 +172,15 @@ class WorkerHost(pyipc.Host):
         """Have the primary take an address."""
         text = str(address)
         turn = self._turns.get(text, 0)
-        told: dict[str, object] = {"address": text, "turn": turn}
         # Whoever serves makes the links: certificates do not leave this process.
-        told["options"] = {name: _plain(value) for name, value in options.items() if name != "tls"}
-        try:
-            answer = await self._primary.request(control.LISTEN, told)
-        except pyipc.RemoteError as error:
-            raise CODES.get(error.code, pyipc.ListenError)(error.message) from None
+        told = {name: _plain(value) for name, value in options.items() if name != "tls"}
+        grant = await self._primary.listen(address, turn, told)
         self._turns[text] = turn + 1
-        where = pyipc.parse_address(answer["address"])
-        claim, count = str(answer["claim"]), int(answer["sockets"])
+        claim, count = grant.claim, grant.sockets
         sockets = await self._receiving.listening(claim, count) if count else []
         inlet = None if count else self._receiving.open(claim)
-        await self._primary.emit(control.LISTENING, str(where))
-        return _Place(claim, where, inlet, [sock for sock in sockets if isinstance(sock, socket.socket)])
+        await self._primary.listening(grant)
+        return _Place(claim, grant.address, inlet, [sock for sock in sockets if isinstance(sock, socket.socket)])
 
     def _teller(self, claim: str) -> Callable[[], None]:
         """One more listener here; what it calls when it is closed. The primary hears of the last one."""
@@ -196,7 +190,7 @@ class WorkerHost(pyipc.Host):
             self._listeners[claim] -= 1
             if not self._listeners[claim]:
                 with contextlib.suppress(trio.WouldBlock, pyipc.ConnectionClosed):
-                    self._primary.emit_nowait(control.UNLISTEN, claim)
+                    self._primary.unlisten(claim)
 
         return closed
 

@@ -121,6 +121,10 @@ class Introductions:
             missing = f"worker {id!r}" if id is not None else f"other worker of the role {role!r}"
             there = ", ".join(self._workers)
             raise pyipc.Refused(UNKNOWN_WORKER, f"there is no {missing}; the workers are {there}", id or role)
+        handles = [each for each in handles if each.settings.node is None]
+        if not handles:
+            why = "Node programs have a connection with the primary alone; ask that, and let it ask them"
+            raise pyipc.Refused(UNKNOWN_WORKER, f"{id or role!r} cannot be reached by other workers: {why}", id or role)
         ready = [each.current for each in handles if each.current is not None and each.current.is_ready]
         return min(ready, key=self._load, default=None)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import math
 import os
 import signal
 import socket
@@ -15,31 +13,30 @@ import trio
 
 import pyipc
 from pyipc.cluster import control
+from pyipc.cluster.being import LAST_WORDS, being
 from pyipc.cluster.channels import given_endpoint, socket_link
 from pyipc.cluster.courier import SocketMailbox
 from pyipc.cluster.environment import invitation
 from pyipc.cluster.errors import ClusterError
 from pyipc.cluster.exchange import Membership
 from pyipc.cluster.hosting import WorkerHost
-from pyipc.cluster.lifeline import ORPHAN_TIMEOUT, watch_lifeline
+from pyipc.cluster.lifeline import watch_lifeline
 from pyipc.cluster.linking import Linking
-from pyipc.cluster.pulse import send_pulses
+from pyipc.cluster.node.invited import node_invitation
+from pyipc.cluster.node.joining import join_node
 from pyipc.cluster.receiving import Receiving
+from pyipc.cluster.superior import ControllingPrimary
 from pyipc.cluster.worker import Worker
 from pyipc.nursery import hidden_nursery
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+    from contextlib import AbstractAsyncContextManager
 
     from pyipc.cluster.courier import Mailbox
     from pyipc.cluster.environment import Invitation
 
 __all__ = ["ignore_terminal", "join", "run_worker"]
-
-logger: logging.Logger = logging.getLogger("pyipc.cluster")
-
-# Seconds that what is said last may take until the primary has read it.
-_LAST_WORDS = 30.0
 
 _joined = False
 
@@ -64,7 +61,8 @@ async def join(*, router: pyipc.Router | None = None) -> AsyncIterator[Worker]:
     """
     global _joined  # what ties a process to its primary is there once
     invited = invitation()
-    if invited is None:
+    told = node_invitation()
+    if invited is None and told is None:
         raise ClusterError(
             "this process is no worker: no cluster has started it. Start it with cluster.Cluster(...) or `pyipc run`, "
             "or ask cluster.is_primary first"
@@ -72,6 +70,18 @@ async def join(*, router: pyipc.Router | None = None) -> AsyncIterator[Worker]:
     if _joined:
         raise ClusterError("this process has joined its cluster already, and can do so once")
     _joined = True
+    if invited is not None:
+        joined: AbstractAsyncContextManager[Worker] = _join_cluster(invited, router)
+    else:
+        assert told is not None
+        joined = join_node(told, router)
+    async with joined as worker:
+        yield worker
+
+
+@asynccontextmanager
+async def _join_cluster(invited: Invitation, router: pyipc.Router | None) -> AsyncIterator[Worker]:
+    """Be a worker of a pyipc primary, for the length of a block."""
     messages_router = pyipc.Router()
     if router is not None:
         messages_router.include(router)
@@ -91,7 +101,8 @@ async def join(*, router: pyipc.Router | None = None) -> AsyncIterator[Worker]:
     ):
         receiving = Receiving(mailbox, other=lambda header, carrier: links.take(header, carrier))
         links = Linking(control_client, messages_router, options)
-        host = WorkerHost(control_client, receiving, Membership(links, options), lambda: worker.can_serve())
+        primary = ControllingPrimary(control_client, invited.heartbeat_interval)
+        host = WorkerHost(primary, receiving, Membership(links, options), lambda: worker.can_serve())
         # What handlers of messages start is hosted as well: they run in the tasks of the client.
         with pyipc.hosted_by(host):
             async with pyipc.connect(
@@ -99,49 +110,14 @@ async def join(*, router: pyipc.Router | None = None) -> AsyncIterator[Worker]:
                 router=messages_router,
                 on_connect=from_primary.add,
                 on_disconnect=lambda ended: orphaned.set(),
-                **options | {"close_timeout": _LAST_WORDS},
+                **options | {"close_timeout": LAST_WORDS},
             ) as messages:
-                worker = Worker(
-                    invited, control_client, messages, messages_router, receiving, links, host, from_primary
-                )
+                worker = Worker(invited, primary, messages, messages_router, links, host, from_primary)
                 control_router.on(control.WANTED, lambda message: worker.want(message.data))
                 control_client.on_disconnect(lambda ended: orphaned.set())
                 control_router.on(control.DRAIN, lambda message: worker.begin_draining(message.data["timeout"]))
-                async with _being(worker, control_client, messages, receiving, orphaned, invited):
+                async with being(worker, primary, messages, receiving, orphaned):
                     yield worker
-
-
-@asynccontextmanager
-async def _being(
-    worker: Worker,
-    control_client: pyipc.Client,
-    messages: pyipc.Client,
-    receiving: Receiving,
-    orphaned: trio.Event,
-    invited: Invitation,
-) -> AsyncIterator[None]:
-    """What a worker does beside its program, and how it leaves in the end."""
-    try:
-        async with hidden_nursery() as nursery:
-            nursery.start_soon(_watch_primary, orphaned, worker)
-            await nursery.start(receiving.run)
-            async with worker.links.running():
-                await control_client.emit(control.ONLINE)
-                nursery.start_soon(send_pulses, control_client, invited.heartbeat_interval)
-                yield
-                if not worker.draining:
-                    worker.exited_after_disconnect = True
-                with suppress(pyipc.ConnectionClosed), trio.move_on_after(_patience(worker)):
-                    await worker.leave()
-            nursery.cancel_scope.cancel()
-    except (SystemExit, KeyboardInterrupt, BaseExceptionGroup):
-        # To a client that would be as a cancellation, and it would close at once.
-        soon = trio.CancelScope(deadline=trio.current_time() + ORPHAN_TIMEOUT, shield=True)
-        with soon, suppress(pyipc.ConnectionClosed):
-            await messages.aclose()
-        raise
-    with suppress(pyipc.ConnectionClosed):
-        await messages.aclose()
 
 
 def channel_options_of(invited: Invitation) -> dict[str, Any]:
@@ -178,20 +154,6 @@ async def primary_links(
         mailbox.close()
 
 
-def _patience(worker: Worker) -> float:
-    """Seconds until what the primary's program waits for is cut off."""
-    if worker.draining:
-        return max(0.0, worker.drain_deadline - trio.current_time())
-    return math.inf if worker.default_drain_timeout is None else worker.default_drain_timeout
-
-
-async def _watch_primary(orphaned: trio.Event, worker: Worker) -> None:
-    """When the primary is gone, nobody is left to work for."""
-    await orphaned.wait()
-    logger.warning("worker %r has lost its primary, and ends", worker.id)
-    worker.begin_draining(ORPHAN_TIMEOUT / 2)
-
-
 def run_worker(main: Callable[[Worker], Awaitable[object]], *, router: pyipc.Router | None = None) -> None:
     """Be the worker that this process was started as: run a program until it returns, or is to leave.
 
@@ -206,8 +168,11 @@ def run_worker(main: Callable[[Worker], Awaitable[object]], *, router: pyipc.Rou
     Raises:
         ClusterError: This process was not started by a cluster.
     """
-    ignore_terminal()
-    trio.run(_work, main, router)
+    # Process managers that are Node programs stop what they have started by SIGINT.
+    node_asks_by_sigint = invitation() is None and node_invitation() is not None
+    if not node_asks_by_sigint:
+        ignore_terminal()
+    trio.run(_work, main, router, [signal.SIGTERM, *([signal.SIGINT] if node_asks_by_sigint else [])])
 
 
 def ignore_terminal() -> None:
@@ -225,9 +190,11 @@ def _do_nothing(number: int, frame: object) -> None:
     """Handle a signal that is for the primary."""
 
 
-async def _work(main: Callable[[Worker], Awaitable[object]], router: pyipc.Router | None) -> None:
+async def _work(
+    main: Callable[[Worker], Awaitable[object]], router: pyipc.Router | None, asked_by: Sequence[signal.Signals]
+) -> None:
     async with join(router=router) as worker, hidden_nursery() as nursery:
-        await nursery.start(_handle_signals, worker)
+        await nursery.start(_handle_signals, worker, asked_by)
         try:
             with trio.CancelScope() as scope:
                 nursery.start_soon(_cancel_when_done, worker, scope)
@@ -246,8 +213,13 @@ async def _cancel_when_done(worker: Worker, scope: trio.CancelScope) -> None:
         scope.cancel()
 
 
-async def _handle_signals(worker: Worker, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-    with trio.open_signal_receiver(signal.SIGTERM) as signals:
+async def _handle_signals(
+    worker: Worker,
+    asked_by: Sequence[signal.Signals],
+    *,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    with trio.open_signal_receiver(*asked_by) as signals:
         task_status.started()
         async for _ in signals:
             worker.begin_draining(0 if worker.draining else worker.default_drain_timeout)

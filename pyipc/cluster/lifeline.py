@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["ORPHAN_TIMEOUT", "watch_lifeline"]
+__all__ = ["ORPHANED", "ORPHAN_TIMEOUT", "watch_lifeline"]
 
 #: Seconds that a worker whose primary is gone may take to end in order.
 ORPHAN_TIMEOUT: Final = 5.0
 #: The exit code of one that took longer.
-_ORPHANED: Final = 70
+ORPHANED: Final = 70
 
 
 def watch_lifeline(descriptor: int, orphaned: Callable[[], None], *, timeout: float = ORPHAN_TIMEOUT) -> None:
@@ -42,4 +42,4 @@ def _watch(descriptor: int, orphaned: Callable[[], None], timeout: float) -> Non
         pass  # nothing is ever written to it
     orphaned()
     time.sleep(timeout)
-    os._exit(_ORPHANED)
+    os._exit(ORPHANED)

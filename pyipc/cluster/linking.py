@@ -18,6 +18,7 @@ import trio
 import pyipc
 from pyipc.cluster import control
 from pyipc.cluster.errors import UnknownWorker
+from pyipc.cluster.links import Links
 from pyipc.nursery import hidden_nursery
 from pyipc.transports import Peer, SocketLink, Transport
 
@@ -74,8 +75,8 @@ def _named(id: str | None, role: str | None) -> _Target:
     return _Target(id, role)
 
 
-class Linking:
-    """The connections of this worker with others.
+class Linking(Links):
+    """The connections of this worker with others, which its primary makes.
 
     Args:
         primary: The client by which this worker is ruled.

@@ -62,6 +62,8 @@ class Arrival:
 class Load:
     """How a worker is doing: one process of it, for the connections of one address. To be read; `handing` keeps it.
 
+    All of it is as of now when a policy is asked. That `in_flight` or `lag` has changed is no reason to ask it again.
+
     Attributes:
         worker: The id of the worker. While it is reloaded, two processes have the same.
         role: Its role.

@@ -15,7 +15,7 @@ from pyipc.cluster import control
 from pyipc.cluster.answering import answer_workers
 from pyipc.cluster.broadcasting import broadcast
 from pyipc.cluster.claiming import Claims
-from pyipc.cluster.environment import invitation
+from pyipc.cluster.environment import is_worker
 from pyipc.cluster.errors import ClusterError, UnknownWorker
 from pyipc.cluster.events import TOLD, EventQueue, Events, WorkerEvent
 from pyipc.cluster.exchange import Exchange
@@ -312,7 +312,7 @@ class Cluster(Events, Publishing, Submitting):
         own = own.changed({"env": {**own.env, **env}})
         check_memory_known(own)
         check_node_possible(own)
-        if own.exec is None and own.node is None and invitation() is not None:
+        if own.exec is None and own.node is None and is_worker():
             raise ClusterError(
                 "this process is a worker of a cluster, and would start workers that do the same; start workers under "
                 "`if cluster.is_primary:`, or give their cluster a target of its own"

@@ -154,6 +154,12 @@ class WorkerProcess:
         return self._spawned.courier
 
     @property
+    def lag(self) -> float:
+        """Seconds by which its event loop was late when it was last heard of."""
+        lag = self.pulse.get("lag")
+        return lag if isinstance(lag, int | float) else 0.0
+
+    @property
     def is_ready(self) -> bool:
         """Whether it is ready, and stays."""
         return self.state is ProcessState.READY
@@ -176,7 +182,7 @@ class WorkerProcess:
             self.pid = spawned.process.pid
             for number in self._early_signals:
                 self.send_signal(number)
-            self.candidate = Candidate(spawned.courier, worker=self.handle.id, role=self.handle.role)
+            self.candidate = Candidate(spawned.courier, self, worker=self.handle.id, role=self.handle.role)
             self._report("fork")
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self.candidate.run)
@@ -447,9 +453,12 @@ class WorkerProcess:
 
         Cancellation: it may be told all the same.
         """
-        await self.online.wait()  # of which it tells over another connection
+        if not self.online.is_set():
+            await self.online.wait()  # of which it tells over another connection
         event = WorkerEvent(type="message", worker=self.handle, data=message.data, message=message)
-        told = self._queue.report(event)
+        told = self._queue.report_now(event)
+        if told is None:
+            return
         if self._reads_ahead and self._queue.waiting(self.handle) <= _READ_AHEAD:
             return
         self._unread.add(told)

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Unpack
 
 import trio
 
-from pyipc.cluster.default import is_worker
+from pyipc.cluster.environment import is_worker
 from pyipc.cluster.errors import ClusterError, WorkerFailed, by_reason
 from pyipc.cluster.events import EVENTS
+from pyipc.cluster.node.spawning import check_node_possible
 from pyipc.cluster.notifying import Notifier
 from pyipc.cluster.primary import Cluster
 from pyipc.cluster.reporting import LineReporter, Step, Story, step_of, step_words, table_step
@@ -76,7 +77,7 @@ def run(
         reload: Whether to reload when source files change, which takes the package watchfiles. Where no worker is left
             the next change starts them again.
         reload_dirs: Where these files are; by default the present directory.
-        reload_include: Patterns of their names; by default ``*.py``.
+        reload_include: Patterns of their names; by default ``*.py``, or for Node ``*.js``, ``*.cjs`` and ``*.mjs``.
         reporter: Who writes the steps; by default a `LineReporter`.
         router: Handlers for what workers send to the primary.
         policy: Which worker gets which connection; see `Cluster`.
@@ -91,7 +92,7 @@ def run(
         ClusterError: What workers are to run is not there; or this process is a worker itself.
         TypeError, ValueError: A setting does not exist, or is out of range.
     """
-    sources = SourceFiles(reload_dirs, reload_include) if reload else None
+    sources = SourceFiles(reload_dirs, reload_include, target=settings.get("node") or target) if reload else None
     runner = Runner(
         target,
         workers=workers,
@@ -181,6 +182,7 @@ class Runner:
                 "this process is a worker of a cluster, and would start another cluster with workers that do the same; "
                 "call cluster.run() under `if cluster.is_primary:`, or in a program that workers do not import"
             )
+        check_node_possible(self.cluster.settings)
         command_line(self.cluster.settings)  # what is wrong with it is wrong with every worker
         self._story = Story(self._story_of)
         self._notifier = Notifier()
@@ -193,7 +195,9 @@ class Runner:
             await nursery.start(self._obey_signals)
             with _told_once():
                 try:
-                    self._tell("begin", f"{_counted(self._count)} of {self.cluster.settings.exec or 'this program'}")
+                    settings = self.cluster.settings
+                    what = settings.node or settings.exec or "this program"
+                    self._tell("begin", f"{_counted(self._count)} of {what}")
                     async with self.cluster:
                         with self._work:
                             await self._work_on()

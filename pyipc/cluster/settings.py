@@ -6,9 +6,10 @@ import dataclasses
 import math
 import os
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Literal, TypedDict
+from typing import Any, Final, Literal, TypedDict
 
 __all__ = [
+    "NODE_SUFFIXES",
     "SettingOverrides",
     "Settings",
     "WorkerOverrides",
@@ -17,6 +18,9 @@ __all__ = [
     "check_worker",
     "is_node_program",
 ]
+
+#: How the names of programs end that Node runs.
+NODE_SUFFIXES: Final = (".js", ".cjs", ".mjs")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,7 +193,7 @@ def _check_start(settings: Settings) -> None:
 
 def is_node_program(target: object) -> bool:
     """Whether a target is a program that Node runs, by its name."""
-    return isinstance(target, str) and target.endswith((".js", ".cjs", ".mjs"))
+    return isinstance(target, str) and target.endswith(NODE_SUFFIXES)
 
 
 def check_number_of_workers(name: str, value: object) -> None:

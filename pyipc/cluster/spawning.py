@@ -16,6 +16,7 @@ from pyipc.cluster.channels import socket_link
 from pyipc.cluster.courier import SocketCourier
 from pyipc.cluster.dialing import Channel
 from pyipc.cluster.environment import VARIABLE
+from pyipc.cluster.node.invited import node_invitation
 from pyipc.cluster.target import command_line
 
 if TYPE_CHECKING:
@@ -126,6 +127,7 @@ def worker_environment(settings: Settings, invitation: Invitation) -> dict[str, 
 
 def environment_of(settings: Settings) -> dict[str, str]:
     """The environment of a worker process, without what makes it a worker."""
+    node_invitation()  # what Node has told this process is out of the environment then
     environment = dict(os.environ)
     for name, value in settings.env.items():
         environment.pop(name, None)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from pyipc.cluster.errors import ClusterError
+from pyipc.cluster.settings import NODE_SUFFIXES, is_node_program
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -29,15 +30,20 @@ class SourceFiles:
 
     Args:
         directories: Where; by default the present directory.
-        include: Patterns of their names, as in a shell.
+        include: Patterns of their names, as in a shell; by default those of the target's language, ``*.py``, or
+            ``*.js``, ``*.cjs`` and ``*.mjs``.
+        target: What workers run; see `Cluster`.
 
     Raises:
         ClusterError: A directory is not there, or the package that watches is missing.
     """
 
-    def __init__(self, directories: Sequence[str] = (), include: Sequence[str] = ()) -> None:
+    def __init__(
+        self, directories: Sequence[str] = (), include: Sequence[str] = (), *, target: str | None = None
+    ) -> None:
         self.directories: tuple[str, ...] = tuple(directories) or (".",)
-        self.include: tuple[str, ...] = tuple(include) or ("*.py",)
+        suffixes = NODE_SUFFIXES if is_node_program(target) else (".py",)
+        self.include: tuple[str, ...] = tuple(include) or tuple(f"*{suffix}" for suffix in suffixes)
         for directory in self.directories:
             if not os.path.isdir(directory):
                 raise ClusterError(f"{directory!r} is no directory whose files could be watched")

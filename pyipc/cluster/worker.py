@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 import trio
 
 import pyipc
-from pyipc.cluster import control
 from pyipc.cluster.correspondence import Correspondence
 from pyipc.cluster.linking import WorkerPeer
 from pyipc.cluster.taking import Wanted
@@ -22,9 +21,10 @@ if TYPE_CHECKING:
 
     from pyipc.cluster.environment import Invitation
     from pyipc.cluster.hosting import WorkerHost
-    from pyipc.cluster.linking import Colleague, Linking
+    from pyipc.cluster.linking import Colleague
+    from pyipc.cluster.links import Links
     from pyipc.cluster.listeners import HandedStream
-    from pyipc.cluster.receiving import Receiving
+    from pyipc.cluster.superior import Superior
 
 __all__ = ["Worker"]
 
@@ -38,10 +38,9 @@ class Worker(Correspondence):
 
     Args:
         invitation: What the primary told it.
-        control_client: The client by which it is ruled.
+        primary: Whom it tells how it gets on.
         messages: The client for what programs say.
         router: The handlers of that client.
-        receiving: What the primary hands over.
         links: Its connections with other workers.
         host: Through whom its servers listen.
         from_primary: The connection for what programs say, once it is there.
@@ -58,11 +57,10 @@ class Worker(Correspondence):
     def __init__(
         self,
         invitation: Invitation,
-        control_client: pyipc.Client,
+        primary: Superior,
         messages: pyipc.Client,
         router: pyipc.Router,
-        receiving: Receiving,
-        links: Linking,
+        links: Links,
         host: WorkerHost,
         from_primary: set[pyipc.Connection],
     ) -> None:
@@ -70,13 +68,13 @@ class Worker(Correspondence):
         self.role: str = invitation.role
         self.generation: int = invitation.generation
         self._invitation = invitation
-        self._control = control_client
+        self._primary = primary
         self._messages = messages
         self._router = router
-        self.links: Linking = links
+        self.links: Links = links
         self._host = host
         self._from_primary = from_primary
-        self._wanted = Wanted(router, functools.partial(control_client.emit_nowait, control.TAKING))
+        self._wanted = Wanted(router, primary.taking)
         self._is_asking = False
         self._draining = trio.Event()
         self._left = trio.Event()
@@ -127,17 +125,17 @@ class Worker(Correspondence):
         Cancellation: it may have been told.
         """
         self._tell_ready()
-        await self._control.flush()  # what the program does next may be long, and nothing is sent meanwhile
+        await self._primary.flush()  # what the program does next may be long, and nothing is sent meanwhile
 
     def _tell_ready(self) -> None:
         if not self._is_ready:
             self._is_ready = True
             self._host.begin.set()
-            self._control.emit_nowait(control.READY)
+            self._primary.ready()
 
     def can_serve(self) -> None:
         """A server of this worker listens."""
-        if not self._invitation.wait_ready and self._control.connected:
+        if not self._invitation.wait_ready and self._primary.is_connected:
             self._tell_ready()
 
     async def run(self) -> None:
@@ -226,7 +224,7 @@ class Worker(Correspondence):
 
         Cancellation: it may have been told.
         """
-        await self._control.emit(control.FAILED, one_line(error))
+        await self._primary.failed(one_line(error))
 
     @property
     def default_drain_timeout(self) -> float | None:
@@ -364,12 +362,7 @@ class Worker(Correspondence):
             await trio.lowlevel.checkpoint()
             return
         self._has_left = True
-        await self._control.request(control.LEAVE, self.exited_after_disconnect)
-        # The answer may have overtaken what was sent before it, over another connection. Over that one a subscription
-        # is confirmed behind all of it, whatever is published under that topic.
-        with suppress(pyipc.RemoteError):
-            async with self._messages.subscribe("left"):
-                await self._messages.wait_handled()
+        await self._primary.leave(self._messages, for_good=self.exited_after_disconnect)
 
 
 def one_line(error: BaseException) -> str:

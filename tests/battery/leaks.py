@@ -57,7 +57,7 @@ class Holdings:
         return cls(
             trio.lowlevel.current_statistics().tasks_living,
             # Trio keeps threads for the next that needs one; they end by themselves.
-            frozenset(each.name for each in threading.enumerate() if not each.name.startswith("trio")),
+            frozenset(each.name for each in threading.enumerate() if not each.name.startswith(("trio", "Trio"))),
             _descriptors(),
             _sockets(folders),
             _children(),

@@ -7,6 +7,7 @@ import datetime
 import json
 import os
 import re
+import shutil
 import signal
 import sys
 from typing import TYPE_CHECKING
@@ -27,6 +28,18 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 needs_signals = pytest.mark.skipif(sys.platform == "win32", reason=f"{CANNOT_RUN} there are no signals to send")
+needs_node = pytest.mark.skipif(
+    shutil.which("node") is None, reason="node is not installed; on Debian: apt-get install nodejs npm"
+)
+#: Says something to whoever connects, after a while.
+SERVER_JS = """
+const net = require('node:net');
+const text = `${process.env.GREETING} ${process.argv[2]} from ${process.env.PYIPC_WORKER_ID}`;
+net.createServer((socket) => {
+    console.log(`taken by ${process.env.PYIPC_WORKER_ID}`);
+    setTimeout(() => socket.end(text), 100);
+}).listen(0, '127.0.0.1');
+"""
 
 
 @needs_signals
@@ -147,6 +160,31 @@ async def test_a_policy_decides_who_gets_a_connection() -> None:
             await stream.aclose()
         assert len(owners) == 1
         assert (await program.interrupt(signal.SIGINT)).status == ExitCode.OK
+
+
+@needs_signals
+@needs_node
+async def test_node_programs_share_a_port_and_finish_what_they_have(tmp_path: Path) -> None:
+    (tmp_path / "server.js").write_text(SERVER_JS, "utf-8")
+    arguments = ["server.js", "--workers", "2", "--env", "GREETING=hello", "--json", "--", "there"]
+    async with start("run", *arguments, cwd=tmp_path) as program:
+        await program.line('"2 workers of server.js"')
+        port = int((await program.line(r"tcp://127\.0\.0\.1:(\d+)"))[1])
+        await program.line('"running"')
+        said = set()
+        for _ in range(2):
+            async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+                said.add(b"".join([part async for part in stream]))
+        assert said == {b"hello there from 1", b"hello there from 2"}
+        async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+            await program.line("taken by", stream="err", count=3)
+            program.process.send_signal(signal.SIGTERM)
+            await program.line('"step":"drain"')
+            assert b"".join([part async for part in stream]) in said
+        result = await program.finish()
+    assert result.status == ExitCode.OK
+    exits = [record for line in result.lines if (record := json.loads(line))["step"] == "exit"]
+    assert [(record["code"], record["voluntary"]) for record in exits] == [(0, True)] * 2
 
 
 @needs_signals

@@ -30,7 +30,7 @@ def step(kind: str, *, who: str = r"\S+ ?\S*", rest: str = ".*") -> str:
 
 @asynccontextmanager
 async def started(
-    target: str, *, cwd: Path = PROGRAMS, env: Mapping[str, str] | None = None, **options: Any
+    target: str | None, *, cwd: Path = PROGRAMS, env: Mapping[str, str] | None = None, **options: Any
 ) -> AsyncIterator[Program]:
     """Run `pyipc.cluster.run` with these arguments in a process."""
     options.setdefault("ready_timeout", WORKERS_PATIENCE)

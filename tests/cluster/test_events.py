@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 import pyipc
 from pyipc import cluster
@@ -243,6 +244,53 @@ async def test_what_a_handler_waits_for_may_be_told_meanwhile(nursery: trio.Nurs
         await queue.wait_told()
     assert heard == ["online", "message", "exit"]
     nursery.cancel_scope.cancel()
+
+
+async def test_what_is_told_at_once_is_told_in_its_order() -> None:
+    """Plain handlers are called right where something is reported, unless what came before is still being told."""
+    events, heard = Events(), []
+    worker = WorkerHandle("1", "", {}, cluster.Settings())
+    queue = EventQueue(events)
+    may_go_on = trio.Event()
+
+    def say(number: int) -> trio.Event | None:
+        return queue.report_now(cluster.WorkerEvent(type="message", worker=worker, data=number))
+
+    @worker.on("message")
+    def plain(event: cluster.WorkerEvent) -> None:
+        heard.append(event.data)
+        if event.data == 2:  # comes of it, and after it
+            queue.report(cluster.WorkerEvent(type="ready", worker=worker))
+
+    events.on("ready", lambda event: heard.append("ready"))
+    assert say(0) is not None  # before the queue runs nobody is told
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(queue.run)
+        with trio.fail_after(PATIENCE):
+            await queue.wait_told()
+            assert heard == [0]
+            assert say(1) is None
+            assert heard == [0, 1]
+            heard.clear()
+
+            @events.on("message")
+            async def waits(event: cluster.WorkerEvent) -> None:
+                await may_go_on.wait()
+                heard.append(f"{event.data} again")
+
+            told = say(2)
+            later = say(3)
+            assert told is not None
+            assert later is not None
+            assert heard == [2]
+            await wait_all_tasks_blocked()
+            assert heard == [2]
+            may_go_on.set()
+            await queue.wait_told()
+            assert told.is_set()
+            assert later.is_set()
+        assert heard == [2, "2 again", "ready", 3, "3 again"]
+        nursery.cancel_scope.cancel()
 
 
 # --- the faults of Node's cluster ---

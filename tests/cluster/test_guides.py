@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import sys
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,12 @@ from tests.cli.processes import ROOT, environment
 if TYPE_CHECKING:
     from pathlib import Path
 
-PAGES = ("docs/tutorial/cluster.md", "docs/how-to/cluster.md", "docs/how-to/from-node-cluster.md")
+PAGES = (
+    "docs/tutorial/cluster.md",
+    "docs/how-to/cluster.md",
+    "docs/how-to/from-node-cluster.md",
+    "docs/how-to/node-workers.md",
+)
 #: Local names of theirs, which other programs of this user must not meet.
 NAMES = re.compile(r'(?<=")(tutorial|spare)(?=")')
 #: Seconds that a program may take on a busy machine.
@@ -34,7 +40,8 @@ def blocks(page: str, language: str) -> list[str]:
 
 def programs(page: str) -> dict[str, str]:
     """Blocks that say in their first line how their file is called, with names of their own for their servers."""
-    named = [(re.match(r"# (\w+\.py)\n", block), block) for block in blocks(page, "python")]
+    all_blocks = blocks(page, "python") + blocks(page, "js")
+    named = [(re.match(r"(?:#|//) (\w+\.(?:py|js))\n", block), block) for block in all_blocks]
     return {name[1]: NAMES.sub(rf"\1-{os.getpid()}", block) for name, block in named if name is not None}
 
 
@@ -44,7 +51,15 @@ def runs(page: str) -> dict[str, str]:
     return {match[1]: match.string[match.end() :] for match in shown if match is not None}
 
 
-@pytest.mark.parametrize(("page", "program"), [(page, program) for page in PAGES for program in runs(page)])
+def marks(page: str, program: str) -> list[pytest.MarkDecorator]:
+    missing = "node=" in programs(page)[program] and shutil.which("node") is None
+    return [pytest.mark.skipif(missing, reason="node is not installed; on Debian: apt-get install nodejs npm")]
+
+
+@pytest.mark.parametrize(
+    ("page", "program"),
+    [pytest.param(page, program, marks=marks(page, program)) for page in PAGES for program in runs(page)],
+)
 async def test_a_program_prints_what_stands_there(tmp_path: Path, page: str, program: str) -> None:
     for name, source in programs(page).items():
         (tmp_path / name).write_text(source, "utf-8")
@@ -65,7 +80,7 @@ def test_every_program_is_run_or_used(page: str) -> None:
     sources = programs(page)
     for name in sources:
         module = name.removesuffix(".py")
-        used = any(f'"{module}:' in source for source in sources.values())
+        used = any(f'"{module}:' in source or f'"{name}"' in source for source in sources.values())
         assert name in runs(page) or used, f"nothing runs {name} of {page}"
 
 

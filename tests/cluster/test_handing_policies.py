@@ -142,22 +142,37 @@ async def test_policies_hear_of_the_load_over_all_addresses() -> None:
         inlet = worker.receiving.open(CLAIM)
         handing.join(worker.candidate)
         other = Handing("b", TcpSource(), RoundRobin())
-        worker.candidate.report(in_flight=3, lag=0.5)
         other.join(worker.candidate)
         loads = [*handing._loads, *other._loads]
-        assert [(load.worker, load.role, load.in_flight, load.lag) for load in loads] == [("w", "web", 3, 0.5)] * 2
+        assert [(load.worker, load.role) for load in loads] == [("w", "web")] * 2
         with clients(source, 2):
             carrier, closed = await inlet.accept()
             await settled()
             assert [(load.open, load.unacked) for load in loads] == [(1, 1), (1, 0)]
-            worker.candidate.report(lag=0.0)
-            assert [(load.in_flight, load.lag) for load in loads] == [(3, 0.0)] * 2
             carrier.close()
             closed()
             await settled()
             assert [load.open for load in loads] == [0, 0]
         other.close()
         other._source.close()  # type: ignore[attr-defined]
+
+
+async def test_what_policies_hear_is_as_of_now() -> None:
+    seen: list[tuple[int, float]] = []
+
+    def choose(arrival: Arrival, workers: Sequence[Load]) -> Load:
+        seen.extend((load.in_flight, load.lag) for load in workers)
+        return workers[0]
+
+    async with leak_gate(), primary(policy_from(choose)) as (handing, source), local_workers("w") as (worker,):  # type: ignore[arg-type]
+        worker.receiving.open(CLAIM)
+        handing.join(worker.candidate)
+        for in_flight, lag in ((0, 0.0), (3, 0.5), (1, 0.25)):
+            worker.condition.in_flight, worker.condition.lag = in_flight, lag
+            with clients(source, 1):
+                await settled()
+            assert seen == [(in_flight, lag)]
+            seen.clear()
 
 
 def test_settings_are_checked() -> None:

@@ -376,6 +376,16 @@ async def test_what_cannot_be_run_is_refused_at_once() -> None:
             cluster.Runner("a:b", workers=workers)  # type: ignore[arg-type]
 
 
+async def test_a_node_program_that_cannot_be_run_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    if sys.platform != "win32":
+        with pytest.raises(cluster.ClusterError, match="there is no program 'node' to run"):
+            await cluster.Runner("server.js").run()
+    monkeypatch.setattr(sys, "platform", "win32")
+    with pytest.raises(cluster.ClusterError, match="on Windows no Node program can be a worker"):
+        await cluster.Runner("server.js").run()
+
+
 def test_auto_is_as_many_as_may_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
     assert cluster.available_cpus() >= 1
     if hasattr(os, "sched_getaffinity") and sys.version_info < (3, 13):

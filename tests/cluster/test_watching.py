@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+import shutil
 import signal
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 pytestmark = pytest.mark.skipif(is_wine(), reason=f"{CANNOT_RUN} Wine does not tell of changes")
+needs_node = pytest.mark.skipif(
+    shutil.which("node") is None, reason="node is not installed; on Debian: apt-get install nodejs npm"
+)
 needs_signals = pytest.mark.skipif(sys.platform == "win32", reason=f"{CANNOT_RUN} there are no signals to send")
 
 
@@ -116,6 +120,37 @@ async def test_a_change_leads_to_a_reload_and_a_mistake_to_none(tmp_path: Path) 
         await program.line("^3$", count=2)
         result = await program.interrupt()
     assert (result.status, result.out.split()) == (0, ["1", "1", "2", "2", "3", "3"])
+
+
+@pytest.mark.parametrize("target", ["server.js", "server.cjs", "./src/server.mjs"])
+def test_of_a_node_program_other_files_count(target: str) -> None:
+    assert str(cluster.SourceFiles(target=target)) == "*.js, *.cjs, *.mjs in ."
+    assert str(cluster.SourceFiles(include=["*.ts"], target=target)) == "*.ts in ."
+
+
+@pytest.mark.parametrize("target", ["app:main", "worker.py", None])
+def test_of_any_other_program_those_of_python_count(target: str | None) -> None:
+    assert str(cluster.SourceFiles(target=target)) == "*.py in ."
+
+
+@needs_signals
+@needs_node
+@pytest.mark.parametrize("how", [{"target": "changing.js"}, {"target": None, "node": "changing.js"}])
+async def test_a_change_of_a_node_program_leads_to_a_reload(tmp_path: Path, how: dict[str, Any]) -> None:
+    source = tmp_path / "changing.js"
+    source.write_text("console.log(1); process.on('message', () => {});\n", "utf-8")
+    async with started(**how, cwd=tmp_path, workers=1, reload=True) as program:
+        await program.line(step("watching", rest=r"\*\.js, \*\.cjs, \*\.mjs in \."), stream="err")
+        await running(program)
+        (tmp_path / "other.py").write_text("", "utf-8")
+        source.write_text("nothing in any language\n", "utf-8")
+        await program.line(step("changed", rest=r"changing\.js"), stream="err")
+        await program.line(step("reload-failed"), stream="err")
+        source.write_text("console.log(2); process.on('message', () => {});\n", "utf-8")
+        await program.line(step("reloaded"), stream="err")
+        await program.line("^2$")
+        result = await program.interrupt()
+    assert (result.status, result.out.split()) == (0, ["1", "2"])
 
 
 @needs_signals

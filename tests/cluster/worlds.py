@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import os
 import signal
@@ -76,13 +77,22 @@ async def primary(policy: Policy | None = None, **settings: Any) -> AsyncIterato
             source.close()
 
 
+@dataclasses.dataclass
+class Condition:
+    """How a worker is doing, as a test wants it."""
+
+    in_flight: int = 0
+    lag: float = 0.0
+
+
 class LocalWorker:
     """Both ends of one worker in this process."""
 
     def __init__(self, worker: str = "w") -> None:
         self.courier, theirs = SocketCourier.pair()
         self.mailbox = SocketMailbox(theirs)
-        self.candidate = Candidate(self.courier, worker=worker, role="web")
+        self.condition = Condition()
+        self.candidate = Candidate(self.courier, self.condition, worker=worker, role="web")
         self.receiving = Receiving(self.mailbox)
 
     def die(self) -> None:
@@ -136,7 +146,7 @@ class ProcessWorker:
                 cwd=PROGRAM.parents[2],
                 env={**os.environ, "PYTHONPATH": str(PROGRAM.parents[2])},
             )
-        self.candidate = Candidate(self.courier, worker=worker)
+        self.candidate = Candidate(self.courier, Condition(), worker=worker)
 
     async def says(self) -> str:
         """The next line that it writes."""

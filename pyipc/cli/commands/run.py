@@ -40,7 +40,7 @@ def add(commands: Any) -> None:
         description="""
             Start workers, and a new one for each that dies. Every step is told on stderr, what workers print goes where
             it always goes. TARGET is an async function that takes a worker, as package.module:function, found in the
-            present directory too; or the path of a script.
+            present directory too; or the path of a script, which Node runs if it ends in .js, .cjs or .mjs.
 
             Signals: INT (Ctrl-C) and TERM let the workers finish and leave, and the second one ends them at once. HUP
             starts new ones beside the old, which leave when all are ready. TTIN and TTOU: one more, one less. USR1
@@ -49,6 +49,7 @@ def add(commands: Any) -> None:
         examples="""
             pyipc run app:main --workers 4                # else one for each CPU
             pyipc run worker.py --workers 2 -- --fast     # a script, with an argument of its own
+            pyipc run server.js --workers 2               # a Node program
             pyipc run app:main --reload                   # new workers whenever a source file changes
             pyipc run app:main --json > steps.jsonl       # for another program
         """,
@@ -112,7 +113,10 @@ def add(commands: Any) -> None:
         "--reload-dir", action="append", metavar="DIR", help="where they are (default: here); may be repeated"
     )
     reload.add_argument(
-        "--reload-include", action="append", metavar="PATTERN", help="their names (default: *.py); may be repeated"
+        "--reload-include",
+        action="append",
+        metavar="PATTERN",
+        help="their names (default: *.py, or of a Node program *.js, *.cjs and *.mjs); may be repeated",
     )
 
 
@@ -128,7 +132,7 @@ async def run(arguments: argparse.Namespace, console: Console) -> int:
         raise Failed(ExitCode.USAGE, "--reload-dir and --reload-include need --reload as well")
     try:
         sources = (
-            cluster.SourceFiles(arguments.reload_dir or (), arguments.reload_include or ())
+            cluster.SourceFiles(arguments.reload_dir or (), arguments.reload_include or (), target=arguments.target)
             if arguments.reload
             else None
         )

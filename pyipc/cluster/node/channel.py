@@ -14,19 +14,21 @@ import collections
 import contextlib
 import logging
 import socket
-from typing import TYPE_CHECKING, Any, Final, final
+from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
 import pyipc
 from pyipc.cluster.courier import CROWDED, PAUSE
 from pyipc.cluster.node.lines import DELIMITER, as_frame, as_lines, line
-from pyipc.transports import Link, Peer
+from pyipc.cluster.node.link import ChannelLink
+from pyipc.transports import Peer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pyipc.cluster.node.lines import Message
+    from pyipc.transports import Link
 
 __all__ = ["NodeChannel"]
 
@@ -122,6 +124,7 @@ class NodeChannel:
         self._received = received
         self._max_message_size = max_message_size
         self._is_closed = False
+        self._is_last = False
         self._is_read = False
         # What is read, and is no whole line yet; and the socket that came along with something there.
         self._partial: list[bytes] = []
@@ -137,7 +140,7 @@ class NodeChannel:
         # What waits to be acknowledged, and what is to be sent then, one after the other.
         self._under_way: _Handle | None = None
         self._handles: collections.deque[_Handle] = collections.deque()
-        self.link: Link = _ChannelLink(self, Peer(address=name, pid=pid))
+        self.link: Link = ChannelLink(self, Peer(address=name, pid=pid))
 
     def __repr__(self) -> str:
         state = "closed" if self._is_closed else f"fd {self._socket.fileno()}"
@@ -213,7 +216,7 @@ class NodeChannel:
     # --- writing ---
 
     def _write_own(self, text: bytes, sock: socket.socket | None = None) -> None:
-        if not self._is_closed:
+        if not (self._is_closed or self._is_last):
             self._own_size += len(text)
             self._write(_Unwritten(memoryview(text), sock, is_own=True))
 
@@ -252,8 +255,17 @@ class NodeChannel:
                 self._unwritten.popleft()
             else:
                 first.text, first.sock = first.text[sent:], None
+        if self._is_last:
+            self._socket.shutdown(socket.SHUT_WR)
         self._has_room.set()
         self._has_room = trio.Event()
+
+    def end_writing(self) -> None:
+        """Tell the other end that nothing follows, once all is written. Node reads it all, and closes its end."""
+        self._is_last = True
+        if not self._unwritten:
+            with contextlib.suppress(OSError):
+                self._write_some()
 
     def _give_up_writing(self) -> None:
         self._unwritten.clear()
@@ -475,54 +487,3 @@ def _ancillary(sock: socket.socket | None) -> list[tuple[int, int, Any]]:
     if sock is None:
         return []
     return [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [sock.fileno()]))]
-
-
-@final
-class _ChannelLink(Link):
-    """The channel, as a connection sees it."""
-
-    def __init__(self, channel: NodeChannel, peer: Peer) -> None:
-        self._channel = channel
-        self._peer = peer
-
-    @property
-    def peer(self) -> Peer:
-        """Who is on the other side."""
-        return self._peer
-
-    def send_nowait(self, data: bytes | bytearray | memoryview) -> int:
-        """Take all of ``data``, or nothing while something is unwritten.
-
-        Raises:
-            ConnectionLost: The channel is closed.
-        """
-        return self._channel.send_nowait(bytes(data))
-
-    async def send(self, data: bytes | bytearray | memoryview) -> None:
-        """Take all of ``data``, and wait until it is written.
-
-        Raises:
-            ConnectionLost: The channel is closed.
-
-        Cancellation: the channel can then only be closed.
-        """
-        await self._channel.send(bytes(data))
-
-    async def receive(self) -> bytes:
-        """Wait for the next message of a program.
-
-        Raises:
-            ConnectionLost: The channel is broken, or closed.
-
-        Cancellation: loses nothing.
-        """
-        await trio.lowlevel.checkpoint_if_cancelled()
-        return await self._channel.receive()
-
-    async def aclose(self) -> None:
-        """Close the channel.
-
-        Cancellation: it is closed all the same.
-        """
-        self._channel.close()
-        await trio.lowlevel.checkpoint()

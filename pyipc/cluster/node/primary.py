@@ -1,0 +1,251 @@
+"""The primary of Node's cluster, as a worker tells it things and asks it: in Node's own words."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import errno
+import itertools
+import logging
+from typing import TYPE_CHECKING, Any, Final, final
+
+import trio
+
+import pyipc
+from pyipc.cluster.node.parent import NodeParent
+from pyipc.cluster.node.places import grant_error, place_of
+from pyipc.cluster.superior import Grant
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable, Mapping
+
+    from pyipc.cluster.node.lines import Message
+    from pyipc.cluster.node.places import Place
+
+__all__ = ["NodePrimary"]
+
+logger: logging.Logger = logging.getLogger("pyipc.cluster")
+
+_BACKLOG: Final = 511  # as Node has it
+
+
+@dataclasses.dataclass(eq=False, slots=True)
+class _Question:
+    """A message to which there is an answer."""
+
+    answered: trio.Event = dataclasses.field(default_factory=trio.Event)
+    answer: Message | None = None
+    sock: socket.socket | None = None
+    is_abandoned: bool = False
+
+
+@final
+class NodePrimary(NodeParent):
+    """The primary of this worker. Servers listen through it, beside those of workers that are Node programs.
+
+    Args:
+        sock: The channel; it belongs to this object from here on.
+        max_message_size: The largest message that is taken, in bytes.
+        dismissed: Called when the primary wants this worker to leave.
+    """
+
+    def __init__(self, sock: socket.socket, max_message_size: int, dismissed: Callable[[], None]) -> None:
+        super().__init__(sock, max_message_size)
+        self._numbers = itertools.count()
+        self._questions: dict[int, _Question] = {}
+        self._dismissed = dismissed
+        self._is_dismissed = False
+        self._is_lost = False
+        # What was asked for, by how the primary calls the address; and how many servers of a place there have been.
+        self._queries: dict[str, tuple[Place, int]] = {}
+        self._indexes: collections.Counter[Place] = collections.Counter()
+        # Connections that came before the listener that is to take them.
+        self._early: dict[str, list[tuple[int, socket.socket]]] = {}
+
+    # --- what it says ---
+
+    def received(self, message: Message, sock: socket.socket | None) -> None:
+        match message:
+            case {"cmd": "NODE_CLUSTER", "ack": int(number)} if number in self._questions:
+                self._take_answer(self._questions.pop(number), message, sock)
+            case {"cmd": "NODE_CLUSTER", "act": "newconn", "key": str(key), "seq": int(number)} if sock is not None:
+                if key in self._early:
+                    self._early[key].append((number, sock))
+                else:
+                    self.mailbox.put({"claim": key, "number": number}, sock)
+            case {"cmd": "NODE_CLUSTER", "act": "disconnect"}:
+                self._is_dismissed = True
+                self._end_questions()
+                self._dismissed()
+            case _:
+                super().received(message, sock)
+
+    def _take_answer(self, question: _Question, message: Message, sock: socket.socket | None) -> None:
+        key = None if message.get("errno") else message.get("key")
+        if question.is_abandoned:
+            if sock is not None:
+                sock.close()
+            if key is not None:
+                self._close(key)
+            return
+        if key is not None and sock is None:
+            self._early[key] = []
+        question.answer, question.sock = message, sock
+        question.answered.set()
+
+    def lost(self) -> None:
+        super().lost()
+        self._is_lost = True
+        self._end_questions()
+
+    def _end_questions(self) -> None:
+        """There will be no answers; a primary that wants this worker to leave gives none either."""
+        for question in self._questions.values():
+            question.answered.set()
+        self._questions.clear()
+
+    # --- what it is told ---
+
+    def _tell(self, message: Message) -> int:
+        number = next(self._numbers)
+        self.channel.tell({"cmd": "NODE_CLUSTER", **message, "seq": number})
+        return number
+
+    async def _ask(self, message: Message) -> _Question:
+        """Ask, and wait for the answer.
+
+        Raises:
+            ConnectionLost: The primary is gone, or answers no more.
+
+        Cancellation: the answer is thrown away, and with it what it grants.
+        """
+        if self._is_lost or self._is_dismissed:
+            raise self._gone()
+        question = _Question()
+        number = self._tell(message)
+        self._questions[number] = question
+        try:
+            await question.answered.wait()
+        except trio.Cancelled:
+            question.is_abandoned = True
+            raise
+        if question.answer is None:
+            raise self._gone()
+        return question
+
+    def _gone(self) -> pyipc.ConnectionLost:
+        why = "is gone" if self._is_lost else "has told this worker to leave"
+        return pyipc.ConnectionLost(f"the Node primary {why}, and does nothing more for it")
+
+    def answer(self, number: int, is_taken: bool) -> None:
+        if self.channel.is_closed:
+            raise trio.BrokenResourceError("the Node primary is gone")
+        self._tell({"ack": number, "accepted": is_taken})
+
+    async def online(self) -> None:
+        self._tell({"act": "online"})
+        await trio.lowlevel.checkpoint()
+
+    # --- listening ---
+
+    def shares(self, address: pyipc.Address) -> bool:
+        is_path = address.scheme in ("local", "unix", "node-ipc") and not address.name.startswith("@")
+        return is_path or address.scheme in ("tcp", "tls")
+
+    async def listen(self, address: pyipc.Address, turn: int, options: Mapping[str, object]) -> Grant:
+        if not self.shares(address):
+            return await super().listen(address, turn, options)
+        place = await place_of(address, options)
+        index = self._indexes[place]
+        self._indexes[place] += 1
+        question = await self._ask({"act": "queryServer", **self._query(place, index)})
+        answer, sock = question.answer, question.sock
+        assert answer is not None
+        if answer.get("errno"):
+            self._forget(place)
+            raise grant_error(address, answer["errno"])
+        key = str(answer["key"])
+        self._queries[key] = place, index
+        port = _port(answer.get("sockname"))
+        if sock is not None:
+            try:
+                port = _begin_listening(sock, address)
+            except pyipc.IPCError:
+                self.unlisten(key)  # a Node that is asked for the same again before is ended by an assertion
+                raise
+            self.mailbox.put({"listening": key}, sock)
+        where = dataclasses.replace(address, port=port) if port else address
+        return Grant(key, where, 0 if sock is None else 1)
+
+    def _query(self, place: Place, index: int) -> dict[str, Any]:
+        return {"index": index, "data": None, **dataclasses.asdict(place), "flags": 0, "backlog": _BACKLOG}
+
+    def _forget(self, place: Place) -> None:
+        """A server of a place is gone. With the last one counting begins anew, as in Node."""
+        if not any(other == place for other, _ in self._queries.values()):
+            del self._indexes[place]
+
+    async def listening(self, grant: Grant) -> None:
+        if grant.claim not in self._queries:
+            await super().listening(grant)
+            return
+        place, index = self._queries[grant.claim]
+        self._tell({"act": "listening", **self._query(place, index), "port": grant.address.port or place.port})
+        for number, sock in self._early.pop(grant.claim, ()):
+            self.mailbox.put({"claim": grant.claim, "number": number}, sock)
+        await trio.lowlevel.checkpoint()
+
+    def unlisten(self, claim: str) -> None:
+        if claim not in self._queries:
+            super().unlisten(claim)
+            return
+        place, _ = self._queries.pop(claim)
+        self._forget(place)
+        self._close(claim)
+
+    def _close(self, key: str) -> None:
+        for _, sock in self._early.pop(key, ()):
+            sock.close()
+        self._tell({"act": "close", "key": key})
+
+    def retire(self) -> None:
+        """This worker takes no more connections of any address: others get them."""
+        for claim in list(self._queries):
+            self.unlisten(claim)
+
+    # --- leaving ---
+
+    async def leave(self, messages: pyipc.Client, *, for_good: bool) -> None:
+        if for_good and not self._is_dismissed:
+            await self._ask({"act": "exitedAfterDisconnect"})
+        await super().leave(messages, for_good=for_good)
+
+
+def _port(sockname: object) -> int:
+    match sockname:
+        case {"port": int(port)}:
+            return port
+    return 0
+
+
+def _begin_listening(sock: socket.socket, address: pyipc.Address) -> int:
+    """Listen on a socket that all workers share; the port, if it has one.
+
+    Raises:
+        AddressInUse, ListenError: It cannot be listened on.
+    """
+    try:
+        match sock.getsockname():
+            case (str(), 0, *_):  # Node keeps to itself that it could not bind it, and the system would choose a port
+                raise OSError(errno.EADDRINUSE, "the socket is not bound")
+            case (str(), int(port), *_):
+                pass
+            case _:
+                port = 0
+        sock.setblocking(False)
+        sock.listen(_BACKLOG)
+    except OSError as error:
+        sock.close()
+        raise grant_error(address, -(error.errno or 0)) from error
+    return port
