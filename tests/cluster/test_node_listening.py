@@ -130,11 +130,16 @@ async def test_under_other_policies(policy: str) -> None:
         assert (await asked(first["port"], 10)).total() == 10
 
 
-async def test_any_host_under_the_policy_shared() -> None:
-    primary, diary = serving({"port": 0}, workers=2, policy="shared")
+@needs_ipv6
+@pytest.mark.parametrize("policy", ["shared", "reuse-port"])
+async def test_any_host_is_one_socket_where_workers_accept_and_nobody_waits_at_the_other(policy: str) -> None:
+    primary, diary = serving({"port": 0}, workers=2, policy=policy)
     async with primary:
-        first, _ = await heard(diary, 2)
-        assert (await asked(first["port"], 4)).total() == 4
+        port = (await heard(diary, 2))[0]["port"]
+        assert (await asked(port, 4)).total() == 4
+        with pytest.raises(OSError, match="all attempts to connect"):
+            await trio.open_tcp_stream("::1", port)
+        assert (await asked(port, 4, "localhost")).total() == 4
 
 
 # --- what cannot be ---

@@ -120,6 +120,20 @@ async def test_events_of_any_name_go_both_ways(name: str) -> None:
                 assert await receive.receive() == data
 
 
+async def test_a_message_that_is_too_large_is_refused_here_and_the_end_of_one_who_says_it() -> None:
+    primary, diary = made(max_frame_size=100_000, restart="on-failure")
+    async with primary:
+        worker = await primary.fork()
+        with pytest.raises(pyipc.MessageTooLarge):
+            await worker.send("x" * 100_000)
+        await run(worker, "process.send('x'.repeat(90_000)); process.send('x'.repeat(300_000)); process.send('late')")
+        assert "of more than 100,000 bytes (max_frame_size)" in (await diary.seen("exit")).reason
+        await diary.seen("ready", count=2)
+        await worker.send("on")
+        told = await heard(diary, 2)
+    assert [each[:2] for each in told] == ["xx", "on"]
+
+
 # --- what is Node's own ---
 
 

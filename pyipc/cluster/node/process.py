@@ -127,6 +127,9 @@ class NodeProcess(WorkerProcess):
         """Its channel has ended, and all that came over it was handled."""
         assert self._node_courier is not None
         self._node_courier.end()
+        if isinstance(ended.error, pyipc.RemoteProtocolError):
+            # Node ends by the loss of its channel, with a code as if all were well.
+            self.on_failed(f"its channel was closed: {ended.message}")
         super().on_disconnect(ended)
 
     # --- talking to it ---
