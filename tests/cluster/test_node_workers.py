@@ -86,6 +86,18 @@ async def test_what_it_starts_with_fork_is_no_worker(tmp_path: Path) -> None:
         assert await heard(diary) == [[False, 2, "hello"]]
 
 
+async def test_threads_that_it_starts_do_not_notice_what_was_loaded_before_it() -> None:
+    code = """
+        const {Worker} = require('worker_threads');
+        const thread = new Worker("require('worker_threads').parentPort.postMessage('hello')", {eval: true});
+        thread.on('message', (told) => process.send(told));
+        thread.on('error', (error) => process.send(String(error)));
+    """
+    async with obedient() as (_, worker, diary):
+        await run(worker, code)
+        assert await heard(diary) == ["hello"]
+
+
 # --- what happens to it ---
 
 
