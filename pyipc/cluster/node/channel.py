@@ -125,6 +125,7 @@ class NodeChannel:
         self._max_message_size = max_message_size
         self._is_closed = False
         self._is_last = False
+        self._is_read = False
         # What is read, and is no whole line yet; and the socket that came along with something there.
         self._partial: list[bytes] = []
         self._partial_size = 0
@@ -149,6 +150,11 @@ class NodeChannel:
     def is_closed(self) -> bool:
         """Whether this end is closed."""
         return self._is_closed
+
+    @property
+    def is_read(self) -> bool:
+        """Whether whatever comes is read at once: not while programs here have not taken what came before."""
+        return self._is_read
 
     # --- Node's own messages ---
 
@@ -344,6 +350,7 @@ class NodeChannel:
             try:
                 if self._is_closed:
                     raise trio.ClosedResourceError
+                self._is_read = True
                 await trio.lowlevel.wait_readable(self._socket)
                 data = self._read()
             except BlockingIOError:
@@ -354,6 +361,8 @@ class NodeChannel:
                 return b""  # it has ended without having read everything
             except OSError as error:
                 raise self._lost(f"is broken: {error.strerror}") from error
+            finally:
+                self._is_read = False
             if not data:
                 return b""
             if frames := self._take_in(data):

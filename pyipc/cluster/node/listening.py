@@ -76,7 +76,9 @@ class NodeListening:
             _close(sockets)
             return self._refuse(reply, pyipc.AddressInUse(f"this worker listens on {address} already"))
         where = pyipc.parse_address(str(told["address"]))
-        self._servers[claim] = [claim, *await self._listen_beside(others, where, question, claim)]
+        # What is accepted on by the worker itself is one socket, as Node has one for a server.
+        beside = [] if sockets else await self._listen_beside(others, where, question, claim)
+        self._servers[claim] = [claim, *beside]
         reply |= {"key": claim, "data": told["shared"]}
         if where.scheme == "tcp":
             reply["sockname"] = {
@@ -85,7 +87,7 @@ class NodeListening:
                 "family": "IPv6" if ":" in (where.host or "") else "IPv4",
             }
         if sockets:
-            self._channel.hand(reply, sockets[0], lost=lambda: None)  # Node has one handle for a server
+            self._channel.hand(reply, sockets[0], lost=lambda: None)
             _close(sockets)
         else:
             self._channel.tell(reply)

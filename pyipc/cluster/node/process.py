@@ -93,7 +93,12 @@ class NodeProcess(WorkerProcess):
         await self.online.wait()
         while not self._channel.is_closed:
             asked = trio.current_time()
-            await self._channel.ping().wait()
+            answered = self._channel.ping()
+            while not answered.is_set():
+                with trio.move_on_after(self.settings.heartbeat_interval):
+                    await answered.wait()
+                if not (answered.is_set() or self._channel.is_read):
+                    self.on_pulse(self.pulse)  # its answer may wait behind what the program here has not taken
             self.on_pulse({"lag": round(trio.current_time() - asked, 6)})
             self._node_courier.heard_of()
             await trio.sleep(self.settings.heartbeat_interval)
@@ -122,6 +127,9 @@ class NodeProcess(WorkerProcess):
         """Its channel has ended, and all that came over it was handled."""
         assert self._node_courier is not None
         self._node_courier.end()
+        if isinstance(ended.error, pyipc.RemoteProtocolError):
+            # Node ends by the loss of its channel, with a code as if all were well.
+            self.on_failed(f"its channel was closed: {ended.message}")
         super().on_disconnect(ended)
 
     # --- talking to it ---
