@@ -97,7 +97,7 @@ class NodeProcess(WorkerProcess):
             while not answered.is_set():
                 with trio.move_on_after(self.settings.heartbeat_interval):
                     await answered.wait()
-                if not (answered.is_set() or self._channel.is_read):
+                if self._channel.is_behind and not answered.is_set():
                     self.on_pulse(self.pulse)  # its answer may wait behind what the program here has not taken
             self.on_pulse({"lag": round(trio.current_time() - asked, 6)})
             self._node_courier.heard_of()

@@ -36,7 +36,7 @@ MUTANTS: Final = (
     Mutant(
         name="two-sockets-under-way",
         mistake="a socket is sent before the one before was acknowledged, and Node mixes them up",
-        file="pyipc/cluster/node/channel.py",
+        file="pyipc/cluster/node/handles.py",
         old="        if self._under_way is None:\n",
         new="        if handle:\n",
         caught_by="tests/cluster/test_node_channel.py::"
@@ -45,7 +45,7 @@ MUTANTS: Final = (
     Mutant(
         name="sent-again-for-ever",
         mistake="a socket that does not arrive is sent again without end, and nobody else gets the connection",
-        file="pyipc/cluster/node/channel.py",
+        file="pyipc/cluster/node/handles.py",
         old="            if handle.attempts < _MAX_ATTEMPTS:\n",
         new="            if handle.attempts:\n",
         caught_by="tests/cluster/test_node_channel.py::"
@@ -64,8 +64,8 @@ MUTANTS: Final = (
         name="answers-to-who-does-not-read",
         mistake="answers pile up for somebody who asks again and again, and reads nothing",
         file="pyipc/cluster/node/channel.py",
-        old="            while self._own_size > _MAX_UNWRITTEN and not self._is_closed:\n",
-        new="            while self._own_size < 0:\n",
+        old="        return self._own_size > _MAX_UNWRITTEN\n",
+        new="        return self._own_size < 0\n",
         caught_by="tests/cluster/test_node_channel.py::"
         "test_who_asks_again_and_again_and_does_not_read_is_read_no_further",
     ),
