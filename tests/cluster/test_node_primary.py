@@ -236,6 +236,17 @@ async def test_a_program_whose_parent_disconnects_finishes_and_ends_in_order(kin
         )
 
 
+async def test_a_worker_that_is_to_leave_before_its_program_has_begun_does_so() -> None:
+    async with node_program() as node:
+        await node.fork()
+        await node.ask("disconnect", name="one")
+        ended = await node.wait_for("exit", name="one")
+        assert (ended["code"], ended["signal"], ended["voluntary"]) == (0, None, True)
+        await node.fork("child", "child")
+        await node.ask("disconnect", name="child")
+        assert (await node.wait_for("exit", name="child"))["code"] == 0
+
+
 @both
 async def test_a_program_that_disconnects_says_so_and_ends_in_order(kind: Kind) -> None:
     async with node_program() as node:

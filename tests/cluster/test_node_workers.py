@@ -377,6 +377,17 @@ async def test_one_that_is_too_old_is_replaced() -> None:
     assert diary.of("exit")[0].code == 0
 
 
+async def test_one_that_disconnects_just_before_a_ping_comes_is_not_ended_by_it() -> None:
+    async with obedient(heartbeat_interval=10.0) as (_, worker, diary):
+        # It reads the next two messages and the ping of `disconnect` in one go.
+        await run(worker, "process.send('on'); Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 500)")
+        await heard(diary)
+        await run(worker, "process.disconnect()")
+        with trio.fail_after(PATIENCE):
+            await worker.disconnect()
+    assert (diary.of("exit")[0].code, diary.of("exit")[0].signal) == (0, None)
+
+
 async def test_one_that_does_not_leave_gets_sigterm_and_then_sigkill() -> None:
     async with obedient(drain_timeout=0.2, kill_timeout=0.2) as (_, worker, diary):
         await run(worker, "process.on('SIGTERM', () => {}); setInterval(() => {}, 1000); process.send('on')")

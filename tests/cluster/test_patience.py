@@ -117,6 +117,7 @@ async def test_who_waits_is_woken(wake: str) -> None:
 
 async def test_the_end_lets_everything_through_and_comes_last() -> None:
     link, node = made()
+    link.begin(lambda event: None)
     await node.send(frame("message", 1))
     await node.aclose()
     assert await received(link) == frame("message", 1)

@@ -20,8 +20,8 @@ import trio
 
 import pyipc
 from pyipc.cluster.courier import CROWDED, PAUSE
+from pyipc.cluster.node.channel_link import ChannelLink
 from pyipc.cluster.node.lines import DELIMITER, as_frame, as_lines, line
-from pyipc.cluster.node.link import ChannelLink
 from pyipc.transports import Peer
 
 if TYPE_CHECKING:

@@ -48,7 +48,7 @@ def _type_of(frame: bytes) -> Any:
 
 @final
 class PatientLink(Link):
-    """The link of a channel, on which nothing is received too early.
+    """The link of a channel, on which nothing is received too early, and before `begin` nothing at all.
 
     Args:
         link: The link.
@@ -127,6 +127,8 @@ class PatientLink(Link):
 
         Cancellation: loses nothing.
         """
+        while self._want is None:
+            await self._changed.wait()
         while self._held or not self._is_settled:
             await trio.lowlevel.checkpoint()
             if passed := self._let_through():
@@ -167,9 +169,7 @@ class PatientLink(Link):
     def _may_pass(self, frame: bytes) -> bool:
         if self._is_settled:
             return True
-        if self._want is None:
-            return False
         event = event_of(frame)
-        if event is not None and event not in self._taken:
+        if event is not None and event not in self._taken and self._want is not None:
             self._want(event)
         return event is None or event in self._taken

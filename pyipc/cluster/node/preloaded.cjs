@@ -1,5 +1,5 @@
 'use strict';
-// Loaded by Node before the program of a worker, which goes on as without it. It does two things that no program can see.
+// Loaded by Node before the program of a worker, which goes on as without it. It does three things that no program can see.
 const diagnostics = require('diagnostics_channel');
 const http = require('http');
 
@@ -44,8 +44,18 @@ function endConnections() {
     };
 }
 
+// Node answers what comes with a handle, and a ping, though its program may have closed the channel just before; then it
+// is ended by an assertion of its own.
+function answerOnlyWhatIsThere() {
+    const send = process._send;
+    process._send = function _send(...message) {
+        return (this.connected || this.channel) ? send.apply(this, message) : false;
+    };
+}
+
 if (process.env.PYIPC_NODE_WORKER && process.send) {
     delete process.env.PYIPC_NODE_WORKER; // not for what this process starts
     tellListening();
     endConnections();
+    answerOnlyWhatIsThere();
 }

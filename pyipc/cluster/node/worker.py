@@ -108,6 +108,8 @@ def _check(data: object) -> None:
     Raises:
         LocalProtocolError: It would not.
     """
+    if not isinstance(data, dict):  # of what else becomes an object in JSON fields are attributes
+        data = {name: getattr(data, name, None) for name in ("cmd", "type")}
     if is_internal(data):
         raise pyipc.LocalProtocolError(
             "Node takes a message whose `cmd` begins with NODE_ for its own, and its program would not hear of it; "

@@ -1,4 +1,4 @@
-"""Node's channel as a connection sees it: what programs say, and nothing of Node's own."""
+"""Node's channel as a link, for a connection of pyipc."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ __all__ = ["ChannelLink"]
 
 @final
 class ChannelLink(Link):
-    """The link of a channel.
+    """The channel, as a connection sees it.
 
     Args:
-        channel: The channel, which is closed with its link.
-        peer: Who is on the other side.
+        channel: The channel.
+        peer: Who is at its other end.
     """
 
     def __init__(self, channel: NodeChannel, peer: Peer) -> None:
