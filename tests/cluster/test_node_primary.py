@@ -222,10 +222,10 @@ async def test_a_program_whose_parent_disconnects_finishes_and_ends_in_order(kin
         await node.fork(kind=kind)
         await node.told({"echo": 1})
         await node.send("report when you leave")
-        for number in range(100):
-            await node.post("send", name="one", data={"slowly": number}, number=-number)
         if kind == "worker":
             await node.send("say goodbye when you leave")
+        for number in range(100):
+            await node.post("send", name="one", data={"slowly": number}, number=-number)
         await node.ask("disconnect", name="one")
         ended = await node.wait_for("exit", name="one")
         assert (ended["code"], ended["signal"], ended.get("voluntary")) == (0, None, VOLUNTARY[kind])

@@ -25,7 +25,7 @@ pytestmark = [
     pytest.mark.usefixtures("nothing_is_left"),
 ]
 WEB = Path(__file__).with_name("node") / "web.js"
-#: Node's scheduling policies.
+#: Node's scheduling policies. By the second whoever has waited longest is next, so that one who is slow gets less.
 NONE, ROUND_ROBIN = 1, 2
 policies = pytest.mark.parametrize("policy", [NONE, ROUND_ROBIN])
 both = pytest.mark.parametrize("kind", ["worker", "child"])
@@ -62,7 +62,7 @@ async def test_a_node_worker_and_a_python_worker_share_a_port(policy: int) -> No
         answers = collections.Counter([await fetched(port) for _ in range(40)])
         assert sum(answers.values()) == 40
         if policy == ROUND_ROBIN:
-            assert answers == {"node": 20, "python": 20}
+            assert set(answers) == {"node", "python"}
         # Each serves alone when the other has left.
         await node.ask("disconnect", name="web")
         await node.wait_for("exit", name="web")
@@ -92,7 +92,7 @@ async def test_a_port_of_the_systems_choice_is_the_same_for_all_workers(policy: 
                 asked[await client.request("who")] += 1
         assert sum(asked.values()) == 20
         if policy == ROUND_ROBIN:
-            assert asked == {"1": 10, "2": 10}
+            assert set(asked) == {"1", "2"}
 
 
 @pytest.mark.parametrize("make", ["unix:{}/socket", "pyipc-test-{}", "tcp://localhost:{}"])
@@ -109,7 +109,10 @@ async def test_servers_of_all_workers_are_one_at_any_address(make: str, tmp_path
         for _ in range(6):
             async with pyipc.connect(text) as client:
                 asked.append(await client.request("who"))
-        assert sorted(asked) == ["1"] * 3 + ["2"] * 3
+        assert set(asked) == {"1", "2"}
+        for name in ("one", "two"):
+            await node.send("leave", name)
+            await node.wait_for("exit", name=name)
 
 
 async def test_the_socket_that_a_killed_node_program_has_left_is_in_nobodys_way(tmp_path: Path) -> None:
@@ -169,7 +172,8 @@ async def test_connections_that_are_open_are_finished_before_a_program_ends(kind
         port = free_port()
         await node.told({"serve http": f"tcp://127.0.0.1:{port}"})
         async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
-            await trio.sleep(0.2)  # nothing tells that the connection is with the worker
+            await stream.send_all(b"hello")
+            assert await stream.receive_some() == b"hello"
             await node.ask("disconnect", name="one")
             await stream.send_all(b"GET / HTTP/1.1\r\n\r\n")
             assert b"".join([data async for data in stream]).endswith(b"python")

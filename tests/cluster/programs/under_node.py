@@ -151,7 +151,10 @@ class Program:
     async def serve_http(self, address: str, *, task_status: trio.TaskStatus[None]) -> None:
         async def answer(stream: trio.abc.Stream) -> None:
             async with stream:
-                while await stream.receive_some(65_536):
+                async for data in stream:
+                    if data == b"hello":
+                        await stream.send_all(data)
+                        continue
                     await stream.send_all(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\nConnection: close\r\n\r\npython")
                     return
 
