@@ -4,8 +4,8 @@ Both what programs say and what is said about processes goes over it, in one ord
 connection reads and writes; everything of Node's own is kept from it, and passed to whom it concerns. Sockets go along
 with messages of the kind ``NODE_HANDLE``, one at a time, each until it was acknowledged.
 
-Neither end tells the other to wait: who does not read is waited for by the kernel's buffer being full. This end reads on
-for a while when the program here is slow, for the sake of what is Node's own.
+Neither end tells the other to wait: who does not read is waited for by the kernel's buffer being full. When the program
+here is slow this end reads on for a while, for the sake of what is Node's own.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import collections
 import contextlib
 import logging
 import socket
+import sys
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
@@ -51,8 +52,13 @@ _UNATTENDED_PAUSE: Final = 0.02
 _PING: Final[Message] = {"cmd": "NODE_HANDLE"}
 _ACK: Final[Message] = {"cmd": "NODE_HANDLE_ACK"}
 _NACK: Final[Message] = {"cmd": "NODE_HANDLE_NACK"}
-_REQUEST: Final[Message] = {"type": "pyipc.request"}
-_REQUEST_START: Final = b'{"type":"pyipc.request"'
+# Frames of programs that are told of as well, by how they begin.
+_NOTEWORTHY: Final[dict[bytes, Message]] = {
+    b'{"type":"pyipc.request"': {"type": "pyipc.request"},
+    b'{"type":"pyipc.hello"': {"type": "pyipc.hello"},
+}
+_NOTEWORTHY_STARTS: Final = tuple(_NOTEWORTHY)
+_OWN_START: Final = b'{"type":"pyipc.'
 
 
 class _Unwritten:
@@ -79,7 +85,8 @@ class NodeChannel:
         sock: The socket; it belongs to the channel from here on.
         name: Who is at the other end, for people.
         received: Called with each message that no program is to hear of, and the socket that came along, which is
-            the called one's then; and with the bare type of each request, before that is handled. Must not raise.
+            the called one's then; and with the bare type of each request, and of a hello, before that is handled. Must
+            not raise.
         max_message_size: The largest message that is taken, in bytes.
         pid: The process at the other end, if it is known.
 
@@ -403,8 +410,8 @@ class NodeChannel:
             frame = as_frame(text)
             if isinstance(frame, bytes):
                 frames.append(frame)
-                if text.startswith(_REQUEST_START):
-                    self._received(_REQUEST, None)
+                if text.startswith(_NOTEWORTHY_STARTS):
+                    self._received(_NOTEWORTHY[text[: text.index(b'"', len(_OWN_START)) + 1]], None)
             elif (wrapped := self._take_own(frame)) is not None:
                 frames.append(wrapped)
         if rest:
@@ -463,8 +470,10 @@ class NodeChannel:
     def hang_up(self) -> None:
         """Write no more, as the process at the other end is gone. What it wrote can be read, and then comes the end."""
         self._give_up_writing()
-        with contextlib.suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)
+        # Elsewhere what was not read yet would be thrown away by it.
+        if sys.platform == "linux":
+            with contextlib.suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Close this end, at once and more than once. Wakes whoever waits."""
