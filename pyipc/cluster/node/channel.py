@@ -149,13 +149,14 @@ class NodeChannel:
         """Send a message that is no program's, behind everything that was sent before. Once closed, nothing."""
         self._write_own(line(message))
 
-    def hand(self, message: Message, sock: socket.socket, *, lost: Callable[[], None]) -> None:
-        """Send a message with a copy of a socket, when those before it were acknowledged.
+    def hand(self, message: Message, sock: socket.socket, *, lost: Callable[[], None], keeps: bool = False) -> None:
+        """Send a message with a socket, when those before it were acknowledged.
 
         Args:
             message: The message.
             sock: The socket, which stays the caller's.
             lost: Called if it does not arrive although the other end is there.
+            keeps: Whether the caller keeps the socket open until it has arrived or is lost; otherwise a copy is made.
 
         Raises:
             OSError: There is no descriptor left for the copy.
@@ -163,7 +164,7 @@ class NodeChannel:
         if self._is_closed:
             return
         text = line({"cmd": "NODE_HANDLE", "type": "net.Native", "msg": message})
-        self._handles.add(Handle(text, sock.dup(), lost))
+        self._handles.add(Handle(text, sock if keeps else sock.dup(), lost, keeps=keeps))
 
     def ping(self) -> trio.Event:
         """Find out when the other end has read all that was sent before.

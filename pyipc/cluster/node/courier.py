@@ -49,7 +49,7 @@ class NodeCourier(Courier):
     # --- for whoever hands over ---
 
     def send_nowait(self, header: Header, carrier: Carrier | None = None) -> None:
-        """As `Courier.send_nowait`. There is room for as many as policies let be under way, and descriptors."""
+        """As `Courier.send_nowait`. A connection stays open here until the worker has said what becomes of it."""
         if self._is_closed:
             raise trio.ClosedResourceError("the courier is closed")
         if self._channel.is_closed:
@@ -64,10 +64,8 @@ class NodeCourier(Courier):
                     "key": self._names.get(claim, claim),
                     "seq": number,
                 }
-                try:
-                    self._channel.hand(message, carrier, lost=functools.partial(self._note, {"refused": [number]}))
-                except OSError as error:  # no descriptor is left for a copy; others may close theirs
-                    raise trio.WouldBlock from error
+                lost = functools.partial(self._note, {"refused": [number]})
+                self._channel.hand(message, carrier, lost=lost, keeps=True)
             case {"listening": str(claim)}:
                 self._listening.setdefault(claim, []).append(_copy(carrier))
                 self._wake()

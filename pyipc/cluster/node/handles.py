@@ -27,26 +27,30 @@ class Handle:
 
     Args:
         text: The line.
-        sock: A copy of the socket, which is closed in the end; ``None`` for a ping.
+        sock: The socket; ``None`` for a ping.
         lost: Called if the other end cannot take the socket.
+        keeps: Whether the socket is somebody else's, and not to be closed in the end.
 
     Attributes:
         answered: Is set when it was acknowledged, or will not be.
         attempts: How often it was sent.
     """
 
-    __slots__ = ("answered", "attempts", "lost", "sock", "text")
+    __slots__ = ("_keeps", "answered", "attempts", "lost", "sock", "text")
 
-    def __init__(self, text: bytes, sock: socket.socket | None, lost: Callable[[], None]) -> None:
+    def __init__(
+        self, text: bytes, sock: socket.socket | None, lost: Callable[[], None], *, keeps: bool = False
+    ) -> None:
         self.text: bytes = text
         self.sock: socket.socket | None = sock
         self.lost: Callable[[], None] = lost
+        self._keeps = keeps
         self.attempts: int = 0
         self.answered: trio.Event = trio.Event()
 
     def close(self) -> None:
         """It has arrived, or will not."""
-        if self.sock is not None:
+        if self.sock is not None and not self._keeps:
             self.sock.close()
         self.answered.set()
 
