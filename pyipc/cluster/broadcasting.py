@@ -56,10 +56,13 @@ async def broadcast(
         with contextlib.suppress(pyipc.ConnectionClosed, pyipc.LocalProtocolError):
             await process.taking.wait(event)
             if process.messages is not None and not process.is_closed:
-                process.check_sendable(event, data)
                 with process.waited_for():
                     await process.messages.emit(event, data, attachments=attachments)
 
+    for keeper in keepers:
+        for process in (keeper.handle.current, keeper.successor_process):
+            if process is not None:
+                process.check_sendable(event, data, attachments)
     async with trio.open_nursery() as nursery:
         for keeper in keepers:
             nursery.start_soon(send, keeper)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pyipc.cluster.process import WorkerProcess
     from pyipc.transports import Claim
 
-__all__ = ["CODES", "Claims"]
+__all__ = ["CODES", "Claims", "claim_key"]
 
 logger: logging.Logger = logging.getLogger("pyipc.cluster")
 
@@ -139,11 +139,7 @@ class Claims:
         try:
             address, options = pyipc.parse_address(data["address"]), dict(data["options"])
             # A port of the system's choice is the same for the first servers of all workers, and for their second ones.
-            key = (
-                f"{address}#{int(data['turn'])}"
-                if address.scheme in ("tcp", "tls") and not address.port
-                else str(address)
-            )
+            key = claim_key(address, int(data["turn"]))
             async with self._turn:
                 taken = self._addresses.get(key) or await self._take(key, address, options)
         except (pyipc.IPCError, TypeError, ValueError) as error:
@@ -289,6 +285,16 @@ class Claims:
             with trio.CancelScope(shield=True):
                 for taken in list(self._addresses.values()):
                     await self._release(taken)
+
+
+def claim_key(address: pyipc.Address, turn: int) -> str:
+    """How workers and primary call an address.
+
+    Args:
+        address: The address.
+        turn: Which server of the worker it is for, where the system chooses the port.
+    """
+    return f"{address}#{turn}" if address.scheme in ("tcp", "tls") and not address.port else str(address)
 
 
 def _code_of(error: Exception) -> str:

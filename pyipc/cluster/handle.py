@@ -265,7 +265,7 @@ class WorkerHandle(Events):
         process.in_flight += 1
         try:
             if attachments or confirm:
-                await connection.emit(event, data, attachments=list(attachments), confirm=confirm)
+                await connection.emit(event, data, attachments=attachments, confirm=confirm)
             else:
                 await connection.emit(event, data)
         finally:

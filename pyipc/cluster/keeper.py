@@ -103,8 +103,8 @@ class Keeper:
         """Whether no other process follows one that has ended."""
         if self._one_try and not process.was_ready and process.generation == 1:
             return True
-        # A program that ends well without having been a worker has not done what it was to do.
-        code = process.code if process.has_joined else process.code or None
+        # A program that ends well, but was no worker or has failed, has not done what it was to do.
+        code = process.code if process.has_joined and not process.failure else process.code or None
         return not self._policy.wants(self.handle.settings, code=code, voluntary=process.voluntary)
 
     async def _restart(self, process: WorkerProcess) -> None:

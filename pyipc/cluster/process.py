@@ -22,7 +22,7 @@ from pyipc.cluster.taking import Taking
 from pyipc.nursery import hidden_nursery
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from pyipc.cluster.courier import Courier
     from pyipc.cluster.environment import Invitation
@@ -68,7 +68,8 @@ class WorkerProcess:
         queue: Where is told what happens to it.
 
     Attributes:
-        way_to_be_ready: What its program does to be ready, for people.
+        way_to_join: What is to be done when it ends without having joined, for people.
+        way_to_be_ready: What its program does to be ready, likewise.
         state: How far it has come.
         started: When it was started, in trio's time.
         pid: Its process id; ``None`` before it was started.
@@ -93,6 +94,7 @@ class WorkerProcess:
         gone: Is set when it has ended, all it said was heard, and its exit was reported.
     """
 
+    way_to_join: str = "call cluster.run_worker(main)"
     way_to_be_ready: str = "open a server, or await worker.run() or worker.ready()"
 
     def __init__(
@@ -232,7 +234,7 @@ class WorkerProcess:
         else:
             self.code = status
         if self.code == 0 and not (self.has_joined or self.voluntary or self.failure):
-            self.failure = "it ended without having joined the cluster; call cluster.run_worker(main)"
+            self.failure = f"it ended without having joined the cluster; {self.way_to_join}"
 
     async def _reap(self, spawned: Spawned) -> None:
         """See to it that nothing of it is left."""
@@ -416,7 +418,7 @@ class WorkerProcess:
         """Whether its program answers requests, as far as is known."""
         return self.messages is not None and self.messages.is_open
 
-    def check_sendable(self, event: str, data: object) -> None:
+    def check_sendable(self, event: str, data: object, attachments: Collection[Any] = ()) -> None:
         """See whether its program can be sent something.
 
         Raises:

@@ -158,6 +158,8 @@ def _check_start(settings: Settings) -> None:
         raise TypeError(
             f"what workers run is named by a text, 'package.module:function' or the path of a script, not by {exec!r}"
         )
+    if is_node_program(exec):
+        raise ValueError(f"exec is for Python, and {exec!r} is for Node; say node={exec!r}")
     node: Any = settings.node
     if node is not None and not isinstance(node, str):
         raise TypeError(f"node must be the path of a program for Node, such as 'worker.js', and not {node!r}")

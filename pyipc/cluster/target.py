@@ -83,7 +83,8 @@ def _node_command_line(settings: Settings, script: str) -> list[str]:
         )
     if not os.path.isfile(os.path.join(settings.cwd or "", script)):
         raise ClusterError(f"workers cannot run {script!r}: there is no such file for Node")
-    return [executable, *(settings.exec_args or ()), script, *(settings.args or ())]
+    # It may be found in a directory beside the present one, and be started in another.
+    return [os.path.abspath(executable), *(settings.exec_args or ()), script, *(settings.args or ())]
 
 
 def _taken_apart(own: Sequence[str]) -> tuple[list[str], list[str], list[str]]:

@@ -17,7 +17,7 @@ const digestOf = (text) => {
     for (const byte of Buffer.from(text)) digest = table[(digest ^ byte) & 255] ^ (digest >>> 8);
     return ~digest >>> 0;
 };
-const nowAndThen = () => Math.random() < 0.5 && new Promise((resolve) => setTimeout(resolve, 10));
+const nowAndThen = () => Math.random() < 0.5 && new Promise((resolve) => setTimeout(resolve, 20));
 
 async function handle([sender, place, text]) {
     await nowAndThen();

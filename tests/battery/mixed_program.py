@@ -31,11 +31,11 @@ async def main(worker: cluster.Worker) -> None:
 
     async def handle(sender: str, place: int, text: str) -> int:
         if random.random() < 0.5:
-            await trio.sleep(0.01)
+            await trio.sleep(0.02)
         # No job is told to be one that was given to somebody before.
         ledger.note_handled(life, Entry(sender, place), digest_of(text), redelivered=True)
         if random.random() < 0.5:
-            await trio.sleep(0.01)
+            await trio.sleep(0.02)
         return digest_of(text)
 
     @worker.on("work")

@@ -51,7 +51,7 @@ KINDS: Final[dict[str, Any]] = {
 }
 WORKERS: Final = {"python1": "python", "python2": "python", "node1": "node", "node2": "node"}
 #: More than wait for one worker that is stopped.
-PRODUCERS, CLIENTS = 16, 10
+PRODUCERS, CLIENTS = 12, 8
 #: How many jobs are done from one deed to the next; how many deeds from one reload to the next. One is at the end too.
 STRIDE, RELOAD = 20, 20
 #: What is done to a worker, and how its process then ends: its code, the signal, and whether that was meant for good.

@@ -69,3 +69,22 @@ async def test_a_policy_sees_what_a_worker_has_to_do_when_it_chooses(kind: dict[
         await job.result()
         assert await ask(0.0) == ("w", 0, 0.0)
     assert seen == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_connection_of_a_worker_counts_no_more_once_it_has_ended(kind: dict[str, Any]) -> None:
+    """Node does not tell: there it is so from the next pulse on."""
+    primary = cluster.Cluster(workers=0, **QUICK, heartbeat_interval=0.02)
+    diary = Diary(primary)
+    async with primary:
+        worker = await primary.fork(**kind)
+        address = (await diary.seen("listening")).address
+        assert address is not None
+        for _ in range(3):
+            async with await trio.open_tcp_stream("127.0.0.1", address.port) as stream:
+                assert await stream.receive_some() == b"1"
+        process = worker.current
+        assert process is not None
+        pulses = process.pulses
+        await until(lambda: process.pulses > pulses + 1)  # by then it has said that it has taken them
+        await until(lambda: worker.info().connections == 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import json
 import os
 import re
@@ -18,7 +19,7 @@ import trio
 
 from tests.certificates import authority, leaf
 from tests.cluster.diary import PATIENCE, Diary
-from tests.cluster.node_workers import NEEDS_NODE, PROGRAMS, heard, made, obedient, run, script
+from tests.cluster.node_workers import ANSWERING, NEEDS_NODE, PROGRAMS, heard, made, obedient, run, script
 from tests.conformance.sides import until
 
 if TYPE_CHECKING:
@@ -129,11 +130,16 @@ async def test_under_other_policies(policy: str) -> None:
         assert (await asked(first["port"], 10)).total() == 10
 
 
-async def test_any_host_under_the_policy_shared() -> None:
-    primary, diary = serving({"port": 0}, workers=2, policy="shared")
+@needs_ipv6
+@pytest.mark.parametrize("policy", ["shared", "reuse-port"])
+async def test_any_host_is_one_socket_where_workers_accept_and_nobody_waits_at_the_other(policy: str) -> None:
+    primary, diary = serving({"port": 0}, workers=2, policy=policy)
     async with primary:
-        first, _ = await heard(diary, 2)
-        assert (await asked(first["port"], 4)).total() == 4
+        port = (await heard(diary, 2))[0]["port"]
+        assert (await asked(port, 4)).total() == 4
+        with pytest.raises(OSError, match="all attempts to connect"):
+            await trio.open_tcp_stream("::1", port)
+        assert (await asked(port, 4, "localhost")).total() == 4
 
 
 # --- what cannot be ---
@@ -313,7 +319,68 @@ async def test_tls_sessions_of_one_worker_are_taken_up_by_another(tmp_path: Path
         assert reused
 
 
+async def test_who_comes_while_the_only_worker_is_started_again_waits_and_is_served() -> None:
+    primary, diary = serving(LOCAL, workers=1, restart_interval=0.3, restart_jitter=False)
+    async with primary:
+        port = (await heard(diary))[0]["port"]
+        worker = primary.worker("1")
+        assert worker.current is not None
+        worker.current.kill()
+        await diary.seen("exit")
+        assert await asked(port, 3) == {"1": 3}
+        assert worker.generation == 2
+
+
+async def test_connections_messages_and_signs_of_life_do_not_get_into_each_others_way() -> None:
+    """All of them go over the one channel, sockets one at a time."""
+    primary, diary = serving(LOCAL, ANSWERING, workers=0, heartbeat_interval=0.01, restart="never")
+    results: collections.Counter[str] = collections.Counter()
+    async with primary:
+        for _ in range(2):
+            await primary.fork(exec_args=["--require", SAYING])
+        port = (await heard(diary, 2))[0]["port"]
+        limit = trio.CapacityLimiter(50)
+
+        async def connect() -> None:
+            async with limit:
+                stream, who = await ask(lambda: trio.open_tcp_stream("127.0.0.1", port))
+                async with stream:
+                    results[who] += 1
+
+        async def talk(worker: cluster.WorkerHandle) -> None:
+            for number in range(500):
+                assert await worker.request("add", [number, 1], timeout=PATIENCE) == number + 1
+
+        async with trio.open_nursery() as nursery:
+            for worker in primary.workers.values():
+                nursery.start_soon(talk, worker)
+            for _ in range(300):
+                nursery.start_soon(connect)
+        [statistics] = primary.statistics().handovers.values()
+    assert results.total() == 300
+    assert set(results) == {"1", "2"}
+    assert (statistics.accepted, statistics.taken, statistics.moved) == (300, 300, 0)
+    assert not diary.of("unhealthy")
+
+
 # --- reload ---
+
+
+async def test_a_connection_that_nobody_ends_keeps_the_old_worker_until_its_time_is_over() -> None:
+    """Of what is no HTTP Node cannot tell the client to go elsewhere."""
+    primary, diary = serving(LOCAL, workers=1, drain_timeout=0.3)
+    async with primary:
+        port = (await heard(diary))[0]["port"]
+        stream, _ = await ask(lambda: trio.open_tcp_stream("127.0.0.1", port))
+        async with stream, trio.open_nursery() as nursery:
+            nursery.start_soon(primary.reload)
+            await diary.seen("ready", count=2)
+            assert await asked(port, 2) == {"1": 2}  # by the new one
+            with trio.fail_after(PATIENCE):
+                with contextlib.suppress(trio.BrokenResourceError):
+                    assert await stream.receive_some() == b""
+        assert "is sent SIGTERM" in diary.of("unhealthy")[0].reason
+        assert (diary.of("exit")[0].signal, diary.of("exit")[0].voluntary) == (signal.SIGTERM, True)
 
 
 class Load:

@@ -86,6 +86,18 @@ async def test_what_it_starts_with_fork_is_no_worker(tmp_path: Path) -> None:
         assert await heard(diary) == [[False, 2, "hello"]]
 
 
+async def test_threads_that_it_starts_do_not_notice_what_was_loaded_before_it() -> None:
+    code = """
+        const {Worker} = require('worker_threads');
+        const thread = new Worker("require('worker_threads').parentPort.postMessage('hello')", {eval: true});
+        thread.on('message', (told) => process.send(told));
+        thread.on('error', (error) => process.send(String(error)));
+    """
+    async with obedient() as (_, worker, diary):
+        await run(worker, code)
+        assert await heard(diary) == ["hello"]
+
+
 # --- what happens to it ---
 
 
@@ -254,6 +266,41 @@ async def test_node_and_python_workers_are_in_one_cluster_and_take_no_arguments_
         await run(primary.worker("other" if first == "python" else "own"), "process.send(process.argv.slice(2))")
         assert await heard(diary) == [[] if first == "python" else ["for", "node"]]
         assert {worker.state for worker in primary.workers.values()} == {"ready"}
+
+
+# --- handlers that wait ---
+
+
+@pytest.mark.parametrize("what", ["disconnect", "reload", "kill"])
+async def test_a_handler_of_a_message_may_wait_for_the_end_of_the_process_that_sent_it(what: str) -> None:
+    primary, diary = made(workers=1, drain_timeout=None, kill_timeout=PATIENCE)
+    done = trio.Event()
+
+    @primary.on("message")
+    async def end(event: cluster.WorkerEvent) -> None:
+        if done.is_set() or event.data != "first":
+            return
+        assert event.worker is not None
+        process = event.worker.current
+        assert process is not None
+        match what:
+            case "disconnect":
+                await event.worker.disconnect()
+            case "reload":
+                await primary.reload()
+            case "kill":
+                event.worker.kill()
+                await process.gone.wait()
+        done.set()
+
+    async with primary:
+        await run(primary.worker("1"), "process.send('first'); for (let i = 0; i < 20; i++) process.send(i);")
+        with trio.fail_after(PATIENCE):
+            await done.wait()
+        await primary.wait_told()
+    if what != "kill":
+        assert diary.of("exit")[0].code == 0
+        assert [each.data for each in diary.of("message")] == ["first", *range(20)]
 
 
 # --- how it is looked after ---

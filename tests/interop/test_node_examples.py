@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
+from tests.conftest import CANNOT_RUN
 from tests.interop.node import node_environment
 
 if TYPE_CHECKING:
@@ -64,3 +66,23 @@ async def test_examples(modules: Path, unix: Place, server: str, client: str) ->
             process.kill()
             await process.wait()
             await process.stdout.aclose()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason=f"{CANNOT_RUN} only Node can make its channel on Windows")
+@pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed; on Debian: apt-get install nodejs npm")
+async def test_a_node_program_has_a_worker_in_python() -> None:
+    environment = {**os.environ, "PYTHON": sys.executable, "PYTHONPATH": str(ROOT)}
+    with trio.fail_after(40):
+        result = await trio.run_process(
+            ["node", EXAMPLES / "primary.js"], capture_stdout=True, capture_stderr=True, check=False, env=environment
+        )
+    assert (result.returncode, result.stderr) == (0, b"")
+    assert result.stdout.decode() == said_in_readme("node primary.js")
+    guide = (ROOT / "docs" / "how-to" / "node-workers.md").read_text(encoding="utf-8")
+    assert f"$ node primary.js\n{said_in_readme('node primary.js')}" in guide
+
+
+def test_every_program_is_in_the_readme() -> None:
+    text = (EXAMPLES / "README.md").read_text(encoding="utf-8")
+    for path in EXAMPLES.iterdir():
+        assert path.suffix not in (".js", ".py") or path.name in text, path.name

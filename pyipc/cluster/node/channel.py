@@ -4,7 +4,8 @@ Both what programs say and what is said about processes goes over it, in one ord
 connection reads and writes; everything of Node's own is kept from it, and passed to whom it concerns. Sockets go along
 with messages of the kind ``NODE_HANDLE``, one at a time, each until it was acknowledged.
 
-Neither end tells the other to wait: who does not read is waited for by the kernel's buffer being full.
+Neither end tells the other to wait: who does not read is waited for by the kernel's buffer being full. When the program
+here is slow this end reads on for a while, for the sake of what is Node's own.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import collections
 import contextlib
 import logging
 import socket
+import sys
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
@@ -21,6 +23,7 @@ import trio
 import pyipc
 from pyipc.cluster.courier import CROWDED, PAUSE
 from pyipc.cluster.node.channel_link import ChannelLink
+from pyipc.cluster.node.handles import Handle, Handles
 from pyipc.cluster.node.lines import DELIMITER, as_frame, as_lines, line
 from pyipc.transports import Peer
 
@@ -40,42 +43,22 @@ _MAX_DESCRIPTORS: Final = 16
 _CLOSE_ON_EXEC: Final = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 # While so many bytes of answers are unwritten nothing is read, as each line that is may want another.
 _MAX_UNWRITTEN: Final = 256 * 1024
-# Node gives up after so many as well.
-_MAX_ATTEMPTS: Final = 4
+# While so many bytes wait for programs nothing is read either.
+_MAX_AHEAD: Final = 8 * 1024 * 1024
+# Seconds that programs may take for what they have before it is read on without them.
+_UNATTENDED_PAUSE: Final = 0.02
 
-# A message of this kind without a handle is answered with a NACK at once, behind everything that was sent before: by
-# every Node since 4, whatever its program does. So it serves to find out whether that has read all, and is alive. It
-# must not be under way together with a handle: read in one go, it would be taken for the one that the handle is of.
+# See `pyipc.cluster.node.handles`.
 _PING: Final[Message] = {"cmd": "NODE_HANDLE"}
 _ACK: Final[Message] = {"cmd": "NODE_HANDLE_ACK"}
 _NACK: Final[Message] = {"cmd": "NODE_HANDLE_NACK"}
-_REQUEST: Final[Message] = {"type": "pyipc.request"}
-_REQUEST_START: Final = b'{"type":"pyipc.request"'
-
-
-class _Handle:
-    """A socket on its way, or a ping: what is acknowledged.
-
-    Args:
-        text: The line.
-        sock: A copy of the socket; ``None`` for a ping.
-        lost: Called if the other end cannot take the socket.
-    """
-
-    __slots__ = ("answered", "attempts", "lost", "sock", "text")
-
-    def __init__(self, text: bytes, sock: socket.socket | None, lost: Callable[[], None]) -> None:
-        self.text = text
-        self.sock = sock
-        self.lost = lost
-        self.attempts = 0
-        self.answered = trio.Event()
-
-    def close(self) -> None:
-        """It has arrived, or will not."""
-        if self.sock is not None:
-            self.sock.close()
-        self.answered.set()
+# Frames of programs that are told of as well, by how they begin.
+_NOTEWORTHY: Final[dict[bytes, Message]] = {
+    b'{"type":"pyipc.request"': {"type": "pyipc.request"},
+    b'{"type":"pyipc.hello"': {"type": "pyipc.hello"},
+}
+_NOTEWORTHY_STARTS: Final = tuple(_NOTEWORTHY)
+_OWN_START: Final = b'{"type":"pyipc.'
 
 
 class _Unwritten:
@@ -102,7 +85,8 @@ class NodeChannel:
         sock: The socket; it belongs to the channel from here on.
         name: Who is at the other end, for people.
         received: Called with each message that no program is to hear of, and the socket that came along, which is
-            the called one's then; and with the bare type of each request, before that is handled. Must not raise.
+            the called one's then; and with the bare type of each request, and of a hello, before that is handled. Must
+            not raise.
         max_message_size: The largest message that is taken, in bytes.
         pid: The process at the other end, if it is known.
 
@@ -125,6 +109,12 @@ class NodeChannel:
         self._max_message_size = max_message_size
         self._is_closed = False
         self._is_last = False
+        # What was read and is for programs, and whether somebody takes it.
+        self._ahead: list[bytes] = []
+        self._ahead_size = 0
+        self._is_attended = False
+        self._unattended = trio.Event()
+        self._is_at_end = False
         # What is read, and is no whole line yet; and the socket that came along with something there.
         self._partial: list[bytes] = []
         self._partial_size = 0
@@ -136,9 +126,7 @@ class NodeChannel:
         self._own_size = 0
         self._has_news = trio.Event()
         self._has_room = trio.Event()
-        # What waits to be acknowledged, and what is to be sent then, one after the other.
-        self._under_way: _Handle | None = None
-        self._handles: collections.deque[_Handle] = collections.deque()
+        self._handles = Handles(self._write_own)
         self.link: Link = ChannelLink(self, Peer(address=name, pid=pid))
 
     def __repr__(self) -> str:
@@ -149,6 +137,11 @@ class NodeChannel:
     def is_closed(self) -> bool:
         """Whether this end is closed."""
         return self._is_closed
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether so much waits for programs here that nothing more is read."""
+        return self._ahead_size > _MAX_AHEAD
 
     # --- Node's own messages ---
 
@@ -163,11 +156,14 @@ class NodeChannel:
             message: The message.
             sock: The socket, which stays the caller's.
             lost: Called if it does not arrive although the other end is there.
+
+        Raises:
+            OSError: There is no descriptor left for the copy.
         """
         if self._is_closed:
             return
         text = line({"cmd": "NODE_HANDLE", "type": "net.Native", "msg": message})
-        self._add_handle(_Handle(text, sock.dup(), lost))
+        self._handles.add(Handle(text, sock.dup(), lost))
 
     def ping(self) -> trio.Event:
         """Find out when the other end has read all that was sent before.
@@ -175,37 +171,12 @@ class NodeChannel:
         Returns:
             What is set then, or when this end is closed.
         """
-        ping = _Handle(line(_PING), None, lambda: None)
+        ping = Handle(line(_PING), None, lambda: None)
         if self._is_closed:
             ping.answered.set()
         else:
-            self._add_handle(ping)
+            self._handles.add(ping)
         return ping.answered
-
-    def _add_handle(self, handle: _Handle) -> None:
-        self._handles.append(handle)
-        if self._under_way is None:
-            self._send_next_handle()
-
-    def _send_next_handle(self) -> None:
-        self._under_way = handle = self._handles.popleft() if self._handles else None
-        if handle is not None:
-            handle.attempts += 1
-            self._write_own(handle.text, handle.sock)
-
-    def _acknowledged(self, *, arrived: bool) -> None:
-        """The other end has answered what is under way."""
-        handle = self._under_way
-        if handle is None:
-            return
-        if handle.sock is not None and not arrived:
-            if handle.attempts < _MAX_ATTEMPTS:
-                self._handles.appendleft(handle)
-                self._send_next_handle()
-                return
-            handle.lost()
-        handle.close()
-        self._send_next_handle()
 
     # --- writing ---
 
@@ -268,10 +239,16 @@ class NodeChannel:
         self._has_room = trio.Event()
 
     async def run(self) -> None:
-        """Write what could not be written at once, until this end is closed.
+        """Write what could not be written at once, and read while nobody receives, until this end is closed.
 
-        Cancellation: what is unwritten stays so.
+        Cancellation: what is unwritten stays so; what is there to be read is read by who receives it.
         """
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._read_ahead)
+            await self._write_on()
+            nursery.cancel_scope.cancel()
+
+    async def _write_on(self) -> None:
         while not self._is_closed:
             if not self._unwritten:
                 self._has_news = trio.Event()
@@ -338,26 +315,65 @@ class NodeChannel:
 
         Cancellation: loses nothing.
         """
-        while True:
-            while self._own_size > _MAX_UNWRITTEN and not self._is_closed:
-                await self._has_room.wait()
-            try:
+        self._is_attended = True
+        try:
+            while True:
+                if self._ahead or self._is_at_end:
+                    frames = b"".join(self._ahead)
+                    self._ahead.clear()
+                    self._ahead_size = 0
+                    return frames
+                while self._is_choked and not self._is_closed:
+                    await self._has_room.wait()
                 if self._is_closed:
-                    raise trio.ClosedResourceError
-                await trio.lowlevel.wait_readable(self._socket)
-                data = self._read()
-            except BlockingIOError:
-                continue
-            except trio.ClosedResourceError:
-                raise self._lost("is closed on this side") from None
-            except ConnectionResetError:
-                return b""  # it has ended without having read everything
-            except OSError as error:
-                raise self._lost(f"is broken: {error.strerror}") from error
-            if not data:
-                return b""
-            if frames := self._take_in(data):
-                return frames
+                    raise self._lost("is closed on this side")
+                try:
+                    await trio.lowlevel.wait_readable(self._socket)
+                except trio.ClosedResourceError:
+                    continue
+                self._read_some()
+        finally:
+            self._is_attended = False
+            self._unattended.set()
+
+    @property
+    def _is_choked(self) -> bool:
+        return self._own_size > _MAX_UNWRITTEN
+
+    async def _read_ahead(self) -> None:
+        """Read on while nobody receives: behind what programs say comes what must not wait for them."""
+        while True:
+            await self._unattended.wait()
+            await trio.sleep(_UNATTENDED_PAUSE)
+            if self._is_attended:
+                self._unattended = trio.Event()
+            while not (self._is_attended or self._is_choked or self.is_behind or self._is_at_end):
+                try:
+                    if not self._read_some():
+                        break
+                except pyipc.ConnectionLost:
+                    break  # whoever receives finds out
+
+    def _read_some(self) -> bool:
+        """Read once, if there is something; say whether there was.
+
+        Raises:
+            ConnectionLost: The channel is broken.
+        """
+        try:
+            data = self._read()
+        except BlockingIOError:
+            return False
+        except ConnectionResetError:
+            data = b""  # it has ended without having read everything
+        except OSError as error:
+            raise self._lost(f"is broken: {error.strerror}") from error
+        if not data:
+            self._is_at_end = True
+        elif frames := self._take_in(data):
+            self._ahead.append(frames)
+            self._ahead_size += len(frames)
+        return True
 
     def _read(self) -> bytes:
         room = socket.CMSG_SPACE(_MAX_DESCRIPTORS * _DESCRIPTOR_SIZE)
@@ -394,8 +410,8 @@ class NodeChannel:
             frame = as_frame(text)
             if isinstance(frame, bytes):
                 frames.append(frame)
-                if text.startswith(_REQUEST_START):
-                    self._received(_REQUEST, None)
+                if text.startswith(_NOTEWORTHY_STARTS):
+                    self._received(_NOTEWORTHY[text[: text.index(b'"', len(_OWN_START)) + 1]], None)
             elif (wrapped := self._take_own(frame)) is not None:
                 frames.append(wrapped)
         if rest:
@@ -417,9 +433,9 @@ class NodeChannel:
         """Deal with what is Node's own; a frame if a program's message was wrapped in it."""
         match message:
             case {"cmd": "NODE_HANDLE_ACK"}:
-                self._acknowledged(arrived=True)
+                self._handles.acknowledged(arrived=True)
             case {"cmd": "NODE_HANDLE_NACK"}:
-                self._acknowledged(arrived=False)
+                self._handles.acknowledged(arrived=False)
             case {"cmd": "NODE_HANDLE"}:
                 return self._take_handle(message)
             case {"cmd": "NODE_SOCKET_NOTIFY_CLOSE", "key": key}:
@@ -454,8 +470,10 @@ class NodeChannel:
     def hang_up(self) -> None:
         """Write no more, as the process at the other end is gone. What it wrote can be read, and then comes the end."""
         self._give_up_writing()
-        with contextlib.suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)
+        # Elsewhere what was not read yet would be thrown away by it.
+        if sys.platform == "linux":
+            with contextlib.suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Close this end, at once and more than once. Wakes whoever waits."""
@@ -467,14 +485,10 @@ class NodeChannel:
         self._drop_carried()
         self._give_up_writing()
         self._has_news.set()
-        if self._under_way is not None:
-            self._under_way.close()
-            self._under_way = None
-        while self._handles:
-            self._handles.popleft().close()
+        self._handles.close()
 
 
 def _ancillary(sock: socket.socket | None) -> list[tuple[int, int, Any]]:
-    if sock is None:
+    if sock is None or sock.fileno() < 0:  # acknowledged before it was sent, which no Node does
         return []
     return [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [sock.fileno()]))]

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
+import pyipc
 from pyipc.cluster.courier import Courier
 
 if TYPE_CHECKING:
@@ -41,14 +42,14 @@ class NodeCourier(Courier):
         self._taken: list[int] = []
         # Another name of a claim, under which Node knows it, where one server of Node's has two addresses of ours.
         self._names: dict[str, str] = {}
-        self._listening: dict[str, list[socket.socket]] = {}
+        self._listening: dict[str, list[socket.socket | None]] = {}
         self._end_at = math.inf
         self._is_closed = False
 
     # --- for whoever hands over ---
 
     def send_nowait(self, header: Header, carrier: Carrier | None = None) -> None:
-        """As `Courier.send_nowait`. There is always room: it is for policies to see that not many are under way."""
+        """As `Courier.send_nowait`. There is room for as many as policies let be under way, and descriptors."""
         if self._is_closed:
             raise trio.ClosedResourceError("the courier is closed")
         if self._channel.is_closed:
@@ -63,9 +64,12 @@ class NodeCourier(Courier):
                     "key": self._names.get(claim, claim),
                     "seq": number,
                 }
-                self._channel.hand(message, carrier, lost=functools.partial(self._note, {"refused": [number]}))
+                try:
+                    self._channel.hand(message, carrier, lost=functools.partial(self._note, {"refused": [number]}))
+                except OSError as error:  # no descriptor is left for a copy; others may close theirs
+                    raise trio.WouldBlock from error
             case {"listening": str(claim)}:
-                self._listening.setdefault(claim, []).append(carrier.dup())
+                self._listening.setdefault(claim, []).append(_copy(carrier))
                 self._wake()
 
     async def send(self, header: Header, carrier: Carrier | None = None) -> None:
@@ -106,7 +110,8 @@ class NodeCourier(Courier):
         self._is_closed = True
         for sockets in self._listening.values():
             for sock in sockets:
-                sock.close()
+                if sock is not None:
+                    sock.close()
         self._listening.clear()
         self._wake()
 
@@ -115,7 +120,7 @@ class NodeCourier(Courier):
     def answered(self, message: Message) -> None:
         """The worker says what has become of a connection."""
         number = message.get("ack")
-        if isinstance(number, int):
+        if type(number) is int:  # and not a truth value
             if message.get("accepted") is True:
                 self._taken.append(number)
                 self._note({"taken": number})
@@ -129,18 +134,27 @@ class NodeCourier(Courier):
             self._note({"closed": taken})
 
     def rename(self, claim: str, name: str) -> None:
-        """Have connections of one claim handed over under the name of another."""
+        """Have connections of one claim handed over under the name of another, or of that itself again."""
         self._names[claim] = name
 
     async def listening(self, claim: str, count: int) -> list[socket.socket]:
         """The listening sockets of a claim, once they are there; they are the caller's then.
+
+        Raises:
+            ListenError: There were not enough descriptors left for them.
 
         Cancellation: they are closed with the courier.
         """
         await trio.lowlevel.checkpoint()
         while len(self._listening.get(claim, ())) < count:
             await self._has_news.wait()
-        return self._listening.pop(claim, [])
+        came = self._listening.pop(claim, [])
+        sockets = [sock for sock in came if sock is not None]
+        if len(sockets) < len(came):
+            for sock in sockets:
+                sock.close()
+            raise pyipc.ListenError("there are no descriptors left; raise the limit of open files")
+        return sockets
 
     def _note(self, note: Header) -> None:
         self._notes.append(note)
@@ -149,3 +163,11 @@ class NodeCourier(Courier):
     def _wake(self) -> None:
         self._has_news.set()
         self._has_news = trio.Event()
+
+
+def _copy(sock: socket.socket) -> socket.socket | None:
+    """A copy, if there is a descriptor left for it."""
+    try:
+        return sock.dup()
+    except OSError:
+        return None

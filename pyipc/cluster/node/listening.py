@@ -6,12 +6,14 @@ connections will be handed over, or the socket to accept on, or the number of an
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import itertools
 import logging
 from typing import TYPE_CHECKING, Final
 
 import pyipc
-from pyipc.cluster.claiming import CODES
+from pyipc.cluster.claiming import CODES, claim_key
 
 if TYPE_CHECKING:
     import socket
@@ -54,86 +56,129 @@ class NodeListening:
         self._claims = claims
         # The claims behind each of its servers, by the name of the first.
         self._servers: dict[str, list[str]] = {}
+        # How many it has asked for and was not answered about, and where those are to be that it was granted.
+        self._asked = 0
+        self._opening: dict[str, tuple[object, object, object]] = {}
 
-    async def answer(self, question: Message) -> bool:
+    # --- what it says ---
+
+    @property
+    def is_opening(self) -> bool:
+        """Whether it is about to open a server."""
+        return self._asked > 0 or bool(self._opening)
+
+    def wanted(self) -> None:
+        """It wants to open a server; it is to be answered."""
+        self._asked += 1
+
+    def opened(self, message: Message) -> None:
+        """A server of it listens."""
+        where = (message.get("address"), message.get("addressType"), message.get("port"))
+        found = next((key for key, other in self._opening.items() if other == where), None)
+        if found is not None:
+            del self._opening[found]
+
+    def closed(self, message: Message) -> None:
+        """A server of it is closed."""
+        self._close(str(message.get("key")))
+
+    def _close(self, key: str) -> None:
+        self._opening.pop(key, None)
+        for claim in self._servers.pop(key, ()):
+            self._courier.rename(claim, claim)
+            self._claims.close(self._process, claim)
+
+    # --- what it is told ---
+
+    async def answer(self, question: Message) -> None:
         """Answer ``queryServer``.
-
-        Returns:
-            Whether the process can listen.
 
         Cancellation: it is not answered.
         """
         reply: Message = {"cmd": "NODE_CLUSTER", "ack": question.get("seq"), "errno": None, "data": None}
         try:
-            address, others = address_of(question)
-            told, sockets = await self._listen(address, question)
-        except pyipc.Refused as error:
-            return self._refuse(reply, CODES.get(error.code, pyipc.ListenError)(error.message))
+            await self._open(question, reply)
         except pyipc.IPCError as error:
-            return self._refuse(reply, error)
-        claim = str(told["claim"])
-        if claim in self._servers:
-            _close(sockets)
-            return self._refuse(reply, pyipc.AddressInUse(f"this worker listens on {address} already"))
-        where = pyipc.parse_address(str(told["address"]))
-        self._servers[claim] = [claim, *await self._listen_beside(others, where, question, claim)]
-        reply |= {"key": claim, "data": told["shared"]}
-        if where.scheme == "tcp":
-            reply["sockname"] = {
-                "address": where.host,
-                "port": where.port,
-                "family": "IPv6" if ":" in (where.host or "") else "IPv4",
-            }
-        if sockets:
-            self._channel.hand(reply, sockets[0], lost=lambda: None)  # Node has one handle for a server
-            _close(sockets)
-        else:
-            self._channel.tell(reply)
-        return True
+            number = next((number for kind, number in _ERRORS.items() if isinstance(error, kind)), errno.EINVAL)
+            name = errno.errorcode.get(number, str(number))
+            logger.error("worker %r cannot listen, and is told %s: %s", self._process.handle.id, name, error)
+            self._channel.tell(reply | {"errno": -number})
+        finally:
+            self._asked -= 1
+
+    async def _open(self, question: Message, reply: Message) -> None:
+        """Open a server, and say so.
+
+        Raises:
+            AddressInUse, ListenError, AddressError: It cannot be opened.
+        """
+        address, others = address_of(question)
+        told, sockets = await self._listen(address, question)
+        with contextlib.ExitStack() as received:
+            for sock in sockets:
+                received.enter_context(sock)
+            key, where = str(told["claim"]), pyipc.parse_address(str(told["address"]))
+            if key in self._servers:
+                raise pyipc.AddressInUse(f"this worker listens on {address} already")
+            # What is accepted on by the worker itself is one socket, as Node has one for a server.
+            beside = [] if sockets else await self._listen_beside(others, where, question, key)
+            self._servers[key] = [key, *beside]
+            reply = reply | {"key": key, "data": told["shared"]}
+            port = question.get("port")
+            if where.scheme == "tcp":
+                port, family = where.port, "IPv6" if ":" in (where.host or "") else "IPv4"
+                reply["sockname"] = {"address": where.host, "port": port, "family": family}
+            self._opening[key] = (question.get("address"), question.get("addressType"), port)
+            if not sockets:
+                self._channel.tell(reply)
+                return
+            try:
+                self._channel.hand(reply, sockets[0], lost=lambda: None)
+            except OSError as error:
+                self._close(key)
+                raise pyipc.ListenError(f"cannot hand over what listens on {address}: {error.strerror}") from error
 
     async def _listen(self, address: pyipc.Address, question: Message) -> tuple[dict[str, object], list[socket.socket]]:
-        """What `Claims.listen` tells, and the sockets to accept on."""
+        """What `Claims.listen` tells, and the sockets to accept on.
+
+        Raises:
+            AddressInUse, ListenError, AddressError: The address cannot be taken.
+        """
         options: dict[str, object] = {}
         if address.scheme == "unix":
             mode = 0o600 | (0o044 if question.get("readableAll") else 0) | (0o022 if question.get("writableAll") else 0)
             options = {} if mode == 0o600 else {"mode": mode}
-        index = question.get("index")
-        told = await self._claims.listen(
-            self._process,
-            {
-                "address": str(address),
-                "options": options,
-                "turn": index if isinstance(index, int) else 0,
-                "shared": question.get("data"),
-            },
-        )
+        asked = {
+            "address": str(address),
+            "options": options,
+            "turn": self._turn(address),
+            "shared": question.get("data"),
+        }
+        try:
+            told = await self._claims.listen(self._process, asked)
+        except pyipc.Refused as error:
+            raise CODES.get(error.code, pyipc.ListenError)(error.message) from None
         return told, await self._courier.listening(str(told["claim"]), int(str(told["sockets"])))
 
-    async def _listen_beside(self, hosts: list[str], where: pyipc.Address, question: Message, claim: str) -> list[str]:
+    def _turn(self, address: pyipc.Address) -> int:
+        """Which server of it this is, of those whose ports the system chooses: the first that it does not have."""
+        if address.scheme != "tcp" or address.port:
+            return 0
+        present = {claim for claims in self._servers.values() for claim in claims}
+        return next(turn for turn in itertools.count() if claim_key(address, turn) not in present)
+
+    async def _listen_beside(self, hosts: list[str], where: pyipc.Address, question: Message, key: str) -> list[str]:
         """Listen also on other addresses with the same port, if this machine has them."""
-        names = []
+        claims = []
         for host in hosts:
             try:
-                told, sockets = await self._listen(_tcp(host, where.port or 0), question)
-            except pyipc.Refused as error:
-                logger.info("worker %r listens on %s alone: %s", self._process.handle.id, where, error.message)
+                told, _ = await self._listen(_tcp(host, where.port or 0), question)
+            except pyipc.IPCError as error:
+                logger.info("worker %r listens on %s alone: %s", self._process.handle.id, where, error)
                 continue
-            _close(sockets)
-            name = str(told["claim"])
-            self._courier.rename(name, claim)
-            names.append(name)
-        return names
-
-    def _refuse(self, reply: Message, error: pyipc.IPCError) -> bool:
-        number = next((number for kind, number in _ERRORS.items() if isinstance(error, kind)), errno.EINVAL)
-        logger.error("worker %r cannot listen, and is told %s: %s", self._process.handle.id, _name(number), error)
-        self._channel.tell(reply | {"errno": -number, "key": None})
-        return False
-
-    def close(self, message: Message) -> None:
-        """A server of the process is closed."""
-        for claim in self._servers.pop(str(message.get("key")), ()):
-            self._claims.close(self._process, claim)
+            claims.append(str(told["claim"]))
+            self._courier.rename(claims[-1], key)
+        return claims
 
 
 def address_of(message: Message) -> tuple[pyipc.Address, list[str]]:
@@ -163,12 +208,3 @@ def address_of(message: Message) -> tuple[pyipc.Address, list[str]]:
 
 def _tcp(host: str, port: int) -> pyipc.Address:
     return pyipc.parse_address(f"tcp://[{host}]:{port}" if ":" in host else f"tcp://{host}:{port}")
-
-
-def _close(sockets: list[socket.socket]) -> None:
-    for sock in sockets:
-        sock.close()
-
-
-def _name(number: int) -> str:
-    return errno.errorcode.get(number, str(number))

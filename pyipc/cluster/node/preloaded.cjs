@@ -3,6 +3,8 @@
 const diagnostics = require('diagnostics_channel');
 const http = require('http');
 
+const LONGEST_SILENCE = 6000; // ms; Node's own keepAliveTimeout is 5000
+
 // Tells the primary when the program first listens for messages: in a worker of a cluster Node lets go of what comes
 // before, and nothing else would tell.
 function tellListening() {
@@ -37,11 +39,15 @@ function endConnections() {
         }
     });
     const closeSilent = http.Server.prototype.closeIdleConnections;
-    http.Server.prototype.closeIdleConnections = function closeIdleConnections() {
-        if (!isClosing) {
-            closeSilent.call(this); // silent ones end by the server's keepAliveTimeout, of which their clients know
-        }
-    };
+    if (closeSilent) { // since 18.2, and called by close() since 19
+        http.Server.prototype.closeIdleConnections = function closeIdleConnections() {
+            if (isClosing) { // most end by the server's keepAliveTimeout, of which their clients know
+                setTimeout(() => closeSilent.call(this), LONGEST_SILENCE).unref();
+            } else {
+                closeSilent.call(this);
+            }
+        };
+    }
 }
 
 // Node answers what comes with a handle, and a ping, though its program may have closed the channel just before; then it

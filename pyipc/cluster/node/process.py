@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
@@ -17,6 +17,7 @@ from pyipc.cluster.process import WorkerProcess
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Collection
 
     from pyipc.cluster.claiming import Claims
     from pyipc.cluster.environment import Invitation
@@ -32,6 +33,9 @@ __all__ = ["NodeProcess"]
 
 logger: logging.Logger = logging.getLogger("pyipc.cluster")
 
+# Seconds between looks at whether what has arrived was read.
+_PAUSE: Final = 0.01
+
 
 class NodeProcess(WorkerProcess):
     """A process of Node. All that is said goes over its one channel, in one order.
@@ -46,6 +50,7 @@ class NodeProcess(WorkerProcess):
     The others are those of `WorkerProcess`.
     """
 
+    way_to_join: str = "see whether node_executable is Node"
     way_to_be_ready: str = 'open a server, listen for messages, or process.send({type: "pyipc.ready"})'
 
     def __init__(
@@ -67,7 +72,6 @@ class NodeProcess(WorkerProcess):
         # For what takes a while to answer; there is none once the process has ended.
         self._nursery: trio.Nursery | None = None
         self._hears = False
-        self._opening = 0
         self._has_listened = False
 
     # --- its life ---
@@ -93,7 +97,12 @@ class NodeProcess(WorkerProcess):
         await self.online.wait()
         while not self._channel.is_closed:
             asked = trio.current_time()
-            await self._channel.ping().wait()
+            answered = self._channel.ping()
+            while not answered.is_set():
+                with trio.move_on_after(self.settings.heartbeat_interval):
+                    await answered.wait()
+                if self._channel.is_behind and not answered.is_set():
+                    self.on_pulse(self.pulse)  # its answer may wait behind what the program here has not taken
             self.on_pulse({"lag": round(trio.current_time() - asked, 6)})
             self._node_courier.heard_of()
             await trio.sleep(self.settings.heartbeat_interval)
@@ -122,6 +131,9 @@ class NodeProcess(WorkerProcess):
         """Its channel has ended, and all that came over it was handled."""
         assert self._node_courier is not None
         self._node_courier.end()
+        if isinstance(ended.error, pyipc.RemoteProtocolError):
+            # Node ends by the loss of its channel, with a code as if all were well.
+            self.on_failed(f"its channel was closed: {ended.message}")
         super().on_disconnect(ended)
 
     # --- talking to it ---
@@ -132,12 +144,16 @@ class NodeProcess(WorkerProcess):
         messages = self.messages
         return messages is not None and messages.is_open and messages.peer.protocol != "plain"
 
-    def check_sendable(self, event: str, data: object) -> None:
+    def check_sendable(self, event: str, data: object, attachments: Collection[Any] = ()) -> None:
         """See whether its program can be sent something.
 
         Raises:
-            LocalProtocolError: Node would take it for its own.
+            LocalProtocolError: Node would take it for its own, or has no room for attachments in its messages.
         """
+        if attachments:
+            raise pyipc.PeerLacksFeature(
+                "attachments", f"worker {self.handle.id!r} is a Node program, whose messages have no attachments"
+            )
         if event == "message" and is_internal(data):
             raise pyipc.UnencodableData(
                 "Node takes a message whose `cmd` begins with NODE_ for its own, and its program would never see it; "
@@ -158,12 +174,13 @@ class NodeProcess(WorkerProcess):
             case {"cmd": "NODE_CLUSTER", "act": "online"}:
                 self.on_online()
             case {"cmd": "NODE_CLUSTER", "act": "queryServer"}:
-                self._opening += 1
+                self._listening.wanted()
                 self._wanted.send_nowait(message)
             case {"cmd": "NODE_CLUSTER", "act": "listening"}:
                 self._listens(message)
             case {"cmd": "NODE_CLUSTER", "act": "close"}:
-                self._listening.close(message)
+                self._listening.closed(message)
+                self._consider_ready()
             case {"cmd": "NODE_CLUSTER", "act": "exitedAfterDisconnect"}:
                 self.voluntary = True
                 if self._nursery is not None:
@@ -174,22 +191,30 @@ class NodeProcess(WorkerProcess):
                 self._consider_ready()
             case {"type": "pyipc.ready"}:
                 self.on_ready()
+            case {"type": "pyipc.hello"} if self._nursery is not None:
+                self._nursery.start_soon(self._become_askable)
             case {"type": "pyipc.request"}:
                 self.is_listened_to.set()  # it may not become ready before it has the answer
             case _:
                 logger.debug("worker %r has sent what is of Node's own, and means nothing here", self.handle.id)
 
+    async def _become_askable(self) -> None:
+        """It has introduced itself: once that was read there is somebody more to take jobs."""
+        while not self.can_be_asked and self.messages is not None and self.messages.is_open:  # noqa: ASYNC110
+            await trio.sleep(_PAUSE)  # a connection tells nobody when it has read that
+        self.handle.process_changed(self)
+
     async def _open_servers(self) -> None:
         """Open servers for it, in the order in which it wants them: of two at one address the first has it."""
         assert self._listening is not None
         async for question in self._servers:
-            if not await self._listening.answer(question):
-                self._opening -= 1
-                self._consider_ready()
+            await self._listening.answer(question)
+            self._consider_ready()
 
     def _listens(self, message: Message) -> None:
         """A server of it is open."""
-        self._opening -= 1
+        assert self._listening is not None
+        self._listening.opened(message)
         self._has_listened = True
         try:
             address, _ = address_of(message)
@@ -199,7 +224,9 @@ class NodeProcess(WorkerProcess):
         self._consider_ready()
 
     def _consider_ready(self) -> None:
-        if not self.settings.wait_ready and (self._has_listened or (self._hears and self._opening <= 0)):
+        assert self._listening is not None
+        is_able = self._has_listened or (self._hears and not self._listening.is_opening)
+        if is_able and not self.settings.wait_ready:
             self.on_ready()
 
     async def _let_go(self, message: Message) -> None:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import trio
 
 if TYPE_CHECKING:
-    import pyipc
     from pyipc.cluster import Worker
 
 
@@ -15,7 +14,7 @@ async def main(worker: Worker) -> None:
     released = trio.Event()
 
     @worker.on("hold")
-    async def hold(message: pyipc.Message[None]) -> None:
+    async def hold(message: object) -> None:
         await released.wait()
 
     worker.on("release", lambda message: released.set())

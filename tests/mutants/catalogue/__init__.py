@@ -13,6 +13,7 @@ from tests.mutants.catalogue import (
     jobs,
     lasting,
     moving,
+    node,
     places,
     wire,
 )
@@ -35,5 +36,6 @@ CATALOGUE: Final[Mapping[str, Sequence[Mutant]]] = {
     "Bytes": wire.MUTANTS,
     "Jobs": jobs.MUTANTS,
     "Workers of a cluster": clustering.MUTANTS,
+    "Workers that are Node programs": node.MUTANTS,
 }
 MUTANTS: Final[Sequence[Mutant]] = [mutant for mutants in CATALOGUE.values() for mutant in mutants]
