@@ -7,7 +7,7 @@ import contextlib
 import dataclasses
 import logging
 import socket
-from typing import TYPE_CHECKING, Any, NoReturn, final
+from typing import TYPE_CHECKING, Any, Final, NoReturn, final
 
 import trio
 
@@ -18,6 +18,7 @@ from pyipc.transports import Listener, Transport, transport_for
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from pyipc.cluster.courier import Carrier
     from pyipc.cluster.exchange import Membership
     from pyipc.cluster.listeners import HandedStream
     from pyipc.cluster.receiving import Inlet, Receiving
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 __all__ = ["WorkerHost"]
 
 logger: logging.Logger = logging.getLogger("pyipc.cluster")
+
+# Seconds that sockets which are on their way may take when they are not wanted any more.
+_LAST_SOCKETS: Final = 1.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -177,10 +181,25 @@ class WorkerHost(pyipc.Host):
         grant = await self._primary.listen(address, turn, told)
         self._turns[text] = turn + 1
         claim, count = grant.claim, grant.sockets
-        sockets = await self._receiving.listening(claim, count) if count else []
-        inlet = None if count else self._receiving.open(claim)
-        await self._primary.listening(grant)
+        inlet: Inlet | None = None
+        sockets: list[Carrier] = []
+        try:
+            sockets = await self._receiving.listening(claim, count) if count else []
+            inlet = None if count else self._receiving.open(claim)
+            await self._primary.listening(grant)
+        except trio.Cancelled:
+            await self._give_up(claim, inlet, sockets, count - len(sockets))
+            raise
         return _Place(claim, grant.address, inlet, [sock for sock in sockets if isinstance(sock, socket.socket)])
+
+    async def _give_up(self, claim: str, inlet: Inlet | None, sockets: Sequence[Carrier], missing: int) -> None:
+        """Nobody listens on what was taken just now."""
+        if inlet is not None:
+            inlet.close()
+        with trio.move_on_after(_LAST_SOCKETS, shield=True), contextlib.suppress(pyipc.ConnectionClosed):
+            for sock in [*sockets, *(await self._receiving.listening(claim, missing) if missing else ())]:
+                sock.close()
+        self._teller(claim)()
 
     def _teller(self, claim: str) -> Callable[[], None]:
         """One more listener here; what it calls when it is closed. The primary hears of the last one."""

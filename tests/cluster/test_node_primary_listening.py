@@ -137,6 +137,13 @@ async def test_an_address_that_is_taken_is_an_error(policy: int) -> None:
         assert await node.told({"serve http": address}) == {"listens": address}
         assert (await node.told({"serve http": address}))["failed"] == "AddressInUse"
         assert (await node.told({"serve http": "tcp://192.0.2.1:0"}))["failed"] == "ListenError"
+        # Two at once, one of them in vain, and then again; and closed, and opened again.
+        port = free_port()
+        await node.send({"serve http, twice at once": f"tcp://127.0.0.1:{port}"})
+        heard = [await node.heard() for _ in range(2)]
+        assert sorted(each.get("failed", "") for each in heard) == ["", "AddressInUse"]
+        assert (await node.told({"serve http": f"tcp://127.0.0.1:{port}"}))["failed"] == "AddressInUse"
+        assert await node.told({"open, close and give up": f"tcp://127.0.0.1:{free_port()}"}) == [True] * 4
         assert (await node.told({"serve http": "unix:/nowhere/at/all"}))["failed"] in ("ListenError", "UnsafePath")
 
 

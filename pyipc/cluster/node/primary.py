@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 import errno
 import itertools
@@ -32,8 +31,17 @@ _BACKLOG: Final = 511  # as Node has it
 
 @dataclasses.dataclass(eq=False, slots=True)
 class _Question:
-    """A message to which there is an answer."""
+    """A message to which there is an answer.
 
+    Attributes:
+        server: What is to listen, if it is about that.
+        answered: Is set when the answer is there, or there will be none.
+        answer: The answer.
+        sock: What came along with it.
+        is_abandoned: Whether nobody waits any more.
+    """
+
+    server: tuple[Place, int] | None = None
     answered: trio.Event = dataclasses.field(default_factory=trio.Event)
     answer: Message | None = None
     sock: socket.socket | None = None
@@ -57,9 +65,10 @@ class NodePrimary(NodeParent):
         self._dismissed = dismissed
         self._is_dismissed = False
         self._is_lost = False
-        # What was asked for, by how the primary calls the address; and how many servers of a place there have been.
-        self._queries: dict[str, tuple[Place, int]] = {}
-        self._indexes: collections.Counter[Place] = collections.Counter()
+        # Servers by how the primary calls their address: where each is, and which of those that are there. That is also
+        # kept of those about which there is no answer yet: a Node that is asked twice is ended by an assertion.
+        self._servers: dict[str, tuple[Place, int]] = {}
+        self._in_use: set[tuple[Place, int]] = set()
         # Connections that came before the listener that is to take them.
         self._early: dict[str, list[tuple[int, socket.socket]]] = {}
 
@@ -88,6 +97,9 @@ class NodePrimary(NodeParent):
                 sock.close()
             if key is not None:
                 self._close(key)
+            if question.server is not None:
+                self._in_use.discard(question.server)
+            question.answered.set()
             return
         if key is not None and sock is None:
             self._early[key] = []
@@ -112,8 +124,12 @@ class NodePrimary(NodeParent):
         self.channel.tell({"cmd": "NODE_CLUSTER", **message, "seq": number})
         return number
 
-    async def _ask(self, message: Message) -> _Question:
+    async def _ask(self, message: Message, server: tuple[Place, int] | None = None) -> _Question:
         """Ask, and wait for the answer.
+
+        Args:
+            message: The question.
+            server: What is to listen, if it is about that.
 
         Raises:
             ConnectionLost: The primary is gone, or answers no more.
@@ -122,7 +138,7 @@ class NodePrimary(NodeParent):
         """
         if self._is_lost or self._is_dismissed:
             raise self._gone()
-        question = _Question()
+        question = _Question(server)
         number = self._tell(message)
         self._questions[number] = question
         try:
@@ -157,61 +173,56 @@ class NodePrimary(NodeParent):
         if not self.shares(address):
             return await super().listen(address, turn, options)
         place = await place_of(address, options)
-        index = self._indexes[place]
-        self._indexes[place] += 1
-        question = await self._ask({"act": "queryServer", **self._query(place, index)})
+        for question in list(self._questions.values()):
+            if question.is_abandoned and question.server is not None and question.server[0] == place:
+                await question.answered.wait()  # or it would stand in this one's way
+        server = next((place, index) for index in itertools.count() if (place, index) not in self._in_use)
+        self._in_use.add(server)
+        question = await self._ask({"act": "queryServer", **_query(*server)}, server)
         answer, sock = question.answer, question.sock
         assert answer is not None
         if answer.get("errno"):
-            self._forget(place)
+            self._in_use.discard(server)
             raise grant_error(address, answer["errno"])
         key = str(answer["key"])
-        self._queries[key] = place, index
+        self._servers[key] = server
         port = _port(answer.get("sockname"))
         if sock is not None:
             try:
                 port = _begin_listening(sock, address)
             except pyipc.IPCError:
-                self.unlisten(key)  # a Node that is asked for the same again before is ended by an assertion
+                self.unlisten(key)
                 raise
             self.mailbox.put({"listening": key}, sock)
         where = dataclasses.replace(address, port=port) if port else address
         return Grant(key, where, 0 if sock is None else 1)
 
-    def _query(self, place: Place, index: int) -> dict[str, Any]:
-        return {"index": index, "data": None, **dataclasses.asdict(place), "flags": 0, "backlog": _BACKLOG}
-
-    def _forget(self, place: Place) -> None:
-        """A server of a place is gone. With the last one counting begins anew, as in Node."""
-        if not any(other == place for other, _ in self._queries.values()):
-            del self._indexes[place]
-
     async def listening(self, grant: Grant) -> None:
-        if grant.claim not in self._queries:
+        if grant.claim not in self._servers:
             await super().listening(grant)
             return
-        place, index = self._queries[grant.claim]
-        self._tell({"act": "listening", **self._query(place, index), "port": grant.address.port or place.port})
+        place, index = self._servers[grant.claim]
+        self._tell({"act": "listening", **_query(place, index), "port": grant.address.port or place.port})
         for number, sock in self._early.pop(grant.claim, ()):
             self.mailbox.put({"claim": grant.claim, "number": number}, sock)
         await trio.lowlevel.checkpoint()
 
     def unlisten(self, claim: str) -> None:
-        if claim not in self._queries:
+        if claim not in self._servers:
             super().unlisten(claim)
             return
-        place, _ = self._queries.pop(claim)
-        self._forget(place)
+        self._in_use.discard(self._servers.pop(claim))
         self._close(claim)
 
     def _close(self, key: str) -> None:
-        for _, sock in self._early.pop(key, ()):
-            sock.close()
         self._tell({"act": "close", "key": key})
+        for number, sock in self._early.pop(key, ()):
+            sock.close()
+            self._tell({"ack": number, "accepted": False})
 
     def retire(self) -> None:
         """This worker takes no more connections of any address: others get them."""
-        for claim in list(self._queries):
+        for claim in list(self._servers):
             self.unlisten(claim)
 
     # --- leaving ---
@@ -220,6 +231,10 @@ class NodePrimary(NodeParent):
         if for_good and not self._is_dismissed:
             await self._ask({"act": "exitedAfterDisconnect"})
         await super().leave(messages, for_good=for_good)
+
+
+def _query(place: Place, index: int) -> dict[str, Any]:
+    return {"index": index, "data": None, **dataclasses.asdict(place), "flags": 0, "backlog": _BACKLOG}
 
 
 def _port(sockname: object) -> int:

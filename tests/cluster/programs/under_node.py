@@ -60,6 +60,12 @@ class Program:
                 await self.nursery.start(self.serve, address)
             case {"serve http": str(address)}:
                 await self.nursery.start(self.serve_http, address)
+            case {"serve http, twice at once": str(address)}:
+                async with trio.open_nursery() as nursery:
+                    for _ in range(2):
+                        nursery.start_soon(self.nursery.start, self.serve_http, address)
+            case {"open, close and give up": str(address)}:
+                await send([await self.open_and_close(address, cancelled) for cancelled in (False, True, False, True)])
             case {"last": int(count), "size": int(size)}:
                 for _ in range(count):
                     await send({"big": "é😀" * size})
@@ -147,6 +153,17 @@ class Program:
             task_status.started()
             await self.worker.send({"addresses": [str(each) for each in server.addresses]})
             await trio.sleep_forever()
+
+    async def open_and_close(self, address: str, is_cancelled: bool) -> bool:
+        """Whether it is as expected: an address can be opened again after it was closed, or opening was cancelled."""
+        with trio.CancelScope() as scope:
+            if is_cancelled:
+                scope.deadline = trio.current_time() + 0.001
+            listeners = await self.worker.open_listeners(address)
+            for listener in listeners:
+                await listener.aclose()
+            return True
+        return scope.cancelled_caught
 
     async def serve_http(self, address: str, *, task_status: trio.TaskStatus[None]) -> None:
         async def answer(stream: trio.abc.Stream) -> None:
