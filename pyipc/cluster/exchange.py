@@ -12,6 +12,7 @@ import dataclasses
 import functools
 import json
 import logging
+import math
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
@@ -40,6 +41,8 @@ _MANY: Final = 1_000_000
 # What is kept for servers that start later, of each address; every server has smaller limits of its own, usually.
 _MAX_KEPT: Final = 65_536
 _MAX_KEPT_SIZE: Final = 64 * 1024 * 1024
+# Seconds that it is kept once nobody serves the address.
+_HANDOVER_TIME: Final = 2.0
 # A message between servers has their names around it.
 _ENVELOPE_SIZE: Final = 64 * 1024
 # What may wait to be sent; beyond that it is dropped.
@@ -60,6 +63,7 @@ class _Kept:
 
     messages: dict[str, tuple[bytes, Sequence[bytes], bool]] = dataclasses.field(default_factory=dict)
     size: int = 0
+    unserved_since: float = math.inf
 
     def keep(self, topic: str, data: object, attachments: Sequence[bytes], *, by_peer: bool) -> bool:
         """Keep a message in the place of an earlier one; say whether there was room."""
@@ -120,6 +124,7 @@ class Exchange:
 
     async def _join(self, message: pyipc.Message[Any]) -> None:
         """A server serves; it gets what was retained before it was there."""
+        self._tidy()
         served = self._members.setdefault(message.connection, {})
         for address in message.data["at"]:
             served[address] = served.get(address, 0) + 1
@@ -146,10 +151,19 @@ class Exchange:
         self._tidy()
 
     def _tidy(self) -> None:
-        """What was retained goes with the last server, as it does without a cluster."""
+        """What was retained goes with the last server, as it does without a cluster, unless another follows soon.
+
+        Of one that takes its place it may be heard only after the last one has left, over another connection.
+        """
+        now = trio.current_time()
         served = {address for each in self._members.values() for address in each}
-        for address in self._kept.keys() - served:
-            del self._kept[address]
+        for address, kept in list(self._kept.items()):
+            if address in served:
+                kept.unserved_since = math.inf
+            elif now - kept.unserved_since > _HANDOVER_TIME:
+                del self._kept[address]
+            else:
+                kept.unserved_since = min(kept.unserved_since, now)
 
     def _pass_on(self, message: pyipc.Message[Any]) -> None:
         data, places = message.data, set(message.data["at"])

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import secrets
+import socket
 import sys
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import trio
 
 import pyipc
 from pyipc import cluster
+from pyipc.cluster import control
+from pyipc.cluster.channels import given_endpoint, socket_link
+from pyipc.cluster.exchange import Exchange
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from contextlib import AbstractAsyncContextManager
+
+    from trio.testing import MockClock
 
 PROGRAM = "tests.cluster.programs.exchanging:main"
 ROOT = str(Path(__file__).parents[2])
@@ -105,3 +113,34 @@ async def test_much_that_is_said_at_once_holds_up_neither_workers_nor_their_puls
             number = last[0]
             last = (await heard.get(timeout=30)).data
         assert [worker.restarts for worker in primary.workers.values()] == [0, 0]
+
+
+async def test_what_is_retained_waits_a_moment_for_a_server_that_takes_the_place_of_the_last_one(
+    autojump_clock: MockClock,
+) -> None:
+    """Whoever takes the place is heard over another connection than the one who leaves it, and so perhaps later."""
+    options = control.channel_options(1024 * 1024)
+    exchange = Exchange(options)
+    where = {"at": ["tcp://127.0.0.1:1"]}
+
+    async def member() -> AbstractAsyncContextManager[pyipc.Client]:
+        ours, theirs = socket.socketpair()
+        exchange.adopt(socket_link(ours, "member"))
+        return pyipc.connect(given_endpoint("exchange", socket_link(theirs, "primary")), **options)
+
+    async with exchange.running():
+        async with await member() as first:
+            await first.emit("join", where)
+            await first.emit("publish", where | {"topic": "t", "data": 1, "retain": True, "by_peer": False})
+            await first.emit("leave", where, confirm=True)
+        async with await member() as second:
+            published = second.events("publish")
+            await second.emit("join", where)
+            assert (await published.get(timeout=30)).data["data"] == 1
+            await second.emit("leave", where, confirm=True)
+        await trio.sleep(3)
+        async with await member() as third:
+            published = third.events("publish")
+            await third.emit("join", where, confirm=True)
+            with pytest.raises(trio.TooSlowError):
+                await published.get(timeout=30)
