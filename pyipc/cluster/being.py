@@ -26,6 +26,8 @@ logger: logging.Logger = logging.getLogger("pyipc.cluster")
 
 #: Seconds that what is said last may take until the primary has read it.
 LAST_WORDS: Final = 30.0
+# Seconds that it may take to say which connections were not taken.
+_LAST_NOTES: Final = 1.0
 
 
 @asynccontextmanager
@@ -52,11 +54,18 @@ async def being(
             async with worker.links.running():
                 await primary.online()
                 nursery.start_soon(primary.keep_in_touch)
-                yield
-                if not worker.draining:
-                    worker.exited_after_disconnect = True
-                with suppress(pyipc.ConnectionClosed), trio.move_on_after(_patience(worker)):
-                    await worker.leave()
+                try:
+                    yield
+                    if not worker.draining:
+                        worker.exited_after_disconnect = True
+                    receiving.retire()
+                    with suppress(pyipc.ConnectionClosed), trio.move_on_after(_patience(worker)):
+                        await worker.leave()
+                finally:
+                    # However it ends: who waits to be served is for others.
+                    receiving.retire()
+                    with trio.move_on_after(_LAST_NOTES, shield=True):
+                        await receiving.tell_now()
             nursery.cancel_scope.cancel()
     except (SystemExit, KeyboardInterrupt, BaseExceptionGroup):
         # To a client that would be as a cancellation, and it would close at once.

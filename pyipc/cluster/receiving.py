@@ -250,14 +250,21 @@ class Receiving:
         while True:
             await self._has_news.wait()
             self._has_news = trio.Event()
-            for what, numbers in (("refused", self._refused), ("closed", self._closed)):
-                while numbers:
-                    some = numbers[:_MAX_NUMBERS]
-                    del numbers[:_MAX_NUMBERS]
-                    try:
-                        await self._write({what: some})
-                    except (trio.BrokenResourceError, trio.ClosedResourceError):
-                        return  # the primary is gone, and `run` is about to find out
+            await self.tell_now()
+
+    async def tell_now(self) -> None:
+        """Write which connections are refused or closed, of those that nobody is writing.
+
+        Cancellation: some may be written.
+        """
+        for what, numbers in (("refused", self._refused), ("closed", self._closed)):
+            while numbers:
+                some = numbers[:_MAX_NUMBERS]
+                del numbers[:_MAX_NUMBERS]
+                try:
+                    await self._write({what: some})
+                except (trio.BrokenResourceError, trio.ClosedResourceError):
+                    return  # the primary is gone, and `run` is about to find out
 
 
 class Inlet:

@@ -82,9 +82,10 @@ class NodeParent(Superior):
             async with trio.open_nursery() as self._nursery:
                 await trio.sleep_forever()
         finally:
+            self._nursery = None
             with trio.CancelScope(shield=True):
-                for claim in self._claims.values():
-                    await claim.aclose()
+                while self._claims:
+                    await self._claims.popitem()[1].aclose()
 
     def ready(self) -> None:
         self.link.settle()

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 import pyipc
-from pyipc.cluster.node.leftovers import remove_dead_socket
 from pyipc.transports import transport_for
 
 if TYPE_CHECKING:
@@ -47,7 +46,7 @@ async def place_of(address: pyipc.Address, options: Mapping[str, object]) -> Pla
         ListenError: The host is unknown, there is no safe directory, or Node cannot do what the options ask for.
         AddressError: The address cannot be used on this system.
 
-    Cancellation: nothing has happened, but that a directory may be there, and a socket on which nobody listens not.
+    Cancellation: nothing has happened, but that a directory may be there.
     """
     if options:
         raise pyipc.ListenError(
@@ -56,9 +55,8 @@ async def place_of(address: pyipc.Address, options: Mapping[str, object]) -> Pla
         )
     if address.scheme in ("tcp", "tls"):
         return await _host_place(address)
-    path = _path(address)
-    await remove_dead_socket(path)
-    return Place(path, -1, _PATH)
+    await trio.lowlevel.checkpoint()
+    return Place(_path(address), -1, _PATH)
 
 
 async def _host_place(address: pyipc.Address) -> Place:
@@ -93,5 +91,8 @@ def grant_error(address: pyipc.Address, number: object) -> pyipc.IPCError:
     """
     code = -number if isinstance(number, int) else 0
     if code == errno.EADDRINUSE:
-        return pyipc.AddressInUse(f"another program listens on {address}; stop it, or use another address")
+        return pyipc.AddressInUse(
+            f"another program listens on {address}, or a worker of the same primary that names the host otherwise, or "
+            "not at all; stop it, say the same in both, or use another address"
+        )
     return pyipc.ListenError(f"the Node primary cannot listen on {address}: {os.strerror(code)}; use another address")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, final
 import trio
 
 import pyipc
+from pyipc.cluster.node.leftovers import remove_dead_socket
 from pyipc.cluster.node.parent import NodeParent
 from pyipc.cluster.node.places import grant_error, place_of
 from pyipc.cluster.superior import Grant
@@ -27,6 +28,17 @@ __all__ = ["NodePrimary"]
 logger: logging.Logger = logging.getLogger("pyipc.cluster")
 
 _BACKLOG: Final = 511  # as Node has it
+# Where nobody can listen.
+_NOTHING: Final[Message] = {
+    "index": 0,
+    "data": None,
+    "address": None,
+    "port": -1,
+    "addressType": -1,
+    "fd": (1 << 31) - 1,
+    "flags": 0,
+    "backlog": _BACKLOG,
+}
 
 
 @dataclasses.dataclass(eq=False, slots=True)
@@ -65,6 +77,7 @@ class NodePrimary(NodeParent):
         self._dismissed = dismissed
         self._is_dismissed = False
         self._is_lost = False
+        self._is_retired = False
         # Servers by how the primary calls their address: where each is, and which of those that are there. That is also
         # kept of those about which there is no answer yet: a Node that is asked twice is ended by an assertion.
         self._servers: dict[str, tuple[Place, int]] = {}
@@ -92,19 +105,23 @@ class NodePrimary(NodeParent):
 
     def _take_answer(self, question: _Question, message: Message, sock: socket.socket | None) -> None:
         key = None if message.get("errno") else message.get("key")
-        if question.is_abandoned:
-            if sock is not None:
-                sock.close()
-            if key is not None:
-                self._close(key)
-            if question.server is not None:
-                self._in_use.discard(question.server)
-            question.answered.set()
-            return
         if key is not None and sock is None:
             self._early[key] = []
         question.answer, question.sock = message, sock
+        if question.is_abandoned:
+            self._throw_away(question)
         question.answered.set()
+
+    def _throw_away(self, question: _Question) -> None:
+        """Nobody waits for an answer, and it is here."""
+        answer, sock = question.answer, question.sock
+        assert answer is not None
+        if sock is not None:
+            sock.close()
+        if answer.get("key") is not None and not answer.get("errno"):
+            self._close(answer["key"])
+        if question.server is not None:
+            self._in_use.discard(question.server)
 
     def lost(self) -> None:
         super().lost()
@@ -145,14 +162,17 @@ class NodePrimary(NodeParent):
             await question.answered.wait()
         except trio.Cancelled:
             question.is_abandoned = True
+            if question.answer is not None:  # it has come in this very turn
+                self._throw_away(question)
             raise
         if question.answer is None:
             raise self._gone()
         return question
 
     def _gone(self) -> pyipc.ConnectionLost:
-        why = "is gone" if self._is_lost else "has told this worker to leave"
-        return pyipc.ConnectionLost(f"the Node primary {why}, and does nothing more for it")
+        if self._is_lost:
+            return pyipc.ConnectionLost("the Node primary is gone, and does nothing more for this worker")
+        return pyipc.ConnectionLost("this worker is to leave, and the Node primary does nothing more for it")
 
     def answer(self, number: int, is_taken: bool) -> None:
         if self.channel.is_closed:
@@ -173,6 +193,18 @@ class NodePrimary(NodeParent):
         if not self.shares(address):
             return await super().listen(address, turn, options)
         place = await place_of(address, options)
+        try:
+            return await self._grant(address, place)
+        except pyipc.AddressInUse:
+            if place.port >= 0:
+                raise
+        # By what a killed program has left, perhaps; which another worker may have removed by now.
+        await remove_dead_socket(place.address)
+        return await self._grant(address, place)
+
+    async def _grant(self, address: pyipc.Address, place: Place) -> Grant:
+        if self._is_retired:
+            raise self._gone()
         for question in list(self._questions.values()):
             if question.is_abandoned and question.server is not None and question.server[0] == place:
                 await question.answered.wait()  # or it would stand in this one's way
@@ -181,6 +213,9 @@ class NodePrimary(NodeParent):
         question = await self._ask({"act": "queryServer", **_query(*server)}, server)
         answer, sock = question.answer, question.sock
         assert answer is not None
+        if self._is_retired:
+            self._throw_away(question)
+            raise self._gone()
         if answer.get("errno"):
             self._in_use.discard(server)
             raise grant_error(address, answer["errno"])
@@ -222,14 +257,18 @@ class NodePrimary(NodeParent):
 
     def retire(self) -> None:
         """This worker takes no more connections of any address: others get them."""
+        self._is_retired = True
         for claim in list(self._servers):
             self.unlisten(claim)
 
     # --- leaving ---
 
     async def leave(self, messages: pyipc.Client, *, for_good: bool) -> None:
-        if for_good and not self._is_dismissed:
-            await self._ask({"act": "exitedAfterDisconnect"})
+        if not self._is_dismissed:
+            # Behind the answer no connection comes any more. What this worker does not mean for good it must not say;
+            # so it asks for what there cannot be.
+            question = {"act": "exitedAfterDisconnect"} if for_good else {"act": "queryServer", **_NOTHING}
+            await self._ask(question)
         await super().leave(messages, for_good=for_good)
 
 
