@@ -1,4 +1,4 @@
-"""Servers of Node workers on their way: closed before they listen, on ports of the system's choice, without descriptors."""
+"""Servers of Node workers on their way: closed early, on ports of the system's choice, with no descriptors left."""
 
 from __future__ import annotations
 

@@ -266,7 +266,7 @@ async def test_a_worker_runs_python_or_node_and_not_both() -> None:
             await primary.fork(node=OBEDIENT, exec="tests.cluster.programs.basic:main")
     with pytest.raises(ValueError, match="either exec"):
         cluster.Cluster(OBEDIENT, exec="tests.cluster.programs.basic:main")
-    with pytest.raises(ValueError, match="say node='x.js'"):
+    with pytest.raises(ValueError, match=r"say node='x\.js'"):
         cluster.Cluster(exec="x.js")
 
 
