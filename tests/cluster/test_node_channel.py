@@ -20,6 +20,7 @@ import pyipc
 from pyipc.cluster.node.channel import NodeChannel
 from tests.battery.leaks import leak_gate, resident_size
 from tests.cluster.diary import PATIENCE
+from tests.conformance.sides import until
 from tests.conftest import CANNOT_RUN
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 LIMIT = 1_000_000
+ONLINE = {"cmd": "NODE_CLUSTER", "act": "online", "seq": 0}
 
 
 class Crowded(socket.socket):
@@ -52,6 +54,7 @@ class Ends:
         link: What programs say over it.
         other: The socket at the other end.
         received: What no program is to hear of, with the socket that came along.
+        running: Of the channel's own task.
     """
 
     def __init__(self, kind: type[socket.socket], buffer_size: int | None) -> None:
@@ -62,9 +65,15 @@ class Ends:
         self.received: list[tuple[Any, socket.socket | None]] = []
         self.channel = NodeChannel(kind(fileno=own.detach()), "a test", self._note, max_message_size=LIMIT, pid=7)
         self.link = self.channel.link
+        self.running = trio.CancelScope()
         self.other = trio.socket.from_stdlib_socket(other)
         self._rest = b""
         self._carried: list[int] = []
+
+    async def run(self) -> None:
+        """Do what the channel does by itself."""
+        with self.running:
+            await self.channel.run()
 
     def _note(self, message: Any, sock: socket.socket | None) -> None:
         self.received.append((message, sock))
@@ -118,7 +127,7 @@ async def ends(kind: type[socket.socket] = socket.socket, buffer_size: int | Non
     async with leak_gate():
         made = Ends(kind, buffer_size)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(made.channel.run)
+            nursery.start_soon(made.run)
             yield made
             await made.link.aclose()
         made.other.close()
@@ -203,6 +212,73 @@ async def test_a_line_that_is_too_long_is_a_frame_that_is_too_long_and_is_not_ga
         assert LIMIT < len(found) < LIMIT + 1_000_000
         assert b"\x0c" not in found
         nursery.cancel_scope.cancel()
+
+
+# --- while nobody receives ---
+
+
+async def test_what_is_nodes_own_is_told_although_what_is_before_it_was_not_received() -> None:
+    async with ends() as end:
+        await end.say("first")
+        assert await end.frames(1) == [("message", "first")]
+        with trio.fail_after(PATIENCE):
+            await end.say(*[[number, "x" * 1000] for number in range(1000)], ONLINE)
+            await until(lambda: end.received == [(ONLINE, None)])
+        assert [data[0] for _, data in await end.frames(1000)] == list(range(1000))
+
+
+async def test_who_says_too_much_that_is_not_received_is_read_no_further() -> None:
+    async with ends() as end, trio.open_nursery() as nursery:
+        written = 0
+
+        async def flood() -> None:
+            nonlocal written
+            for number in range(200):
+                await end.say([number, "x" * 65_536])
+                written += 1
+
+        await end.say("first")
+        assert await end.frames(1) == [("message", "first")]
+        nursery.start_soon(flood)
+        last = 0
+        while not end.channel.is_behind or written != last:
+            last = written
+            await trio.sleep(0.3)
+        assert 128 <= written < 145  # what is kept for programs, and what was read and written beyond
+        assert [data[0] for _, data in await end.frames(200)] == list(range(200))
+
+
+async def test_what_is_there_is_received_in_order_although_the_channel_does_nothing_by_itself_any_more() -> None:
+    async with ends() as end:
+        await end.say("first")
+        assert await end.frames(1) == [("message", "first")]
+        with trio.fail_after(PATIENCE):
+            await end.say(*range(10), ONLINE)
+            await until(lambda: bool(end.received))
+            end.running.cancel()
+            await end.say(*range(10, 20))
+        assert await end.frames(20) == [("message", number) for number in range(20)]
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_messages_stay_in_order_whoever_reads_them(seed: int) -> None:
+    chance = random.Random(seed)
+    told: list[int] = []
+    async with ends(buffer_size=5_000) as end, trio.open_nursery() as nursery:
+
+        async def write() -> None:
+            for number in range(300):
+                await end.say([number, "x" * chance.choice([0, 100, 3000])])
+
+        nursery.start_soon(write)
+        with trio.fail_after(PATIENCE):
+            while len(told) < 300:
+                found = b""
+                while not found.endswith(b"\x0c"):
+                    found += await end.link.receive()
+                told += [json.loads(each)["data"][0] for each in found.split(b"\x0c")[:-1]]
+                await trio.sleep(chance.choice([0, 0, 0.05]))  # some of it is read ahead meanwhile
+    assert told == list(range(300))
 
 
 # --- Node's own ---

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,7 +12,7 @@ import pyipc
 from pyipc import cluster
 from tests.battery.leaks import resident_size
 from tests.cluster.diary import PATIENCE, QUICK
-from tests.cluster.node_workers import ANSWERING, NEEDS_NODE, OBEDIENT, heard, made, obedient, run
+from tests.cluster.node_workers import ANSWERING, NEEDS_NODE, OBEDIENT, heard, made, obedient, run, script
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -147,6 +148,22 @@ async def test_what_node_would_take_for_its_own_cannot_be_sent_and_says_so(data:
                 await send
         await worker.send("the end")
         assert await heard(diary) == ["the end"]
+
+
+async def test_what_cannot_be_sent_to_a_node_worker_is_broadcast_to_nobody() -> None:
+    primary, diary = made()
+    async with primary:
+        python = await primary.fork("python", exec="tests.cluster.programs.basic:main")
+        node = await primary.fork("node")
+        with pytest.raises(pyipc.LocalProtocolError, match="begins with NODE_"):
+            await primary.broadcast("message", {"cmd": "NODE_x"})
+        with pytest.raises(pyipc.PeerLacksFeature, match="have no attachments"):
+            await primary.broadcast("message", "with more", attachments=[b"abc"])
+        for worker in (python, node):
+            await worker.send("the end")
+        await heard(diary, 2)
+        assert [each.data for each in diary.of("message", "python")] == [["echo", "the end"]]
+        assert [each.data for each in diary.of("message", "node")] == ["the end"]
 
 
 #: What stands where something else is meant to.
@@ -401,6 +418,35 @@ async def test_a_worker_that_answers_no_requests_cannot_be_asked_and_gets_no_job
         with trio.fail_after(PATIENCE):
             assert {await job.result() for job in jobs} == {able.pid}
         assert not diary.of("message")
+
+
+LATE = """
+    process.on('message', ({type, data, introduce}) => {
+        if (introduce) process.send({type: 'pyipc.hello', data: {versions: [1]}});
+        if (type === 'pyipc.request') process.send({type: 'pyipc.reply', data: {call: data.call, data: 'done'}});
+    });
+"""
+
+
+async def test_jobs_reach_one_who_introduces_itself_when_it_is_ready_already(tmp_path: Path) -> None:
+    primary, _ = made(script(tmp_path, LATE))
+    async with primary:
+        worker = await primary.fork()
+        job = await primary.submit("work")
+        await worker.send({"introduce": True})
+        with trio.fail_after(PATIENCE):
+            assert await job.result() == "done"
+
+
+async def test_jobs_reach_one_whose_introduction_is_read_after_it_was_found_to_be_ready() -> None:
+    primary, _ = made(ANSWERING)
+    # What it says first and that it is ready are there at once then.
+    primary.on("online", lambda _: time.sleep(0.3))
+    async with primary:
+        job = await primary.submit("add", [20, 22])
+        await primary.fork()
+        with trio.fail_after(PATIENCE):
+            assert await job.result() == 42
 
 
 async def test_jobs_survive_the_kill_of_the_node_worker_that_has_them() -> None:

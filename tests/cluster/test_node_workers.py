@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -233,6 +234,7 @@ async def test_one_that_ends_at_once_has_failed(code: str, told: str, tmp_path: 
     [
         ({"node": "no such file.js"}, "there is no such file for Node"),
         ({"node": OBEDIENT, "node_executable": "no-such-node"}, "there is no program 'no-such-node'"),
+        ({"node": OBEDIENT, "node_executable": "true"}, "see whether node_executable is Node"),
     ],
 )
 async def test_what_is_not_there_is_said(settings: dict[str, Any], told: str) -> None:
@@ -243,12 +245,29 @@ async def test_what_is_not_there_is_said(settings: dict[str, Any], told: str) ->
         assert not primary.workers
 
 
+async def test_node_is_found_beside_the_present_directory_and_started_in_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("bin", "app"):
+        (tmp_path / name).mkdir()
+    executable = shutil.which("node")
+    assert executable is not None
+    (tmp_path / "bin" / "node").symlink_to(executable)
+    shutil.copy(OBEDIENT, tmp_path / "app")
+    monkeypatch.chdir(tmp_path)
+    primary, _ = made("obedient.js", cwd="app", node_executable="bin/node")
+    async with primary:
+        assert (await primary.fork()).is_ready
+
+
 async def test_a_worker_runs_python_or_node_and_not_both() -> None:
     async with cluster.Cluster("tests.cluster.programs.basic:main", **QUICK) as primary:
         with pytest.raises(ValueError, match="either exec"):
             await primary.fork(node=OBEDIENT, exec="tests.cluster.programs.basic:main")
     with pytest.raises(ValueError, match="either exec"):
         cluster.Cluster(OBEDIENT, exec="tests.cluster.programs.basic:main")
+    with pytest.raises(ValueError, match=r"say node='x\.js'"):
+        cluster.Cluster(exec="x.js")
 
 
 @pytest.mark.parametrize("first", ["python", "node"])

@@ -61,6 +61,15 @@ MUTANTS: Final = (
         "test_a_line_that_is_too_long_is_a_frame_that_is_too_long_and_is_not_gathered_for_ever",
     ),
     Mutant(
+        name="only-as-far-as-programs-listen",
+        mistake="while a handler takes its time nothing is read that Node itself says behind messages",
+        file="pyipc/cluster/node/channel.py",
+        old="            nursery.start_soon(self._read_ahead)\n",
+        new="",
+        caught_by="tests/cluster/test_node_channel.py::"
+        "test_what_is_nodes_own_is_told_although_what_is_before_it_was_not_received",
+    ),
+    Mutant(
         name="answers-to-who-does-not-read",
         mistake="answers pile up for somebody who asks again and again, and reads nothing",
         file="pyipc/cluster/node/channel.py",
