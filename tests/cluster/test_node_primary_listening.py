@@ -147,7 +147,8 @@ async def test_an_address_that_is_taken_is_an_error(policy: int) -> None:
         assert (await node.told({"serve http": "unix:/nowhere/at/all"}))["failed"] in ("ListenError", "UnsafePath")
 
 
-async def test_nobody_is_turned_away_while_workers_come_and_go() -> None:
+@pytest.mark.parametrize("how", ["leave", "disconnect", "SIGTERM"])
+async def test_nobody_is_turned_away_while_workers_come_and_go(how: str) -> None:
     port = free_port()
     answers: collections.Counter[str] = collections.Counter()
     async with node_program() as node:
@@ -166,10 +167,49 @@ async def test_nobody_is_turned_away_while_workers_come_and_go() -> None:
             for old, new in (("a", "c"), ("b", "d"), ("c", "e")):
                 await node.fork(new)
                 await node.told({"serve http": f"tcp://127.0.0.1:{port}"}, new)
-                await node.send("leave", old)
+                match how:
+                    case "leave":
+                        await node.send("leave", old)
+                    case "disconnect":
+                        await node.ask("disconnect", name=old)
+                    case _:
+                        await node.ask("kill", name=old, signal=how)
                 await node.wait_for("exit", name=old)
             is_over.set()
     assert set(answers) == {"python"}
+
+
+@pytest.mark.parametrize("end", ["return", "fail"])
+async def test_who_waits_for_a_worker_that_ends_is_served_by_another(end: str) -> None:
+    """Also where its program takes nobody, and ends without closing what it listens on."""
+    port = free_port()
+    async with node_program() as node:
+        await node.fork("idle")
+        await node.told({"listen and serve nobody": f"tcp://127.0.0.1:{port}"}, "idle")
+        async with trio.open_nursery() as nursery:
+            answers: list[str] = []
+
+            async def ask() -> None:
+                answers.append(await fetched(port))
+
+            for _ in range(3):
+                nursery.start_soon(ask)
+            await node.told({"wait for somebody": None}, "idle")
+            await node.fork("web", program=WEB, args=[str(port)], executable=None)
+            await listening(node, "web")
+            await node.send({"end": end}, "idle")
+            exit = await node.wait_for("exit", name="idle")
+            assert exit["code"] == (0 if end == "return" else 1)
+    assert answers == ["node"] * 3
+
+
+async def test_what_is_opened_while_a_worker_leaves_is_refused() -> None:
+    async with node_program() as node:
+        await node.fork("one")
+        assert await node.told({"listen when you leave": f"tcp://127.0.0.1:{free_port()}"}) == "waiting"
+        await node.ask("kill", name="one", signal="SIGTERM")
+        assert (await node.heard())["failed"] == "ConnectionLost"
+        assert (await node.wait_for("exit", name="one"))["code"] == 0
 
 
 @both

@@ -29,6 +29,7 @@ class Program:
         self.nursery = nursery
         self.count = 0
         self.returning = trio.Event()
+        self.listeners: list[Any] = []
 
     async def hear(self, message: pyipc.Message[Any]) -> None:
         worker, send = self.worker, self.worker.send
@@ -70,6 +71,18 @@ class Program:
                 for _ in range(count):
                     await send({"big": "é😀" * size})
                 self.returning.set()
+            case {"listen and serve nobody": str(address)}:
+                self.listeners = await worker.open_listeners(address)
+                await send("listening")
+            case {"wait for somebody": _}:
+                await trio.sleep(0.3)  # in which Node hands over the first; the others wait with it
+                await send("waited")
+            case {"end": "return"}:
+                self.returning.set()
+            case {"end": "fail"}:
+                self.nursery.start_soon(self.fail)
+            case {"listen when you leave": str(address)}:
+                await self.nursery.start(self.listen_late, address)
             case "leave":
                 worker.disconnect()
             case "say goodbye when you leave":
@@ -164,6 +177,19 @@ class Program:
                 await listener.aclose()
             return True
         return scope.cancelled_caught
+
+    async def fail(self) -> None:
+        raise RuntimeError("as it was told to")
+
+    async def listen_late(self, address: str, *, task_status: trio.TaskStatus[None]) -> None:
+        async with self.worker.busy():
+            await self.worker.send("waiting")
+            task_status.started()
+            await self.worker.wait_draining()
+            try:
+                await self.worker.open_listeners(address)
+            except pyipc.IPCError as error:
+                await self.worker.send({"failed": type(error).__name__})
 
     async def serve_http(self, address: str, *, task_status: trio.TaskStatus[None]) -> None:
         async def answer(stream: trio.abc.Stream) -> None:
