@@ -359,22 +359,25 @@ async def test_what_was_sent_to_a_worker_that_is_about_to_leave_by_itself_arrive
         process.on('message', () => seen++);
         process.once('disconnect', () => require('fs').writeFileSync(message.path, String(seen)));
         process.send('blocked');
-        const end = Date.now() + 1000;
-        while (Date.now() < end);
+        const pause = new Int32Array(new SharedArrayBuffer(4));
+        while (!require('fs').existsSync(message.go)) Atomics.wait(pause, 0, 0, 10);
         cluster.worker.disconnect();
     """
-    path = tmp_path / "seen"
+    path, go = tmp_path / "seen", tmp_path / "go"
     async with obedient() as (_, worker, diary):
-        await run(worker, code, path=str(path))
+        await run(worker, code, path=str(path), go=str(go))
         await heard(diary)
         sent = 0
+        with trio.move_on_after(0.5):
+            while True:  # until so much waits here that sending waits; a cancelled send has sent nothing
+                await worker.send("x" * 60_000)  # of which two wait here, and are written one after the other
+                sent += 1
+        go.touch()
         with trio.fail_after(PATIENCE):
-            with pytest.raises(pyipc.ConnectionLost, match="nothing was sent"):
-                while True:
-                    await worker.send("x" * 10_000)
-                    sent += 1
             await worker.gone.wait()
-        assert sent > 10
+        with pytest.raises(pyipc.ConnectionLost, match="nothing was sent"):
+            await worker.send("late")
+        assert sent > 1
         assert path.read_text("utf-8") == str(sent)
         assert [(each.code, each.voluntary) for each in diary.of("exit")] == [(0, True)]
 
