@@ -37,6 +37,16 @@ hypothesis.settings.register_profile("dev", deadline=None, max_examples=100 * SC
 hypothesis.settings.register_profile("ci", deadline=None, max_examples=100 * SCALE, derandomize=True, print_blob=True)
 
 
+#: For tests with Node programs on Node's own channel.
+needs_node_channel = (
+    pytest.mark.skip(reason=f"{CANNOT_RUN} only Node can make its channel on Windows")
+    if sys.platform == "win32"
+    else pytest.mark.skipif(
+        shutil.which("node") is None, reason="node is not installed; on Debian: apt-get install nodejs npm"
+    )
+)
+
+
 def is_wine() -> bool:
     """Whether this is Wine rather than Windows; see `./run wine`."""
     return sys.platform == "win32" and hasattr(ctypes.WinDLL("ntdll"), "wine_get_version")

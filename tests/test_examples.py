@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import signal
 import sys
 import textwrap
@@ -15,6 +14,7 @@ import pytest
 import trio
 
 from pyipc.transports.safe_paths import default_directories
+from tests.conftest import needs_node_channel
 
 if TYPE_CHECKING:
     import subprocess
@@ -62,8 +62,7 @@ async def run(
 
 
 def marks(program: str) -> list[pytest.MarkDecorator]:
-    missing = program in WITH_NODE and shutil.which("node") is None
-    return [pytest.mark.skipif(missing, reason="node is not installed; on Debian: apt-get install nodejs npm")]
+    return [needs_node_channel] if program in WITH_NODE else []
 
 
 @pytest.mark.parametrize("program", [pytest.param(each, marks=marks(each)) for each in PROGRAMS])

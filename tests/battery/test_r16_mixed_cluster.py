@@ -14,7 +14,6 @@ import json
 import math
 import os
 import random
-import shutil
 import signal
 import sys
 from pathlib import Path
@@ -30,7 +29,7 @@ from tests.battery.leaks import leak_gate
 from tests.battery.ledger import Entry, Ledger, digest_of
 from tests.battery.sizes import sized
 from tests.cluster.diary import PATIENCE, ROOT, Diary, children
-from tests.conftest import CANNOT_RUN
+from tests.conftest import CANNOT_RUN, needs_node_channel
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,9 +38,7 @@ if TYPE_CHECKING:
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason=f"{CANNOT_RUN} it looks at /proc, and sends signals"),
-    pytest.mark.skipif(
-        shutil.which("node") is None, reason="node is not installed; on Debian: apt-get install nodejs npm"
-    ),
+    needs_node_channel,
     pytest.mark.time_limit(240),
 ]
 

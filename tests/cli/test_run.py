@@ -7,7 +7,6 @@ import datetime
 import json
 import os
 import re
-import shutil
 import signal
 import sys
 from typing import TYPE_CHECKING
@@ -22,15 +21,12 @@ from tests.cli.processes import ROOT, SCRIPT, needs_script, run, start
 from tests.cli.terminal import start_in_terminal
 from tests.cli.test_docs import parsers
 from tests.cluster.foreground import PROGRAMS, WORKERS_PATIENCE
-from tests.conftest import CANNOT_RUN
+from tests.conftest import CANNOT_RUN, needs_node_channel
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 needs_signals = pytest.mark.skipif(sys.platform == "win32", reason=f"{CANNOT_RUN} there are no signals to send")
-needs_node = pytest.mark.skipif(
-    shutil.which("node") is None, reason="node is not installed; on Debian: apt-get install nodejs npm"
-)
 #: Says something to whoever connects, after a while.
 SERVER_JS = """
 const net = require('node:net');
@@ -163,7 +159,7 @@ async def test_a_policy_decides_who_gets_a_connection() -> None:
 
 
 @needs_signals
-@needs_node
+@needs_node_channel
 async def test_node_programs_share_a_port_and_finish_what_they_have(tmp_path: Path) -> None:
     (tmp_path / "server.js").write_text(SERVER_JS, "utf-8")
     arguments = ["server.js", "--workers", "2", "--env", "GREETING=hello", "--json", "--", "there"]

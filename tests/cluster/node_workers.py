@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import sys
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +11,7 @@ import trio
 
 from pyipc import cluster
 from tests.cluster.diary import PATIENCE, QUICK, Diary
-from tests.conftest import CANNOT_RUN
+from tests.conftest import needs_node_channel
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -25,10 +23,7 @@ OBEDIENT = str(PROGRAMS / "obedient.js")
 ANSWERING = str(PROGRAMS / "answering.js")
 
 NEEDS_NODE: Any = [
-    pytest.mark.skipif(sys.platform == "win32", reason=f"{CANNOT_RUN} only Node can make its channel on Windows"),
-    pytest.mark.skipif(
-        shutil.which("node") is None, reason="node is not installed; on Debian: apt-get install nodejs npm"
-    ),
+    needs_node_channel,
     pytest.mark.usefixtures("nothing_is_left"),
 ]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import sys
 from typing import TYPE_CHECKING
 
@@ -12,6 +11,7 @@ import pytest
 import trio
 
 from tests.cli.processes import ROOT, environment
+from tests.conftest import needs_node_channel
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,8 +52,7 @@ def runs(page: str) -> dict[str, str]:
 
 
 def marks(page: str, program: str) -> list[pytest.MarkDecorator]:
-    missing = "node=" in programs(page)[program] and shutil.which("node") is None
-    return [pytest.mark.skipif(missing, reason="node is not installed; on Debian: apt-get install nodejs npm")]
+    return [needs_node_channel] if "node=" in programs(page)[program] else []
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +11,7 @@ import trio
 from pyipc import cluster
 from tests.cluster.diary import QUICK, Diary
 from tests.conformance.sides import until
-from tests.conftest import CANNOT_RUN
+from tests.conftest import needs_node_channel
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,10 +19,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.usefixtures("nothing_is_left")
 
 needs_node = [
-    pytest.mark.skipif(sys.platform == "win32", reason=f"{CANNOT_RUN} only Node can make its channel on Windows"),
-    pytest.mark.skipif(
-        shutil.which("node") is None, reason="node is not installed; on Debian: apt-get install nodejs npm"
-    ),
+    needs_node_channel,
 ]
 KINDS = [
     pytest.param({"exec": "tests.cluster.programs.busy:main"}, id="python"),

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import sys
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +13,7 @@ import trio
 import pyipc
 from pyipc import cluster
 from tests.cluster.diary import PATIENCE, ROOT, Diary
-from tests.conftest import CANNOT_RUN
+from tests.conftest import needs_node_channel
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -33,10 +31,7 @@ SAYABLE: list[object] = [
 ]
 
 pytestmark = [
-    pytest.mark.skipif(sys.platform == "win32", reason=f"{CANNOT_RUN} only Node can make its channel on Windows"),
-    pytest.mark.skipif(
-        shutil.which("node") is None, reason="node is not installed; on Debian: apt-get install nodejs npm"
-    ),
+    needs_node_channel,
     pytest.mark.usefixtures("nothing_is_left"),
 ]
 

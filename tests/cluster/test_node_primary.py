@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import sys
 from typing import TYPE_CHECKING, Any
@@ -13,14 +12,13 @@ import trio
 
 from tests.cluster.node_primary import PROGRAMS, node_program
 from tests.cluster.processes import Watched
-from tests.conftest import CANNOT_RUN
+from tests.conftest import needs_node_channel
 
 if TYPE_CHECKING:
     from tests.cluster.node_primary import Kind
 
 pytestmark = [
-    pytest.mark.skipif(sys.platform == "win32", reason=f"{CANNOT_RUN} Node's channel cannot be spoken on Windows"),
-    pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed; on Debian: apt-get install nodejs"),
+    needs_node_channel,
     pytest.mark.usefixtures("nothing_is_left"),
 ]
 #: What Node says of one that was to leave; of children it says nothing.

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import collections
-import shutil
 import socket
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,14 +12,13 @@ import trio
 
 import pyipc
 from tests.cluster.node_primary import NodeProgram, node_program
-from tests.conftest import CANNOT_RUN
+from tests.conftest import needs_node_channel
 
 if TYPE_CHECKING:
     from tests.cluster.node_primary import Kind
 
 pytestmark = [
-    pytest.mark.skipif(sys.platform == "win32", reason=f"{CANNOT_RUN} Node's channel cannot be spoken on Windows"),
-    pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed; on Debian: apt-get install nodejs"),
+    needs_node_channel,
     pytest.mark.usefixtures("nothing_is_left"),
 ]
 WEB = Path(__file__).with_name("node") / "web.js"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import signal
 import sys
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,7 @@ import trio
 from pyipc import cluster
 from tests.cli.processes import PATIENCE
 from tests.cluster.foreground import running, started, step
-from tests.conftest import CANNOT_RUN, is_wine
+from tests.conftest import CANNOT_RUN, is_wine, needs_node_channel
 
 if TYPE_CHECKING:
     import threading
@@ -22,9 +21,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 pytestmark = pytest.mark.skipif(is_wine(), reason=f"{CANNOT_RUN} Wine does not tell of changes")
-needs_node = pytest.mark.skipif(
-    shutil.which("node") is None, reason="node is not installed; on Debian: apt-get install nodejs npm"
-)
 needs_signals = pytest.mark.skipif(sys.platform == "win32", reason=f"{CANNOT_RUN} there are no signals to send")
 
 
@@ -134,7 +130,7 @@ def test_of_any_other_program_those_of_python_count(target: str | None) -> None:
 
 
 @needs_signals
-@needs_node
+@needs_node_channel
 @pytest.mark.parametrize("how", [{"target": "changing.js"}, {"target": None, "node": "changing.js"}])
 async def test_a_change_of_a_node_program_leads_to_a_reload(tmp_path: Path, how: dict[str, Any]) -> None:
     source = tmp_path / "changing.js"

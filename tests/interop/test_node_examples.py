@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
-from tests.conftest import CANNOT_RUN
+from tests.conftest import needs_node_channel
 from tests.interop.node import node_environment
 
 if TYPE_CHECKING:
@@ -68,8 +67,7 @@ async def test_examples(modules: Path, unix: Place, server: str, client: str) ->
             await process.stdout.aclose()
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason=f"{CANNOT_RUN} only Node can make its channel on Windows")
-@pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed; on Debian: apt-get install nodejs npm")
+@needs_node_channel
 async def test_a_node_program_has_a_worker_in_python() -> None:
     environment = {**os.environ, "PYTHON": sys.executable, "PYTHONPATH": str(ROOT)}
     with trio.fail_after(40):
