@@ -10,7 +10,8 @@
 //     channel.handle('find', (name, signal) => find(name, signal)); // an AbortSignal: the other side waits no more
 //     channel.on('config', (data) => {});                          // a named event; any number of functions
 //     channel.emit('progress', {done: 0.5});                       // returns what send() returns
-//     await channel.request('next', {}, {timeout: 5000});          // milliseconds; without it as long as the channel lives
+//     await channel.request('next', {}, {timeout: 5000});          // milliseconds; without it, or with 0, null or Infinity,
+//                                                                  // as long as the channel lives
 //     channel.ready();                                             // for wait_ready=True
 //
 // What is thrown by a handler is an error for whoever has asked, of the code `handler-failed`. A request that fails
@@ -20,6 +21,7 @@
 // messages of this file as well, and must skip those whose `type` is a string that begins with `pyipc.`.
 // It listens for messages, so a worker lives until it is disconnected. Handlers belong before the first `await`.
 
+const LONGEST_TIMER = 2 ** 31 - 1; // milliseconds, beyond which Node takes 1 for it
 const channels = new WeakMap(); // numbers of calls may be used once, so there is one for each target
 
 module.exports = function channelTo(target) {
@@ -60,7 +62,7 @@ class Channel {
         this.#listeners.set(event, [...(this.#listeners.get(event) || []), listener]);
     }
 
-    emit(event, data, callback) {
+    emit(event, data, callback = () => {}) {
         return this.#target.send({type: 'pyipc.event', data: {event, data}}, callback);
     }
 
@@ -77,7 +79,7 @@ class Channel {
             // Throws, and so rejects, if the data has no form in JSON.
             this.#say('pyipc.request', {call, event, data}, (error) => error && fail('disconnected', error.message));
             this.#waiting.set(call, {resolve: (value) => settle(resolve, value), fail});
-            if (timeout !== undefined) {
+            if (timeout && timeout <= LONGEST_TIMER) {
                 timer = setTimeout(() => {
                     this.#say('pyipc.cancel', {call});
                     fail('timeout', `no answer to ${event} within ${timeout} ms`);
@@ -87,16 +89,19 @@ class Channel {
     }
 
     ready() {
-        this.#target.send({type: 'pyipc.ready'});
+        this.#say('pyipc.ready');
     }
 
-    // Without a callback a channel that is closed would be an 'error' event; here nobody waits any more.
+    // Without a callback, as in emit, a channel that is closed would be an 'error' event; here nobody waits any more.
     #say(type, data, callback = () => {}) {
         this.#target.send({type, data}, callback);
     }
 
     #hear(message) {
         const {type, data} = message || {}; // a message may be null, or a number
+        if (typeof data !== 'object' || data === null) {
+            return; // all that is for us has some
+        }
         switch (type) {
             case 'pyipc.event':
                 (this.#listeners.get(data.event) || []).forEach((listener) => listener(data.data));
@@ -131,7 +136,7 @@ class Channel {
             }
         } catch (error) {
             if (!abort.signal.aborted) {
-                this.#say('pyipc.error', {call, code: 'handler-failed', message: String(error?.message ?? error)});
+                this.#say('pyipc.error', {call, code: 'handler-failed', message: textOf(error)});
             }
         }
         this.#working.delete(call);
@@ -140,5 +145,13 @@ class Channel {
     #end() {
         this.#working.forEach((abort) => abort.abort());
         this.#waiting.forEach(({fail}) => fail('disconnected', 'the channel has ended'));
+    }
+}
+
+function textOf(error) {
+    try {
+        return String(error?.message ?? error);
+    } catch {
+        return 'the handler has thrown what cannot be told'; // an object without a prototype, say
     }
 }

@@ -62,6 +62,7 @@ async def test_what_a_handler_throws_is_an_error_of_the_one_who_has_asked() -> N
         for event, message in {
             "fail": "no luck",
             "fail with nothing": "null",
+            "fail beyond words": "the handler has thrown what cannot be told",
             "unspeakable": "Do not know how to serialize a BigInt",
             "ask the unspeakable": "Do not know how to serialize a BigInt",
             "twice": "there is a handler for add already",
@@ -114,6 +115,26 @@ async def test_the_worker_asks_and_is_answered() -> None:
         told = await worker.request("ask", ["never", None, {"timeout": 20}])
         assert told == ["timeout", "no answer to never within 20 ms", None]
         await cancelled.wait()
+
+
+async def test_no_timeout_is_as_long_as_it_takes() -> None:
+    router = pyipc.Router()
+
+    @router.on("slow")
+    async def slow(message: pyipc.Message[None]) -> str:
+        await trio.sleep(0.1)  # a timer of Node that has overflown is over by then
+        return "answered"
+
+    async with helped(router) as (_, worker):
+        assert await worker.request("ask patiently") == ["answered"] * 4
+
+
+async def test_frames_with_nothing_in_them_are_no_harm() -> None:
+    async with helped() as (_, worker):
+        for type in ("event", "request", "cancel", "reply", "error"):
+            for more in ({}, {"data": None}, {"data": 7}):
+                await worker.send({"type": f"pyipc.{type}", **more})
+        assert await worker.request("add", [1, 2]) == 3
 
 
 async def test_named_events_and_plain_messages_keep_apart() -> None:

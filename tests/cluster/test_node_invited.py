@@ -16,6 +16,7 @@ from tests.conftest import CANNOT_RUN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason=f"{CANNOT_RUN} there are no such sockets")
 
@@ -85,10 +86,13 @@ def test_a_descriptor_that_is_not_there_is_left_over(text: str) -> None:
 
 
 @posix
-def test_what_is_no_unix_stream_or_was_opened_here_is_no_channel() -> None:
+def test_what_is_no_unix_stream_or_was_opened_here_is_no_channel(tmp_path: Path) -> None:
     with contextlib.ExitStack() as stack:
         datagrams, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
         stack.enter_context(other)
+        listening = socket.socket(socket.AF_UNIX)
+        listening.bind(str(tmp_path / "s"))
+        listening.listen()
         own, another = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         stack.enter_context(another)
         stack.enter_context(own)
@@ -96,6 +100,7 @@ def test_what_is_no_unix_stream_or_was_opened_here_is_no_channel() -> None:
         os.set_inheritable(file.fileno(), True)
         descriptors = [
             stack.enter_context(inherited(datagrams)),
+            stack.enter_context(inherited(listening)),
             stack.enter_context(inherited(socket.create_server(("127.0.0.1", 0)))),
             file.fileno(),
             own.fileno(),  # as all that Python opens it would not have been inherited

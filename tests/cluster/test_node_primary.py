@@ -145,6 +145,46 @@ async def test_what_is_nodes_own_reaches_no_program_and_harms_none(kind: Kind) -
 
 
 @both
+@pytest.mark.parametrize("args", [[], ["late"]])
+async def test_what_cannot_be_read_is_left_out_and_told(kind: Kind, args: list[str]) -> None:
+    deep: list[Any] = []
+    for _ in range(100):
+        deep = [deep]
+    async with node_program() as node:
+        await node.fork(kind=kind, args=args)
+        for message in (
+            {"type": "pyipc." + "x" * 3_000, "data": 1},
+            {"type": "pyipc.event"},
+            {"type": "pyipc.event", "data": {"event": "x" * 300}},
+            deep,
+        ):
+            await node.send(message)
+        assert await node.told({"echo": 1}) == {"echo": 1}
+    name = {"worker": "the Node primary", "child": "the Node parent"}[kind]
+    assert f"{name} has sent an event without a good name; it is left out" in node.stderr
+    assert node.stderr.count("the frame was skipped") == 2
+
+
+@both
+@pytest.mark.parametrize(
+    ("message", "why"),
+    [
+        ({"type": "pyipc.reply", "data": {"call": 77}}, "the peer answered call 77, which was never made"),
+        ({"type": "pyipc.request"}, "the peer sent a malformed pyipc.request frame"),
+        ({"type": "pyipc.goodbye"}, "the peer closed"),
+    ],
+)
+async def test_what_ends_the_channel_is_a_failure_that_says_why(kind: Kind, message: object, why: str) -> None:
+    async with node_program() as node:
+        await node.fork(kind=kind)
+        await node.told({"echo": 1})
+        await node.send(message)
+        assert (await node.wait_for("exit", name="one"))["code"] == 1
+    name = {"worker": "the Node primary", "child": "the Node parent"}[kind]
+    assert f"ClusterError: the channel to {name} was closed: {why}" in node.stderr
+
+
+@both
 async def test_what_a_node_program_cannot_do_is_an_error_at_once(kind: Kind) -> None:
     async with node_program() as node:
         await node.fork(kind=kind)

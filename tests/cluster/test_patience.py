@@ -9,7 +9,7 @@ import pytest
 import trio
 import trio.testing
 
-from pyipc.cluster.node.patience import PatientLink, event_of
+from pyipc.cluster.node.patience import PatientLink, event_name_in
 from pyipc.transports import Peer, memory_link_pair
 
 if TYPE_CHECKING:
@@ -53,12 +53,13 @@ async def nothing_comes(link: PatientLink) -> None:
         (frame("pyipc.request", 1), None),
         (b'{"type":7}\x0c', None),
         (b'{"type":', None),
+        (b'{"type":"pyipc.' + b"x" * 3_000 + b'"}\x0c', None),
         (b"\xff\x0c", None),
         (b"x" * 5_000, None),
     ],
 )
 def test_the_name_of_what_is_in_a_frame(text: bytes, event: str | None) -> None:
-    assert event_of(text) == event
+    assert event_name_in(text) == event
 
 
 async def test_each_message_waits_for_a_handler_of_its_name_and_all_behind_it_wait_with_it() -> None:
@@ -93,6 +94,14 @@ async def test_answers_pass_what_waits() -> None:
     assert await received(link) == REPLY + ERROR
     link.settle()
     assert await received(link) == frame("message", 1) + frame("message", 2)
+
+
+async def test_of_what_cannot_be_told_whether_it_is_an_answer_it_is_none() -> None:
+    link, node = made()
+    link.begin(lambda event: link.taking(event))
+    await node.send(frame("pyipc." + "x" * 3_000) + REPLY)
+    assert await received(link) == REPLY
+    assert await received(link) == frame("pyipc." + "x" * 3_000)
 
 
 @pytest.mark.parametrize("wake", ["taking", "settle"])

@@ -214,13 +214,18 @@ class NodePeer:
         async for chunk in stream:
             self._stderr += chunk
 
+    @property
+    def stderr(self) -> str:
+        """What was written to its standard error so far."""
+        return self._stderr.decode(errors="replace")
+
     def _announce(self) -> None:
         self._news.set()
         self._news = trio.Event()
 
     def _story(self, headline: str) -> str:
         reports = "\n".join(f"  {report}" for report in self.reports[-40:])
-        return f"{headline}\nlast reports:\n{reports}\nstderr:\n{self._stderr.decode(errors='replace')}"
+        return f"{headline}\nlast reports:\n{reports}\nstderr:\n{self.stderr}"
 
 
 async def start_node(nursery: trio.Nursery, modules: Path, directory: Path) -> NodePeer:

@@ -443,6 +443,8 @@ class NodeChannel:
                 self.tell({"cmd": "NODE_SOCKET_ALL_CLOSED", "key": key})
             case {"cmd": "NODE_SOCKET_GET_COUNT", "key": key}:
                 self.tell({"cmd": "NODE_SOCKET_COUNT", "key": key, "count": 0})
+            case {"type": "pyipc.event"}:
+                logger.warning("%s has sent an event without a good name; it is left out", self.link.peer.address)
             case _:
                 self._received(message, None)
         return None

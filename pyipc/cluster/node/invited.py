@@ -103,5 +103,6 @@ def _is_channel(descriptor: int, platform: str) -> bool:
         # What this process has opened itself, under the number of what is gone, is inherited by nobody.
         if stat.S_ISSOCK(kind) and os.get_inheritable(descriptor):
             with socket.socket(fileno=os.dup(descriptor)) as sock:
+                sock.getpeername()  # what only listens has none, which is an error
                 return (sock.family, sock.type) == (socket.AF_UNIX, socket.SOCK_STREAM)
     return False

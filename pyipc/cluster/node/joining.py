@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from contextlib import asynccontextmanager, nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 __all__ = ["join_node"]
 
+# How a channel ends of which nothing was wrong.
+_USUAL_ENDS: Final = ("eof", "lost", "closed", "finished")
+
 
 @asynccontextmanager
 async def join_node(told: NodeInvitation, router: pyipc.Router | None) -> AsyncIterator[NodeWorker]:
@@ -44,7 +47,7 @@ async def join_node(told: NodeInvitation, router: pyipc.Router | None) -> AsyncI
         The worker.
 
     Raises:
-        ClusterError: The channel cannot be spoken.
+        ClusterError: The channel cannot be spoken; or, in the end, something in it could not be, and has ended it.
 
     Cancellation: ends at once.
     """
@@ -67,7 +70,11 @@ async def join_node(told: NodeInvitation, router: pyipc.Router | None) -> AsyncI
         else NodeParent(sock, invited.max_frame_size)
     )
 
+    faults: list[str] = []
+
     def lost(ended: pyipc.Disconnected) -> None:
+        if ended.code not in _USUAL_ENDS:
+            faults.append(f"the channel to {primary.name} was closed: {ended.message}")
         primary.lost()
         # A worker without its primary ends, as in Node. To a child it is all that Node can say to have it finish.
         orphaned.set() if told.is_worker else dismissed()
@@ -106,14 +113,16 @@ async def join_node(told: NodeInvitation, router: pyipc.Router | None) -> AsyncI
             primary.mailbox.close()
             primary.channel.close()
         nursery.cancel_scope.cancel()
+    if faults:
+        raise ClusterError(faults[0])  # else this process would end as if all were well
 
 
 def _options(invited: Invitation) -> dict[str, Any]:
     """Options for the client of a Node program.
 
     That program may know nothing of requests, and would not even say so: so they have a time-out, as elsewhere. Names
-    of events go within messages, where none is harmful to Node.
+    of events go within messages, where none is harmful to Node. What it says and cannot be read is left out.
     """
     options = control.channel_options(invited.max_frame_size)
     del options["request_timeout"]
-    return options | {"unsafe_names": True, "close_timeout": LAST_WORDS}
+    return options | {"unsafe_names": True, "malformed": "skip", "close_timeout": LAST_WORDS}

@@ -16,12 +16,12 @@ from __future__ import annotations
 import json
 from typing import Any, Final, cast
 
-__all__ = ["DELIMITER", "INTERNAL_PREFIX", "Message", "as_frame", "as_lines", "is_internal", "is_reserved", "line"]
+__all__ = ["DELIMITER", "Message", "as_frame", "as_lines", "is_internal", "is_reserved", "line"]
 
 Message = dict[str, Any]
 
-#: How ``cmd`` begins in messages that are Node's own; it has to go on behind that.
-INTERNAL_PREFIX: Final = "NODE_"
+# How ``cmd`` begins in messages that are Node's own; it has to go on behind that.
+_INTERNAL_PREFIX: Final = "NODE_"
 
 #: Ends a frame of pyipc, and never stands inside of one.
 DELIMITER: Final = b"\x0c"
@@ -41,7 +41,7 @@ def is_internal(message: object) -> bool:
     if not isinstance(message, dict):
         return False
     command = message.get("cmd")
-    return isinstance(command, str) and command.startswith(INTERNAL_PREFIX) and command != INTERNAL_PREFIX
+    return isinstance(command, str) and command.startswith(_INTERNAL_PREFIX) and command != _INTERNAL_PREFIX
 
 
 def is_reserved(message: object) -> bool:
@@ -65,7 +65,7 @@ def as_frame(text: bytes) -> bytes | Message:
 
     Returns:
         The frame, with its delimiter; or what is to be dealt with here, because it is Node's own or `is_reserved` and
-        no frame for others.
+        no frame for others, as an event without a good name.
     """
     if text.startswith(_OWN_START) and not text.startswith(_NO_FRAMES):
         return text + DELIMITER
@@ -93,7 +93,7 @@ def _reserved_frame(message: Message) -> bytes | Message:
         case {"type": "pyipc.event", "data": {"event": str(event)}} if not event.startswith("pyipc."):
             assert isinstance(data, dict)
             return _frame({"type": event, "data": data.get("data")})
-        case {"type": "pyipc.ready" | "pyipc.taking"}:
+        case {"type": "pyipc.event" | "pyipc.ready" | "pyipc.taking"}:
             return message
     return _frame({"type": message["type"], "data": data if data is not None else {}})
 

@@ -36,14 +36,17 @@ class NodeParent(Superior):
         max_message_size: The largest message that is taken, in bytes.
 
     Attributes:
+        name: What it is called in the log.
         channel: The channel.
         link: For the connection that programs talk over.
         mailbox: Where what is listened on comes in.
     """
 
+    name = "the Node parent"
+
     def __init__(self, sock: socket.socket, max_message_size: int) -> None:
         self.channel: NodeChannel = NodeChannel(
-            sock, "the Node parent", self.received, max_message_size=max_message_size, pid=os.getppid()
+            sock, self.name, self.received, max_message_size=max_message_size, pid=os.getppid()
         )
         self.link: PatientLink = PatientLink(self.channel.link)
         self.mailbox: NodeMailbox = NodeMailbox(self.answer)

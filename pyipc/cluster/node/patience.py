@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from pyipc.transports import Peer
 
-__all__ = ["PatientLink", "event_of"]
+__all__ = ["PatientLink", "event_name_in"]
 
 # While so many bytes wait nothing more is read, and Node's end fills up.
 _MAX_HELD: Final = 8 * 1024 * 1024
@@ -29,21 +29,22 @@ _TYPE_START: Final = b'{"type":'
 _ANSWERS: Final = ("pyipc.reply", "pyipc.error")
 
 
-def event_of(frame: bytes) -> str | None:
+def event_name_in(frame: bytes) -> str | None:
     """The name of the event, or of the request, in a frame; ``None`` for anything else."""
-    with contextlib.suppress(ValueError, RecursionError, TypeError, KeyError):
-        name = _type_of(frame)
-        if name == "pyipc.request":
+    name = _type_of(frame)
+    if name == "pyipc.request":
+        with contextlib.suppress(ValueError, RecursionError, TypeError, KeyError):
             name = json.loads(frame.removesuffix(DELIMITER))["data"]["event"]
-        if isinstance(name, str) and not name.startswith("pyipc."):
-            return name
-    return None
+    return name if isinstance(name, str) and not name.startswith("pyipc.") else None
 
 
 def _type_of(frame: bytes) -> Any:
+    """What is said to be the type; ``None`` where none can be read."""
     # It stands at the beginning, and is shorter than any name may be with every character escaped.
     start = frame[len(_TYPE_START) : len(_TYPE_START) + 2_048].decode(errors="replace")
-    return json.JSONDecoder().raw_decode(start)[0]
+    with contextlib.suppress(ValueError, RecursionError):
+        return json.JSONDecoder().raw_decode(start)[0]
+    return None
 
 
 @final
@@ -169,7 +170,7 @@ class PatientLink(Link):
     def _may_pass(self, frame: bytes) -> bool:
         if self._is_settled:
             return True
-        event = event_of(frame)
+        event = event_name_in(frame)
         if event is not None and event not in self._taken and self._want is not None:
             self._want(event)
         return event is None or event in self._taken

@@ -70,6 +70,8 @@ class NodePrimary(NodeParent):
         dismissed: Called when the primary wants this worker to leave.
     """
 
+    name = "the Node primary"
+
     def __init__(self, sock: socket.socket, max_message_size: int, dismissed: Callable[[], None]) -> None:
         super().__init__(sock, max_message_size)
         self._numbers = itertools.count()

@@ -9,6 +9,7 @@ channel.handle('same', (data) => data);
 channel.handle('once', () => channelTo(process) === channel);
 channel.handle('fail', () => { throw new TypeError('no luck'); });
 channel.handle('fail with nothing', () => Promise.reject(null));
+channel.handle('fail beyond words', () => { throw Object.create(null); });
 channel.handle('unspeakable', () => 1n);
 channel.handle('after', ([milliseconds, data]) => {
     channel.emit('begun');
@@ -26,6 +27,9 @@ channel.handle('ask', async ([event, data, options]) => {
         return [error.code, error.message, error.data ?? null];
     }
 });
+channel.handle('ask patiently', () => Promise.all(
+    [Infinity, null, 0, 2 ** 31].map((timeout) => channel.request('slow', null, {timeout})),
+));
 channel.handle('ask the unspeakable', () => channel.request('same', 1n));
 channel.handle('twice', () => channel.handle('add', () => 0));
 channel.on('news', (data) => channel.emit('heard', ['first', data]));

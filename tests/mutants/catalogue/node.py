@@ -21,8 +21,8 @@ MUTANTS: Final = (
         name="a-prefix-is-internal",
         mistake="a message whose cmd is NODE_ and nothing more, which Node delivers, is delivered to nobody",
         file="pyipc/cluster/node/lines.py",
-        old="command.startswith(INTERNAL_PREFIX) and command != INTERNAL_PREFIX\n",
-        new="command.startswith(INTERNAL_PREFIX)\n",
+        old="command.startswith(_INTERNAL_PREFIX) and command != _INTERNAL_PREFIX\n",
+        new="command.startswith(_INTERNAL_PREFIX)\n",
         caught_by="tests/cluster/test_node_lines.py::test_what_only_looks_like_it_is_a_message",
     ),
     Mutant(
