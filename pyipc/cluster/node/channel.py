@@ -16,14 +16,14 @@ import contextlib
 import logging
 import socket
 import sys
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import trio
 
 import pyipc
 from pyipc.cluster.courier import CROWDED, PAUSE
 from pyipc.cluster.node.channel_link import ChannelLink
-from pyipc.cluster.node.handles import Handle, Handles
+from pyipc.cluster.node.handles import Handle, Handles, ancillary
 from pyipc.cluster.node.lines import DELIMITER, as_frame, as_lines, line
 from pyipc.transports import Peer
 
@@ -139,6 +139,11 @@ class NodeChannel:
         return self._is_closed
 
     @property
+    def is_at_end(self) -> bool:
+        """Whether all that the other end wrote was read, though programs here may not have taken it."""
+        return self._is_at_end
+
+    @property
     def is_behind(self) -> bool:
         """Whether so much waits for programs here that nothing more is read."""
         return self._ahead_size > _MAX_AHEAD
@@ -208,7 +213,7 @@ class NodeChannel:
         while self._unwritten:
             first = self._unwritten[0]
             try:
-                sent = self._socket.sendmsg([first.text], _ancillary(first.sock))
+                sent = self._socket.sendmsg([first.text], ancillary(first.sock))
             except BlockingIOError:
                 return
             except OSError as error:
@@ -477,6 +482,10 @@ class NodeChannel:
         if sys.platform == "linux":
             with contextlib.suppress(OSError):
                 self._socket.shutdown(socket.SHUT_RDWR)
+        # What it has said of connections must not wait until programs here have taken what it has said to them.
+        with contextlib.suppress(pyipc.ConnectionLost):
+            while not (self._is_closed or self._is_at_end or self.is_behind) and self._read_some():
+                pass
 
     def close(self) -> None:
         """Close this end, at once and more than once. Wakes whoever waits."""
@@ -489,9 +498,3 @@ class NodeChannel:
         self._give_up_writing()
         self._has_news.set()
         self._handles.close()
-
-
-def _ancillary(sock: socket.socket | None) -> list[tuple[int, int, Any]]:
-    if sock is None or sock.fileno() < 0:  # acknowledged before it was sent, which no Node does
-        return []
-    return [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [sock.fileno()]))]

@@ -7,16 +7,17 @@ together with a handle: read in one go, it would be taken for the message that t
 
 from __future__ import annotations
 
+import array
 import collections
-from typing import TYPE_CHECKING, Final
+import socket
+from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable
 
-__all__ = ["Handle", "Handles"]
+__all__ = ["Handle", "Handles", "ancillary"]
 
 # Node gives up after so many as well.
 _MAX_ATTEMPTS: Final = 4
@@ -100,3 +101,10 @@ class Handles:
             self._under_way = None
         while self._waiting:
             self._waiting.popleft().close()
+
+
+def ancillary(sock: socket.socket | None) -> list[tuple[int, int, Any]]:
+    """What goes along with the first byte of a line, for ``sendmsg``."""
+    if sock is None or sock.fileno() < 0:  # acknowledged before it was sent, which no Node does
+        return []
+    return [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [sock.fileno()]))]

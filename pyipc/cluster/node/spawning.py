@@ -102,7 +102,12 @@ async def spawn_node(
         channel.close()
         courier.close()
 
-    return Spawned(process, run, courier, release, channel.hang_up), channel, courier
+    def hang_up() -> None:
+        channel.hang_up()
+        if channel.is_at_end:
+            courier.end()
+
+    return Spawned(process, run, courier, release, hang_up), channel, courier
 
 
 def _environment(settings: Settings, invitation: Invitation, descriptor: int) -> dict[str, str]:
