@@ -24,6 +24,7 @@ import trio
 
 import pyipc
 from pyipc import cluster
+from pyipc.cluster.signals import SIGKILL
 from tests.battery.cluster_program import FOLDER
 from tests.battery.leaks import leak_gate
 from tests.battery.ledger import Entry, Ledger, digest_of
@@ -53,9 +54,9 @@ PRODUCERS, CLIENTS = 12, 8
 STRIDE, RELOAD = 20, 20
 #: What is done to a worker, and how its process then ends: its code, the signal, and whether that was meant for good.
 DEEDS: Final[dict[str, dict[str, tuple[int | None, int | None, bool]]]] = {
-    "kill": dict.fromkeys(KINDS, (None, signal.SIGKILL, False)),
+    "kill": dict.fromkeys(KINDS, (None, SIGKILL, False)),
     "terminate": {"python": (0, None, False), "node": (None, signal.SIGTERM, False)},
-    "stop": dict.fromkeys(KINDS, (None, signal.SIGKILL, False)),
+    "stop": dict.fromkeys(KINDS, (None, SIGKILL, False)),
     "exit": dict.fromkeys(KINDS, (1, None, False)),
     "leave": dict.fromkeys(KINDS, (0, None, True)),
 }
@@ -206,7 +207,7 @@ class Scene:
         assert worker.pid is not None
         self.harmed[worker.pid] = DEEDS[deed][kind]
         if deed == "kill":
-            os.kill(worker.pid, signal.SIGKILL)
+            os.kill(worker.pid, SIGKILL)
         elif deed == "terminate":
             os.kill(worker.pid, signal.SIGTERM)
         elif deed == "stop":
