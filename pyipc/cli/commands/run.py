@@ -48,8 +48,7 @@ def add(commands: Any) -> None:
         """,
         examples="""
             pyipc run app:main --workers 4                # else one for each CPU
-            pyipc run worker.py --workers 2 -- --fast     # a script, with an argument of its own
-            pyipc run server.js --workers 2               # a Node program
+            pyipc run server.js --workers 2 -- --fast     # a script, with an argument of its own
             pyipc run app:main --reload                   # new workers whenever a source file changes
             pyipc run app:main --json > steps.jsonl       # for another program
         """,
