@@ -144,13 +144,19 @@ class Scene:
         assert worker.pid is not None
         if deed in ("unimportable", "slow"):
             set_mood(self._folder, deed)
-        if deed == "stop":
-            os.kill(worker.pid, signal.SIGSTOP)
-        elif deed in ("kill", "unimportable"):
-            os.kill(worker.pid, signal.SIGKILL)
-        else:
-            with contextlib.suppress(pyipc.ConnectionClosed):
-                await worker.emit("exit")
+        try:
+            if deed == "stop":
+                os.kill(worker.pid, signal.SIGSTOP)
+            elif deed in ("kill", "unimportable"):
+                os.kill(worker.pid, signal.SIGKILL)
+            else:
+                with contextlib.suppress(pyipc.ConnectionClosed):
+                    await worker.emit("exit")
+        except ProcessLookupError:
+            await trio.sleep(
+                0.01
+            )  # it has ended just now by what was done before, of which the primary is about to hear
+            await self._do(deed)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
