@@ -36,7 +36,7 @@ class Settings:
             program that this process runs.
         node: Instead of that: the path of a program that Node runs. A worker forked with this takes no ``exec``,
             ``args`` and ``exec_args`` from its cluster, nor one with ``exec`` from a cluster with this.
-        node_executable: The path or the name of Node, version 16 or later.
+        node_executable: The path or the name of Node; version 20 is what the tests run.
         args: Arguments for the worker's program; ``None`` for those of this process, or none for Node.
         exec_args: Arguments for the Python interpreter, or Node; ``None`` for those of this process, or none for Node.
         cwd: The directory that workers run in; by default the present one.

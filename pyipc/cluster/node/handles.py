@@ -1,7 +1,7 @@
 """Sockets that go along with messages, one at a time, each until it was acknowledged; and pings, which go the same way.
 
 A message of the kind ``NODE_HANDLE`` that comes without a handle is answered with a NACK at once, behind everything
-that was sent before: by every Node since 4, whatever its program does. So it serves as a ping. It must not be under way
+that was sent before: by Node itself, whatever its program does. So it serves as a ping. It must not be under way
 together with a handle: read in one go, it would be taken for the message that the handle is of.
 """
 
